@@ -1,0 +1,276 @@
+"""The interface every pruning method implements, and the objects that cross it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from methods.pattern import SparsityPattern
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The token sequences a method looks at.
+
+    Attributes:
+        input_ids: int64 `[n_samples, seqlen]`, without padding.
+        source: where the text came from, as a user would name it.
+        seed: the seed its windows were drawn with; None where rows were taken as they stood.
+    """
+
+    input_ids: Tensor
+    source: str
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.input_ids.ndim != 2 or self.input_ids.dtype != torch.int64 or self.input_ids.numel() == 0:
+            raise InputError(
+                f"calibration {self.source!r}: input_ids must be int64 [n_samples, seqlen] and not empty, "
+                f"not {self.input_ids.dtype} {list(self.input_ids.shape)}"
+            )
+
+    @property
+    def n_samples(self) -> int:
+        """How many sequences there are."""
+        return self.input_ids.shape[0]
+
+    @property
+    def seqlen(self) -> int:
+        """Tokens in each sequence."""
+        return self.input_ids.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the shape and the token ids."""
+        return token_digest(self.input_ids)
+
+
+def token_digest(input_ids: Tensor) -> str:
+    """SHA-256 (hex) of a token tensor's shape and its little-endian int64 values."""
+    digest = hashlib.sha256(repr(list(input_ids.shape)).encode())
+    digest.update(input_ids.to("cpu", torch.int64).contiguous().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """In what portions a model is pruned. It computes where it is: on the device that holds it.
+
+    Attributes:
+        batch_size: sequences in one batch; None = as many as make about 4,096 tokens. It is part of
+            what fixes a mask to the bit, because sums are formed batch by batch.
+    """
+
+    batch_size: int | None = None
+
+    def batch_size_for(self, seqlen: int) -> int:
+        """The sequences of `seqlen` tokens that make one batch."""
+        return self.batch_size if self.batch_size is not None else max(1, 4096 // seqlen)
+
+
+@dataclass(frozen=True)
+class KeepMask:
+    """A keep-mask in packed bits: bit 1 = the weight survives, row-major, highest bit first."""
+
+    bits: bytes
+    shape: tuple[int, ...]
+
+    @classmethod
+    def pack(cls, keep: Tensor) -> KeepMask:
+        """Packs a bool tensor of any shape."""
+        if keep.dtype != torch.bool:
+            raise TypeError(f"a keep-mask is bool, not {keep.dtype}")
+        return cls(np.packbits(keep.cpu().numpy().ravel()).tobytes(), tuple(keep.shape))
+
+    def unpack(self) -> Tensor:
+        """The mask as a bool tensor on the CPU, of its own shape."""
+        flat = np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8), count=self.numel)
+        return torch.from_numpy(flat.view(np.bool_)).reshape(self.shape)
+
+    @property
+    def numel(self) -> int:
+        """How many weights the mask covers."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def n_kept(self) -> int:
+        """How many of them survive."""
+        return int(np.bitwise_count(np.frombuffer(self.bits, dtype=np.uint8)).sum())
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What happened to one target module.
+
+    Attributes:
+        module: its dotted name.
+        layer: index of its decoder layer.
+        block: `attention` or `mlp`.
+        shape: of its weight, `[out, in]`.
+        n_pruned: weights removed.
+        error_before: relative squared error of the block's output against the dense block's, on the
+            probe (the first calibration batch), under the initial mask; None where nothing is rebuilt.
+        error_after: the same under the final mask; None where the method runs no calibration.
+        damping: what was added to the Hessian's diagonal, relative to its mean; None without a Hessian.
+        swaps: pairs swapped by a rebuild; None where nothing is rebuilt.
+        warnings: outcomes a reader should know of, one sentence each.
+    """
+
+    module: str
+    layer: int
+    block: str
+    shape: tuple[int, ...]
+    n_pruned: int
+    error_before: float | None = None
+    error_after: float | None = None
+    damping: float | None = None
+    swaps: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in the module."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def sparsity(self) -> float:
+        """Share of pruned weights."""
+        return self.n_pruned / self.n_weights
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What a prune decided and what it took.
+
+    Attributes:
+        keep: parameter name -> its keep-mask.
+        layers: one report a target module, in the order of the model.
+        phases: seconds by phase (`statistics`, `solve`, `propagate`).
+        initial: the result a rebuilding method started from.
+    """
+
+    keep: Mapping[str, KeepMask]
+    layers: tuple[LayerReport, ...]
+    phases: Mapping[str, float]
+    initial: PruneResult | None = None
+
+    @property
+    def mask_digest(self) -> str:
+        """SHA-256 (hex) over every parameter's name, shape and packed bits, in the order of names."""
+        digest = hashlib.sha256()
+        for name in sorted(self.keep):
+            mask = self.keep[name]
+            digest.update(f"{name}\0{list(mask.shape)}\0".encode())
+            digest.update(mask.bits)
+        return digest.hexdigest()
+
+    @property
+    def sparsity(self) -> float:
+        """Share of pruned weights over all target modules."""
+        return 1 - sum(m.n_kept for m in self.keep.values()) / sum(m.numel for m in self.keep.values())
+
+
+def ignore_layer(_: LayerReport) -> None:
+    """The `on_layer` of a caller that wants no progress."""
+
+
+@runtime_checkable
+class PruningMethod(Protocol):
+    """One way of deciding which weights to remove.
+
+    Hyper-parameters are the fields of a frozen dataclass, so that a record can hold them and the command
+    can set them. `docs/adding-a-method.md` walks through an example.
+    """
+
+    name: ClassVar[str]
+    """What users call it; lower case, words joined by hyphens."""
+    version: ClassVar[int]
+    """Raised with every change of what it decides: records made by an older version are stale."""
+    needs_calibration: ClassVar[bool]
+    """Whether `prune` looks at calibration data."""
+    reconstructs: bool
+    """Whether surviving weights may change (a property or a class variable)."""
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """Prunes `model` in place.
+
+        Args:
+            model: a causal language model; it comes back in the state it came in, but for its weights.
+            pattern: which share, or how many of each M, to remove.
+            calibration: what to look at; may be None for a method that needs none.
+            placement: device and batch size.
+            on_layer: called with the report of each target module as soon as it is final.
+
+        Returns:
+            The masks, a report a module, and the seconds by phase.
+
+        Raises:
+            InputError: the pattern does not fit the model, or calibration is missing.
+            PruningError: NaN, a singular Hessian or an unreadable structure; names the module.
+        """
+        ...
+
+
+@dataclass
+class PhaseClock:
+    """Adds up wall-clock seconds by phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: torch.device | None = None
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times the body, waiting for a GPU to finish its work first and last."""
+        self._synchronize()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._synchronize()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _synchronize(self) -> None:
+        if self.device is not None and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def with_calibration(name: str, calibration: CalibrationSet | None) -> CalibrationSet:
+    """`calibration`, or an `InputError` that says that method `name` needs one."""
+    if calibration is None:
+        raise InputError(f"method {name!r} needs calibration data: give --calibration")
+    return calibration
+
+
+__all__ = [
+    "CalibrationSet",
+    "KeepMask",
+    "LayerReport",
+    "PhaseClock",
+    "Placement",
+    "PruneResult",
+    "PruningMethod",
+    "ignore_layer",
+    "token_digest",
+    "with_calibration",
+]

@@ -1,0 +1,226 @@
+"""LLM-Barber: rebuilds an initial mask, block by block, by weight times gradient (arXiv 2408.10631)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from methods.base import (
+    CalibrationSet,
+    KeepMask,
+    LayerReport,
+    PhaseClock,
+    Placement,
+    PruneResult,
+    ignore_layer,
+    with_calibration,
+)
+from methods.block_gradient import BlockStudy, study_block
+from methods.decoder import Block, DecoderLayer, read_decoder
+from methods.errors import InputError
+from methods.layerwise import write_weight
+from methods.pattern import SemiStructured, SparsityPattern, require_finite
+from methods.rebuild import Granularity, rebuild, rebuild_n_of_m
+from methods.registry import build
+from methods.stream import LayerStream, at_rest, relative_error
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Score = Literal["weight_gradient", "weight", "gradient"]
+
+
+@dataclass(frozen=True)
+class LLMBarber:
+    """Rebuilds the mask of any other method.
+
+    Attributes:
+        initial: the method whose mask is rebuilt.
+        granularity: inside which set pruned and kept weights compete: `layer` (one Linear), `output` (a row),
+            `input` (a column), `block` (all Linears of one block).
+        rebuild_ratio: share of the profitable swaps that is made, in [0, 1].
+        score: what ranks weights; the last two are the paper's ablations.
+        keep_reconstruction: survivors of the initial method keep the values it gave them (SparseGPT), where
+            the authors go back to the dense ones.
+        nm_guard: with N:M, a newcomer must score higher than the weight it evicts; False is what the authors'
+            code does.
+        initial_settings: hyper-parameters of the initial method.
+    """
+
+    initial: str = "wanda"
+    granularity: Granularity = "output"
+    rebuild_ratio: float = 0.01
+    score: Score = "weight_gradient"
+    keep_reconstruction: bool = False
+    nm_guard: bool = True
+    initial_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    name: ClassVar[str] = "llm-barber"
+    version: ClassVar[int] = 1
+    needs_calibration: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rebuild_ratio <= 1:
+            raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
+        if self.initial == self.name:
+            raise InputError("method 'llm-barber' cannot be its own initial method")
+        build(self.initial, self.initial_settings)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Only where it keeps what the initial method reconstructed."""
+        return self.keep_reconstruction and build(self.initial, self.initial_settings).reconstructs
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """See `PruningMethod.prune`."""
+        calibration = with_calibration(self.name, calibration)
+        decoder = read_decoder(model)
+        decoder.check_pattern(pattern)
+        for _, _, name, _ in decoder.targets():
+            if isinstance(pattern.for_module(name), SemiStructured) and self.granularity != "output":
+                raise InputError(
+                    f"method 'llm-barber': pattern {pattern} needs granularity 'output', "
+                    f"not {self.granularity!r}"
+                )
+        clock = PhaseClock(device=model.device)
+        dense = {name: linear.weight.detach().clone() for _, _, name, linear in decoder.targets()}
+        first = build(self.initial, self.initial_settings).prune(
+            model, pattern, calibration, placement=placement
+        )
+        keep: dict[str, KeepMask] = {}
+        reports: list[LayerReport] = []
+        with at_rest(model):
+            with clock.phase("propagate"):
+                stream = LayerStream(model, decoder, calibration, placement)
+            for layer in decoder.layers:
+                rebuilt = [
+                    self._rebuild_block(stream, layer, block, pattern, dense, first, clock)
+                    for block in layer.blocks
+                ]
+                with clock.phase("propagate"):
+                    probe = stream.advance(layer)
+                for block, (masks, study), output in zip(layer.blocks, rebuilt, probe, strict=True):
+                    error_after = relative_error(output, study.dense_probe)
+                    for name in block.targets:
+                        keep[f"{name}.weight"] = masks[name]
+                        report = _report(layer, block, name, masks, first, study.error_before, error_after)
+                        reports.append(report)
+                        on_layer(report)
+        return PruneResult(keep, tuple(reports), _added(first.phases, clock.seconds), initial=first)
+
+    def _rebuild_block(
+        self,
+        stream: LayerStream,
+        layer: DecoderLayer,
+        block: Block,
+        pattern: SparsityPattern,
+        dense: Mapping[str, Tensor],
+        first: PruneResult,
+        clock: PhaseClock,
+    ) -> tuple[dict[str, KeepMask], BlockStudy]:
+        """Rebuilds the masks of one block and gives its targets their final weights."""
+        with clock.phase("statistics"):
+            study = study_block(
+                stream,
+                layer,
+                block,
+                {name: dense[name] for name in block.targets},
+                gradients=self.score != "weight",
+            )
+        with clock.phase("solve"):
+            initial_keep = {
+                name: first.keep[f"{name}.weight"].unpack().to(linear.weight.device)
+                for name, linear in block.targets.items()
+            }
+            # What every weight would be if nothing were pruned.
+            full = {
+                name: torch.where(initial_keep[name], linear.weight, dense[name])
+                if self.keep_reconstruction
+                else dense[name]
+                for name, linear in block.targets.items()
+            }
+            scores = {name: self._score(name, full[name], study) for name in block.targets}
+            masks = self._rebuild(initial_keep, scores, pattern)
+            for name, linear in block.targets.items():
+                write_weight(linear, full[name], masks[name])
+        return {name: KeepMask.pack(mask) for name, mask in masks.items()}, study
+
+    def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
+        """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
+        if self.score == "weight":
+            score = weight.float().abs()
+        else:
+            score = study.squared_gradients[name].sqrt()
+            if self.score == "weight_gradient":
+                score = score * weight.float().abs()
+        require_finite(score, name, "its LLM-Barber scores")
+        return score
+
+    def _rebuild(
+        self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor], pattern: SparsityPattern
+    ) -> dict[str, Tensor]:
+        """The new masks of one block."""
+        if self.granularity == "block":
+            flat = rebuild(
+                torch.cat([keep[name].flatten() for name in keep]),
+                torch.cat([scores[name].flatten() for name in keep]),
+                "layer",
+                self.rebuild_ratio,
+            )
+            parts = torch.split(flat, [keep[name].numel() for name in keep])
+            return {name: part.reshape(keep[name].shape) for name, part in zip(keep, parts, strict=True)}
+        masks = {}
+        for name in keep:
+            for_module = pattern.for_module(name)
+            if isinstance(for_module, SemiStructured):
+                masks[name] = rebuild_n_of_m(
+                    keep[name], scores[name], for_module.m, self.rebuild_ratio, guard=self.nm_guard
+                )
+            else:
+                masks[name] = rebuild(keep[name], scores[name], self.granularity, self.rebuild_ratio)
+        return masks
+
+
+def _report(
+    layer: DecoderLayer,
+    block: Block,
+    name: str,
+    masks: Mapping[str, KeepMask],
+    first: PruneResult,
+    error_before: float,
+    error_after: float,
+) -> LayerReport:
+    before = next(report for report in first.layers if report.module == name)
+    mask, initial = masks[name], first.keep[f"{name}.weight"]
+    returned = KeepMask.pack(mask.unpack() & ~initial.unpack()).n_kept
+    return LayerReport(
+        module=name,
+        layer=layer.index,
+        block=block.kind,
+        shape=mask.shape,
+        n_pruned=mask.numel - mask.n_kept,
+        error_before=error_before,
+        error_after=error_after,
+        damping=before.damping,
+        swaps=returned,
+        warnings=before.warnings,
+    )
+
+
+def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    return {name: first.get(name, 0.0) + second.get(name, 0.0) for name in [*first, *second]}
+
+
+__all__ = ["LLMBarber"]

@@ -1,0 +1,84 @@
+"""Magnitude pruning: the smallest weights of each Linear go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from methods.base import (
+    CalibrationSet,
+    KeepMask,
+    LayerReport,
+    PhaseClock,
+    Placement,
+    PruneResult,
+    ignore_layer,
+)
+from methods.decoder import read_decoder
+from methods.layerwise import write_weight
+from methods.pattern import SemiStructured, SparsityPattern, prune_lowest, prune_n_of_m, require_finite
+from methods.stream import at_rest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Score |W|, compared over the whole Linear (or inside each group of M)."""
+
+    name: ClassVar[str] = "magnitude"
+    version: ClassVar[int] = 1
+    needs_calibration: ClassVar[bool] = False
+    reconstructs: ClassVar[bool] = False
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None = None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """See `PruningMethod.prune`; calibration is not looked at."""
+        decoder = read_decoder(model)
+        decoder.check_pattern(pattern)
+        clock = PhaseClock(device=model.device)
+        keep: dict[str, KeepMask] = {}
+        reports: list[LayerReport] = []
+        with at_rest(model):
+            for layer, block, name, linear in decoder.targets():
+                with clock.phase("solve"):
+                    require_finite(linear.weight, name, "its weights")
+                    mask = magnitude_keep(linear.weight, pattern.for_module(name))
+                    write_weight(linear, linear.weight, mask)
+                    packed = keep[f"{name}.weight"] = KeepMask.pack(mask)
+                report = LayerReport(
+                    name, layer.index, block.kind, packed.shape, n_pruned=packed.numel - packed.n_kept
+                )
+                reports.append(report)
+                on_layer(report)
+        return PruneResult(keep, tuple(reports), clock.seconds)
+
+
+def magnitude_keep(weight: Tensor, pattern: SparsityPattern) -> Tensor:
+    """Keep-mask by |W|.
+
+    Args:
+        weight: `[out, in]`.
+        pattern: what to remove; unstructured counts over all of `weight`.
+
+    Returns:
+        bool `[out, in]`.
+    """
+    scores = weight.float().abs()
+    if isinstance(pattern, SemiStructured):
+        return prune_n_of_m(scores, pattern)
+    return prune_lowest(scores.reshape(1, -1), pattern.n_pruned(scores.numel())).reshape(weight.shape)
+
+
+__all__ = ["Magnitude", "magnitude_keep"]

@@ -1,0 +1,176 @@
+"""Sparsity patterns, and the exact selection of what a pattern removes.
+
+Everything here is a pure function of its tensors. "Exact" means two things: a group of n loses
+floor(n * s) weights with the product taken as an exact fraction (0.29 of 100 is 29), and of equal scores the
+one with the lower flat index goes first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+import torch
+from torch import Tensor
+
+from methods.errors import InputError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """A share of the weights of each comparison group goes, wherever they stand.
+
+    Attributes:
+        sparsity: the share, exactly as written, in [0, 1).
+    """
+
+    sparsity: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise InputError(f"sparsity {float(self.sparsity):g} is outside [0, 1)")
+
+    def for_module(self, name: str) -> Unstructured:
+        """The pattern of one target module; the same for all of them here."""
+        return self
+
+    def n_pruned(self, group: int) -> int:
+        """How many weights a comparison group of `group` weights loses."""
+        return floor(group * self.sparsity)
+
+    @property
+    def target(self) -> float:
+        """The sparsity asked for."""
+        return float(self.sparsity)
+
+    def __str__(self) -> str:
+        return f"{float(self.sparsity):.12g}"
+
+
+@dataclass(frozen=True)
+class SemiStructured:
+    """Of every M consecutive input weights N survive (`2:4`, `4:8`, `1:4`).
+
+    Attributes:
+        n: survivors.
+        m: size of the group.
+    """
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.n <= self.m:
+            raise InputError(
+                f"pattern {self.n}:{self.m}: N weights of every M survive, so N must be from 1 to M "
+                f"(did you mean {min(self.n, self.m) or 1}:{max(self.n, self.m) or 1}?)"
+            )
+
+    def for_module(self, name: str) -> SemiStructured:
+        """The pattern of one target module; the same for all of them here."""
+        return self
+
+    def n_pruned(self, group: int) -> int:
+        """How many weights a run of `group` consecutive input weights loses; `group` is a multiple of M."""
+        return group // self.m * (self.m - self.n)
+
+    @property
+    def target(self) -> float:
+        """The sparsity that it amounts to."""
+        return 1 - self.n / self.m
+
+    def check_divides(self, module: str, n_inputs: int) -> None:
+        """Raises `InputError` if M does not divide the input dimension of `module`."""
+        if n_inputs % self.m:
+            raise InputError(f"pattern {self}: {self.m} does not divide the {n_inputs} inputs of {module}")
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+
+SparsityPattern = Unstructured | SemiStructured
+
+
+def parse_pattern(text: str | float) -> SparsityPattern:
+    """Reads `0.5`, `50%` or `2:4`.
+
+    Raises:
+        InputError: it is none of these, or out of range.
+    """
+    written = str(text).strip()
+    if match := re.fullmatch(r"(\d+):(\d+)", written):
+        return SemiStructured(int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)(%?)", written):
+        return Unstructured(Fraction(match[1]) / (100 if match[2] else 1))
+    raise InputError(f"pattern {written!r} is neither a sparsity such as 0.5 nor N:M such as 2:4")
+
+
+def prune_lowest(scores: Tensor, k: int) -> Tensor:
+    """Keep-mask that drops the k lowest scores of each row.
+
+    Finds the k-th lowest value and settles ties by position, which is cheaper than sorting the row.
+
+    Args:
+        scores: `[groups, n]`, finite.
+        k: how many to drop from each group, 0 <= k <= n.
+
+    Returns:
+        bool `[groups, n]`, True = survives.
+    """
+    if k == 0:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = torch.kthvalue(scores, k, dim=-1, keepdim=True).values
+    below = scores < threshold
+    tied = scores == threshold
+    n_from_tied = k - below.sum(-1, keepdim=True)
+    pruned = below | tied
+    surplus = tied.sum(-1, keepdim=True) > n_from_tied
+    if bool(surplus.any()):
+        first = tied.cumsum(-1, dtype=torch.int32) <= n_from_tied
+        pruned = below | (tied & first)
+    return ~pruned
+
+
+def prune_n_of_m(scores: Tensor, pattern: SemiStructured) -> Tensor:
+    """Keep-mask of the N highest scores in each M consecutive inputs.
+
+    A weight's rank is counted by comparing it with each of its M - 1 neighbours: whole-tensor operations, no
+    sort.
+
+    Args:
+        scores: `[out, in]`, finite, `in` a multiple of M.
+        pattern: N and M.
+
+    Returns:
+        bool `[out, in]`, True = survives.
+    """
+    rows, inputs = scores.shape
+    group = scores.reshape(rows, inputs // pattern.m, pattern.m).unbind(-1)
+    n_pruned = pattern.m - pattern.n
+    rank = [torch.zeros_like(group[0], dtype=torch.uint8) for _ in group]
+    for later in range(1, pattern.m):
+        for earlier in range(later):
+            # Of a tie the earlier one goes first, so it ranks lower.
+            earlier_is_higher = group[earlier] > group[later]
+            rank[earlier] += earlier_is_higher
+            rank[later] += ~earlier_is_higher
+    return torch.stack([r >= n_pruned for r in rank], dim=-1).reshape(rows, inputs)
+
+
+def require_finite(values: Tensor, module: str, what: str) -> None:
+    """Raises `NonFiniteError` naming `module` if any of `values` is NaN or infinite; `what` they are."""
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteError(f"{module}: {what} hold NaN or infinite values")
+
+
+__all__ = [
+    "SemiStructured",
+    "SparsityPattern",
+    "Unstructured",
+    "parse_pattern",
+    "prune_lowest",
+    "prune_n_of_m",
+    "require_finite",
+]

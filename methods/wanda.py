@@ -1,0 +1,78 @@
+"""Wanda: weights times the norms of what they read (arXiv 2306.11695)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
+from methods.layerwise import Solution, prune_layer_by_layer
+from methods.pattern import SemiStructured, SparsityPattern, prune_lowest, prune_n_of_m, require_finite
+from methods.statistics import InputNorms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Wanda:
+    """Score |W_ij| * ||X_j||_2, compared within each output row (or inside each group of M)."""
+
+    name: ClassVar[str] = "wanda"
+    version: ClassVar[int] = 1
+    needs_calibration: ClassVar[bool] = True
+    reconstructs: ClassVar[bool] = False
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """See `PruningMethod.prune`."""
+        return prune_layer_by_layer(
+            model,
+            pattern,
+            with_calibration(self.name, calibration),
+            statistic=InputNorms.of,
+            solve=_solve,
+            placement=placement,
+            on_layer=on_layer,
+        )
+
+
+def wanda_scores(weight: Tensor, squared_norms: Tensor) -> Tensor:
+    """|W_ij| * sqrt(sum_t X_tj^2) (arXiv 2306.11695, equation 1).
+
+    Args:
+        weight: fp32 `[out, in]`.
+        squared_norms: `[in]`, sum over all calibration tokens.
+
+    Returns:
+        fp32 `[out, in]`.
+    """
+    return weight.abs() * squared_norms.sqrt()
+
+
+def wanda_keep(weight: Tensor, squared_norms: Tensor, pattern: SparsityPattern) -> Tensor:
+    """Keep-mask bool `[out, in]` by `wanda_scores`; unstructured counts in each row."""
+    scores = wanda_scores(weight, squared_norms)
+    if isinstance(pattern, SemiStructured):
+        return prune_n_of_m(scores, pattern)
+    return prune_lowest(scores, pattern.n_pruned(scores.shape[1]))
+
+
+def _solve(name: str, weight: Tensor, norms: InputNorms, pattern: SparsityPattern) -> Solution:
+    require_finite(wanda_scores(weight, norms.value), name, "its Wanda scores")
+    dead = int((norms.value == 0).sum())
+    warnings = (f"{dead} inputs were never active; their weights rank lowest",) if dead else ()
+    return Solution(wanda_keep(weight, norms.value, pattern), warnings=warnings)
+
+
+__all__ = ["Wanda", "wanda_keep", "wanda_scores"]

@@ -201,8 +201,19 @@ class PruningMethod(Protocol):
     """Raised with every change of what it decides: records made by an older version are stale."""
     needs_calibration: ClassVar[bool]
     """Whether `prune` looks at calibration data."""
-    reconstructs: bool
-    """Whether surviving weights may change (a property or a class variable)."""
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether surviving weights may change."""
+        ...
+
+    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int] | None:
+        """Rows x columns of the groups in which it counts what it removes from a weight of `shape`.
+
+        Each such tile of the weight loses exactly floor(n * s) of its n weights, or, where the method
+        rebuilds an initial mask, as many as it had lost. None where the groups do not fit into one weight.
+        """
+        ...
 
     def prune(
         self,

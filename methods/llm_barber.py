@@ -75,6 +75,11 @@ class LLMBarber:
         """Only where it keeps what the initial method reconstructed."""
         return self.keep_reconstruction and build(self.initial, self.initial_settings).reconstructs
 
+    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int] | None:
+        """As `granularity` says; a block spans several Linears."""
+        rows, columns = shape
+        return {"output": (1, columns), "input": (rows, 1), "layer": shape, "block": None}[self.granularity]
+
     def prune(
         self,
         model: PreTrainedModel,

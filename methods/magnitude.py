@@ -35,6 +35,10 @@ class Magnitude:
     needs_calibration: ClassVar[bool] = False
     reconstructs: ClassVar[bool] = False
 
+    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int]:
+        """The whole Linear."""
+        return shape
+
     def prune(
         self,
         model: PreTrainedModel,

@@ -44,6 +44,10 @@ class SparseGPT:
         if self.block_size < 1:
             raise InputError(f"method 'sparsegpt': block_size must be at least 1, not {self.block_size}")
 
+    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int]:
+        """All rows of one block of columns."""
+        return (shape[0], block_size(pattern, self.block_size))
+
     def prune(
         self,
         model: PreTrainedModel,

@@ -26,6 +26,10 @@ class Wanda:
     needs_calibration: ClassVar[bool] = True
     reconstructs: ClassVar[bool] = False
 
+    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int]:
+        """An output row."""
+        return (1, shape[1])
+
     def prune(
         self,
         model: PreTrainedModel,

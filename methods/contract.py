@@ -1,0 +1,187 @@
+"""What every method promises, checked on the pruned model itself (docs/adding-a-method.md).
+
+The checks look at weights and masks only, never at how a method works, so they hold for any method. The
+harness runs them after every prune; a violation fails the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import KeepMask, PruneResult, PruningMethod
+from methods.decoder import Block, Decoder, read_decoder
+from methods.errors import ContractError
+from methods.pattern import SemiStructured, SparsityPattern
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """Everything about a model that a prune must leave as it was, but for the target weights.
+
+    Attributes:
+        weights: parameter name -> the dense values, held on the CPU.
+        parameters: parameter name -> dtype, device, `requires_grad`.
+        modules: module name -> mode and number of hooks.
+        use_cache: of the configuration.
+        tied: whether input and output embeddings are one tensor.
+    """
+
+    weights: Mapping[str, Tensor]
+    parameters: Mapping[str, tuple[torch.dtype, torch.device, bool]]
+    modules: Mapping[str, tuple[bool, int]]
+    use_cache: object
+    tied: bool
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, weights: Mapping[str, Tensor] | None = None) -> ModelState:
+        """The state of `model` now; `weights` spares a copy where the caller holds the dense values."""
+        return cls(
+            weights=dense_weights(model) if weights is None else weights,
+            parameters={name: (p.dtype, p.device, p.requires_grad) for name, p in model.named_parameters()},
+            modules={name: (m.training, _n_hooks(m)) for name, m in model.named_modules()},
+            use_cache=getattr(model.config, "use_cache", None),
+            tied=_is_tied(model),
+        )
+
+
+def dense_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every parameter, on the CPU."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
+
+
+def check_contract(
+    method: PruningMethod,
+    pattern: SparsityPattern,
+    before: ModelState,
+    model: PreTrainedModel,
+    result: PruneResult,
+) -> None:
+    """Raises `ContractError` if `model`, pruned by `method`, breaks a promise.
+
+    Args:
+        method: what pruned it.
+        pattern: what was to be removed.
+        before: the model's state before the prune.
+        model: the pruned model.
+        result: what the method says it did.
+    """
+    decoder = read_decoder(model)
+    _check_state(before, ModelState.of(model, before.weights))
+    _check_weights(method, before, model, decoder, result)
+    for _, _, name, _ in decoder.targets():
+        mask = result.keep[f"{name}.weight"]
+        _check_pattern(name, mask, pattern.for_module(name))
+        _check_groups(method, name, mask, pattern.for_module(name), result)
+    if result.initial is not None:
+        for layer in decoder.layers:
+            for block in layer.blocks:
+                _check_block(layer.name, block, result, result.initial)
+    reported = {report.module: report.n_pruned for report in result.layers}
+    for _, _, name, _ in decoder.targets():
+        mask = result.keep[f"{name}.weight"]
+        if reported.get(name) != mask.numel - mask.n_kept:
+            raise ContractError(
+                f"{name}: the report says {reported.get(name)} pruned, the mask says otherwise"
+            )
+
+
+def _check_state(before: ModelState, after: ModelState) -> None:
+    for name, state in before.parameters.items():
+        if after.parameters.get(name) != state:
+            raise ContractError(f"{name}: dtype, device or requires_grad was {state}, is not any more")
+    for name, mode in before.modules.items():
+        if after.modules.get(name) != mode:
+            raise ContractError(f"module {name or '(model)'}: training mode or hooks were left changed")
+    if after.use_cache != before.use_cache:
+        raise ContractError(f"config.use_cache was {before.use_cache}, is {after.use_cache}")
+    if after.tied != before.tied:
+        raise ContractError("the embeddings were tied before and are not any more, or the other way round")
+
+
+def _check_weights(
+    method: PruningMethod, before: ModelState, model: nn.Module, decoder: Decoder, result: PruneResult
+) -> None:
+    targets = {f"{name}.weight" for _, _, name, _ in decoder.targets()}
+    if unknown := set(result.keep) ^ targets:
+        raise ContractError(f"{min(unknown)}: masks and target modules do not match")
+    for name, parameter in model.named_parameters():
+        dense = before.weights[name]
+        weight = parameter.detach().cpu()
+        if name not in targets:
+            if not torch.equal(weight, dense):
+                raise ContractError(f"{name}: is no target module and was changed")
+            continue
+        keep = result.keep[name].unpack()
+        if keep.shape != weight.shape:
+            raise ContractError(f"{name}: mask {list(keep.shape)} for a weight {list(weight.shape)}")
+        if bool(weight[~keep].count_nonzero()):
+            raise ContractError(f"{name}: a pruned weight is not 0")
+        if not bool(torch.isfinite(weight).all()):
+            raise ContractError(f"{name}: holds NaN or infinite weights")
+        if not method.reconstructs and not torch.equal(weight[keep], dense[keep]):
+            raise ContractError(f"{name}: a surviving weight was changed")
+
+
+def _check_pattern(name: str, mask: KeepMask, pattern: SparsityPattern) -> None:
+    if isinstance(pattern, SemiStructured):
+        kept = mask.unpack().reshape(-1, pattern.m).sum(-1)
+        if not bool((kept == pattern.n).all()):
+            raise ContractError(f"{name}: a group of {pattern.m} does not keep {pattern.n}")
+
+
+def _check_groups(
+    method: PruningMethod, name: str, mask: KeepMask, pattern: SparsityPattern, result: PruneResult
+) -> None:
+    """Counts the pruned weights of every comparison group that fits into one Linear."""
+    group = method.comparison_group((mask.shape[0], mask.shape[1]), pattern)
+    if group is None:
+        return
+    lost = _group_counts(~mask.unpack(), group)
+    if result.initial is None:
+        sizes = _group_counts(torch.ones(mask.shape, dtype=torch.bool), group)
+        due = {int(size): pattern.n_pruned(int(size)) for size in torch.unique(sizes)}
+        expected = sum((sizes == size) * k for size, k in due.items())
+    else:
+        expected = _group_counts(~result.initial.keep[f"{name}.weight"].unpack(), group)
+    if not torch.equal(lost, torch.as_tensor(expected)):
+        wrong = int((lost != expected).sum())
+        raise ContractError(
+            f"{name}: {wrong} of {lost.numel()} comparison groups lost another number than due"
+        )
+
+
+def _group_counts(marked: Tensor, group: tuple[int, int]) -> Tensor:
+    """How many are True in each tile of `group` rows x columns; int64 `[row tiles, column tiles]`."""
+    tiles = [-(-size // step) for size, step in zip(marked.shape, group, strict=True)]
+    rows, columns = (n * step - size for n, step, size in zip(tiles, group, marked.shape, strict=True))
+    padded = nn.functional.pad(marked, (0, columns, 0, rows))
+    return padded.reshape(tiles[0], group[0], tiles[1], group[1]).sum((1, 3))
+
+
+def _check_block(layer: str, block: Block, result: PruneResult, initial: PruneResult) -> None:
+    names = [f"{name}.weight" for name in block.targets]
+    before, after = (sum(r.keep[name].n_kept for name in names) for r in (initial, result))
+    if before != after:
+        raise ContractError(
+            f"{layer} ({block.kind}): the rebuild changed its survivors from {before} to {after}"
+        )
+
+
+def _n_hooks(module: nn.Module) -> int:
+    return len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and head.weight is embedding.weight
+
+
+__all__ = ["ModelState", "check_contract", "dense_weights"]

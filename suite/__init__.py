@@ -1,0 +1,1 @@
+"""The harness: suites become cells, cells become records."""

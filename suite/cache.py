@@ -1,0 +1,137 @@
+"""The user's cache folder: subfolders that are built once, and are there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+MANIFEST = "manifest.json"
+
+_verified: set[Path] = set()
+"""Folders whose files this process has hashed already: the model's 540 MB are read once a run."""
+
+
+class AssetError(RuntimeError):
+    """Something the program needs could not be fetched, checked or cached; the message is one line."""
+
+
+def cache_root() -> Path:
+    """`PRUNEBENCH_CACHE`, else `prunebench` in `XDG_CACHE_HOME`, else in the platform's cache folder."""
+    if own := os.environ.get("PRUNEBENCH_CACHE"):
+        return Path(own).expanduser().absolute()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser().absolute() / "prunebench"
+    return user_cache_path("prunebench", appauthor=False)
+
+
+def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path:
+    """The cached folder `<name>-<version>`, built first if it is missing or damaged.
+
+    Two processes never build it at once, and one that is killed leaves nothing that is taken for the
+    folder: files are written under another name, flushed, listed with their SHA-256 in a manifest, and the
+    folder is renamed last. Every process compares the files with the manifest when it first asks.
+
+    Args:
+        name: what it holds, a plain file name.
+        version: what its content depends on; another version is another folder.
+        build: writes the content into the empty folder it is given.
+
+    Raises:
+        AssetError: the cache cannot be written, or what `build` raised.
+    """
+    root = cache_root()
+    folder = root / f"{name}-{version}"
+    if _is_intact(folder):
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{name}.lock"):
+            if not _is_intact(folder):
+                _build(folder, name, build)
+    except OSError as error:
+        raise AssetError(
+            f"the cache folder {root} cannot be written ({error.strerror or error}): "
+            "make room, or set PRUNEBENCH_CACHE to another folder"
+        ) from error
+    _verified.add(folder)
+    return folder
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _build(folder: Path, name: str, build: Callable[[Path], None]) -> None:
+    # The lock is ours, so whatever staging folder of this name lies about belongs to a killed process.
+    for leftover in folder.parent.glob(f".{name}.staging-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    # Not tempfile.mkdtemp: its folders are private, and a team may share one cache.
+    staging = folder.parent / f".{name}.staging-{uuid.uuid4().hex[:12]}"
+    staging.mkdir()
+    try:
+        build(staging)
+        _write_manifest(staging)
+        _sync(staging)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.replace(folder)
+        _sync_directory(folder.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {
+        path.name: {"sha256": file_sha256(path), "size": path.stat().st_size} for path in folder.iterdir()
+    }
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether every file is there at its size and, when this process first asks, with its SHA-256."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        sizes_agree = all((folder / name).stat().st_size == file["size"] for name, file in files.items())
+        intact = sizes_agree and (
+            folder in _verified
+            or all(file_sha256(folder / name) == file["sha256"] for name, file in files.items())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # A manifest that is missing or does not parse is damage like any other: the folder is built anew.
+        intact = False
+    if intact:
+        _verified.add(folder)
+    else:
+        _verified.discard(folder)
+    return intact
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes private files; see the note on shared caches above.
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    _sync_directory(folder)
+
+
+def _sync_directory(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a directory, and needs no such flush.
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["MANIFEST", "AssetError", "built_folder", "cache_root", "file_sha256"]

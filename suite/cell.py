@@ -1,0 +1,125 @@
+"""One cell of a plan: the complete, resolved configuration whose digest names its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SettingValue = bool | int | float | str | None | dict[str, "bool | int | float | str | None"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+DENSE = "dense"
+"""The method name of the cell that prunes nothing."""
+
+
+class Spec(BaseModel):
+    """A frozen object that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CalibrationSpec(Spec):
+    """Which calibration set a cell prunes with."""
+
+    source: str = "wiki-sample"
+    """A built-in corpus, a hub corpus or a file."""
+    n_samples: int = Field(128, ge=1)
+    """How many sequences."""
+    seqlen: int = Field(2048, ge=1)
+    """Tokens in each."""
+    seed: int = Field(0, ge=0)
+    """Which windows are drawn."""
+
+
+class PerplexitySpec(Spec):
+    """Perplexity on one corpus."""
+
+    corpus: str
+    """A built-in corpus, a hub corpus or a text file; its held-out part."""
+    seqlen: int = Field(2048, ge=2)
+    """Tokens in a window."""
+    max_tokens: int | None = Field(None, ge=2)
+    """At most this many tokens, from the start, in whole windows; None = all."""
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name (docs/protocols.md), e.g. `wikitext2-token-s2048`."""
+        return f"{self.corpus}-token-s{self.seqlen}"
+
+
+class Cell(Spec):
+    """Model x method x pattern x calibration x seed, with everything resolved.
+
+    Two cells with equal digests ask for the same numbers, so a record with that digest answers both.
+    """
+
+    model: str
+    """A hub id, a local folder or a built-in name."""
+    revision: str | None = None
+    """The hub revision; None for local and built-in models."""
+    method: str
+    """A registered method, or `dense`."""
+    settings: dict[str, SettingValue] = Field(default_factory=dict)
+    """Every hyper-parameter of the method, defaults written out."""
+    pattern: str | None = None
+    """`0.5`, `2:4`; None when dense."""
+    calibration: CalibrationSpec | None = None
+    """None where the method needs none."""
+    dtype: DType
+    """In which the model is loaded, pruned and evaluated."""
+    perplexity: tuple[PerplexitySpec, ...] = ()
+    """What is measured, besides cost."""
+    trust_remote_code: bool = False
+    """Whether code from the model's repository may run."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of this cell."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def stem(self) -> str:
+        """The file name of its record without the ending: `<method>--<pattern>--<hash8>`."""
+        pattern = (self.pattern or DENSE).replace(":", "of")
+        return f"{_file_safe(self.method)}--{pattern}--{self.digest[:8]}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of its model's records: `<org__model>`."""
+        # A model called `..` must not lead out of the tree, nor one called `./x` into a hidden folder.
+        return _file_safe(self.model.strip("/").replace("/", "__")).lstrip(".") or "_"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it prunes nothing."""
+        return self.method == DENSE
+
+    @property
+    def label(self) -> str:
+        """A short name for people: `llm-barber(wanda, 0.1) 0.5`."""
+        if self.is_dense:
+            return f"{self.model} dense"
+        return f"{self.model} {self.variant} {self.pattern}"
+
+    @property
+    def variant(self) -> str:
+        """The method with the settings that set variants of it apart, as a table row shows it."""
+        shown = [
+            str(self.settings[key])
+            for key in ("initial", "granularity", "rebuild_ratio")
+            if self.settings.get(key) is not None
+        ]
+        shown += [key.replace("_", " ") for key in ("keep_reconstruction",) if self.settings.get(key) is True]
+        return f"{self.method} ({', '.join(shown)})" if shown else self.method
+
+
+def _file_safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "_"
+
+
+__all__ = ["DENSE", "CalibrationSpec", "Cell", "DType", "PerplexitySpec", "SettingValue", "Spec"]

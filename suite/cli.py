@@ -1,0 +1,324 @@
+"""The command `prunebench`: parses, calls, prints. Heavy libraries are imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from methods.errors import InputError, PruningError
+
+if TYPE_CHECKING:
+    import torch
+
+    from suite.executors import Outcome, PlannedCell
+    from suite.progress import ProgressBars
+    from suite.results import ResultStore
+    from suite.workbench import Workbench
+
+app = typer.Typer(
+    name="prunebench",
+    help="One-shot LLM pruning as a benchmark: prune, measure, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 fine, 1 a regression was found, 2 the input is wrong, 3 something failed.",
+)
+
+FAILED = 3
+WRONG_INPUT = 2
+INTERRUPTED = 130
+
+
+class DTypeChoice(StrEnum):
+    """What a model is loaded as."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class ExistingChoice(StrEnum):
+    """What becomes of cells that have a record."""
+
+    skip = "skip"
+    rerun_stale = "rerun-stale"
+    rerun = "rerun"
+    fail = "fail"
+
+
+class Listable(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    models = "models"
+    corpora = "corpora"
+    suites = "suites"
+
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A built-in suite (prunebench list suites) or a .toml file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of records and report. [default: results/<suite>]")
+    ] = None,
+    existing: Annotated[
+        ExistingChoice, typer.Option(help="Cells that have a record: keep, run what other code made, ...")
+    ] = ExistingChoice.skip,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only cells whose label has this text or glob; may be given often."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite, resume what is missing, write the report."""
+    from suite.config import load_suite, plan
+    from suite.executors import decide
+    from suite.harness import present_code
+    from suite.plan import matching, preflight, resolve_device, resolve_dtype
+    from suite.results import ResultStore
+
+    config = load_suite(suite)
+    target = resolve_device(device)
+    cells = matching(plan(config, dtype=resolve_dtype(config.dtype, target)), only or [])
+    out = out or Path("results") / config.name
+    store = ResultStore(out)
+    planned = decide(cells, store, existing.value, code=present_code)
+    if dry_run:
+        _print_plan(planned, as_json)
+        return
+    for entry in planned:
+        if entry.state.kind == "stale" and not entry.runs:
+            _say(
+                f"stale, kept: {entry.cell.label} ({entry.state.reason}); --existing rerun-stale runs it anew"
+            )
+    preflight([entry.cell for entry in planned if entry.runs])
+    outcome = _run_planned(planned, store, target)
+    report_file = _write_report(out, out / "report.html", title=config.name)
+    for cell, reason in outcome.failed:
+        _say(f"failed: {cell.label}: {reason}")
+    if as_json:
+        _print_json(
+            {
+                "report": str(report_file),
+                "finished": len(outcome.finished),
+                "kept": len(outcome.kept),
+                "failed": [{"cell": cell.label, "reason": reason} for cell, reason in outcome.failed],
+            }
+        )
+    else:
+        print(report_file)
+    if outcome.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name.")],
+    method: Annotated[str, typer.Option(help="prunebench list methods.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the checkpoint.")],
+    sparsity: Annotated[str | None, typer.Option(help="Share of weights to remove, e.g. 0.5.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="N:M, N of every M survive, e.g. 2:4.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, key=value; may be given often."),
+    ] = None,
+    calibration: Annotated[
+        str,
+        typer.Option(help="A corpus (prunebench list corpora) or a .txt/.jsonl/.parquet/.safetensors file."),
+    ] = "wiki-sample",
+    n_samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
+    seqlen: Annotated[int, typer.Option(min=1, help="Tokens in each.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Which windows are drawn.")] = 0,
+    dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
+        DTypeChoice.auto
+    ),
+    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Prune a model and write the checkpoint."""
+    from suite.cell import CalibrationSpec
+    from suite.checkpoint import require_empty, write_checkpoint
+    from suite.plan import preflight, pruning_cell, resolve_device, resolve_dtype
+
+    require_empty(out)
+    target = resolve_device(device)
+    cell = pruning_cell(
+        model,
+        method,
+        sparsity=sparsity,
+        pattern=pattern,
+        assignments=settings or [],
+        calibration=CalibrationSpec(source=calibration, n_samples=n_samples, seqlen=seqlen, seed=seed),
+        dtype=resolve_dtype(dtype.value, target),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    preflight([cell])
+    with _bars(1) as bars:
+        bars.cell_started(cell)
+        summary = write_checkpoint(cell, _workbench(target), out, bars)
+        bars.cell_ended(cell, "complete")
+    if as_json:
+        _print_json(summary)
+    else:
+        print(out)
+        _say(
+            f"sparsity {summary['sparsity']:.4f}, {summary['prune_seconds']:.1f} s after the model was loaded"
+        )
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="A folder of records.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    title: Annotated[str | None, typer.Option(help="Its heading. [default: the folder's name]")] = None,
+) -> None:
+    """Render the comparison report of a folder of records."""
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder of records")
+    print(_write_report(results, out, title=title or results.resolve().name))
+
+
+@app.command("list")
+def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) -> None:
+    """List methods, models, corpora or suites."""
+    from suite.listing import listing
+
+    rows = listing(what.value)
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:<16} {row['description']}")
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Argument(help="Also print the structure of this model.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine can do, and how a model's structure is read."""
+    from suite.doctor import describe_machine, describe_model
+    from suite.plan import resolve_device
+
+    facts: dict[str, Any] = {"machine": describe_machine(resolve_device(device))}
+    if model is not None:
+        facts["model"] = describe_model(model)
+    if as_json:
+        _print_json(facts)
+        return
+    for heading, values in facts.items():
+        print(heading)
+        for name, value in values.items():
+            print(f"  {name:<24} {value}")
+
+
+def main() -> None:
+    """Runs the command, and turns every way it can end into an exit code and at most one line."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        code = _end(str(error), WRONG_INPUT)
+    except TyperException as error:
+        code = _end(error.format_message(), WRONG_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _end("interrupted; finished cells stand, the same command resumes", INTERRUPTED)
+    except (PruningError, OSError) as error:
+        code = _end(str(error), FAILED)
+    except RuntimeError as error:
+        from suite.cache import AssetError
+
+        if not isinstance(error, AssetError):
+            raise
+        code = _end(str(error), FAILED)
+    sys.exit(code)
+
+
+def _run_planned(planned: list[PlannedCell], store: ResultStore, device: torch.device) -> Outcome:
+    from suite.executors import run_here
+
+    store.sweep()
+    with _bars(sum(entry.runs for entry in planned)) as bars:
+        return run_here(planned, _workbench(device), store, bars)
+
+
+def _write_report(results: Path, out: Path, *, title: str) -> Path:
+    """Renders the records below `results` into `out`, which is replaced in one step."""
+    from reports import render_report
+    from suite.results import ResultStore
+    from suite.results.files import replace_text
+
+    contents = ResultStore(results).records()
+    if not contents.records and not contents.unreadable:
+        raise InputError(f"{results}: holds no records; prunebench run writes them")
+    problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
+    page = render_report([stored.record for stored in contents.records], title=title, problems=problems)
+    replace_text(out, page)
+    return out
+
+
+def _print_plan(planned: list[PlannedCell], as_json: bool) -> None:
+    if as_json:
+        _print_json(
+            [
+                {
+                    "cell": entry.cell.model_dump(mode="json"),
+                    "digest": entry.cell.digest,
+                    "state": entry.state.kind,
+                    "reason": entry.state.reason,
+                    "runs": entry.runs,
+                }
+                for entry in planned
+            ]
+        )
+        return
+    for entry in planned:
+        action = "run" if entry.runs else "keep"
+        reason = f"  ({entry.state.reason})" if entry.state.reason else ""
+        print(f"{action:<5} {entry.state.kind:<9} {entry.cell.digest[:8]}  {entry.cell.label}{reason}")
+    _say(f"{sum(entry.runs for entry in planned)} of {len(planned)} cells would run")
+
+
+def _workbench(device: torch.device) -> Workbench:
+    from suite.workbench import Workbench
+
+    return Workbench(device)
+
+
+def _bars(n_cells: int) -> ProgressBars:
+    from suite.progress import ProgressBars
+
+    return ProgressBars(n_cells)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _end(message: str, code: int) -> int:
+    _say(f"prunebench: {' '.join(message.split())}")
+    return code
+
+
+if __name__ == "__main__":
+    main()

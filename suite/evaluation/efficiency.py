@@ -1,0 +1,63 @@
+"""What the machine can do, measured beside what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from methods.base import CalibrationSet, PhaseClock, Placement
+from methods.decoder import read_decoder
+from methods.stream import LayerStream, at_rest
+from suite.results.record import MachineFloor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MATRIX_SIZE = 2048
+SEQLEN = 512
+
+
+def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
+    """The model's own decoder forward on one batch of random tokens, and the rate of a square product.
+
+    Both are the best of a few tries at the model's dtype, on its device.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    seqlen = min(SEQLEN, longest) if isinstance(longest, int) else SEQLEN
+    shape = (placement.batch_size_for(seqlen), seqlen)
+    batch = CalibrationSet(torch.randint(model.config.vocab_size, shape), "random tokens")
+    decoder = read_decoder(model)
+    with at_rest(model):
+        stream = LayerStream(model, decoder, batch, Placement(batch.n_samples))
+        entry = stream.hidden[0]
+
+        def forward() -> None:
+            stream.hidden[0] = entry
+            for layer in decoder.layers:
+                stream.hidden[0] = stream.forward(layer, 0)
+
+        seconds = _best(forward, model.device, tries=2)
+    square = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=model.device).to(model.dtype)
+    product_seconds = _best(lambda: torch.mm(square, square), model.device, tries=4)
+    return MachineFloor(
+        matmul_flops_per_second=2 * MATRIX_SIZE**3 / product_seconds,
+        forward_tokens_per_second=batch.input_ids.numel() / seconds,
+        batch_size=batch.n_samples,
+        seqlen=seqlen,
+    )
+
+
+def _best(work: Callable[[], object], device: torch.device, *, tries: int) -> float:
+    """Seconds of the quickest of a few runs."""
+    seconds = []
+    for _ in range(tries):
+        clock = PhaseClock(device=device)
+        with clock.phase("work"):
+            work()
+        seconds.append(clock.seconds["work"])
+    return min(seconds)
+
+
+__all__ = ["machine_floor"]

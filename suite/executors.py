@@ -1,0 +1,126 @@
+"""Where the cells of a plan run, and which of them need to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from methods.errors import InputError
+from suite.cell import Cell
+from suite.results import CellState, ResultStore
+from suite.results.record import CodeVersion
+from suite.watcher import Silent, Watcher
+
+if TYPE_CHECKING:
+    from suite.workbench import Workbench
+
+Existing = Literal["skip", "rerun-stale", "rerun", "fail"]
+"""What to do with cells that have a record: keep it (a stale one with a warning), run again what other code
+made, run everything again, or refuse to start."""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell of a plan and what becomes of it.
+
+    Attributes:
+        cell: the cell.
+        state: what the results tree holds for it.
+        runs: whether it will be run.
+    """
+
+    cell: Cell
+    state: CellState
+    runs: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the cells of a plan ended.
+
+    Attributes:
+        finished: cells that were run and have numbers.
+        kept: cells whose record stood already.
+        failed: cells that were run and failed, with the reason.
+    """
+
+    finished: tuple[Cell, ...]
+    kept: tuple[Cell, ...]
+    failed: tuple[tuple[Cell, str], ...]
+
+
+def decide(
+    cells: Sequence[Cell],
+    store: ResultStore,
+    existing: Existing,
+    *,
+    code: Callable[[Cell], CodeVersion],
+) -> list[PlannedCell]:
+    """Holds a plan against what the results tree has.
+
+    Args:
+        cells: the plan.
+        store: the results tree.
+        existing: the policy.
+        code: gives the version of the code that would run a cell.
+
+    Raises:
+        InputError: there are records and the policy is `fail`.
+    """
+    planned = []
+    for cell in cells:
+        state = store.status_of(cell, lambda cell=cell: code(cell))  # type: ignore[misc]
+        keeps = {
+            "skip": state.kind in ("complete", "stale"),
+            "rerun-stale": state.kind == "complete",
+            "rerun": False,
+            "fail": False,
+        }[existing]
+        if existing == "fail" and state.kind != "missing":
+            raise InputError(f"{store.path_of(cell)} exists: give another --out, or --existing skip or rerun")
+        planned.append(PlannedCell(cell, state, runs=not keeps))
+    return planned
+
+
+def run_here(
+    planned: Sequence[PlannedCell],
+    workbench: Workbench,
+    store: ResultStore,
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Runs cells one after another in this process; each record is on disk before the next cell begins.
+
+    Args:
+        planned: what to run, in order; cells of one model should be neighbours.
+        workbench: keeps what cells of one model share.
+        store: where records go.
+        watcher: hears of progress.
+
+    Raises:
+        OSError: a record could not be written (a full disk); all earlier ones stand.
+    """
+    from suite.harness import run_cell
+
+    watcher = watcher or Silent()
+    finished: list[Cell] = []
+    failed: list[tuple[Cell, str]] = []
+    for entry in planned:
+        if not entry.runs:
+            watcher.cell_ended(entry.cell, "kept")
+            continue
+        watcher.cell_started(entry.cell)
+        record, items = run_cell(entry.cell, workbench, watcher)
+        store.write(record, items)
+        if record.failure is None:
+            finished.append(entry.cell)
+            watcher.cell_ended(entry.cell, "complete")
+        else:
+            reason = f"{record.failure.phase}: {next(iter(record.failure.message.splitlines()), '')}"
+            failed.append((entry.cell, reason))
+            watcher.cell_ended(entry.cell, f"failed: {reason}")
+    kept = tuple(entry.cell for entry in planned if not entry.runs)
+    return Outcome(tuple(finished), kept, tuple(failed))
+
+
+__all__ = ["Existing", "Outcome", "PlannedCell", "decide", "run_here"]

@@ -1,0 +1,144 @@
+"""Reading from the Hugging Face hub: what is pinned, what is taken, and what went wrong in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from methods.errors import InputError
+
+_TIMEOUT_SECONDS = 10.0
+_LOADABLE = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.safetensors")
+_SUPERFLUOUS = ("*/*", "consolidated*", "*.*.safetensors")
+"""What loading a model may need, and what it does not: other formats in subfolders, second copies of the
+weights, variants in other types. Pickles are on neither list and are never fetched."""
+
+
+@dataclass(frozen=True)
+class HubSnapshot:
+    """A model repository at one commit, in the hub's own cache on this machine.
+
+    Attributes:
+        folder: where its files lie.
+        commit: the commit they are of.
+    """
+
+    folder: Path
+    commit: str
+
+
+def model_snapshot(repository: str, revision: str | None) -> HubSnapshot:
+    """Downloads what loading a model needs; without a connection, what the hub's cache holds has to do.
+
+    Raises:
+        InputError: there is no such repository or revision, or it is neither reachable nor cached.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _one_line(f"model {repository!r}", revision):
+        reachable = _reachable_commit(repository, revision, "model") is not None
+        folder = snapshot_download(
+            repository,
+            # The name, not the commit it stands for: the cache then knows the name without a connection.
+            revision=revision,
+            local_files_only=not reachable,
+            allow_patterns=list(_LOADABLE),
+            ignore_patterns=list(_SUPERFLUOUS),
+        )
+    return HubSnapshot(Path(folder), Path(folder).name)
+
+
+def dataset_file(repository: str, filename: str, commit: str) -> Path:
+    """One file of a data set at a pinned commit; a cached one needs no connection.
+
+    Raises:
+        InputError: it is neither cached nor reachable.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with _one_line(f"data set {repository!r}", commit):
+        try:
+            return Path(
+                hf_hub_download(
+                    repository, filename, repo_type="dataset", revision=commit, local_files_only=True
+                )
+            )
+        except LocalEntryNotFoundError:
+            # The download itself would try for half a minute before it said that there is no connection.
+            reachable = _reachable_commit(repository, commit, "dataset") is not None
+            return Path(
+                hf_hub_download(
+                    repository, filename, repo_type="dataset", revision=commit, local_files_only=not reachable
+                )
+            )
+
+
+def _reachable_commit(repository: str, revision: str | None, kind: Literal["model", "dataset"]) -> str | None:
+    """The commit a revision names today; None where the hub does not answer."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        info = HfApi().repo_info(repository, repo_type=kind, revision=revision, timeout=_TIMEOUT_SECONDS)
+    except HfHubHTTPError as error:
+        if error.response.status_code >= 500:
+            return None
+        raise
+    except (_transport_error(), OfflineModeIsEnabled):
+        return None
+    return str(info.sha)
+
+
+def _transport_error() -> type[Exception]:
+    """The base of the HTTP library's errors; which library that is has changed with the hub's versions."""
+    from huggingface_hub import errors
+
+    base: type[Exception] = vars(errors)["HTTPError"]
+    return base
+
+
+@contextmanager
+def _one_line(what: str, revision: str | None) -> Iterator[None]:
+    """Turns the hub's errors into one line for the user, and holds back its notes on retries."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except GatedRepoError as error:
+        raise InputError(
+            f"{what} is gated: accept its terms on the hub and log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"{what} has no revision {revision!r} on the hub") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"{what} does not exist on the hub, or is private") from error
+    except HFValidationError as error:
+        raise InputError(f"{what} is no valid name on the hub (`organisation/name`)") from error
+    except LocalEntryNotFoundError as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise InputError(
+            f"{what}{at} is not in the hub's cache on this machine, and the hub could not be reached: "
+            "connect once, or name something local or built in"
+        ) from error
+    except (HfHubHTTPError, _transport_error()) as error:
+        raise InputError(f"{what} could not be read from the hub: {str(error).splitlines()[0]}") from error
+    finally:
+        logger.setLevel(level)
+
+
+__all__ = ["HubSnapshot", "dataset_file", "model_snapshot"]

@@ -1,0 +1,217 @@
+"""What is settled before the first cell runs, so that wrong input is found while nothing is lost."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, cast
+
+from methods.errors import InputError
+from suite.cell import CalibrationSpec, Cell, DType
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import torch
+
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {wanted}: give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def resolve_dtype(wanted: str, device: torch.device) -> DType:
+    """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
+    from suite.results.environment import native_bf16
+
+    if wanted == "auto":
+        return "bfloat16" if native_bf16(device) else "float32"
+    return cast(DType, wanted)
+
+
+def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
+    """The cells whose label or file name holds one of `words` or fits it as a glob; all without words.
+
+    Raises:
+        InputError: none does.
+    """
+    if not words:
+        return list(cells)
+    chosen = [
+        cell
+        for cell in cells
+        if any(w in name or fnmatchcase(name, w) for w in words for name in (cell.label, cell.stem))
+    ]
+    if not chosen:
+        wanted = " ".join(words)
+        raise InputError(f"--only {wanted}: fits none of {len(cells)} cells, such as {cells[-1].label!r}")
+    return chosen
+
+
+def pruning_cell(
+    model: str,
+    method: str,
+    *,
+    sparsity: str | None,
+    pattern: str | None,
+    assignments: Sequence[str],
+    calibration: CalibrationSpec,
+    dtype: DType,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> Cell:
+    """The cell that `prunebench prune` runs.
+
+    Raises:
+        InputError: unknown names, a bad setting, or a pattern that makes no sense.
+    """
+    from methods.registry import build, method_class, settings_of
+    from suite.corpora import check_source
+    from suite.models import resolve_model
+
+    resolve_model(model)
+    needs_calibration = method_class(method).needs_calibration
+    built = build(method, parse_assignments(assignments))
+    chosen = one_pattern(sparsity, pattern)
+    if needs_calibration:
+        check_source(calibration.source)
+    return Cell(
+        model=model,
+        revision=revision,
+        method=method,
+        settings=settings_of(built),
+        pattern=chosen,
+        calibration=calibration if needs_calibration else None,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def one_pattern(sparsity: str | None, pattern: str | None) -> str:
+    """The canonical pattern of `--sparsity` and `--pattern`, of which one is enough.
+
+    Raises:
+        InputError: neither is given, one is wrong, or they contradict each other.
+    """
+    from methods.pattern import SemiStructured, parse_pattern
+
+    if pattern is None:
+        if sparsity is None:
+            raise InputError("give --sparsity such as 0.5, or --pattern such as 2:4")
+        return str(parse_pattern(sparsity))
+    chosen = parse_pattern(pattern)
+    if sparsity is not None:
+        share = parse_pattern(sparsity)
+        if isinstance(share, SemiStructured) or share.target != chosen.target:
+            raise InputError(
+                f"--sparsity {sparsity} contradicts --pattern {pattern}, which removes {chosen.target:.4g}: "
+                "give one of them"
+            )
+    return str(chosen)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["rebuild_ratio=0.1", "initial=magnitude"]` as settings; `a.b=1` sets a key of a table.
+
+    Values are read as TOML where they are TOML (numbers, true, false) and as text otherwise.
+
+    Raises:
+        InputError: one has no `=`, or sets what another has set.
+    """
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not key:
+            raise InputError(f"--set {assignment}: write it as key=value")
+        *tables, last = key.split(".")
+        home = settings
+        for table in tables:
+            home = home.setdefault(table, {})
+            if not isinstance(home, dict):
+                raise InputError(f"--set {assignment}: {table} has a value already")
+        if last in home:
+            raise InputError(f"--set {assignment}: {key} is set twice")
+        home[last] = _value(text)
+    return settings
+
+
+def _value(text: str) -> Any:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def preflight(cells: Sequence[Cell]) -> None:
+    """Finds out what would fail for reasons that lie in the input, before anything is run.
+
+    Of each model only the configuration and the tokenizer are read. Do the patterns fit its dimensions, can
+    the methods do them, is each text long enough, is any sequence too long?
+
+    Raises:
+        InputError: names the module, the source or the setting at fault.
+    """
+    by_model: dict[tuple[str, str | None, bool], list[Cell]] = {}
+    for cell in cells:
+        by_model.setdefault((cell.model, cell.revision, cell.trust_remote_code), []).append(cell)
+    for (name, revision, trust_remote_code), of_model in by_model.items():
+        _preflight_model(name, revision, trust_remote_code, of_model)
+
+
+def _preflight_model(name: str, revision: str | None, trust_remote_code: bool, cells: Sequence[Cell]) -> None:
+    from methods.decoder import read_decoder
+    from methods.pattern import parse_pattern
+    from methods.registry import build
+    from suite.corpora import calibration_set, evaluation_windows
+    from suite.models import load_skeleton
+
+    skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
+    decoder = read_decoder(skeleton.model)
+    for cell in cells:
+        if not cell.is_dense:
+            method, pattern = build(cell.method, cell.settings), parse_pattern(cell.pattern or "")
+            decoder.check_pattern(pattern)
+            for _, _, target, linear in decoder.targets():
+                rows, columns = linear.weight.shape
+                method.comparison_group((rows, columns), pattern.for_module(target))
+    for corpus in dict.fromkeys(spec for cell in cells for spec in cell.perplexity):
+        check_positions(skeleton.model, corpus.seqlen)
+        evaluation_windows(corpus, skeleton.tokenizer)
+    for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
+        check_positions(skeleton.model, spec.seqlen)
+        calibration_set(spec, skeleton.tokenizer, vocab_size=skeleton.model.config.vocab_size)
+
+
+def check_positions(model: Any, seqlen: int) -> None:
+    """Raises `InputError` if a sequence is longer than the positions that `model` has."""
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(longest, int) and seqlen > longest:
+        raise InputError(f"seqlen {seqlen} is longer than the {longest} positions of {type(model).__name__}")
+
+
+__all__ = [
+    "check_positions",
+    "matching",
+    "one_pattern",
+    "parse_assignments",
+    "preflight",
+    "pruning_cell",
+    "resolve_device",
+    "resolve_dtype",
+]

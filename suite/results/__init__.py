@@ -1,0 +1,20 @@
+"""Records of finished and failed cells: what they hold, how they are stored, and what can be said of them."""
+
+from suite.results.reading import DigestError, NewerSchemaError, RecordError, load_record, parse_record
+from suite.results.record import Record
+from suite.results.state import CellState
+from suite.results.store import Contents, ResultStore, StoredRecord, UnreadableRecord
+
+__all__ = [
+    "CellState",
+    "Contents",
+    "DigestError",
+    "NewerSchemaError",
+    "Record",
+    "RecordError",
+    "ResultStore",
+    "StoredRecord",
+    "UnreadableRecord",
+    "load_record",
+    "parse_record",
+]

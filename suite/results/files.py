@@ -1,0 +1,81 @@
+"""The few file operations the store is made of, so that a test can cut or fail any one of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from suite.results.leftovers import temporary_name
+
+
+class FileLayer:
+    """The operating system's own; every method raises its `OSError`s as they come."""
+
+    def make_folder(self, folder: Path) -> None:
+        """Makes one folder in an existing one; fine if it is there already."""
+        folder.mkdir(exist_ok=True)
+
+    def create(self, path: Path) -> BinaryIO:
+        """Opens a new file for writing, without a buffer; `FileExistsError` if there is one."""
+        return path.open("xb", buffering=0)
+
+    def write(self, file: BinaryIO, data: bytes) -> None:
+        """Writes all of `data`; a full disk may leave a part of it behind."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+    def sync(self, file: BinaryIO) -> None:
+        """Waits until what was written is on the disk."""
+        os.fsync(file.fileno())
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Puts `source` in the place of `target`, in one step."""
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Removes a file; fine if it is gone already."""
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Waits until the names in `folder` are on the disk."""
+        if os.name == "nt":  # folders cannot be opened there, and renames are journalled
+            return
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            # Some network file systems cannot do this; their renames are as lasting as they get.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
+    """Gives `path` its new contents in one step; its name lasts once the folder is synced.
+
+    Raises:
+        OSError: the disk is full...; what `path` held is still there, and nothing beside it.
+    """
+    temporary = path.with_name(temporary_name())
+    try:
+        with files.create(temporary) as file:
+            files.write(file, data)
+            files.sync(file)
+        files.rename(temporary, path)
+    except BaseException:
+        files.remove(temporary)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Gives `path` its new contents, in UTF-8, in one step, and waits until they last."""
+    files = FileLayer()
+    replace_file(path, text.encode(), files)
+    files.sync_folder(path.parent)
+
+
+__all__ = ["FileLayer", "replace_file", "replace_text"]

@@ -1,0 +1,74 @@
+"""A corpus as one long run of token ids, shared by all cells of a process."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from methods.errors import InputError
+from suite.text_sources import Split, read_documents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+_KEPT_TEXTS = 8
+"""Tokenized texts kept in memory: WikiText-2's training part, the longest usual one, takes 20 MB."""
+
+_texts: OrderedDict[tuple[str, str, str, str], Tensor] = OrderedDict()
+_fingerprints: WeakKeyDictionary[PreTrainedTokenizerBase, str] = WeakKeyDictionary()
+
+
+def tokenized_text(
+    source: str, split: Split, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[Tensor, str]:
+    """The joined documents of a corpus, tokenized once with the model's own settings.
+
+    Special tokens are added as the tokenizer does by itself: once, around the whole text.
+
+    Returns:
+        int64 `[n_tokens]`, not to be written to, and the corpus's revision.
+
+    Raises:
+        InputError: there is no tokenizer, or the source cannot be read.
+        AssetError: an offline corpus could not be fetched.
+    """
+    import torch
+
+    tokenizer = require_tokenizer(tokenizer, source)
+    documents = read_documents(source, split)
+    key = (_fingerprint(tokenizer), source, split, documents.revision)
+    if key not in _texts:
+        ids = tokenizer(documents.joined, verbose=False)["input_ids"]
+        _texts[key] = torch.tensor(ids, dtype=torch.int64)
+        while len(_texts) > _KEPT_TEXTS:
+            _texts.popitem(last=False)
+    _texts.move_to_end(key)
+    return _texts[key], documents.revision
+
+
+def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, source: str) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or an `InputError` that says what to give in place of text."""
+    if tokenizer is None:
+        raise InputError(
+            f"the model has no tokenizer, so the text of {source!r} cannot be used: "
+            "calibrate on token ids, a .safetensors file with input_ids [n, seqlen]"
+        )
+    return tokenizer
+
+
+def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Equal for tokenizers that make the same ids of a text, as two loads of one tokenizer do."""
+    if tokenizer not in _fingerprints:
+        # A tokenizer in plain Python does not say all that decides its ids; it shares with itself only.
+        state = (
+            tokenizer.backend_tokenizer.to_str() if getattr(tokenizer, "is_fast", False) else uuid.uuid4().hex
+        )
+        _fingerprints[tokenizer] = hashlib.sha256(state.encode()).hexdigest()
+    return _fingerprints[tokenizer]
+
+
+__all__ = ["require_tokenizer", "tokenized_text"]

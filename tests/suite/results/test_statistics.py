@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from suite.results.statistics import mean_stderr, paired_log_ratio, perplexity_from_nll
+
+# Student's own example (1908): extra hours of sleep from two drugs, ten patients.
+DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+DRUG_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+def test_mean_and_interval_on_students_sleep_data() -> None:
+    found = mean_stderr(DRUG_1)
+    assert found.value == pytest.approx(0.75)
+    assert found.stderr == pytest.approx(1.78901 / math.sqrt(10), rel=1e-5)
+    # R: t.test(extra[group == 1])$conf.int
+    assert (found.low, found.high) == (
+        pytest.approx(-0.5297804, rel=1e-6),
+        pytest.approx(2.0297804, rel=1e-6),
+    )
+    assert (found.n, found.status) == (10, "ok")
+
+
+def test_the_paired_test_on_students_sleep_data() -> None:
+    found = paired_log_ratio(DRUG_2, DRUG_1)
+    # R: t.test(extra[group == 2], extra[group == 1], paired = TRUE)
+    assert found.p_value == pytest.approx(0.00283289, rel=1e-5)
+    assert found.ratio == pytest.approx(math.exp(1.58))
+    assert found.low == pytest.approx(math.exp(0.7001142), rel=1e-6)
+    assert found.high == pytest.approx(math.exp(2.4598858), rel=1e-6)
+
+
+losses = st.lists(st.floats(0, 20), min_size=2, max_size=30)
+
+
+@given(losses)
+def test_perplexity_is_what_scipy_says_on_the_log_scale(nll: list[float]) -> None:
+    found = perplexity_from_nll(nll)
+    assert found.value is not None and found.stderr is not None
+    assert found.value == pytest.approx(math.exp(np.mean(nll)))
+    assert found.stderr == pytest.approx(found.value * stats.sem(nll), rel=1e-6, abs=1e-9)
+    if found.stderr > 1e-9:
+        low, high = stats.t.interval(0.95, len(nll) - 1, loc=np.mean(nll), scale=stats.sem(nll))
+        assert found.low == pytest.approx(math.exp(low), rel=1e-6)
+        assert high > 700 or found.high == pytest.approx(math.exp(high), rel=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), min_size=2, max_size=30))
+def test_the_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    found, mirrored = paired_log_ratio(a, b), paired_log_ratio(b, a)
+    assert found.ratio is not None and mirrored.ratio is not None
+    assert found.ratio * mirrored.ratio == pytest.approx(1)
+    assert found.p_value == pytest.approx(mirrored.p_value)
+    if np.std(np.subtract(a, b)) > 1e-6:
+        assert found.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-4, abs=1e-12)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    draws = np.random.default_rng(0).normal(3.0, 0.4, size=(2000, 12))
+    held = [(e := perplexity_from_nll(row)).low < math.exp(3.0) < e.high for row in draws]  # type: ignore[operator]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def test_pairing_sees_what_two_intervals_cannot() -> None:
+    rng = np.random.default_rng(0)
+    dense = rng.normal(3.0, 0.5, size=40)
+    pruned = dense + 0.02 + rng.normal(0, 0.02, size=40)
+    alone = perplexity_from_nll(pruned)
+    paired = paired_log_ratio(pruned, dense)
+    assert alone.low is not None and alone.low < math.exp(dense.mean())
+    assert paired.p_value is not None and paired.p_value < 0.001
+    assert paired.low is not None and paired.low > 1
+
+
+def test_a_single_window_gives_a_value_and_no_interval() -> None:
+    found = perplexity_from_nll([math.log(25)])
+    assert found.value == pytest.approx(25)
+    assert (found.stderr, found.low, found.high, found.n, found.status) == (None, None, None, 1, "ok")
+    paired = paired_log_ratio([2.0], [1.0])
+    assert (paired.ratio, paired.low, paired.p_value) == (pytest.approx(math.e), None, None)
+
+
+def test_equal_models_do_not_differ_and_a_constant_gap_is_certain() -> None:
+    same = paired_log_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (same.ratio, same.low, same.high, same.p_value) == (1.0, 1.0, 1.0, 1.0)
+    shifted = paired_log_ratio([1.5, 2.5, 3.5], [1.0, 2.0, 3.0])
+    assert (shifted.ratio, shifted.p_value) == (pytest.approx(math.exp(0.5)), 0.0)
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+def test_a_window_without_a_finite_loss_gives_no_value_and_says_so(bad: float | None) -> None:
+    found = perplexity_from_nll([1.0, bad, 2.0])
+    assert (found.value, found.stderr, found.low, found.n) == (None, None, None, 3)
+    assert found.status == "not finite: 1 of 3 items"
+    paired = paired_log_ratio([1.0, bad], [1.0, 2.0])
+    assert (paired.ratio, paired.p_value) == (None, None)
+    assert paired.status.startswith("not finite")
+
+
+def test_nothing_and_too_much_are_statuses_too() -> None:
+    assert mean_stderr([]).status == "no items"
+    assert perplexity_from_nll([800.0, 801.0]).status == "overflow: exp of a mean NLL of 800.5"
+    assert paired_log_ratio([800.0, 800.0], [1.0, 2.0]).status == "overflow: the losses are too far apart"
+    assert perplexity_from_nll([0.0, 700.0]).high is None
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.none(), max_size=10))
+def test_no_number_that_is_not_finite_comes_out(values: list[float | None]) -> None:
+    estimate = perplexity_from_nll(values)
+    for number in (estimate.value, estimate.stderr, estimate.low, estimate.high):
+        assert number is None or math.isfinite(number)
+    assert (estimate.value is None) == (estimate.status != "ok")
+
+
+def test_models_measured_on_different_windows_are_refused() -> None:
+    with pytest.raises(ValueError, match="20 windows cannot be paired with 21"):
+        paired_log_ratio([1.0] * 20, [1.0] * 21)

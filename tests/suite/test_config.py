@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from methods.errors import InputError
+from suite.config import builtin_suites, load_suite, parse_suite, plan
+from suite.suite_file import SuiteConfig
+
+SUITE = """\
+name = "mine"
+models = ["smollm2-135m"]
+patterns = ["0.5", "2:4"]
+
+[calibration]
+n_samples = 8
+seqlen = 64
+seeds = [0, 1]
+
+[[methods]]
+name = "magnitude"
+
+[[methods]]
+name = "llm-barber"
+settings = { initial = "wanda", rebuild_ratio = 0.1 }
+patterns = [0.50]
+
+[[perplexity]]
+corpus = "wiki-sample"
+seqlen = 64
+max_tokens = 1000
+"""
+
+
+def read(text: str) -> SuiteConfig:
+    return parse_suite(text.encode(), file="mine.toml")
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        plan(read(text), dtype="float32")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def changed(old: str, new: str) -> str:
+    assert SUITE.count(old) == 1
+    return SUITE.replace(old, new)
+
+
+def test_a_suite_becomes_its_cells_the_dense_one_first() -> None:
+    cells = plan(read(SUITE), dtype="float32")
+    assert [(c.method, c.pattern, c.calibration and c.calibration.seed) for c in cells] == [
+        ("dense", None, None),
+        ("magnitude", "0.5", None),
+        ("magnitude", "2:4", None),
+        ("llm-barber", "0.5", 0),
+        ("llm-barber", "0.5", 1),
+    ]
+    barber = cells[-1]
+    assert barber.settings["rebuild_ratio"] == 0.1
+    assert barber.settings["nm_guard"] is True, "defaults are written out"
+    assert barber.calibration is not None and barber.calibration.n_samples == 8
+    assert [spec.protocol for spec in barber.perplexity] == ["wiki-sample-token-s64"]
+    assert len({cell.digest for cell in cells}) == len(cells)
+
+
+def test_how_a_number_is_spelled_makes_no_other_cell() -> None:
+    once = plan(read(SUITE), dtype="float32")
+    again = plan(read(SUITE.replace("rebuild_ratio = 0.1", "rebuild_ratio = 1e-1")), dtype="float32")
+    assert [cell.digest for cell in once] == [cell.digest for cell in again]
+    whole = plan(read(SUITE.replace("rebuild_ratio = 0.1", "rebuild_ratio = 1")), dtype="float32")
+    point = plan(read(SUITE.replace("rebuild_ratio = 0.1", "rebuild_ratio = 1.0")), dtype="float32")
+    assert whole == point
+
+
+def test_every_model_gets_its_own_dense_cell_and_its_own_options() -> None:
+    text = changed(
+        'models = ["smollm2-135m"]',
+        'models = ["smollm2-135m", { name = "org/model", revision = "abc", trust_remote_code = true }]',
+    )
+    cells = plan(read(text), dtype="bfloat16")
+    assert [(c.model, c.revision, c.trust_remote_code) for c in cells if c.is_dense] == [
+        ("smollm2-135m", None, False),
+        ("org/model", "abc", True),
+    ]
+    assert cells[5].is_dense and len(cells) == 10
+    assert {cell.dtype for cell in cells} == {"bfloat16"}
+
+
+def test_models_may_be_tables_and_methods_may_be_left_out() -> None:
+    text = 'name = "m"\n[[models]]\nname = "smollm2-135m"\n[[perplexity]]\ncorpus = "wiki-sample"\n'
+    (cell,) = plan(read(text), dtype="float32")
+    assert cell.is_dense
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "seqlen = 64\nseeds",
+            "seqlen = 64\nseed",
+            "mine.toml:8: calibration.seed: unknown key; did you mean 'seeds'",
+        ),
+        ("models =", "model =", "mine.toml:2: model: unknown key; did you mean 'models'"),
+        (
+            "max_tokens",
+            "max_token",
+            "mine.toml:21: perplexity[0].max_token: unknown key; did you mean 'max_tokens'",
+        ),
+        ('name = "mine"\n', "", "mine.toml: name: is missing"),
+        ('corpus = "wiki-sample"\n', "", "mine.toml:18: perplexity[0].corpus: is missing"),
+        ("[0, 1]", '["0"]', "mine.toml:8: calibration.seeds[0]: must be a valid integer, not '0'"),
+        ("[0, 1]", "[]", "mine.toml:8: calibration.seeds: must not be empty"),
+        ("[0, 1]", "[0, 0]", "mine.toml:8: calibration.seeds[1]: 0 is there already"),
+        ("[0, 1]", "[-1]", "mine.toml:8: calibration.seeds[0]: must be greater than or equal to 0, not -1"),
+        ("[0, 1]", "0", "mine.toml:8: calibration.seeds: must be an array"),
+        (
+            "n_samples = 8",
+            "n_samples = true",
+            "mine.toml:6: calibration.n_samples: must be a valid integer, not true",
+        ),
+        (
+            "n_samples = 8",
+            "n_samples = 0",
+            "mine.toml:6: calibration.n_samples: must be greater than or equal to 1",
+        ),
+        (
+            "64\nseeds",
+            "1000000\nseeds",
+            "mine.toml:7: calibration.seqlen: must be less than or equal to 131072",
+        ),
+        ('["smollm2-135m"]', "[]", "mine.toml:2: models: must not be empty"),
+        ('["smollm2-135m"]', "[3]", "mine.toml:2: models[0]: must be a table"),
+        ('["smollm2-135m"]', '["smolm2-135m"]', "mine.toml:2: models[0].name: unknown model 'smolm2-135m'"),
+        (
+            '["smollm2-135m"]',
+            '["smollm2-135m",\n"smollm2-135m"]',
+            "mine.toml:3: models[1]: 'smollm2-135m' is there",
+        ),
+        (
+            '["smollm2-135m"]',
+            '[{name = "smollm2-135m", revision = "x"}]',
+            "mine.toml:2: models[0].revision: a built-in model has none",
+        ),
+        (
+            '"magnitude"',
+            '"magnitud"',
+            "mine.toml:11: methods[0].name: unknown method 'magnitud'; did you mean 'magn",
+        ),
+        ('"magnitude"', '"dense"', "mine.toml:11: methods[0].name: the dense model is always measured"),
+        (
+            "rebuild_ratio = 0.1",
+            "rebuild_ratoi = 0.1",
+            "mine.toml:15: methods[1].settings.rebuild_ratoi: method 'llm-barber' has no setting",
+        ),
+        (
+            "= 0.1 }",
+            "= 2 }",
+            "mine.toml:15: methods[1].settings.rebuild_ratio: method 'llm-barber': rebuild_ratio 2",
+        ),
+        (
+            "= 0.1 }",
+            "= [1] }",
+            "mine.toml:15: methods[1].settings.rebuild_ratio: must be true or false, a finite",
+        ),
+        (
+            "= 0.1 }",
+            "= nan }",
+            "mine.toml:15: methods[1].settings.rebuild_ratio: must be true or false, a finite",
+        ),
+        (
+            'initial = "wanda"',
+            'initial = "vanda"',
+            "mine.toml:15: methods[1].settings.initial: unknown method 'vanda'",
+        ),
+        ('["0.5", "2:4"]', '["0.5",\n"4:2"]', "mine.toml:4: patterns[1]: pattern 4:2"),
+        ('["0.5", "2:4"]', "[1.5]", "mine.toml:3: patterns[0]: sparsity 1.5 is outside [0, 1)"),
+        ('["0.5", "2:4"]', "[0.5, '0.50']", "mine.toml:3: patterns[1]: 0.5 is there already"),
+        ('["0.5", "2:4"]', "[true]", "mine.toml:3: patterns[0]: must be a sparsity such as 0.5 or a pattern"),
+        (
+            'patterns = ["0.5", "2:4"]',
+            "",
+            "mine.toml:10: methods[0].patterns: is missing, and the suite has none",
+        ),
+        (
+            'name = "magnitude"',
+            'name = "magnitude"\n[[methods]]\nname = "magnitude"',
+            "mine.toml:12: methods[1]: asks",
+        ),
+        (
+            '"wiki-sample"',
+            '"wiki-sampel"',
+            "mine.toml:19: perplexity[0].corpus: unknown corpus 'wiki-sampel'",
+        ),
+        ("n_samples = 8", 'source = "news"', "mine.toml:6: calibration.source: unknown corpus 'news'"),
+        (
+            "max_tokens = 1000",
+            "max_tokens = 10",
+            "mine.toml:21: perplexity[0].max_tokens: 10 tokens do not fill one",
+        ),
+        (
+            "max_tokens = 1000",
+            '[[perplexity]]\ncorpus = "wiki-sample"\nseqlen = 64',
+            "mine.toml:21: perplexity[1]: protocol wiki-sample-token-s64 is there already",
+        ),
+        ("[calibration]", "[calibration", "mine.toml:5: is not TOML: "),
+        ('name = "mine"', "name = mine", "mine.toml:1: is not TOML: Invalid value (column 8)"),
+        ('name = "mine"', 'name = "../mine"', "mine.toml:1: name: must match pattern"),
+        (
+            'name = "mine"',
+            'name = "mine"\ndtype = "fp32"',
+            "mine.toml:2: dtype: must be 'auto', 'float32', 'bfloat16'",
+        ),
+        ('name = "mine"', 'name = "mine"\n"a\\nb" = 1', "mine.toml:2: 'a\\nb': unknown key"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_line_and_key(old: str, new: str, message: str) -> None:
+    assert error_of(changed(old, new)).startswith(message.replace("the suite has none", "the suite has no"))
+
+
+def test_a_cell_asked_for_twice_is_shown_with_both_places() -> None:
+    text = changed('name = "magnitude"', 'name = "magnitude"\n\n[[methods]]\nname = "magnitude"')
+    assert error_of(text) == (
+        "mine.toml:13: methods[1]: asks for the cell smollm2-135m magnitude 0.5 once more "
+        "(first: mine.toml:10: methods[0])"
+    )
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"a = 1\n\xff", b"a = " + b"[" * 50_000, b"a = " + b"1" * 5000])
+def test_bytes_that_are_no_toml_are_an_input_error(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"^x\.toml"):
+        parse_suite(data, file="x.toml")
+
+
+keys = st.sampled_from(
+    ["name", "models", "patterns", "dtype", "calibration", "methods", "perplexity", "settings", "seeds", "x"]
+)
+values = st.recursive(
+    st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=5), st.dates(), st.just("wanda")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(c):08x}" for c in value) + '"'
+    if isinstance(value, list):
+        return f"[{', '.join(spelled(v) for v in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {spelled(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(keys, values, max_size=6))
+def test_any_document_is_a_suite_or_an_input_error(document: dict[str, object]) -> None:
+    text = "\n".join(f"{key} = {spelled(value)}" for key, value in document.items())
+    try:
+        plan(read(text), dtype="float32")
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_suite_with_a_few_characters_changed_is_a_suite_or_an_input_error(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(SUITE) - 1))
+    length = data.draw(st.integers(0, 6))
+    text = SUITE[:at] + data.draw(st.text('[]{}="\n.#x0-', max_size=4)) + SUITE[at + length :]
+    try:
+        plan(read(text), dtype="float32")
+    except InputError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith("mine.toml")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_suite_or_an_input_error(data: bytes) -> None:
+    with pytest.raises(InputError):
+        parse_suite(data, file="x.toml")
+
+
+def test_the_built_in_suites_are_suites_of_their_names() -> None:
+    assert "quickstart" in builtin_suites()
+    for name in builtin_suites():
+        config = load_suite(name)
+        assert config.name == name
+        assert config.description
+        assert plan(config, dtype="float32")
+
+
+def test_quickstart_compares_what_it_promises() -> None:
+    cells = plan(load_suite("quickstart"), dtype="float32")
+    shown = [(c.method, c.settings.get("initial"), c.pattern) for c in cells]
+    assert shown[0] == ("dense", None, None)
+    for pattern in ("0.5", "2:4"):
+        for method in ("magnitude", "wanda", "sparsegpt"):
+            assert (method, None, pattern) in shown
+            assert ("llm-barber", method, pattern) in shown
+    for cell in cells:
+        if cell.pattern == "2:4" and cell.method == "llm-barber":
+            assert cell.settings["granularity"] == "output"
+    assert [cell.pattern for cell in cells if cell.settings.get("keep_reconstruction")] == ["0.5"]
+
+
+def test_a_suite_file_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SUITE)
+    assert load_suite(str(path)).name == "mine"
+    monkeypatch.chdir(tmp_path)
+    assert load_suite("mine.toml").name == "mine"
+    path.write_bytes(b"\xef\xbb\xbf" + SUITE.encode())
+    assert load_suite("mine.toml").name == "mine", "some editors put a mark before the text"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("quikstart", "unknown suite 'quikstart'; did you mean 'quickstart'?"),
+        ("mine", "unknown suite 'mine'; did you mean the file 'mine.toml'?"),
+        ("nowhere.toml", "suite file 'nowhere.toml' cannot be read: No such file or directory"),
+        ("folder/", "suite file 'folder/' cannot be read: Is a directory"),
+        ("a\0.toml", "suite file 'a\\x00.toml' cannot be read: embedded null byte"),
+    ],
+)
+def test_a_suite_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(SUITE)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_suite(name)
+    assert str(caught.value) == message
+
+
+def test_reading_a_suite_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from suite.config import load_suite; load_suite('quickstart'); "
+        "print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

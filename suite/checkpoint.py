@@ -19,6 +19,7 @@ from methods.errors import InputError
 from methods.pattern import parse_pattern
 from methods.registry import build
 from suite.memory import MemoryWatch
+from suite.models import quiet_transformers
 from suite.results.environment import code_version, environment
 from suite.watcher import Silent, Watcher
 
@@ -99,9 +100,10 @@ def write_checkpoint(
     }
     watcher.phase_started("save", None)
     with _appearing_whole(out) as folder:
-        loaded.model.save_pretrained(folder)
-        if loaded.tokenizer is not None:
-            loaded.tokenizer.save_pretrained(folder)
+        with quiet_transformers():
+            loaded.model.save_pretrained(folder)
+            if loaded.tokenizer is not None:
+                loaded.tokenizer.save_pretrained(folder)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return summary
 

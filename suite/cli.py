@@ -269,6 +269,7 @@ def _write_report(results: Path, out: Path, *, title: str) -> Path:
         raise InputError(f"{results}: holds no records; prunebench run writes them")
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
     page = render_report([stored.record for stored in contents.records], title=title, problems=problems)
+    out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(out, page)
     return out
 

@@ -160,7 +160,7 @@ def load_model(
     from suite.results.record import ModelIdentity
 
     folder, found_revision = _find(name, revision)
-    with _quiet_transformers(), _one_line(name):
+    with quiet_transformers(), _one_line(name):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -201,7 +201,7 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder, _ = _find(name, revision)
-    with _quiet_transformers(), _one_line(name):
+    with quiet_transformers(), _one_line(name):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
@@ -329,7 +329,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Holds back the library's warnings and its bar; what they would say is checked here."""
     from transformers.utils import logging
 
@@ -349,7 +349,10 @@ __all__ = [
     "BuiltInModel",
     "LoadedModel",
     "ModelSource",
+    "Skeleton",
     "load_model",
+    "load_skeleton",
+    "quiet_transformers",
     "resolve_model",
     "smollm2_folder",
     "weight_digest",

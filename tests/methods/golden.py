@@ -1,4 +1,4 @@
-"""The official implementations' decisions on two tiny models (tests/golden), and how to hold a run to them."""
+"""The official implementations' decisions on two tiny models (tests/golden)."""
 
 import json
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
 """All golden runs: agreement of masks, of what a rebuild swapped, and of reconstructed weights."""
 
 import pytest
-from tests.methods.golden import GoldenRun, calibration, golden_runs, linears, load_model
 
 from methods.base import Placement
 from methods.pattern import parse_pattern
 from methods.registry import build
+from tests.methods.golden import GoldenRun, calibration, golden_runs, linears, load_model
 
 RUNS = golden_runs()
 

@@ -29,7 +29,7 @@ from suite.text_sources import (
     split_documents,
 )
 from suite.wiki_sample import plain_text
-from tests.suite.test_models import byte_tokenizer
+from tests.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 LETTERS = "".join(chr(97 + (i * 7) % 26) for i in range(1000))

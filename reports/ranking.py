@@ -1,0 +1,240 @@
+"""One ranking: pruned records that may be compared, best first, with what the windows can tell apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from reports.wording import counted, target_sparsity, visible
+from suite.results.record import Record
+from suite.results.statistics import paired_log_ratio, perplexity_from_nll
+
+METHOD_PHASES = ("statistics", "solve", "propagate")
+"""What the method itself does; the other phases are the harness around it."""
+
+Mark = Literal["", "best", "tied", "only"]
+
+
+@dataclass(frozen=True, order=True)
+class Protocol:
+    """A perplexity protocol with everything that makes two values comparable."""
+
+    name: str
+    corpus_digest: str
+    corpus_revision: str
+    seqlen: int
+    limit: int
+    """The cap on tokens; 0 = the whole corpus."""
+    n: int
+    """Windows measured."""
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What all records of one ranking share."""
+
+    model: str
+    weight_digest: str
+    dtype: str
+    protocols: tuple[Protocol, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One perplexity over another on the same windows, with its paired 95 % interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A perplexity on one protocol."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    status: str
+    """`ok`, or why there is no value."""
+    to_dense: Ratio | None = None
+    mark: Mark = ""
+    """`best`: lowest in its ranking; `tied`: its paired interval to the best includes 1; `only`: alone."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a ranking."""
+
+    record: Record
+    label: str
+    rank: int | None
+    """None for dense and for entries without perplexity."""
+    scores: tuple[Score, ...]
+    """One a protocol, in the order of the setting."""
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def method_seconds(self) -> float | None:
+        """Seconds in the method's own phases; None where no such phase was recorded."""
+        spent = [p.seconds for p in self.record.phases if p.name in METHOD_PHASES]
+        return sum(spent) if spent else None
+
+    @property
+    def end_to_end_seconds(self) -> float | None:
+        """Seconds of the whole prune once the model is loaded; None when dense or not recorded."""
+        metric = self.record.metric("prune_seconds")
+        return metric.value if metric is not None else None
+
+    @property
+    def peak_host_bytes(self) -> float | None:
+        """The highest resident memory of the cell, from its metric or else its phases."""
+        return self._peak("peak_host_bytes")
+
+    @property
+    def peak_device_bytes(self) -> float | None:
+        """The highest memory allocated on the accelerator; None without one."""
+        return self._peak("peak_device_bytes")
+
+    def _peak(self, name: str) -> float | None:
+        metric = self.record.metric(name)
+        if metric is not None and metric.value is not None:
+            return metric.value
+        phases = [getattr(phase, name) for phase in self.record.phases]
+        return max((float(p) for p in phases if p is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Pruned records of one setting and one pattern, best first."""
+
+    setting: Setting
+    pattern: str | None
+    """None where only the dense model was measured."""
+    dense: Entry | None
+    entries: tuple[Entry, ...]
+
+
+def pattern_order(pattern: str | None) -> tuple[float, bool, str]:
+    """Sorts dense first, then by sparsity, the unstructured before the N:M of the same sparsity."""
+    target = target_sparsity(pattern)
+    return (-1.0 if target is None else target, ":" in (pattern or ""), pattern or "")
+
+
+def rankings_of(setting: Setting, records: list[Record]) -> list[Ranking]:
+    """The records of one setting as one ranking a pattern."""
+    dense = max((r for r in records if r.cell.is_dense), key=lambda r: r.created, default=None)
+    pruned = [r for r in records if not r.cell.is_dense]
+    patterns = sorted({r.cell.pattern for r in pruned}, key=pattern_order) or [None]
+    return [
+        _ranking(setting, pattern, dense, [r for r in pruned if r.cell.pattern == pattern])
+        for pattern in patterns
+    ]
+
+
+def _ranking(setting: Setting, pattern: str | None, dense: Record | None, pruned: list[Record]) -> Ranking:
+    names = [p.name for p in setting.protocols]
+    newest = max((r.created, r.code.source_digest) for r in [*pruned, *([dense] if dense else [])])[1]
+    labels = _distinct_labels(pruned)
+    entries = [
+        Entry(record, label, None, tuple(_score(record, n, dense) for n in names), _remarks(record, newest))
+        for record, label in zip(pruned, labels, strict=True)
+    ]
+    entries = _with_marks(entries, names)
+    entries.sort(key=lambda e: (_rank_value(e), e.label))
+    ranked = [
+        replace(entry, rank=place if math.isfinite(_rank_value(entry)) else None)
+        for place, entry in enumerate(entries, 1)
+    ]
+    dense_entry = None
+    if dense is not None:
+        scores = tuple(_score(dense, n, None) for n in names)
+        dense_entry = Entry(dense, "dense", None, scores, _remarks(dense, newest))
+    return Ranking(setting, pattern, dense_entry, tuple(ranked))
+
+
+def _rank_value(entry: Entry) -> float:
+    value = entry.scores[0].value if entry.scores else None
+    return math.inf if value is None else value
+
+
+def _score(record: Record, protocol: str, dense: Record | None) -> Score:
+    metric = record.metric("perplexity", protocol)
+    nll = _losses(record, protocol)
+    if nll is None:
+        if metric is None:
+            return Score(None, None, None, 0, "not measured")
+        # Without the windows there is a number but nothing to form an interval or a pair from.
+        return Score(metric.value, None, None, metric.n or 0, metric.status)
+    estimate = perplexity_from_nll(nll)
+    ratio = _ratio(record, dense, protocol) if dense is not None else None
+    return Score(estimate.value, estimate.low, estimate.high, estimate.n, estimate.status, ratio)
+
+
+def _losses(record: Record, protocol: str) -> tuple[float | None, ...] | None:
+    return next((w.nll for w in record.windows if w.protocol == protocol), None)
+
+
+def _ratio(record: Record, base: Record, protocol: str) -> Ratio | None:
+    ours, theirs = _losses(record, protocol), _losses(base, protocol)
+    if ours is None or theirs is None:
+        return None
+    paired = paired_log_ratio(ours, theirs)
+    return None if paired.ratio is None else Ratio(paired.ratio, paired.low, paired.high)
+
+
+def _with_marks(entries: list[Entry], protocols: list[str]) -> list[Entry]:
+    """Marks, protocol by protocol, the best entry and those the windows cannot tell from it."""
+    marked = [list(e.scores) for e in entries]
+    for i, protocol in enumerate(protocols):
+        held = [k for k, e in enumerate(entries) if e.scores[i].value is not None]
+        if not held:
+            continue
+        best = min(held, key=lambda k: entries[k].scores[i].value or math.inf)
+        for k in held:
+            mark = _mark(entries[k].record, entries[best].record, protocol, alone=len(held) == 1)
+            marked[k][i] = replace(marked[k][i], mark=mark)
+    return [replace(e, scores=tuple(scores)) for e, scores in zip(entries, marked, strict=True)]
+
+
+def _mark(record: Record, best: Record, protocol: str, *, alone: bool) -> Mark:
+    if record is best:
+        return "only" if alone else "best"
+    ratio = _ratio(record, best, protocol)
+    return "tied" if ratio and ratio.low is not None and ratio.low <= 1 else ""
+
+
+def _distinct_labels(records: list[Record]) -> list[str]:
+    """The variant of each; where two read the same, with the settings that set them apart."""
+    labels = [visible(r.cell.variant) for r in records]
+    full = []
+    for record, label in zip(records, labels, strict=True):
+        twins = [_facts(r) for r, other in zip(records, labels, strict=True) if other == label]
+        apart = [
+            f"{key}={value}"
+            for key, value in _facts(record).items()
+            if any(t.get(key) != value for t in twins)
+        ]
+        full.append(f"{label} [{visible(', '.join(apart))}]" if apart else label)
+    return full
+
+
+def _facts(record: Record) -> dict[str, object]:
+    cell = record.cell
+    calibration = cell.calibration.model_dump() if cell.calibration else {}
+    code = {"trust_remote_code": cell.trust_remote_code, "revision": cell.revision}
+    return {**{k: str(v) for k, v in cell.settings.items()}, **calibration, **code}
+
+
+def _remarks(record: Record, newest_code: str) -> tuple[str, ...]:
+    remarks = []
+    if record.code.source_digest != newest_code:
+        remarks.append("made by other code than the newest row: rerun before trusting the order")
+    if record.body_digest and not record.is_intact:
+        remarks.append("changed after it was sealed: its digest no longer fits")
+    warnings = len(record.warnings) + sum(len(m.warnings) for m in record.modules)
+    if warnings:
+        remarks.append(counted(warnings, "warning"))
+    return tuple(remarks)

@@ -1,0 +1,100 @@
+"""How numbers, patterns and foreign strings are written, the same way everywhere on a page."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+MISSING = "–"
+"""Stands where a number does not exist; the reason stands beside it."""
+
+NBSP = "\u00a0"
+"""Keeps a number and its unit on one line."""
+
+_GIB = 2**30
+
+
+def decimal(value: float | None, places: int = 2) -> str:
+    """A number with fixed places, so that a column of them aligns; powers of ten where it is huge."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if abs(value) >= 1e6:
+        return f"{value:.{places}e}"
+    return f"{value:,.{places}f}"
+
+
+def interval(low: float | None, high: float | None, places: int = 2) -> str:
+    """`low to high`; empty where there is none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{decimal(low, places)} to {decimal(high, places)}"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds with one place; what is shorter than the last place says so instead of reading 0."""
+    if value is not None and 0 < value < 0.05:
+        return "< 0.1"
+    return decimal(value, 1)
+
+
+def percent(share: float | None, places: int = 2) -> str:
+    """A share as per cent."""
+    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.{places}f}{NBSP}%"
+
+
+def gibibytes(n_bytes: float | None) -> str:
+    """Bytes as GiB."""
+    return decimal(None if n_bytes is None else n_bytes / _GIB, 2)
+
+
+def target_sparsity(pattern: str | None) -> float | None:
+    """The share a pattern asks to remove: `0.5` -> 0.5, `1:4` -> 0.75; None if it is neither."""
+    if pattern is None:
+        return None
+    if match := re.fullmatch(r"(\d+):(\d+)", pattern):
+        kept, of = int(match[1]), int(match[2])
+        return 1 - kept / of if of else None
+    try:
+        return float(pattern)
+    except ValueError:
+        return None
+
+
+def pattern_name(pattern: str | None) -> str:
+    """A pattern in words: `50 % unstructured`, `2:4`, `dense`."""
+    if pattern is None:
+        return "dense"
+    share = target_sparsity(pattern)
+    if share is None or ":" in pattern:
+        return pattern
+    return f"{100 * share:g}{NBSP}% unstructured"
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """`1 cell`, `3 cells`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def visible(text: str) -> str:
+    """Text with its control and direction characters written out, so that it reads as it is stored.
+
+    A right-to-left override in a model's name could otherwise reorder the sentence around it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_written_out(c) if _is_invisible(c) else c for c in text)
+
+
+def _is_invisible(char: str) -> bool:
+    # Cc: control, Cf: direction and zero-width, Cs: lone surrogates, Zl/Zp: line and paragraph separators.
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\n\t"
+
+
+def _written_out(char: str) -> str:
+    return f"\\u{ord(char):04x}"

@@ -1,0 +1,366 @@
+"""The command: what it writes, what it says of wrong input, and its exit codes."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from suite.cli import main
+from tests.tiny import save_tiny_model, write_suite, write_text
+
+
+@pytest.fixture
+def prunebench(monkeypatch, capsys, tmp_path):
+    """Runs the command in an empty folder; gives its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prunebench", *map(str, arguments)])
+        capsys.readouterr()  # what making the model printed
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_tiny_model(tmp_path / "model")
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write_text(tmp_path / "text.txt")
+
+
+@pytest.fixture
+def prune(prunebench, model, text):
+    """`prunebench prune` of the tiny model with small calibration."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        return prunebench(
+            *("prune", model, "--calibration", text, "--n-samples", 4, "--seqlen", 32),
+            *("--dtype", "float32", "--out", "pruned", *arguments),
+        )
+
+    return call
+
+
+def refusal(answer: tuple[int, str, str]) -> str:
+    """The one line that a wrong input gets."""
+    code, out, err = answer
+    assert code == 2, err
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert line.startswith("prunebench: ")
+    return line
+
+
+def zeros_of(folder) -> dict[str, int]:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return {
+        name: int((module.weight == 0).sum())
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ("--method", "magnitude", "--sparsity", "0.29"),
+        ("--method", "wanda", "--pattern", "2:4"),
+        ("--method", "sparsegpt", "--sparsity", "0.5", "--set", "block_size=8"),
+        (
+            "--method",
+            "llm-barber",
+            "--sparsity",
+            "0.5",
+            "--set",
+            "rebuild_ratio=0.5",
+            "--set",
+            "initial=magnitude",
+        ),
+    ],
+    ids=lambda choice: choice[1],
+)
+def test_a_checkpoint_has_the_zeros_that_it_promises(prune, choice, tmp_path):
+    code, out, err = prune(*choice)
+    assert code == 0, err
+    assert out.strip() == "pruned"
+    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
+    zeros = zeros_of(tmp_path / "pruned")
+    for module, report in summary["modules"].items():
+        assert zeros[module] == report["n_zeros"] >= report["n_pruned"] > 0
+    pruned = sum(report["n_pruned"] for report in summary["modules"].values())
+    total = sum(report["shape"][0] * report["shape"][1] for report in summary["modules"].values())
+    assert summary["sparsity"] == pytest.approx(pruned / total)
+    assert summary["prune_seconds"] > 0
+    assert (tmp_path / "pruned" / "tokenizer.json").exists()
+
+
+def test_settings_reach_the_method(prune, tmp_path):
+    prune("--method", "llm-barber", "--sparsity", "0.5", "--set", "initial=sparsegpt")
+    settings = json.loads((tmp_path / "pruned" / "pruning.json").read_text())["settings"]
+    assert settings["initial"] == "sparsegpt"
+    assert settings["rebuild_ratio"] == 0.01
+
+
+def test_settings_of_the_initial_method_are_a_table(prune, tmp_path):
+    code, _, err = prune(
+        *("--method", "llm-barber", "--sparsity", "0.5", "--set", "initial=sparsegpt"),
+        *("--set", "initial_settings.damping=0.1"),
+    )
+    assert code == 0, err
+    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
+    assert summary["settings"]["initial_settings"] == {"damping": 0.1}
+    assert {report["damping"] for report in summary["modules"].values()} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "wandaa", "--sparsity", "0.5"), "unknown method 'wandaa'; did you mean 'wanda'"),
+        (("--method", "wanda"), "give --sparsity such as 0.5, or --pattern such as 2:4"),
+        (("--method", "wanda", "--sparsity", "1.0"), r"sparsity 1 is outside \[0, 1\)"),
+        (("--method", "wanda", "--sparsity", "-0.1"), r"sparsity -0.1 is outside \[0, 1\)"),
+        (("--method", "wanda", "--sparsity", "nan"), "'nan' is neither a sparsity"),
+        (("--method", "wanda", "--sparsity", "half"), "'half' is neither a sparsity"),
+        (("--method", "wanda", "--pattern", "4:2"), "pattern 4:2: .*did you mean 2:4"),
+        (("--method", "wanda", "--pattern", "3:5"), r"5 does not divide the 16 inputs of model\.layers\.0"),
+        (("--method", "wanda", "--sparsity", "0.5", "--pattern", "1:4"), "contradicts --pattern 1:4"),
+        (("--method", "wanda", "--sparsity", "2:4", "--pattern", "2:4"), "contradicts"),
+        (("--method", "wanda", "--sparsity", "0.5", "--set", "x=1"), "has no setting 'x'"),
+        (
+            ("--method", "llm-barber", "--sparsity", "0.5", "--set", "rebuild_ratoi=1"),
+            "did you mean 'rebuild_ratio'",
+        ),
+        (
+            ("--method", "llm-barber", "--sparsity", "0.5", "--set", "rebuild_ratio=2"),
+            r"2 is outside \[0, 1\]",
+        ),
+        (("--method", "llm-barber", "--sparsity", "0.5", "--set", "rebuild_ratio=few"), "it takes a number"),
+        (("--method", "llm-barber", "--sparsity", "0.5", "--set", "initial=wandaa"), "did you mean 'wanda'"),
+        (
+            ("--method", "llm-barber", "--pattern", "2:4", "--set", "granularity=layer"),
+            "needs granularity 'output'",
+        ),
+        (("--method", "wanda", "--sparsity", "0.5", "--set", "broken"), "write it as key=value"),
+        (("--method", "wanda", "--sparsity", "0.5", "--n-samples", 4000), "tokens"),
+        (("--method", "wanda", "--sparsity", "0.5", "--calibration", "wiki-sampel"), "wiki-sample"),
+        (("--method", "wanda", "--sparsity", "0.5", "--calibration", "gone.txt"), "gone.txt"),
+        (("--method", "wanda", "--sparsity", "0.5", "--device", "tpu"), "--device tpu"),
+        (("--method", "wanda", "--sparsity", "0.5", "--n-samples", "0"), "n-samples"),
+        (("--method", "wanda", "--sparsity", "0.5", "--unknown"), "--unknown"),
+        (("--sparsity", "0.5"), "--method"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(map(str, value[1:])),
+)
+def test_wrong_input_gets_one_line_and_writes_nothing(prune, arguments, message, tmp_path):
+    line = refusal(prune(*arguments))
+    assert re.search(message, line), line
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_an_unknown_model_gets_the_nearest_names(prunebench):
+    line = refusal(
+        prunebench("prune", "smolm2-135m", "--method", "magnitude", "--sparsity", "0.5", "--out", "x")
+    )
+    assert "smollm2-135m" in line
+
+
+def test_a_folder_without_a_model_is_refused(prunebench, tmp_path):
+    (tmp_path / "empty").mkdir()
+    line = refusal(prunebench("prune", "./empty", "--method", "magnitude", "--sparsity", "0.5", "--out", "x"))
+    assert "config.json" in line
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(prune, tmp_path):
+    (tmp_path / "pruned").mkdir()
+    (tmp_path / "pruned" / "thesis.txt").write_text("mine")
+    assert "not empty" in refusal(prune("--method", "magnitude", "--sparsity", "0.5"))
+    assert [path.name for path in (tmp_path / "pruned").iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_is_filled(prune, tmp_path):
+    (tmp_path / "pruned").mkdir()
+    assert prune("--method", "magnitude", "--sparsity", "0.5")[0] == 0
+    assert (tmp_path / "pruned" / "model.safetensors").exists()
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(prune, tmp_path, monkeypatch):
+    def full(self, folder, **_):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    before = set(tmp_path.iterdir())
+    code, _, err = prune("--method", "magnitude", "--sparsity", "0.5")
+    assert code == 3
+    assert "No space left on device" in err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_token_ids_calibrate_without_a_tokenizer(prunebench, tmp_path, model):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink()
+    save_file({"input_ids": torch.arange(192).reshape(6, 32)}, tmp_path / "ids.safetensors")
+    code, _, err = prunebench(
+        *("prune", model, "--method", "wanda", "--sparsity", "0.5", "--calibration", "ids.safetensors"),
+        *("--n-samples", 6, "--seqlen", 32, "--dtype", "float32", "--out", "pruned"),
+    )
+    assert code == 0, err
+
+
+def test_a_suite_runs_resumes_and_reports(prunebench, tmp_path):
+    suite = write_suite(tmp_path)
+    code, out, err = prunebench("run", suite, "--out", "runs", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["finished"], told["kept"], told["failed"]) == (7, 0, [])
+    records = sorted((tmp_path / "runs").glob("*/*.json"))
+    before = {path: path.read_bytes() for path in records}
+    assert len(records) == 7
+    assert "<html" in (tmp_path / "runs" / "report.html").read_text()
+
+    records[2].unlink()
+    code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
+    assert (code, json.loads(out)["finished"], json.loads(out)["kept"]) == (0, 1, 6)
+    for path in records[:2] + records[3:]:
+        assert path.read_bytes() == before[path]
+    first, again = json.loads(before[records[2]]), json.loads(records[2].read_bytes())
+    assert first["mask_digest"] == again["mask_digest"]
+    assert first["windows"] == again["windows"]
+
+
+def test_a_record_of_other_code_is_kept_with_a_word_and_run_anew_on_request(
+    prunebench, tmp_path, monkeypatch
+):
+    suite = write_suite(tmp_path, methods="wanda", patterns=["0.5"])
+    prunebench("run", suite, "--out", "runs")
+    monkeypatch.setattr("methods.wanda.Wanda.version", 99)
+    code, out, err = prunebench("run", suite, "--out", "runs", "--json")
+    assert (code, json.loads(out)["kept"]) == (0, 2)
+    assert "stale, kept" in err
+    assert "wanda 0.5" in err
+    _, out, _ = prunebench("run", suite, "--out", "runs", "--json", "--existing", "rerun-stale")
+    assert (json.loads(out)["finished"], json.loads(out)["kept"]) == (1, 1)
+
+
+def test_existing_records_can_be_refused(prunebench, tmp_path):
+    suite = write_suite(tmp_path, methods="magnitude", patterns=["0.5"])
+    prunebench("run", suite, "--out", "runs")
+    assert "--existing" in refusal(prunebench("run", suite, "--out", "runs", "--existing", "fail"))
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(prunebench, tmp_path):
+    suite = write_suite(tmp_path)
+    code, out, _ = prunebench("run", suite, "--out", "runs", "--dry-run")
+    assert code == 0
+    assert len(out.splitlines()) == 7
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_picks_cells(prunebench, tmp_path):
+    suite = write_suite(tmp_path)
+    _, out, _ = prunebench("run", suite, "--only", "wanda", "--only", "dense", "--dry-run", "--json")
+    assert [cell["cell"]["method"] for cell in json.loads(out)] == ["dense", "wanda", "wanda"]
+    assert "fits none" in refusal(prunebench("run", suite, "--only", "gptq", "--dry-run"))
+
+
+def test_a_failing_cell_is_recorded_and_costs_no_other(prunebench, tmp_path, monkeypatch):
+    suite = write_suite(tmp_path, methods="magnitude wanda sparsegpt", patterns=["0.5"])
+
+    def explode(self, *_, **__):
+        raise RuntimeError("the sky fell")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("methods.wanda.Wanda.prune", explode)
+        code, out, err = prunebench("run", suite, "--out", "runs", "--json")
+    assert code == 3
+    assert "the sky fell" in err
+    told = json.loads(out)
+    assert (told["finished"], len(told["failed"])) == (3, 1)
+    assert "the sky fell" in (tmp_path / "runs" / "report.html").read_text()
+    code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
+    assert (code, json.loads(out)["finished"], json.loads(out)["kept"]) == (0, 1, 3)
+
+
+def test_nan_weights_fail_their_cells_and_name_the_module(prunebench, tmp_path):
+    suite = write_suite(tmp_path, methods="wanda", patterns=["0.5"])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "model")
+    code, _, err = prunebench("run", suite, "--out", "runs", "--json")
+    assert code == 3
+    assert "model.layers.1.mlp" in err
+    assert len(list((tmp_path / "runs").glob("*/*.failed.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('name = "wanda"', 'name = "wnda"'), r"tiny\.toml:\d+: .*wanda"),
+        (("n_samples", "n_sampels"), r"tiny\.toml:\d+: .*n_samples"),
+        (("'2:4'", "'4:2'"), r"tiny\.toml:\d+: .*2:4"),
+        (("'2:4'", "'3:7'"), r"7 does not divide the 16 inputs of model\.layers\.0"),
+        (("n_samples = 4", "n_samples = 4000"), "tokens"),
+        (("seqlen = 32\n[[", "seqlen = 4096\n[["), "longer than the 2048 positions"),
+        (('corpus = "', 'corpus = "no-'), "no-"),
+        (("[[methods]]", "[[methods"), r"tiny\.toml"),
+    ],
+)
+def test_a_wrong_suite_gets_one_line_and_writes_nothing(prunebench, tmp_path, change, message):
+    suite = write_suite(tmp_path, methods="wanda")
+    written = suite.read_text()
+    assert change[0] in written
+    suite.write_text(written.replace(*change, 1))
+    line = refusal(prunebench("run", suite, "--out", "runs"))
+    assert re.search(message, line), line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_suite_gets_the_nearest_names(prunebench):
+    assert "quickstart" in refusal(prunebench("run", "quikstart"))
+
+
+def test_a_report_of_nothing_is_refused(prunebench, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds no records" in refusal(prunebench("report", "empty", "--out", "report.html"))
+    assert "no such folder" in refusal(prunebench("report", "gone", "--out", "report.html"))
+
+
+def test_a_broken_record_is_shown_and_the_others_stand(prunebench, tmp_path):
+    suite = write_suite(tmp_path, methods="magnitude", patterns=["0.5", "2:4"])
+    prunebench("run", suite, "--out", "runs")
+    victim = sorted((tmp_path / "runs").glob("*/magnitude*.json"))[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    code, _, err = prunebench("report", "runs", "--out", "deep/report.html")
+    assert code == 0, err
+    assert victim.name in (tmp_path / "deep" / "report.html").read_text()
+    shutil.rmtree(tmp_path / "deep")
+    _, out, _ = prunebench("run", suite, "--out", "runs", "--json")
+    assert (json.loads(out)["finished"], json.loads(out)["kept"]) == (1, 2)
+
+
+@pytest.mark.parametrize("what", ["methods", "models", "corpora", "suites"])
+def test_lists_are_for_people_and_programs(prunebench, what):
+    code, out, _ = prunebench("list", what)
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 0
+    _, out, _ = prunebench("list", what, "--json")
+    assert [row["name"] for row in json.loads(out)] == names
+
+
+def test_the_doctor_reads_a_model(prunebench, model):
+    code, out, _ = prunebench("doctor", model)
+    assert code == 0
+    assert "2 x LlamaDecoderLayer" in out
+    assert "self_attn.q_proj" in out

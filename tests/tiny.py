@@ -1,0 +1,73 @@
+"""A model and a tokenizer small enough to be made anew for every test."""
+
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+def tiny_model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({symbol: index for index, symbol in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """A folder that holds the tiny model with its tokenizer."""
+    tiny_model().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_text(path: Path, n_words: int = 600) -> Path:
+    """A text file of random words, five bytes each with its blank."""
+    words = random.Random(5).choices(["tree", "lamp", "rain", "book", "moon", "fish"], k=n_words)
+    path.write_text(" ".join(words))
+    return path
+
+
+def write_suite(folder: Path, methods: str = "magnitude wanda sparsegpt", **changes: object) -> Path:
+    """A suite file over the tiny model and a text in `folder`; it runs in seconds."""
+    save_tiny_model(folder / "model")
+    text = write_text(folder / "text.txt")
+    n_samples = changes.get("n_samples", 4)
+    patterns = changes.get("patterns", ["0.5", "2:4"])
+    tables = "".join(f'[[methods]]\nname = "{name}"\n' for name in methods.split())
+    path = folder / "tiny.toml"
+    path.write_text(
+        f"""name = "tiny"
+description = "Does the harness run?"
+models = ["{folder / "model"}"]
+patterns = {patterns}
+dtype = "float32"
+{tables}
+[calibration]
+source = "{text}"
+n_samples = {n_samples}
+seqlen = 32
+[[perplexity]]
+corpus = "{text}"
+seqlen = 32
+max_tokens = 640
+"""
+    )
+    return path

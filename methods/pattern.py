@@ -17,6 +17,8 @@ from torch import Tensor
 
 from methods.errors import InputError, NonFiniteError
 
+MAX_PATTERN_LENGTH = 40
+
 
 @dataclass(frozen=True)
 class Unstructured:
@@ -46,7 +48,7 @@ class Unstructured:
         return float(self.sparsity)
 
     def __str__(self) -> str:
-        return f"{float(self.sparsity):.12g}"
+        return f"{float(self.sparsity)!r}".removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def parse_pattern(text: str | float) -> SparsityPattern:
         InputError: it is none of these, or out of range.
     """
     written = str(text).strip()
+    if len(written) > MAX_PATTERN_LENGTH:
+        raise InputError(f"pattern {written[:20]!r}... is too long to be a sparsity or N:M")
     if match := re.fullmatch(r"(\d+):(\d+)", written):
         return SemiStructured(int(match[1]), int(match[2]))
     if match := re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)(%?)", written):
@@ -149,7 +153,8 @@ def prune_n_of_m(scores: Tensor, pattern: SemiStructured) -> Tensor:
     rows, inputs = scores.shape
     group = scores.reshape(rows, inputs // pattern.m, pattern.m).unbind(-1)
     n_pruned = pattern.m - pattern.n
-    rank = [torch.zeros_like(group[0], dtype=torch.uint8) for _ in group]
+    counter = torch.uint8 if pattern.m <= 256 else torch.int32
+    rank = [torch.zeros_like(group[0], dtype=counter) for _ in group]
     for later in range(1, pattern.m):
         for earlier in range(later):
             # Of a tie the earlier one goes first, so it ranks lower.
@@ -161,7 +166,9 @@ def prune_n_of_m(scores: Tensor, pattern: SemiStructured) -> Tensor:
 
 def require_finite(values: Tensor, module: str, what: str) -> None:
     """Raises `NonFiniteError` naming `module` if any of `values` is NaN or infinite; `what` they are."""
-    if not bool(torch.isfinite(values).all()):
+    # One pass and no mask: NaN spreads to both ends, an infinity is one of them.
+    lowest, highest = torch.aminmax(values)
+    if not bool(torch.isfinite(lowest) & torch.isfinite(highest)):
         raise NonFiniteError(f"{module}: {what} hold NaN or infinite values")
 
 

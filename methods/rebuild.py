@@ -93,7 +93,10 @@ def _ranked_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
 def floor_share(counts: Tensor, ratio: float) -> Tensor:
     """floor(count * ratio) with the ratio taken as the decimal it is written as (0.1 of 30 is 3)."""
     exact = Fraction(repr(ratio))
-    return counts * exact.numerator // exact.denominator
+    different, place = torch.unique(counts, return_inverse=True)
+    # In whole numbers of any size: numerator times count need not fit into 64 bits.
+    shares = [count * exact.numerator // exact.denominator for count in different.tolist()]
+    return torch.tensor(shares, dtype=counts.dtype, device=counts.device)[place]
 
 
 def _first(n: Tensor, width: int) -> Tensor:

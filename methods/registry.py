@@ -8,6 +8,7 @@ import importlib
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
@@ -113,8 +114,9 @@ def _checked(method: str, key: str, value: Any, hint: Any) -> Any:
             if value in typing.get_args(option):
                 return value
         elif base is float:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
+            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf"):
+                with suppress(OverflowError):
+                    return float(value)
         elif base is int:
             if isinstance(value, int) and not isinstance(value, bool):
                 return value
@@ -131,7 +133,7 @@ def _in_words(hint: Any) -> str:
     named = {
         bool: "true or false",
         int: "a whole number",
-        float: "a number",
+        float: "a finite number",
         str: "text",
         type(None): "nothing",
     }

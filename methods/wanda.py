@@ -64,19 +64,19 @@ def wanda_scores(weight: Tensor, squared_norms: Tensor) -> Tensor:
     return weight.abs() * squared_norms.sqrt()
 
 
-def wanda_keep(weight: Tensor, squared_norms: Tensor, pattern: SparsityPattern) -> Tensor:
+def wanda_keep(scores: Tensor, pattern: SparsityPattern) -> Tensor:
     """Keep-mask bool `[out, in]` by `wanda_scores`; unstructured counts in each row."""
-    scores = wanda_scores(weight, squared_norms)
     if isinstance(pattern, SemiStructured):
         return prune_n_of_m(scores, pattern)
     return prune_lowest(scores, pattern.n_pruned(scores.shape[1]))
 
 
 def _solve(name: str, weight: Tensor, norms: InputNorms, pattern: SparsityPattern) -> Solution:
-    require_finite(wanda_scores(weight, norms.value), name, "its Wanda scores")
+    scores = wanda_scores(weight, norms.value)
+    require_finite(scores, name, "its Wanda scores")
     dead = int((norms.value == 0).sum())
     warnings = (f"{dead} inputs were never active; their weights rank lowest",) if dead else ()
-    return Solution(wanda_keep(weight, norms.value, pattern), warnings=warnings)
+    return Solution(wanda_keep(scores, pattern), warnings=warnings)
 
 
 __all__ = ["Wanda", "wanda_keep", "wanda_scores"]

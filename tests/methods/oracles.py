@@ -92,9 +92,9 @@ def sparsegpt(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Keep-mask and new weight of one Linear, by optimal brain surgery column after column.
 
-    Once a column is settled it leaves the problem: it is eliminated from the inverse Hessian (arXiv 2301.00774,
-    equation 4), and what is left is the inverse Hessian of the columns still to be settled. Removing weight
-    w_j costs w_j^2 / [H^-1]_jj and moves the rest of its row by -w_j * [H^-1]_j: / [H^-1]_jj.
+    Once a column is settled it leaves the problem: it is eliminated from the inverse Hessian (equation 4 of
+    arXiv 2301.00774), and what is left is the inverse Hessian of the columns still to be settled. Removing
+    weight w_j costs w_j^2 / [H^-1]_jj and moves the rest of its row by -w_j * [H^-1]_j: / [H^-1]_jj.
     """
     weight, hessian = weight.astype(np.float64), hessian.astype(np.float64)
     rows, columns = weight.shape

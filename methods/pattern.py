@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,10 +115,8 @@ def parse_pattern(text: str | float) -> SparsityPattern:
 def prune_lowest(scores: Tensor, k: int) -> Tensor:
     """Keep-mask that drops the k lowest scores of each row.
 
-    Finds the k-th lowest value and settles ties by position, which is cheaper than sorting the row.
-
     Args:
-        scores: `[groups, n]`, finite.
+        scores: `[groups, n]`, no NaN.
         k: how many to drop from each group, 0 <= k <= n.
 
     Returns:
@@ -125,16 +124,33 @@ def prune_lowest(scores: Tensor, k: int) -> Tensor:
     """
     if k == 0:
         return torch.ones_like(scores, dtype=torch.bool)
-    threshold = torch.kthvalue(scores, k, dim=-1, keepdim=True).values
-    below = scores < threshold
-    tied = scores == threshold
+    return ~up_to(scores, kth_lowest(scores, k), k)
+
+
+def kth_lowest(scores: Tensor, k: int) -> Tensor:
+    """The k-th lowest score of each row of `[groups, n]`, `[groups, 1]`; k counts from 1."""
+    if scores.device.type == "cpu":
+        # NumPy's selection is vectorized and leaves positions out: several times quicker than torch's here.
+        return torch.from_numpy(np.partition(scores.numpy(), k - 1, axis=-1)[:, k - 1 : k])
+    return torch.kthvalue(scores, k, dim=-1, keepdim=True).values
+
+
+def up_to(scores: Tensor, threshold: Tensor, k: int | Tensor) -> Tensor:
+    """The k lowest scores of each row, given the k-th lowest; of equal ones those with the lower index.
+
+    Args:
+        scores: `[groups, n]`, no NaN.
+        threshold: `[groups, 1]`, the k-th lowest of each row (anything below all scores where k is 0).
+        k: how many, for all rows or `[groups, 1]`.
+
+    Returns:
+        bool `[groups, n]`.
+    """
+    below, tied = scores < threshold, scores == threshold
     n_from_tied = k - below.sum(-1, keepdim=True)
-    pruned = below | tied
-    surplus = tied.sum(-1, keepdim=True) > n_from_tied
-    if bool(surplus.any()):
-        first = tied.cumsum(-1, dtype=torch.int32) <= n_from_tied
-        pruned = below | (tied & first)
-    return ~pruned
+    if bool((tied.sum(-1, keepdim=True) > n_from_tied).any()):
+        tied &= tied.cumsum(-1, dtype=torch.int32) <= n_from_tied
+    return below | tied
 
 
 def prune_n_of_m(scores: Tensor, pattern: SemiStructured) -> Tensor:
@@ -176,8 +192,10 @@ __all__ = [
     "SemiStructured",
     "SparsityPattern",
     "Unstructured",
+    "kth_lowest",
     "parse_pattern",
     "prune_lowest",
     "prune_n_of_m",
     "require_finite",
+    "up_to",
 ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from methods.pattern import kth_lowest, prune_lowest, up_to
 
 Granularity = Literal["layer", "output", "input", "block"]
 
@@ -27,11 +30,13 @@ def rebuild(keep: Tensor, scores: Tensor, granularity: Granularity, ratio: float
     Returns:
         bool of the same shape.
     """
-    if granularity == "output":
-        return _rebuild_rows(keep, scores, ratio)
     if granularity == "input":
-        return _rebuild_rows(keep.T.contiguous(), scores.T.contiguous(), ratio).T.contiguous()
-    return _rebuild_rows(keep.reshape(1, -1), scores.reshape(1, -1), ratio).reshape(keep.shape)
+        return rebuild(keep.T.contiguous(), scores.T.contiguous(), "output", ratio).T.contiguous()
+    if granularity == "output":
+        swaps = _row_swaps(keep, scores, ratio)
+    else:
+        swaps = _whole_swaps(keep.reshape(1, -1), scores.reshape(1, -1), ratio)
+    return (keep | swaps.coming.reshape(keep.shape)) & ~swaps.going.reshape(keep.shape)
 
 
 def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard: bool) -> Tensor:
@@ -51,9 +56,7 @@ def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard:
         bool `[out, in]`.
     """
     rows, inputs = keep.shape
-    swaps = _ranked_swaps(keep, scores, ratio)
-    newcomers = torch.zeros_like(keep)
-    newcomers.scatter_(1, swaps.pruned, _first(swaps.n_swaps, inputs))
+    newcomers = _row_swaps(keep, scores, ratio).coming
     shape = (rows, inputs // m, m)
     score_RGM, keep_RGM, new_RGM = scores.reshape(shape), keep.reshape(shape), newcomers.reshape(shape)
     coming, coming_at = score_RGM.masked_fill(~new_RGM, -torch.inf).sort(dim=-1, descending=True, stable=True)
@@ -68,28 +71,6 @@ def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard:
     return rebuilt.reshape(rows, inputs)
 
 
-class _Swaps(NamedTuple):
-    """Who would swap with whom in each row.
-
-    Attributes:
-        pruned: positions, those that come back first leading, `[rows, n]`.
-        kept: positions, those that go first leading, `[rows, n]`.
-        n_swaps: how many of the leading pairs swap, `[rows, 1]`.
-    """
-
-    pruned: Tensor
-    kept: Tensor
-    n_swaps: Tensor
-
-
-def _ranked_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
-    # Pruned first in the one and kept first in the other: the fill values pair with nothing.
-    pruned, pruned_at = scores.masked_fill(keep, -torch.inf).sort(dim=-1, descending=True, stable=True)
-    kept, kept_at = scores.masked_fill(~keep, torch.inf).sort(dim=-1, stable=True)
-    profitable = (pruned > kept).sum(-1, keepdim=True)
-    return _Swaps(pruned_at, kept_at, floor_share(profitable, ratio))
-
-
 def floor_share(counts: Tensor, ratio: float) -> Tensor:
     """floor(count * ratio) with the ratio taken as the decimal it is written as (0.1 of 30 is 3)."""
     exact = Fraction(repr(ratio))
@@ -99,17 +80,54 @@ def floor_share(counts: Tensor, ratio: float) -> Tensor:
     return torch.tensor(shares, dtype=counts.dtype, device=counts.device)[place]
 
 
-def _first(n: Tensor, width: int) -> Tensor:
-    """bool `[rows, width]`, True in the first n of each row."""
-    return torch.arange(width, device=n.device) < n
+class _Swaps(NamedTuple):
+    """Which weights of each row would swap, `[rows, n]` each, as many in the one as in the other."""
+
+    coming: Tensor
+    going: Tensor
 
 
-def _rebuild_rows(keep: Tensor, scores: Tensor, ratio: float) -> Tensor:
-    swaps = _ranked_swaps(keep, scores, ratio)
-    swapped = _first(swaps.n_swaps, keep.shape[1])
-    coming = torch.zeros_like(keep).scatter_(1, swaps.pruned, swapped)
-    going = torch.zeros_like(keep).scatter_(1, swaps.kept, swapped)
-    return (keep | coming) & ~going
+def _row_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
+    """The swaps of every row, by sorted values alone: whose they are follows from the last value taken."""
+    # Both ascending. The fill stands behind everything and pairs with nothing.
+    coming = (-scores).masked_fill(keep, torch.inf)
+    going = scores.masked_fill(~keep, torch.inf)
+    ranked_coming, ranked_going = _sorted(coming), _sorted(going)
+    n_swaps = floor_share((-ranked_coming > ranked_going).sum(-1, keepdim=True), ratio)
+    last = (n_swaps - 1).clamp(min=0)
+    none = n_swaps == 0
+    return _Swaps(
+        up_to(coming, ranked_coming.gather(-1, last).masked_fill(none, -torch.inf), n_swaps),
+        up_to(going, ranked_going.gather(-1, last).masked_fill(none, -torch.inf), n_swaps),
+    )
+
+
+def _whole_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
+    """The swaps of one large row `[1, n]`, without sorting it.
+
+    Let T be the score that would part pruned from kept if scores alone decided, the n_pruned-th lowest of
+    all. The sequences G and Q cross there: r is the number of pruned scores above T, or that of kept scores
+    below it where ties at T let more pairs profit.
+    """
+    n_pruned = int((~keep).sum())
+    if n_pruned in (0, keep.numel()):
+        nobody = torch.zeros_like(keep)
+        return _Swaps(nobody, nobody)
+    parting = kth_lowest(scores, n_pruned)
+    profitable = torch.maximum(((scores > parting) & ~keep).sum(), ((scores < parting) & keep).sum())
+    n_swaps = int(floor_share(profitable, ratio))
+    return _Swaps(
+        ~prune_lowest((-scores).masked_fill(keep, torch.inf), n_swaps),
+        ~prune_lowest(scores.masked_fill(~keep, torch.inf), n_swaps),
+    )
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Each row of `[rows, n]` in ascending order."""
+    if values.device.type == "cpu":
+        # NumPy sorts values without their positions: an order of magnitude quicker than torch here.
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(dim=-1).values
 
 
 __all__ = ["Granularity", "floor_share", "rebuild", "rebuild_n_of_m"]

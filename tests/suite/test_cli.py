@@ -367,3 +367,28 @@ def test_the_doctor_reads_a_model(prunebench, model):
     assert code == 0
     assert "2 x LlamaDecoderLayer" in out
     assert "self_attn.q_proj" in out
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(prunebench, tmp_path, monkeypatch):
+    suite = write_suite(tmp_path)
+    from suite.results.files import FileLayer
+
+    write, records = FileLayer.write, []
+
+    def until_full(self, file, data):
+        if data.startswith(b"{"):
+            records.append(data)
+        if len(records) > 3:
+            raise OSError(28, "No space left on device")
+        write(self, file, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(FileLayer, "write", until_full)
+        code, _, err = prunebench("run", suite, "--out", "runs")
+    assert code == 3
+    assert "No space left on device" in err.splitlines()[-1]
+    kept = {path: path.read_bytes() for path in (tmp_path / "runs").glob("*/*.json")}
+    assert len(kept) == 3
+    code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
+    assert (code, json.loads(out)["finished"], json.loads(out)["kept"]) == (0, 4, 3)
+    assert all(path.read_bytes() == data for path, data in kept.items())

@@ -14,12 +14,8 @@ from typer.exceptions import TyperException
 from methods.errors import InputError, PruningError
 
 if TYPE_CHECKING:
-    import torch
-
-    from suite.executors import Outcome, PlannedCell
+    from suite.executors import PlannedCell
     from suite.progress import ProgressBars
-    from suite.results import ResultStore
-    from suite.workbench import Workbench
 
 app = typer.Typer(
     name="prunebench",
@@ -85,10 +81,11 @@ def run(
 ) -> None:
     """Run a suite, resume what is missing, write the report."""
     from suite.config import load_suite, plan
-    from suite.executors import decide
+    from suite.executors import decide, run_here
     from suite.harness import present_code
     from suite.plan import matching, preflight, resolve_device, resolve_dtype
     from suite.results import ResultStore
+    from suite.workbench import Workbench
 
     config = load_suite(suite)
     target = resolve_device(device)
@@ -104,8 +101,10 @@ def run(
             _say(
                 f"stale, kept: {entry.cell.label} ({entry.state.reason}); --existing rerun-stale runs it anew"
             )
-    preflight([entry.cell for entry in planned if entry.runs])
-    outcome = _run_planned(planned, store, target)
+    workbench = Workbench(target, preflight([entry.cell for entry in planned if entry.runs]))
+    store.sweep()
+    with _bars(sum(entry.runs for entry in planned)) as bars:
+        outcome = run_here(planned, workbench, store, bars)
     report_file = _write_report(out, out / "report.html", title=config.name)
     for cell, reason in outcome.failed:
         _say(f"failed: {cell.label}: {reason}")
@@ -154,6 +153,7 @@ def prune(
     from suite.cell import CalibrationSpec
     from suite.checkpoint import require_empty, write_checkpoint
     from suite.plan import preflight, pruning_cell, resolve_device, resolve_dtype
+    from suite.workbench import Workbench
 
     require_empty(out)
     target = resolve_device(device)
@@ -168,10 +168,10 @@ def prune(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    preflight([cell])
+    workbench = Workbench(target, preflight([cell]))
     with _bars(1) as bars:
         bars.cell_started(cell)
-        summary = write_checkpoint(cell, _workbench(target), out, bars)
+        summary = write_checkpoint(cell, workbench, out, bars)
         bars.cell_ended(cell, "complete")
     if as_json:
         _print_json(summary)
@@ -250,14 +250,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run_planned(planned: list[PlannedCell], store: ResultStore, device: torch.device) -> Outcome:
-    from suite.executors import run_here
-
-    store.sweep()
-    with _bars(sum(entry.runs for entry in planned)) as bars:
-        return run_here(planned, _workbench(device), store, bars)
-
-
 def _write_report(results: Path, out: Path, *, title: str) -> Path:
     """Renders the records below `results` into `out`, which is replaced in one step."""
     from reports import render_report
@@ -294,12 +286,6 @@ def _print_plan(planned: list[PlannedCell], as_json: bool) -> None:
         reason = f"  ({entry.state.reason})" if entry.state.reason else ""
         print(f"{action:<5} {entry.state.kind:<9} {entry.cell.digest[:8]}  {entry.cell.label}{reason}")
     _say(f"{sum(entry.runs for entry in planned)} of {len(planned)} cells would run")
-
-
-def _workbench(device: torch.device) -> Workbench:
-    from suite.workbench import Workbench
-
-    return Workbench(device)
 
 
 def _bars(n_cells: int) -> ProgressBars:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 from methods.errors import InputError
-from suite.cell import CalibrationSpec, Cell, DType
+from suite.cell import CalibrationSpec, Cell, DType, PerplexitySpec
 
 if TYPE_CHECKING:
     import torch
+
+    from methods.base import CalibrationSet
+    from suite.corpora import EvaluationWindows
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -158,29 +163,57 @@ def _value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def preflight(cells: Sequence[Cell]) -> None:
+@dataclass(frozen=True)
+class Timed:
+    """A calibration set, and the seconds it took to build, which every cell that uses it is charged."""
+
+    calibration: CalibrationSet
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the cells of one model read, in its tokens."""
+
+    calibrations: Mapping[CalibrationSpec, Timed]
+    windows: Mapping[PerplexitySpec, EvaluationWindows]
+
+
+ModelKey = tuple[str, str | None, bool]
+"""Name, revision and whether its code may run: what decides a tokenizer."""
+
+
+def model_key(cell: Cell) -> ModelKey:
+    """The key of the cell's model."""
+    return cell.model, cell.revision, cell.trust_remote_code
+
+
+def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Tokens]:
     """Finds out what would fail for reasons that lie in the input, before anything is run.
 
     Of each model only the configuration and the tokenizer are read. Do the patterns fit its dimensions, can
     the methods do them, is each text long enough, is any sequence too long?
 
+    Returns:
+        The calibration sets and evaluation windows of all cells, by model.
+
     Raises:
         InputError: names the module, the source or the setting at fault.
     """
-    by_model: dict[tuple[str, str | None, bool], list[Cell]] = {}
+    by_model: dict[ModelKey, list[Cell]] = {}
     for cell in cells:
-        by_model.setdefault((cell.model, cell.revision, cell.trust_remote_code), []).append(cell)
-    for (name, revision, trust_remote_code), of_model in by_model.items():
-        _preflight_model(name, revision, trust_remote_code, of_model)
+        by_model.setdefault(model_key(cell), []).append(cell)
+    return {key: _preflight_model(key, of_model) for key, of_model in by_model.items()}
 
 
-def _preflight_model(name: str, revision: str | None, trust_remote_code: bool, cells: Sequence[Cell]) -> None:
+def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Tokens:
     from methods.decoder import read_decoder
     from methods.pattern import parse_pattern
     from methods.registry import build
     from suite.corpora import calibration_set, evaluation_windows
     from suite.models import load_skeleton
 
+    name, revision, trust_remote_code = key
     skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
     decoder = read_decoder(skeleton.model)
     for cell in cells:
@@ -190,15 +223,23 @@ def _preflight_model(name: str, revision: str | None, trust_remote_code: bool, c
             for _, _, target, linear in decoder.targets():
                 rows, columns = linear.weight.shape
                 method.comparison_group((rows, columns), pattern.for_module(target))
-    for corpus in dict.fromkeys(spec for cell in cells for spec in cell.perplexity):
-        check_positions(skeleton.model, corpus.seqlen)
-        evaluation_windows(corpus, skeleton.tokenizer)
-    for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
-        check_positions(skeleton.model, spec.seqlen)
-        calibration_set(spec, skeleton.tokenizer, vocab_size=skeleton.model.config.vocab_size)
+    calibrations: dict[CalibrationSpec, Timed] = {}
+    for cell in cells:
+        spec = cell.calibration
+        if spec is not None and spec not in calibrations:
+            _check_positions(skeleton.model, spec.seqlen)
+            start = time.perf_counter()
+            made = calibration_set(spec, skeleton.tokenizer, vocab_size=skeleton.model.config.vocab_size)
+            calibrations[spec] = Timed(made, time.perf_counter() - start)
+    windows: dict[PerplexitySpec, EvaluationWindows] = {}
+    for corpus in (corpus for cell in cells for corpus in cell.perplexity):
+        if corpus not in windows:
+            _check_positions(skeleton.model, corpus.seqlen)
+            windows[corpus] = evaluation_windows(corpus, skeleton.tokenizer)
+    return Tokens(calibrations, windows)
 
 
-def check_positions(model: Any, seqlen: int) -> None:
+def _check_positions(model: Any, seqlen: int) -> None:
     """Raises `InputError` if a sequence is longer than the positions that `model` has."""
     longest = getattr(model.config, "max_position_embeddings", None)
     if isinstance(longest, int) and seqlen > longest:
@@ -206,8 +247,11 @@ def check_positions(model: Any, seqlen: int) -> None:
 
 
 __all__ = [
-    "check_positions",
+    "ModelKey",
+    "Timed",
+    "Tokens",
     "matching",
+    "model_key",
     "one_pattern",
     "parse_assignments",
     "preflight",

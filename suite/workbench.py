@@ -1,44 +1,29 @@
-"""What the cells of one model share: the loaded model, its dense weights, tokens, and the machine's floor."""
+"""What the cells of one model share: the loaded model, its dense weights and the machine's floor."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
-from methods.base import CalibrationSet, Placement
+from methods.base import Placement
 from methods.contract import ModelState
-from suite.cell import CalibrationSpec, Cell, PerplexitySpec
-from suite.corpora import calibration_set, evaluation_windows
+from suite.cell import Cell
 from suite.evaluation.efficiency import machine_floor
 from suite.models import LoadedModel, load_model
-from suite.plan import check_positions
+from suite.plan import ModelKey, Tokens, model_key
 from suite.results.record import MachineFloor
-
-if TYPE_CHECKING:
-    from suite.corpora import EvaluationWindows
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A calibration set and what it cost to build, which is charged to every cell that uses it."""
-
-    calibration: CalibrationSet
-    seconds: float
 
 
 @dataclass
 class _Bench:
-    """One loaded model and what was made for it."""
+    """One loaded model, and what it was before any prune."""
 
     key: tuple[object, ...]
     loaded: LoadedModel
     dense: ModelState
     pruned: bool = False
-    calibrations: dict[CalibrationSpec, Timed] = field(default_factory=dict)
-    windows: dict[PerplexitySpec, EvaluationWindows] = field(default_factory=dict)
     floor: MachineFloor | None = None
 
 
@@ -47,12 +32,19 @@ class Workbench:
 
     Args:
         device: where models are put.
+        tokens: what the cells read, by model (`suite.plan.preflight`).
         placement: the batch size of every prune.
     """
 
-    def __init__(self, device: torch.device, placement: Placement = Placement()) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        tokens: Mapping[ModelKey, Tokens],
+        placement: Placement = Placement(),
+    ) -> None:
         self.device = device
         self.placement = placement
+        self._tokens = tokens
         self._bench: _Bench | None = None
 
     def dense_model(self, cell: Cell) -> tuple[LoadedModel, ModelState]:
@@ -79,32 +71,16 @@ class Workbench:
         bench.pruned = True
         return bench.loaded, bench.dense
 
-    def calibration(self, spec: CalibrationSpec) -> Timed:
-        """The calibration set of `spec` in the current model's tokens."""
-        bench = self._current
-        if spec not in bench.calibrations:
-            check_positions(bench.loaded.model, spec.seqlen)
-            start = time.perf_counter()
-            made = calibration_set(
-                spec, bench.loaded.tokenizer, vocab_size=bench.loaded.model.config.vocab_size
-            )
-            bench.calibrations[spec] = Timed(made, time.perf_counter() - start)
-        return bench.calibrations[spec]
-
-    def windows(self, spec: PerplexitySpec) -> EvaluationWindows:
-        """The evaluation windows of `spec` in the current model's tokens."""
-        bench = self._current
-        if spec not in bench.windows:
-            check_positions(bench.loaded.model, spec.seqlen)
-            bench.windows[spec] = evaluation_windows(spec, bench.loaded.tokenizer)
-        return bench.windows[spec]
-
     def floor(self) -> MachineFloor:
         """The machine's floor with the current model, measured once."""
         bench = self._current
         if bench.floor is None:
             bench.floor = machine_floor(bench.loaded.model, self.placement)
         return bench.floor
+
+    def tokens(self, cell: Cell) -> Tokens:
+        """The calibration sets and evaluation windows of the cell's model."""
+        return self._tokens[model_key(cell)]
 
     def discard(self) -> None:
         """Forgets the model: after a failure nobody knows what state it is in."""
@@ -116,4 +92,4 @@ class Workbench:
         return self._bench
 
 
-__all__ = ["Timed", "Workbench"]
+__all__ = ["Workbench"]

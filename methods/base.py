@@ -192,7 +192,7 @@ class PruningMethod(Protocol):
     """One way of deciding which weights to remove.
 
     Hyper-parameters are the fields of a frozen dataclass, so that a record can hold them and the command
-    can set them. `docs/adding-a-method.md` walks through an example.
+    can set them. Other packages register theirs under the entry-point group `prunebench.methods`.
     """
 
     name: ClassVar[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import frexp
 from typing import Any
 
 import torch
@@ -24,15 +25,15 @@ class BlockStudy:
     Attributes:
         squared_gradients: target name -> fp32 `[out, in]`, mean over samples of the squared gradient of
             1/2 ||B_dense(a_j) - y_j||^2 at the dense weights; empty if gradients were not asked for. The
-            constant by which this differs from the mean squared error's is the same for all weights of a
-            block and changes no mask.
+            constant by which this differs from the mean squared error's (the loss is scaled in fp16) is the
+            same for all weights of a block and changes no mask.
         dense_probe: the dense block's output on the first batch.
         error_before: relative squared error of the sparse block's output there.
     """
 
     squared_gradients: Mapping[str, Tensor]
     dense_probe: Tensor
-    error_before: float
+    error_before: float | None
 
 
 def study_block(
@@ -58,8 +59,9 @@ def study_block(
     """
     sums = {name: SquaredGradients(weight) for name, weight in dense.items()} if gradients else {}
     probe: Tensor | None = None
-    error_before = 0.0
+    error_before: float | None = None
     n_samples = 0
+    scale: float | None = None
     for batch in range(stream.n_batches if gradients else 1):
         call = stream.call_of(layer, batch, block)
         require_finite(call.output, f"{layer.name} ({block.kind})", "its outputs")
@@ -67,10 +69,11 @@ def study_block(
         if batch == 0 and layer.index == 0:
             _require_faithful(layer, block, call)
         if gradients:
-            output = _add_gradients(block, dense, call, n_batch, sums)
+            output, scale = _add_gradients(block, dense, call, n_batch, sums, scale)
         else:
             output = block.run(dense, call.args, call.kwargs)
         if batch == 0:
+            require_finite(output, f"{layer.name} ({block.kind})", "its dense outputs")
             probe = output
             error_before = relative_error(call.output, output)
         n_samples += n_batch
@@ -86,15 +89,31 @@ def _add_gradients(
     call: BlockCall,
     n_samples: int,
     sums: Mapping[str, SquaredGradients],
-) -> Tensor:
-    """Runs the dense block on one batch, adds the squared gradients, and gives the block's output."""
+    scale: float | None,
+) -> tuple[Tensor, float]:
+    """Runs the dense block on one batch and adds the squared gradients.
+
+    Returns:
+        The block's output, and the constant by which the loss was scaled: one for all batches of a block,
+        found on the first.
+    """
     with torch.enable_grad(), _noting_linears(block) as noted:
         output = block.run(dense, call.args, call.kwargs)
         upstream = output.detach() - call.output
-        gradients = torch.autograd.grad(output, [y for _, y in noted.values()], upstream)
+        if scale is None:
+            scale = _loss_scale(upstream)
+        gradients = torch.autograd.grad(output, [y for _, y in noted.values()], upstream * scale)
     for (name, (x, _)), dy in zip(noted.items(), gradients, strict=True):
         sums[name].add(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), n_samples)
-    return output.detach()
+    return output.detach(), scale
+
+
+def _loss_scale(upstream: Tensor) -> float:
+    """A power of two that lifts fp16 gradients above underflow; 1 in types whose range is fp32's."""
+    highest = float(upstream.abs().max())
+    if upstream.dtype != torch.float16 or highest == 0:
+        return 1.0
+    return 2.0 ** min(15, max(0, -frexp(highest)[1]))
 
 
 @contextmanager
@@ -120,10 +139,10 @@ def _noting_linears(block: Block) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
 def _require_faithful(layer: DecoderLayer, block: Block, call: BlockCall) -> None:
     """Checks once that running the block by itself gives what it gave inside its layer."""
     error = relative_error(block.run({}, call.args, call.kwargs), call.output)
-    if error > 1e-3:
+    if error is None or error > 1e-3:
         raise StructureError(
             f"{layer.name}: its {block.kind}, run by itself, differs from what it does in the layer "
-            f"(relative squared error {error:.2g})"
+            f"(relative squared error {error})"
         )
 
 

@@ -1,4 +1,4 @@
-"""What every method promises, checked on the pruned model itself (docs/adding-a-method.md).
+"""What every method promises, checked on the pruned model itself (docs/decisions/0002).
 
 The checks look at weights and masks only, never at how a method works, so they hold for any method. The
 harness runs them after every prune; a violation fails the cell.
@@ -81,6 +81,11 @@ def check_contract(
         _check_pattern(name, mask, pattern.for_module(name))
         _check_groups(method, name, mask, pattern.for_module(name), result)
     if result.initial is not None:
+        initial_method = getattr(method, "initial_method", None)
+        if initial_method is not None:
+            for _, _, name, _ in decoder.targets():
+                initial_mask = result.initial.keep[f"{name}.weight"]
+                _check_groups(initial_method, name, initial_mask, pattern.for_module(name), result.initial)
         for layer in decoder.layers:
             for block in layer.blocks:
                 _check_block(layer.name, block, result, result.initial)

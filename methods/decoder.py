@@ -149,6 +149,12 @@ def _read_layer(index: int, name: str, layer: nn.Module) -> DecoderLayer:
     holders = {
         child_name: child for child_name, child in layer.named_children() if _linears(child_name, child)
     }
+    for parameter_name, parameter in layer.named_parameters():
+        if parameter.ndim > 2:
+            raise StructureError(
+                f"{name} ({type(layer).__name__}): {parameter_name} stacks matrices {list(parameter.shape)}; "
+                "expected every weight to be a Linear's, so mixtures of experts cannot be pruned yet"
+            )
     attention = {n: c for n, c in holders.items() if "attn" in n.lower() or "attention" in n.lower()}
     rest = {n: c for n, c in holders.items() if n not in attention}
     if len(attention) != 1 or not rest:

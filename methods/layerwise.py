@@ -93,6 +93,7 @@ def prune_layer_by_layer(
             with clock.phase("propagate"):
                 probe = stream.advance(layer)
             for block, output, dense in zip(layer.blocks, probe, dense_probe, strict=True):
+                require_finite(dense, f"{layer.name} ({block.kind})", "its dense outputs")
                 error = relative_error(output, dense)
                 for name, linear in block.targets.items():
                     mask = KeepMask.pack(solutions[name].keep)

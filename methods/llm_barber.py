@@ -16,6 +16,7 @@ from methods.base import (
     PhaseClock,
     Placement,
     PruneResult,
+    PruningMethod,
     ignore_layer,
     with_calibration,
 )
@@ -25,7 +26,7 @@ from methods.errors import InputError
 from methods.layerwise import write_weight
 from methods.pattern import SemiStructured, SparsityPattern, require_finite
 from methods.rebuild import Granularity, rebuild, rebuild_n_of_m
-from methods.registry import build
+from methods.registry import build, settings_of
 from methods.stream import LayerStream, at_rest, relative_error
 
 if TYPE_CHECKING:
@@ -68,15 +69,29 @@ class LLMBarber:
             raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
         if self.initial == self.name:
             raise InputError("method 'llm-barber' cannot be its own initial method")
-        build(self.initial, self.initial_settings)
+        # Written out, so that a record holds the initial method's defaults too.
+        object.__setattr__(self, "initial_settings", settings_of(self.initial_method))
+
+    @property
+    def initial_method(self) -> PruningMethod:
+        """The method whose mask is rebuilt, with its settings."""
+        return build(self.initial, self.initial_settings)
 
     @property
     def reconstructs(self) -> bool:
         """Only where it keeps what the initial method reconstructed."""
-        return self.keep_reconstruction and build(self.initial, self.initial_settings).reconstructs
+        return self.keep_reconstruction and self.initial_method.reconstructs
 
     def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int] | None:
-        """As `granularity` says; a block spans several Linears."""
+        """As `granularity` says; a block spans several Linears.
+
+        Raises:
+            InputError: an N:M pattern with another granularity than `output`.
+        """
+        if isinstance(pattern, SemiStructured) and self.granularity != "output":
+            raise InputError(
+                f"method 'llm-barber': pattern {pattern} needs granularity 'output', not {self.granularity!r}"
+            )
         rows, columns = shape
         return {"output": (1, columns), "input": (rows, 1), "layer": shape, "block": None}[self.granularity]
 
@@ -93,17 +108,12 @@ class LLMBarber:
         calibration = with_calibration(self.name, calibration)
         decoder = read_decoder(model)
         decoder.check_pattern(pattern)
-        for _, _, name, _ in decoder.targets():
-            if isinstance(pattern.for_module(name), SemiStructured) and self.granularity != "output":
-                raise InputError(
-                    f"method 'llm-barber': pattern {pattern} needs granularity 'output', "
-                    f"not {self.granularity!r}"
-                )
+        for _, _, name, linear in decoder.targets():
+            rows, columns = linear.weight.shape
+            self.comparison_group((rows, columns), pattern.for_module(name))
         clock = PhaseClock(device=model.device)
         dense = {name: linear.weight.detach().clone() for _, _, name, linear in decoder.targets()}
-        first = build(self.initial, self.initial_settings).prune(
-            model, pattern, calibration, placement=placement
-        )
+        first = self.initial_method.prune(model, pattern, calibration, placement=placement)
         keep: dict[str, KeepMask] = {}
         reports: list[LayerReport] = []
         with at_rest(model):
@@ -204,8 +214,8 @@ def _report(
     name: str,
     masks: Mapping[str, KeepMask],
     first: PruneResult,
-    error_before: float,
-    error_after: float,
+    error_before: float | None,
+    error_after: float | None,
 ) -> LayerReport:
     before = next(report for report in first.layers if report.module == name)
     mask, initial = masks[name], first.keep[f"{name}.weight"]

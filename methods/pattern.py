@@ -82,7 +82,7 @@ class SemiStructured:
     @property
     def target(self) -> float:
         """The sparsity that it amounts to."""
-        return 1 - self.n / self.m
+        return (self.m - self.n) / self.m
 
     def check_divides(self, module: str, n_inputs: int) -> None:
         """Raises `InputError` if M does not divide the input dimension of `module`."""

@@ -122,11 +122,16 @@ def at_rest(model: PreTrainedModel) -> Iterator[None]:
             module.training = mode
 
 
-def relative_error(output: Tensor, reference: Tensor) -> float:
-    """Squared error of `output` against `reference`, relative to the latter's squared norm."""
+def relative_error(output: Tensor, reference: Tensor) -> float | None:
+    """Squared error of `output` against `reference`, relative to the latter's squared norm.
+
+    None where the reference is all zero and the output is not: the ratio has no value.
+    """
     difference = (output.float() - reference.float()).square().sum(dtype=torch.float64)
     norm = reference.float().square().sum(dtype=torch.float64)
-    return float(difference / norm) if float(norm) > 0 else 0.0
+    if not float(norm):
+        return 0.0 if not float(difference) else None
+    return float(difference / norm)
 
 
 class _Recorder:

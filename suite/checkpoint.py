@@ -26,7 +26,6 @@ from suite.watcher import Silent, Watcher
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.base import CalibrationSet
     from suite.cell import Cell
     from suite.workbench import Workbench
 
@@ -91,7 +90,7 @@ def write_checkpoint(
         "phases": {"calibrate": calibrate_seconds, **result.phases},
         "peak_host_bytes": memory.host_bytes,
         "peak_device_bytes": memory.device_bytes,
-        "calibration": _calibration(timed.calibration) if timed else None,
+        "calibration": timed.identity.model_dump(mode="json") if timed else None,
         "mask_digest": result.mask_digest,
         "modules": _modules(loaded.model, result),
         "code": code_version(method.version).model_dump(mode="json"),
@@ -121,20 +120,10 @@ def _modules(model: PreTrainedModel, result: PruneResult) -> dict[str, Any]:
     return modules
 
 
-def _calibration(calibration: CalibrationSet) -> dict[str, Any]:
-    return {
-        "source": calibration.source,
-        "n_samples": calibration.n_samples,
-        "seqlen": calibration.seqlen,
-        "seed": calibration.seed,
-        "digest": calibration.digest,
-    }
-
-
 @contextmanager
 def _appearing_whole(out: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the body is done and vanishes if it fails."""
-    out = out.absolute()
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

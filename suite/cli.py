@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -231,6 +234,9 @@ def doctor(
 
 def main() -> None:
     """Runs the command, and turns every way it can end into an exit code and at most one line."""
+    # What takes long before the first bar is drawn (a fetch, a build) says so on stderr.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("suite").setLevel(logging.INFO)
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -241,13 +247,21 @@ def main() -> None:
         code = _end("interrupted; finished cells stand, the same command resumes", INTERRUPTED)
     except (PruningError, OSError) as error:
         code = _end(str(error), FAILED)
-    except RuntimeError as error:
-        from suite.cache import AssetError
-
-        if not isinstance(error, AssetError):
-            raise
-        code = _end(str(error), FAILED)
+    except Exception as error:
+        # Python's own exit code for a traceback is 1, which says here that a regression was found.
+        if os.environ.get("PRUNEBENCH_TRACEBACK"):
+            traceback.print_exc()
+        code = _end(_unforeseen(error), FAILED)
     sys.exit(code)
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line for an error that nobody planned for; errors of a fetch explain themselves."""
+    from suite.cache import AssetError
+
+    if isinstance(error, AssetError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (PRUNEBENCH_TRACEBACK=1 shows where)"
 
 
 def _write_report(results: Path, out: Path, *, title: str) -> Path:
@@ -257,8 +271,9 @@ def _write_report(results: Path, out: Path, *, title: str) -> Path:
     from suite.results.files import replace_text
 
     contents = ResultStore(results).records()
-    if not contents.records and not contents.unreadable:
-        raise InputError(f"{results}: holds no records; prunebench run writes them")
+    if not contents.records:
+        broken = f" that can be read ({len(contents.unreadable)} cannot)" if contents.unreadable else ""
+        raise InputError(f"{results}: holds no records{broken}; prunebench run writes them")
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
     page = render_report([stored.record for stored in contents.records], title=title, problems=problems)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,9 @@ def calibration_set(
     return CalibrationSet(input_ids, spec.source, seed)
 
 
-def evaluation_windows(spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase | None) -> EvaluationWindows:
+def evaluation_windows(
+    spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase | None, *, vocab_size: int | None = None
+) -> EvaluationWindows:
     """Cuts a corpus's held-out part into windows, from its start, without overlap; the tail is dropped.
 
     A local file has no held-out part: all of it is used.
@@ -195,6 +197,7 @@ def evaluation_windows(spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase 
         end = min(end, _PAPER_WINDOWS * spec.seqlen)
     n_windows = end // spec.seqlen
     input_ids = tokens[: n_windows * spec.seqlen].reshape(n_windows, spec.seqlen).clone()
+    _check_vocabulary(input_ids, vocab_size, spec.corpus)
     return EvaluationWindows(input_ids, spec.protocol, token_digest(input_ids), revision, spec.max_tokens)
 
 

@@ -61,10 +61,10 @@ def run_cell(
     run = _CellRun(cell, workbench, watcher or Silent())
     try:
         run.measure()
+        return run.record(), run.items()
     except Exception as error:
         workbench.discard()
         return run.record(error), None
-    return run.record(), run.items()
 
 
 def present_code(cell: Cell) -> CodeVersion:
@@ -160,15 +160,8 @@ class _CellRun:
         self._begin("calibrate")
         timed = self._workbench.tokens(self._cell).calibrations[spec]
         self._phases.append(PhaseCost(name="calibrate", seconds=timed.seconds))
-        calibration = timed.calibration
-        self._calibration = CalibrationIdentity(
-            source=calibration.source,
-            n_samples=calibration.n_samples,
-            seqlen=calibration.seqlen,
-            seed=calibration.seed,
-            digest=calibration.digest,
-        )
-        return calibration
+        self._calibration = timed.identity
+        return timed.calibration
 
     def _measure_perplexity(self, loaded: LoadedModel, spec: PerplexitySpec) -> None:
         windows = self._workbench.tokens(self._cell).windows[spec]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from methods.base import CalibrationSet
     from suite.corpora import EvaluationWindows
+    from suite.results.record import CalibrationIdentity
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -37,6 +38,8 @@ def resolve_device(wanted: str) -> torch.device:
         raise InputError(f"--device {wanted}: give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # its memory counters cannot be reset before
     return device
 
 
@@ -170,6 +173,19 @@ class Timed:
     calibration: CalibrationSet
     seconds: float
 
+    @property
+    def identity(self) -> CalibrationIdentity:
+        """Which tokens these are, for a record."""
+        from suite.results.record import CalibrationIdentity
+
+        return CalibrationIdentity(
+            source=self.calibration.source,
+            n_samples=self.calibration.n_samples,
+            seqlen=self.calibration.seqlen,
+            seed=self.calibration.seed,
+            digest=self.calibration.digest,
+        )
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -228,20 +244,43 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Tokens:
         spec = cell.calibration
         if spec is not None and spec not in calibrations:
             _check_positions(skeleton.model, spec.seqlen)
-            start = time.perf_counter()
-            made = calibration_set(spec, skeleton.tokenizer, vocab_size=skeleton.model.config.vocab_size)
-            calibrations[spec] = Timed(made, time.perf_counter() - start)
+            calibrations[spec] = _timed(
+                lambda spec=spec: calibration_set(  # type: ignore[misc]
+                    spec, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
+                )
+            )
     windows: dict[PerplexitySpec, EvaluationWindows] = {}
     for corpus in (corpus for cell in cells for corpus in cell.perplexity):
         if corpus not in windows:
             _check_positions(skeleton.model, corpus.seqlen)
-            windows[corpus] = evaluation_windows(corpus, skeleton.tokenizer)
+            windows[corpus] = evaluation_windows(
+                corpus, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
+            )
     return Tokens(calibrations, windows)
+
+
+def _timed(build: Callable[[], CalibrationSet]) -> Timed:
+    """The calibration set, charged what it takes to tokenize the text and draw from it.
+
+    Built once before the clock starts, so that nobody is charged a download; tokenized anew under the clock,
+    so that it does not matter who came first.
+    """
+    from suite.tokenized_text import forget_texts
+
+    build()
+    forget_texts()
+    start = time.perf_counter()
+    return Timed(build(), time.perf_counter() - start)
+
+
+def vocabulary_size(model: Any) -> int:
+    """How many tokens `model` has embeddings for."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _check_positions(model: Any, seqlen: int) -> None:
     """Raises `InputError` if a sequence is longer than the positions that `model` has."""
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(longest, int) and seqlen > longest:
         raise InputError(f"seqlen {seqlen} is longer than the {longest} positions of {type(model).__name__}")
 
@@ -258,4 +297,5 @@ __all__ = [
     "pruning_cell",
     "resolve_device",
     "resolve_dtype",
+    "vocabulary_size",
 ]

@@ -50,6 +50,11 @@ def tokenized_text(
     return _texts[key], documents.revision
 
 
+def forget_texts() -> None:
+    """Empties the cache of this process, so that the next call tokenizes anew."""
+    _texts.clear()
+
+
 def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, source: str) -> PreTrainedTokenizerBase:
     """`tokenizer`, or an `InputError` that says what to give in place of text."""
     if tokenizer is None:
@@ -71,4 +76,4 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return _fingerprints[tokenizer]
 
 
-__all__ = ["require_tokenizer", "tokenized_text"]
+__all__ = ["forget_texts", "require_tokenizer", "tokenized_text"]

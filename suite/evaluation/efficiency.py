@@ -24,10 +24,12 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
 
     Both are the best of a few tries at the model's dtype, on its device.
     """
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     seqlen = min(SEQLEN, longest) if isinstance(longest, int) else SEQLEN
     shape = (placement.batch_size_for(seqlen), seqlen)
-    batch = CalibrationSet(torch.randint(model.config.vocab_size, shape), "random tokens")
+    batch = CalibrationSet(
+        torch.randint(model.get_input_embeddings().weight.shape[0], shape), "random tokens"
+    )
     decoder = read_decoder(model)
     with at_rest(model):
         stream = LayerStream(model, decoder, batch, Placement(batch.n_samples))

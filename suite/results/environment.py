@@ -40,7 +40,6 @@ BYSTANDERS = (
     "suite/executors.py",
     "suite/listing.py",
     "suite/memory.py",
-    "suite/plan.py",
     "suite/progress.py",
     "suite/suite_file.py",
     "suite/templates",

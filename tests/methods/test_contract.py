@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTraine
 
 from methods.base import CalibrationSet, KeepMask, Placement, PruneResult
 from methods.contract import ModelState, check_contract
-from methods.errors import ContractError, InputError, NonFiniteError
+from methods.errors import ContractError, InputError, NonFiniteError, StructureError
+from methods.llm_barber import LLMBarber
 from methods.magnitude import Magnitude
 from methods.pattern import parse_pattern
 from methods.registry import build, names
@@ -237,3 +238,41 @@ def test_a_broken_promise_is_found(corrupt, message):
 
     with pytest.raises(ContractError, match=message):
         prune("llama", Broken(), parse_pattern("0.5"))
+
+
+def test_experts_stacked_in_one_parameter_are_refused_not_passed_over():
+    from transformers import Qwen2MoeConfig
+
+    config = Qwen2MoeConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+    )
+    with pytest.raises(StructureError, match="mixtures of experts"):
+        Magnitude().prune(AutoModelForCausalLM.from_config(config), parse_pattern("0.5"))
+
+
+def test_a_wrong_initial_mask_is_found():
+    @dataclass(frozen=True)
+    class Generous(LLMBarber):
+        def prune(self, model, pattern, calibration, **kwargs):
+            return super().prune(model, parse_pattern("0.4"), calibration, **kwargs)
+
+    with pytest.raises(ContractError, match="comparison groups"):
+        prune("llama", Generous(), parse_pattern("0.5"))
+
+
+def test_fp16_gradients_do_not_flush_to_zero():
+    model = make_model("llama", torch.float16)
+    for parameter in model.model.layers.parameters():
+        if parameter.ndim == 2:
+            parameter.data *= 0.1
+    method = build("llm-barber", {"rebuild_ratio": 1.0, "granularity": "layer"})
+    swaps = [report.swaps for report in method.prune(model, parse_pattern("0.5"), make_calibration()).layers]
+    assert all(n > 0 for n in swaps)

@@ -136,7 +136,7 @@ def test_settings_are_told_in_full_and_build_the_same_method_again():
         "score": "weight_gradient",
         "keep_reconstruction": False,
         "nm_guard": True,
-        "initial_settings": {"block_size": 64},
+        "initial_settings": {"damping": 0.01, "block_size": 64},
     }
     assert build("llm-barber", told) == method
     assert settings_of(Wanda()) == {}

@@ -120,7 +120,7 @@ def test_settings_of_the_initial_method_are_a_table(prune, tmp_path):
     )
     assert code == 0, err
     summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert summary["settings"]["initial_settings"] == {"damping": 0.1}
+    assert summary["settings"]["initial_settings"] == {"damping": 0.1, "block_size": 128}
     assert {report["damping"] for report in summary["modules"].values()} == {0.1}
 
 
@@ -392,3 +392,45 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(prunebench, tmp_pat
     code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
     assert (code, json.loads(out)["finished"], json.loads(out)["kept"]) == (0, 4, 3)
     assert all(path.read_bytes() == data for path, data in kept.items())
+
+
+def test_a_pattern_that_a_method_cannot_do_is_found_before_anything_runs(prunebench, tmp_path):
+    suite = write_suite(tmp_path, methods="llm-barber")
+    suite.write_text(
+        suite.read_text().replace(
+            'name = "llm-barber"', 'name = "llm-barber"\nsettings = { granularity = "layer" }'
+        )
+    )
+    assert "needs granularity 'output'" in refusal(prunebench("run", suite, "--out", "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_that_nobody_foresaw_is_no_regression(prune, monkeypatch):
+    def explode(self, *_, **__):
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("methods.magnitude.Magnitude.prune", explode)
+    code, _, err = prune("--method", "magnitude", "--sparsity", "0.5")
+    assert code == 3
+    assert "AttributeError: no such thing" in err.splitlines()[-1]
+
+
+def test_a_report_that_breaks_the_record_fails_the_cell_only(prunebench, tmp_path, monkeypatch):
+    suite = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
+    monkeypatch.setattr("methods.layerwise.relative_error", lambda *_: float("nan"))
+    code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
+    assert code == 3
+    assert (json.loads(out)["finished"], len(json.loads(out)["failed"])) == (2, 1)
+
+
+def test_every_cell_is_charged_the_same_for_one_calibration_set(prunebench, tmp_path):
+    suite = write_suite(tmp_path, methods="wanda sparsegpt", patterns=["0.5"])
+    prunebench("run", suite, "--out", "runs")
+    charged = {
+        phase["seconds"]
+        for path in (tmp_path / "runs").glob("*/*.json")
+        for phase in json.loads(path.read_text())["phases"]
+        if phase["name"] == "calibrate"
+    }
+    assert len(charged) == 1
+    assert min(charged) > 0

@@ -66,7 +66,7 @@ def write_checkpoint(
     loaded, dense = workbench.dense_model(cell)
     method = build(cell.method, cell.settings)
     pattern = parse_pattern(cell.pattern or "")
-    timed = None if cell.calibration is None else workbench.tokens(cell).calibrations[cell.calibration]
+    timed = None if cell.calibration is None else workbench.inputs(cell).calibrations[cell.calibration]
     watcher.phase_started("prune", sum(1 for _ in read_decoder(loaded.model).targets()))
     clock = PhaseClock(device=workbench.device)
     with MemoryWatch(workbench.device) as memory, clock.phase("prune"):

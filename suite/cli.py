@@ -72,7 +72,10 @@ def run(
         Path | None, typer.Option(help="Folder of records and report. [default: results/<suite>]")
     ] = None,
     existing: Annotated[
-        ExistingChoice, typer.Option(help="Cells that have a record: keep, run what other code made, ...")
+        ExistingChoice,
+        typer.Option(
+            help="Cells that have a record: keep them, run those of other code or inputs, run all, or refuse."
+        ),
     ] = ExistingChoice.skip,
     only: Annotated[
         list[str] | None,
@@ -84,7 +87,7 @@ def run(
 ) -> None:
     """Run a suite, resume what is missing, write the report."""
     from suite.config import load_suite, plan
-    from suite.executors import decide, run_here
+    from suite.executors import decide, hold_against_inputs, run_here
     from suite.harness import present_code
     from suite.plan import matching, preflight, resolve_device, resolve_dtype
     from suite.results import ResultStore
@@ -99,12 +102,14 @@ def run(
     if dry_run:
         _print_plan(planned, as_json)
         return
+    inputs = preflight(cells)
+    planned = hold_against_inputs(planned, existing.value, inputs)
     for entry in planned:
         if entry.state.kind == "stale" and not entry.runs:
             _say(
                 f"stale, kept: {entry.cell.label} ({entry.state.reason}); --existing rerun-stale runs it anew"
             )
-    workbench = Workbench(target, preflight([entry.cell for entry in planned if entry.runs]))
+    workbench = Workbench(target, inputs)
     store.sweep()
     with _bars(sum(entry.runs for entry in planned)) as bars:
         outcome = run_here(planned, workbench, store, bars)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from methods.errors import InputError
 from suite.cell import Cell
+from suite.plan import Inputs, ModelKey, input_difference, model_key
 from suite.results import CellState, ResultStore
 from suite.results.record import CodeVersion
 from suite.watcher import Silent, Watcher
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Existing = Literal["skip", "rerun-stale", "rerun", "fail"]
 """What to do with cells that have a record: keep it (a stale one with a warning), run again what other code
-made, run everything again, or refuse to start."""
+or other inputs made, run everything again, or refuse to start."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,30 @@ def decide(
     planned = []
     for cell in cells:
         state = store.status_of(cell, lambda cell=cell: code(cell))  # type: ignore[misc]
-        keeps = {
-            "skip": state.kind in ("complete", "stale"),
-            "rerun-stale": state.kind == "complete",
-            "rerun": False,
-            "fail": False,
-        }[existing]
         if existing == "fail" and state.kind != "missing":
             raise InputError(f"{store.path_of(cell)} exists: give another --out, or --existing skip or rerun")
-        planned.append(PlannedCell(cell, state, runs=not keeps))
+        planned.append(_planned(cell, state, existing))
     return planned
+
+
+def hold_against_inputs(
+    planned: Sequence[PlannedCell], existing: Existing, inputs: Mapping[ModelKey, Inputs]
+) -> list[PlannedCell]:
+    """The plan with those records stale whose model or text was changed since they were made."""
+    held = []
+    for entry in planned:
+        record = entry.state.record
+        if entry.state.kind == "complete" and record is not None:
+            difference = input_difference(record, inputs[model_key(entry.cell)])
+            if difference is not None:
+                entry = _planned(entry.cell, CellState("stale", difference, record), existing)
+        held.append(entry)
+    return held
+
+
+def _planned(cell: Cell, state: CellState, existing: Existing) -> PlannedCell:
+    kept = {"skip": ("complete", "stale"), "rerun-stale": ("complete",), "rerun": (), "fail": ()}[existing]
+    return PlannedCell(cell, state, runs=state.kind not in kept)
 
 
 def run_here(

@@ -158,13 +158,13 @@ class _CellRun:
 
     def _calibrate(self, spec: CalibrationSpec) -> CalibrationSet:
         self._begin("calibrate")
-        timed = self._workbench.tokens(self._cell).calibrations[spec]
+        timed = self._workbench.inputs(self._cell).calibrations[spec]
         self._phases.append(PhaseCost(name="calibrate", seconds=timed.seconds))
         self._calibration = timed.identity
         return timed.calibration
 
     def _measure_perplexity(self, loaded: LoadedModel, spec: PerplexitySpec) -> None:
-        windows = self._workbench.tokens(self._cell).windows[spec]
+        windows = self._workbench.inputs(self._cell).windows[spec]
         with self._timed(f"evaluate {windows.protocol}", len(windows.input_ids)):
             nll = window_losses(loaded.model, windows.input_ids, on_windows=self._watcher.stepped).tolist()
         estimate = perplexity_from_nll(nll)

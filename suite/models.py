@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from methods.errors import InputError
 from suite.assets import SMOLLM2_GGUF, fetch
-from suite.cache import built_folder
+from suite.cache import built_folder, file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -90,10 +90,14 @@ class Skeleton:
     Attributes:
         model: on the meta device.
         tokenizer: None where the model comes without one.
+        revision: as `ModelIdentity` has it.
+        folder_digest: likewise.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
+    revision: str | None
+    folder_digest: str | None
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -181,6 +185,7 @@ def load_model(
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         weight_digest=weight_digest(model),
         dtype=dtype,
+        folder_digest=_folder_digest(folder, found_revision),
     )
     return LoadedModel(model, tokenizer, identity)
 
@@ -200,13 +205,13 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder, _ = _find(name, revision)
+    folder, found_revision = _find(name, revision)
     with quiet_transformers(), _one_line(name):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         tokenizer = _load_tokenizer(folder, trust_remote_code)
-    return Skeleton(model, tokenizer)
+    return Skeleton(model, tokenizer, found_revision, _folder_digest(folder, found_revision))
 
 
 def weight_digest(model: nn.Module) -> str:
@@ -248,6 +253,16 @@ def _find(name: str, revision: str | None) -> tuple[Path, str | None]:
     folder, found_revision = _locate(source, revision)
     _check_folder(folder, name)
     return folder, found_revision
+
+
+def _folder_digest(folder: Path, revision: str | None) -> str | None:
+    """SHA-256 over the names and contents of a model's files; None where its revision says as much."""
+    if revision is not None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")):
+        digest.update(f"{path.name}\0{file_sha256(path)}\0".encode())
+    return digest.hexdigest()
 
 
 def _locate(source: ModelSource, revision: str | None) -> tuple[Path, str | None]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from methods.base import CalibrationSet
     from suite.corpora import EvaluationWindows
-    from suite.results.record import CalibrationIdentity
+    from suite.results.record import CalibrationIdentity, Record
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -188,11 +188,13 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """What the cells of one model read, in its tokens."""
+class Inputs:
+    """What the cells of one model read: tokens, and which weights (as `ModelIdentity` has it)."""
 
     calibrations: Mapping[CalibrationSpec, Timed]
     windows: Mapping[PerplexitySpec, EvaluationWindows]
+    revision: str | None
+    folder_digest: str | None
 
 
 ModelKey = tuple[str, str | None, bool]
@@ -204,14 +206,14 @@ def model_key(cell: Cell) -> ModelKey:
     return cell.model, cell.revision, cell.trust_remote_code
 
 
-def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Tokens]:
+def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Inputs]:
     """Finds out what would fail for reasons that lie in the input, before anything is run.
 
     Of each model only the configuration and the tokenizer are read. Do the patterns fit its dimensions, can
     the methods do them, is each text long enough, is any sequence too long?
 
     Returns:
-        The calibration sets and evaluation windows of all cells, by model.
+        What the cells read, by model.
 
     Raises:
         InputError: names the module, the source or the setting at fault.
@@ -222,7 +224,7 @@ def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Tokens]:
     return {key: _preflight_model(key, of_model) for key, of_model in by_model.items()}
 
 
-def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Tokens:
+def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from methods.decoder import read_decoder
     from methods.pattern import parse_pattern
     from methods.registry import build
@@ -256,7 +258,27 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Tokens:
             windows[corpus] = evaluation_windows(
                 corpus, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
             )
-    return Tokens(calibrations, windows)
+    return Inputs(calibrations, windows, skeleton.revision, skeleton.folder_digest)
+
+
+def input_difference(record: Record, inputs: Inputs) -> str | None:
+    """Why the numbers of `record` may not be those of the present inputs; None where they must be."""
+    model, cell = record.model, record.cell
+    if model is not None and (model.revision, model.folder_digest) != (inputs.revision, inputs.folder_digest):
+        return f"the model {cell.model} was changed since"
+    if cell.calibration is not None and record.calibration is not None:
+        present = inputs.calibrations[cell.calibration].calibration.digest
+        if present != record.calibration.digest:
+            return f"the calibration text {cell.calibration.source} was changed since"
+    digests = {
+        windows.protocol: windows.corpus_digest
+        for windows in map(inputs.windows.get, cell.perplexity)
+        if windows
+    }
+    for losses in record.windows:
+        if digests.get(losses.protocol, losses.corpus_digest) != losses.corpus_digest:
+            return f"the text of {losses.protocol} was changed since"
+    return None
 
 
 def _timed(build: Callable[[], CalibrationSet]) -> Timed:
@@ -286,9 +308,10 @@ def _check_positions(model: Any, seqlen: int) -> None:
 
 
 __all__ = [
+    "Inputs",
     "ModelKey",
     "Timed",
-    "Tokens",
+    "input_difference",
     "matching",
     "model_key",
     "one_pattern",

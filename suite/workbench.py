@@ -12,7 +12,7 @@ from methods.contract import ModelState
 from suite.cell import Cell
 from suite.evaluation.efficiency import machine_floor
 from suite.models import LoadedModel, load_model
-from suite.plan import ModelKey, Tokens, model_key
+from suite.plan import Inputs, ModelKey, model_key
 from suite.results.record import MachineFloor
 
 
@@ -32,19 +32,19 @@ class Workbench:
 
     Args:
         device: where models are put.
-        tokens: what the cells read, by model (`suite.plan.preflight`).
+        inputs: what the cells read, by model (`suite.plan.preflight`).
         placement: the batch size of every prune.
     """
 
     def __init__(
         self,
         device: torch.device,
-        tokens: Mapping[ModelKey, Tokens],
+        inputs: Mapping[ModelKey, Inputs],
         placement: Placement = Placement(),
     ) -> None:
         self.device = device
         self.placement = placement
-        self._tokens = tokens
+        self._inputs = inputs
         self._bench: _Bench | None = None
 
     def dense_model(self, cell: Cell) -> tuple[LoadedModel, ModelState]:
@@ -78,9 +78,9 @@ class Workbench:
             bench.floor = machine_floor(bench.loaded.model, self.placement)
         return bench.floor
 
-    def tokens(self, cell: Cell) -> Tokens:
+    def inputs(self, cell: Cell) -> Inputs:
         """The calibration sets and evaluation windows of the cell's model."""
-        return self._tokens[model_key(cell)]
+        return self._inputs[model_key(cell)]
 
     def discard(self) -> None:
         """Forgets the model: after a failure nobody knows what state it is in."""

@@ -39,6 +39,9 @@ class ModelIdentity(Spec):
     weight_digest: str
     """SHA-256 over the dense parameters' names, shapes, dtypes and bytes."""
     dtype: str
+    folder_digest: str | None = None
+    """SHA-256 over a local folder's files, which tells that it was changed without loading it; None for
+    models that have a revision."""
 
 
 class CalibrationIdentity(Spec):

@@ -434,3 +434,24 @@ def test_every_cell_is_charged_the_same_for_one_calibration_set(prunebench, tmp_
     }
     assert len(charged) == 1
     assert min(charged) > 0
+
+
+@pytest.mark.parametrize("changed", ["model", "text"])
+def test_a_record_of_other_weights_or_another_text_is_stale(prunebench, tmp_path, changed):
+    suite = write_suite(tmp_path, methods="wanda", patterns=["0.5"])
+    prunebench("run", suite, "--out", "runs")
+    if changed == "model":
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+        model.model.layers[0].mlp.up_proj.weight.data[0, 0] += 1
+        model.save_pretrained(tmp_path / "model")
+    else:
+        text = tmp_path / "text.txt"
+        text.write_text(text.read_text().replace("tree", "wave"))
+    code, out, err = prunebench("run", suite, "--out", "runs", "--json")
+    assert (code, json.loads(out)["kept"]) == (0, 2)
+    assert err.count("was changed since") == 2
+    _, out, _ = prunebench("run", suite, "--out", "runs", "--json", "--existing", "rerun-stale")
+    assert json.loads(out)["finished"] == 2
+    _, out, err = prunebench("run", suite, "--out", "runs", "--json")
+    assert json.loads(out)["kept"] == 2
+    assert "stale" not in err

@@ -62,7 +62,7 @@ def run_cell(
     try:
         run.measure()
         return run.record(), run.items()
-    except Exception as error:
+    except Exception as error:  # whatever a method throws: it goes into the record, with its traceback
         workbench.discard()
         return run.record(error), None
 

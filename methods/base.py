@@ -18,7 +18,7 @@ from methods.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.pattern import SparsityPattern
+    from methods.pattern import SparsityPattern, UniformPattern
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class LayerReport:
     """What happened to one target module.
 
     Attributes:
-        module: its dotted name.
+        module: its dotted name, with the index of an expert.
         layer: index of its decoder layer.
         block: `attention` or `mlp`.
         shape: of its weight, `[out, in]`.
@@ -125,7 +125,10 @@ class LayerReport:
             probe (the first calibration batch), under the initial mask; None where nothing is rebuilt.
         error_after: the same under the final mask; None where the method runs no calibration.
         damping: what was added to the Hessian's diagonal, relative to its mean; None without a Hessian.
-        swaps: pairs swapped by a rebuild; None where nothing is rebuilt.
+        swaps: pairs swapped by a rebuild: so many weights came back, and as many went; None where nothing
+            is rebuilt.
+        n_tokens: calibration tokens it was judged on, which differ between experts; None where the method
+            runs no calibration.
         warnings: outcomes a reader should know of, one sentence each.
     """
 
@@ -138,6 +141,7 @@ class LayerReport:
     error_after: float | None = None
     damping: float | None = None
     swaps: int | None = None
+    n_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -156,7 +160,8 @@ class PruneResult:
     """What a prune decided and what it took.
 
     Attributes:
-        keep: parameter name -> its keep-mask.
+        keep: parameter name -> its keep-mask, laid out as the parameter is; where experts are stacked in one
+            parameter, its name with the expert's index -> that expert's.
         layers: one report a target module, in the order of the model.
         phases: seconds by phase (`statistics`, `solve`, `propagate`).
         initial: the result a rebuilding method started from.
@@ -207,7 +212,7 @@ class PruningMethod(Protocol):
         """Whether surviving weights may change."""
         ...
 
-    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int] | None:
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
         """Rows x columns of the groups in which it counts what it removes from a weight of `shape`.
 
         Each such tile of the weight loses exactly floor(n * s) of its n weights, or, where the method

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from math import frexp
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.decoder import Block, DecoderLayer
 from methods.errors import StructureError
 from methods.pattern import require_finite
 from methods.statistics import SquaredGradients
 from methods.stream import BlockCall, LayerStream, relative_error
+from methods.target import TargetCall, noting_calls
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class BlockStudy:
             same for all weights of a block and changes no mask.
         dense_probe: the dense block's output on the first batch.
         error_before: relative squared error of the sparse block's output there.
+        n_tokens: target name -> how many tokens it has read; empty like `squared_gradients`.
     """
 
     squared_gradients: Mapping[str, Tensor]
     dense_probe: Tensor
     error_before: float | None
+    n_tokens: Mapping[str, int]
 
 
 def study_block(
@@ -57,7 +59,9 @@ def study_block(
         NonFiniteError: an output or a gradient is not finite; names the module.
         StructureError: the block, run by itself, does not do what it does inside the layer.
     """
-    sums = {name: SquaredGradients(weight) for name, weight in dense.items()} if gradients else {}
+    targets = block.targets if gradients else {}
+    sums = {name: SquaredGradients(target.shape, target.device) for name, target in targets.items()}
+    n_tokens = dict.fromkeys(targets, 0)
     probe: Tensor | None = None
     error_before: float | None = None
     n_samples = 0
@@ -69,7 +73,7 @@ def study_block(
         if batch == 0 and layer.index == 0:
             _require_faithful(layer, block, call)
         if gradients:
-            output, scale = _add_gradients(block, dense, call, n_batch, sums, scale)
+            output, scale = _add_gradients(block, dense, call, n_batch, sums, n_tokens, scale)
         else:
             output = block.run(dense, call.args, call.kwargs)
         if batch == 0:
@@ -80,7 +84,12 @@ def study_block(
     assert probe is not None
     for name, total in sums.items():
         require_finite(total.value, name, "its gradients")
-    return BlockStudy({name: total.value / n_samples for name, total in sums.items()}, probe, error_before)
+    for name, target in targets.items():
+        if target.expert is None and not n_tokens[name]:
+            raise StructureError(f"{name}: was never called in its block; expected every target to be")
+    return BlockStudy(
+        {name: total.value / n_samples for name, total in sums.items()}, probe, error_before, n_tokens
+    )
 
 
 def _add_gradients(
@@ -89,6 +98,7 @@ def _add_gradients(
     call: BlockCall,
     n_samples: int,
     sums: Mapping[str, SquaredGradients],
+    n_tokens: dict[str, int],
     scale: float | None,
 ) -> tuple[Tensor, float]:
     """Runs the dense block on one batch and adds the squared gradients.
@@ -97,15 +107,37 @@ def _add_gradients(
         The block's output, and the constant by which the loss was scaled: one for all batches of a block,
         found on the first.
     """
-    with torch.enable_grad(), _noting_linears(block) as noted:
+    with torch.enable_grad(), _noted_calls(block) as noted:
         output = block.run(dense, call.args, call.kwargs)
         upstream = output.detach() - call.output
         if scale is None:
             scale = _loss_scale(upstream)
-        gradients = torch.autograd.grad(output, [y for _, y in noted.values()], upstream * scale)
-    for (name, (x, _)), dy in zip(noted.items(), gradients, strict=True):
-        sums[name].add(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), n_samples)
+        gradients = torch.autograd.grad(output, [made.y for made in noted.values()], upstream * scale)
+    n_batch_tokens = call.output.numel() // call.output.shape[-1]
+    for (name, made), dy in zip(noted.items(), gradients, strict=True):
+        x_NI = made.x.reshape(-1, made.x.shape[-1])
+        lengths = _tokens_by_sample(made, len(x_NI), n_samples, n_batch_tokens)
+        sums[name].add(x_NI, dy.reshape(-1, dy.shape[-1]), lengths)
+        n_tokens[name] += len(x_NI)
     return output.detach(), scale
+
+
+def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tokens: int) -> list[int]:
+    """How many of the rows that a target read belong to each sample of the batch.
+
+    Raises:
+        StructureError: rows are missing and nothing says which.
+    """
+    seqlen = n_batch_tokens // n_samples
+    if call.tokens is not None:
+        counts: list[int] = torch.bincount(call.tokens // seqlen, minlength=n_samples).tolist()
+        return counts
+    if n_rows != n_batch_tokens:
+        raise StructureError(
+            f"{call.target.name}: read {n_rows} of {n_batch_tokens} tokens; expected all of them, or stacked "
+            "experts whose routing can be seen"
+        )
+    return [seqlen] * n_samples
 
 
 def _loss_scale(upstream: Tensor) -> float:
@@ -117,22 +149,22 @@ def _loss_scale(upstream: Tensor) -> float:
 
 
 @contextmanager
-def _noting_linears(block: Block) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Notes input and output of every target while the body runs, and starts the graph at the outputs.
+def _noted_calls(block: Block) -> Iterator[dict[str, TargetCall]]:
+    """Notes the call of every target while the body runs, and starts the graph at the outputs.
 
     No gradient of a weight or of the block's input is ever formed: the graph begins at the first targets'
     outputs, and a sample's weight gradient is made from the noted inputs.
     """
-    noted: dict[str, tuple[Tensor, Tensor]] = {}
-    with ExitStack() as hooks:
-        for name, linear in block.targets.items():
+    noted: dict[str, TargetCall] = {}
 
-            def note(_: nn.Module, args: tuple[Any, ...], output: Tensor, name: str = name) -> None:
-                if not output.requires_grad:
-                    output.requires_grad_()
-                noted[name] = (args[0].detach(), output)
+    def note(call: TargetCall) -> None:
+        if call.target.name in noted:
+            raise StructureError(f"{call.target.name}: was called twice in its block; expected once")
+        if not call.y.requires_grad:
+            call.y.requires_grad_()
+        noted[call.target.name] = replace(call, x=call.x.detach())
 
-            hooks.callback(linear.register_forward_hook(note).remove)
+    with noting_calls(block.targets, note):
         yield noted
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from methods.base import KeepMask, PruneResult, PruningMethod
+from methods.base import PruneResult, PruningMethod
 from methods.decoder import Block, Decoder, read_decoder
 from methods.errors import ContractError
-from methods.pattern import SemiStructured, SparsityPattern
+from methods.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,26 +77,22 @@ def check_contract(
     decoder = read_decoder(model)
     _check_state(before, ModelState.of(model, before.weights))
     _check_weights(method, before, model, decoder, result)
-    for _, _, name, _ in decoder.targets():
-        mask = result.keep[f"{name}.weight"]
-        _check_pattern(name, mask, pattern.for_module(name))
-        _check_groups(method, name, mask, pattern.for_module(name), result)
+    for _, _, target in decoder.targets():
+        _check_pattern(target, result, pattern.for_module(target.name))
+        _check_groups(method, target, pattern.for_module(target.name), result)
     if result.initial is not None:
         initial_method = getattr(method, "initial_method", None)
         if initial_method is not None:
-            for _, _, name, _ in decoder.targets():
-                initial_mask = result.initial.keep[f"{name}.weight"]
-                _check_groups(initial_method, name, initial_mask, pattern.for_module(name), result.initial)
+            for _, _, target in decoder.targets():
+                _check_groups(initial_method, target, pattern.for_module(target.name), result.initial)
         for layer in decoder.layers:
             for block in layer.blocks:
                 _check_block(layer.name, block, result, result.initial)
     reported = {report.module: report.n_pruned for report in result.layers}
-    for _, _, name, _ in decoder.targets():
-        mask = result.keep[f"{name}.weight"]
-        if reported.get(name) != mask.numel - mask.n_kept:
-            raise ContractError(
-                f"{name}: the report says {reported.get(name)} pruned, the mask says otherwise"
-            )
+    for _, _, target in decoder.targets():
+        mask, claimed = result.keep[target.mask_name], reported.get(target.name)
+        if claimed != mask.numel - mask.n_kept:
+            raise ContractError(f"{target.name}: the report says {claimed} pruned, the mask says otherwise")
 
 
 def _check_state(before: ModelState, after: ModelState) -> None:
@@ -114,52 +111,56 @@ def _check_state(before: ModelState, after: ModelState) -> None:
 def _check_weights(
     method: PruningMethod, before: ModelState, model: nn.Module, decoder: Decoder, result: PruneResult
 ) -> None:
-    targets = {f"{name}.weight" for _, _, name, _ in decoder.targets()}
-    if unknown := set(result.keep) ^ targets:
+    targets = {target.mask_name: target for _, _, target in decoder.targets()}
+    if unknown := set(result.keep) ^ targets.keys():
         raise ContractError(f"{min(unknown)}: masks and target modules do not match")
+    of_targets = {target.parameter_name for target in targets.values()}
     for name, parameter in model.named_parameters():
-        dense = before.weights[name]
-        weight = parameter.detach().cpu()
-        if name not in targets:
-            if not torch.equal(weight, dense):
-                raise ContractError(f"{name}: is no target module and was changed")
-            continue
-        keep = result.keep[name].unpack()
-        if keep.shape != weight.shape:
-            raise ContractError(f"{name}: mask {list(keep.shape)} for a weight {list(weight.shape)}")
-        if bool(weight[~keep].count_nonzero()):
-            raise ContractError(f"{name}: a pruned weight is not 0")
-        if not bool(torch.isfinite(weight).all()):
-            raise ContractError(f"{name}: holds NaN or infinite weights")
-        if not method.reconstructs and not torch.equal(weight[keep], dense[keep]):
-            raise ContractError(f"{name}: a surviving weight was changed")
+        if name not in of_targets and not torch.equal(parameter.detach().cpu(), before.weights[name]):
+            raise ContractError(f"{name}: is no target module and was changed")
+    for name, target in targets.items():
+        dense = before.weights[target.parameter_name]
+        dense = dense if target.expert is None else dense[target.expert]
+        _check_weight(name, target.stored.cpu(), dense, result.keep[name].unpack(), method.reconstructs)
 
 
-def _check_pattern(name: str, mask: KeepMask, pattern: SparsityPattern) -> None:
+def _check_weight(name: str, weight: Tensor, dense: Tensor, keep: Tensor, reconstructs: bool) -> None:
+    """All as the model stores them."""
+    if keep.shape != weight.shape:
+        raise ContractError(f"{name}: mask {list(keep.shape)} for a weight {list(weight.shape)}")
+    if bool(weight[~keep].count_nonzero()):
+        raise ContractError(f"{name}: a pruned weight is not 0")
+    if not bool(torch.isfinite(weight).all()):
+        raise ContractError(f"{name}: holds NaN or infinite weights")
+    if not reconstructs and not torch.equal(weight[keep], dense[keep]):
+        raise ContractError(f"{name}: a surviving weight was changed")
+
+
+def _check_pattern(target: Target, result: PruneResult, pattern: UniformPattern) -> None:
     if isinstance(pattern, SemiStructured):
-        kept = mask.unpack().reshape(-1, pattern.m).sum(-1)
+        kept = target.unpack(result.keep[target.mask_name]).reshape(-1, pattern.m).sum(-1)
         if not bool((kept == pattern.n).all()):
-            raise ContractError(f"{name}: a group of {pattern.m} does not keep {pattern.n}")
+            raise ContractError(f"{target.name}: a group of {pattern.m} does not keep {pattern.n}")
 
 
 def _check_groups(
-    method: PruningMethod, name: str, mask: KeepMask, pattern: SparsityPattern, result: PruneResult
+    method: PruningMethod, target: Target, pattern: UniformPattern, result: PruneResult
 ) -> None:
-    """Counts the pruned weights of every comparison group that fits into one Linear."""
-    group = method.comparison_group((mask.shape[0], mask.shape[1]), pattern)
+    """Counts the pruned weights of every comparison group that fits into one target."""
+    group = method.comparison_group(target.shape, pattern)
     if group is None:
         return
-    lost = _group_counts(~mask.unpack(), group)
+    lost = _group_counts(~target.unpack(result.keep[target.mask_name]), group)
     if result.initial is None:
-        sizes = _group_counts(torch.ones(mask.shape, dtype=torch.bool), group)
+        sizes = _group_counts(torch.ones(target.shape, dtype=torch.bool), group)
         due = {int(size): pattern.n_pruned(int(size)) for size in torch.unique(sizes)}
         expected = sum((sizes == size) * k for size, k in due.items())
     else:
-        expected = _group_counts(~result.initial.keep[f"{name}.weight"].unpack(), group)
+        expected = _group_counts(~target.unpack(result.initial.keep[target.mask_name]), group)
     if not torch.equal(lost, torch.as_tensor(expected)):
         wrong = int((lost != expected).sum())
         raise ContractError(
-            f"{name}: {wrong} of {lost.numel()} comparison groups lost another number than due"
+            f"{target.name}: {wrong} of {lost.numel()} comparison groups lost another number than due"
         )
 
 
@@ -172,7 +173,7 @@ def _group_counts(marked: Tensor, group: tuple[int, int]) -> Tensor:
 
 
 def _check_block(layer: str, block: Block, result: PruneResult, initial: PruneResult) -> None:
-    names = [f"{name}.weight" for name in block.targets]
+    names = [target.mask_name for target in block.targets.values()]
     before, after = (sum(r.keep[name].n_kept for name in names) for r in (initial, result))
     if before != after:
         raise ContractError(

@@ -1,8 +1,8 @@
-"""Reads the structure of a causal language model: decoder layers, their blocks, the target Linears.
+"""Reads the structure of a causal language model: decoder layers, their blocks, the target matrices.
 
 The only file that knows how model families differ. It goes by structure: the decoder layers are the
 largest list of equal modules, the attention block is the child that says so, and the MLP block is what else
-holds Linears.
+holds matrices. Routers of experts are never targets.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
 
 from methods.errors import StructureError
+from methods.experts import stacked_matrices
 from methods.pattern import SemiStructured, SparsityPattern
+from methods.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,12 +35,12 @@ class Block:
         kind: which of the two.
         chain: the modules that make it up, called one after another. One module in most families; OPT's MLP
             has none of its own and is fc1, activation, fc2.
-        targets: dotted name in the model -> Linear to prune, in the order of the model.
+        targets: report name -> matrix to prune, in the order of the model.
     """
 
     kind: BlockKind
     chain: tuple[nn.Module, ...]
-    targets: Mapping[str, nn.Linear]
+    targets: Mapping[str, Target]
 
     @property
     def entry(self) -> nn.Module:
@@ -59,16 +63,31 @@ class Block:
         Returns:
             The output tensor, `[..., hidden]`.
         """
-        home = {id(linear): weights[name] for name, linear in self.targets.items() if name in weights}
+        replaced = self._as_stored(weights)
         for position, module in enumerate(self.chain):
             # Detached, so that a gradient taken through the block reaches activations only.
             parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
             for name, child in module.named_modules():
-                if id(child) in home:
-                    parameters[f"{name}.weight" if name else "weight"] = home[id(child)]
+                for attribute, value in replaced.get(id(child), {}).items():
+                    parameters[f"{name}.{attribute}" if name else attribute] = value
             output = functional_call(module, parameters, args, dict(kwargs) if position == 0 else {})
             args = (first_tensor(output),)
         return first_tensor(args)
+
+    def _as_stored(self, weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Identity of a module -> its parameters that differ, in the shape in which the model stores them."""
+        whole: dict[int, dict[str, Tensor]] = {}
+        experts: dict[tuple[int, str], list[Tensor]] = {}
+        for name, target in self.targets.items():
+            if target.expert is not None:
+                matrix = target.turned(weights[name]) if name in weights else target.stored
+                experts.setdefault((id(target.module), target.attribute), []).append(matrix)
+            elif name in weights:
+                whole.setdefault(id(target.module), {})[target.attribute] = target.turned(weights[name])
+        if any(target.expert is not None for name, target in self.targets.items() if name in weights):
+            for (module, attribute), matrices in experts.items():
+                whole.setdefault(module, {})[attribute] = torch.stack(matrices)
+        return whole
 
 
 @dataclass(frozen=True)
@@ -88,9 +107,9 @@ class DecoderLayer:
     blocks: tuple[Block, ...]
 
     @property
-    def targets(self) -> dict[str, nn.Linear]:
-        """All its target modules by dotted name."""
-        return {name: linear for block in self.blocks for name, linear in block.targets.items()}
+    def targets(self) -> dict[str, Target]:
+        """All its targets by name."""
+        return {name: target for block in self.blocks for name, target in block.targets.items()}
 
 
 @dataclass(frozen=True)
@@ -99,19 +118,19 @@ class Decoder:
 
     layers: tuple[DecoderLayer, ...]
 
-    def targets(self) -> Iterator[tuple[DecoderLayer, Block, str, nn.Linear]]:
-        """Every target module with its layer, its block and its dotted name, in the order of the model."""
+    def targets(self) -> Iterator[tuple[DecoderLayer, Block, Target]]:
+        """Every target with its layer and its block, in the order of the model."""
         for layer in self.layers:
             for block in layer.blocks:
-                for name, linear in block.targets.items():
-                    yield layer, block, name, linear
+                for target in block.targets.values():
+                    yield layer, block, target
 
     def check_pattern(self, pattern: SparsityPattern) -> None:
-        """Raises `InputError` naming the first target module that `pattern` does not fit."""
-        for _, _, name, linear in self.targets():
-            for_module = pattern.for_module(name)
+        """Raises `InputError` naming the first target that `pattern` does not fit."""
+        for _, _, target in self.targets():
+            for_module = pattern.for_module(target.name)
             if isinstance(for_module, SemiStructured):
-                for_module.check_divides(name, linear.weight.shape[1])
+                for_module.check_divides(target.name, target.n_inputs)
 
 
 def read_decoder(model: PreTrainedModel) -> Decoder:
@@ -131,48 +150,65 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The module list with the most parameters in Linears whose members are all of one class."""
+    """The module list with the most weights to prune; its members must all be of one class."""
     best: tuple[int, str, nn.ModuleList] | None = None
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1:
-            size = sum(linear.weight.numel() for linear in module.modules() if isinstance(linear, nn.Linear))
+        if isinstance(module, nn.ModuleList):
+            size = sum(target.weight.numel() for target in _matrices(name, module))
             if size and (best is None or size > best[0]):
                 best = (size, name, module)
     if best is None:
         raise StructureError(
             f"{type(model).__name__}: no decoder layers found; expected a list of equal modules with Linears"
         )
-    return best[1], best[2]
+    _, name, layers = best
+    kinds = sorted({type(child).__name__ for child in layers})
+    if len(kinds) > 1:
+        raise StructureError(
+            f"{type(model).__name__}: {name} mixes {' and '.join(kinds)}; "
+            "expected decoder layers of one kind, each with an attention and an MLP"
+        )
+    return name, layers
 
 
 def _read_layer(index: int, name: str, layer: nn.Module) -> DecoderLayer:
+    described = f"{name} ({type(layer).__name__})"
     holders = {
-        child_name: child for child_name, child in layer.named_children() if _linears(child_name, child)
+        child_name: child
+        for child_name, child in layer.named_children()
+        if _matrices(f"{name}.{child_name}", child)
     }
-    for parameter_name, parameter in layer.named_parameters():
-        if parameter.ndim > 2:
-            raise StructureError(
-                f"{name} ({type(layer).__name__}): {parameter_name} stacks matrices {list(parameter.shape)}; "
-                "expected every weight to be a Linear's, so mixtures of experts cannot be pruned yet"
-            )
     attention = {n: c for n, c in holders.items() if "attn" in n.lower() or "attention" in n.lower()}
     rest = {n: c for n, c in holders.items() if n not in attention}
     if len(attention) != 1 or not rest:
         raise StructureError(
-            f"{name} ({type(layer).__name__}): expected one attention module and an MLP; "
-            f"found modules with Linears: {', '.join(holders) or 'none'}"
+            f"{described}: expected one attention module and an MLP; "
+            f"found modules with weight matrices: {_listed(holders)}"
         )
     blocks = (
         _block("attention", name, attention, tuple(attention.values())),
-        _block("mlp", name, rest, _mlp_chain(name, layer, rest)),
+        _block("mlp", name, rest, _mlp_chain(described, layer, rest)),
     )
+    _refuse_unread_stacks(name, described, layer, blocks)
     return DecoderLayer(index, name, layer, blocks)
 
 
-def _mlp_chain(name: str, layer: nn.Module, rest: Mapping[str, nn.Module]) -> tuple[nn.Module, ...]:
-    """The modules of the MLP: one that holds all its Linears, or two loose Linears and their activation."""
+def _refuse_unread_stacks(name: str, described: str, layer: nn.Module, blocks: tuple[Block, ...]) -> None:
+    """Raises `StructureError` if the layer stacks matrices in a way that is not understood."""
+    read = {target.parameter_name for block in blocks for target in block.targets.values()}
+    for parameter_name, parameter in layer.named_parameters():
+        if parameter.ndim > 2 and f"{name}.{parameter_name}" not in read:
+            raise StructureError(
+                f"{described}: {parameter_name} stacks matrices {list(parameter.shape)}; expected stacked "
+                "experts with the parts transformers declares (gate_up_proj or up_proj, down_proj, and "
+                "has_gate, has_bias, is_transposed)"
+            )
+
+
+def _mlp_chain(described: str, layer: nn.Module, rest: Mapping[str, nn.Module]) -> tuple[nn.Module, ...]:
+    """The modules of the MLP: one that holds all its matrices, or two loose Linears and their activation."""
     modules = list(rest.values())
-    if len(modules) == 1 and not isinstance(modules[0], nn.Linear):
+    if len(modules) == 1 and not isinstance(modules[0], nn.Linear | Conv1D):
         return (modules[0],)
     activations = [
         child
@@ -182,26 +218,46 @@ def _mlp_chain(name: str, layer: nn.Module, rest: Mapping[str, nn.Module]) -> tu
     if len(modules) == 2 and all(isinstance(m, nn.Linear) for m in modules) and len(activations) == 1:
         return (modules[0], activations[0], modules[1])
     raise StructureError(
-        f"{name} ({type(layer).__name__}): expected one MLP module, or two Linears with one activation; "
-        f"found {', '.join(rest)} and {len(activations)} activations"
+        f"{described}: expected one MLP module, or two Linears with one activation; "
+        f"found {_listed(rest)} and {len(activations)} activations"
     )
+
+
+def _listed(modules: Mapping[str, nn.Module]) -> str:
+    return ", ".join(f"{name} ({type(module).__name__})" for name, module in modules.items()) or "none"
 
 
 def _block(
     kind: BlockKind, layer: str, holders: Mapping[str, nn.Module], chain: tuple[nn.Module, ...]
 ) -> Block:
-    targets = {
-        f"{layer}.{name}": linear for n, c in holders.items() for name, linear in _linears(n, c).items()
-    }
-    return Block(kind, chain, targets)
+    found = [target for name, child in holders.items() for target in _matrices(f"{layer}.{name}", child)]
+    return Block(kind, chain, {target.name: target for target in found})
 
 
-def _linears(name: str, module: nn.Module) -> dict[str, nn.Linear]:
-    return {
-        f"{name}.{inner}" if inner else name: child
-        for inner, child in module.named_modules()
-        if isinstance(child, nn.Linear)
-    }
+def _matrices(name: str, module: nn.Module) -> list[Target]:
+    """Every matrix below `module` that may be pruned, in the order of the model."""
+    routing = {id(router) for child in module.modules() for router in _routers(child)}
+    found: list[Target] = []
+    for inner, child in module.named_modules(prefix=name):
+        if isinstance(child, nn.Linear | Conv1D) and id(child) not in routing:
+            found.append(
+                Target(inner, child, "weight", f"{inner}.weight", transposed=isinstance(child, Conv1D))
+            )
+        for attribute in stacked_matrices(child):
+            stack = f"{inner}.{attribute}"
+            found += [
+                Target(f"{stack}[{expert}]", child, attribute, stack, bool(child.is_transposed), expert)
+                for expert in range(getattr(child, attribute).shape[0])
+            ]
+    return found
+
+
+def _routers(module: nn.Module) -> list[nn.Module]:
+    """The Linears that stand beside experts and decide how much each of them counts."""
+    children = dict(module.named_children())
+    if not any("experts" in name and not isinstance(child, nn.Linear) for name, child in children.items()):
+        return []
+    return [child for child in children.values() if isinstance(child, nn.Linear)]
 
 
 __all__ = ["Block", "BlockKind", "Decoder", "DecoderLayer", "first_tensor", "read_decoder"]

@@ -7,17 +7,18 @@ the layers already pruned; solve each target by itself; move the stream on throu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.base import CalibrationSet, KeepMask, LayerReport, PhaseClock, Placement, PruneResult
 from methods.decoder import DecoderLayer, read_decoder
-from methods.pattern import SparsityPattern, require_finite
-from methods.statistics import InputStatistic, SharedInputs
+from methods.errors import StructureError
+from methods.pattern import SparsityPattern, UniformPattern, require_finite
+from methods.statistics import InputStatistic, SharedInputs, add_unit_inputs
 from methods.stream import LayerStream, at_rest, relative_error
+from methods.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,17 +34,19 @@ class Solution:
         keep: bool `[out, in]`.
         weight: fp32 `[out, in]`, zero where pruned; None = survivors keep their values.
         damping: added to the Hessian's diagonal, relative to its mean.
+        swaps: pairs swapped against an initial mask.
         warnings: what a reader should know of.
     """
 
     keep: Tensor
     weight: Tensor | None = None
     damping: float | None = None
+    swaps: int | None = None
     warnings: tuple[str, ...] = ()
 
 
-Solver = Callable[[str, Tensor, S, SparsityPattern], Solution]
-"""(module name, weight `[out, in]` in fp32, statistic of its inputs, pattern) -> solution."""
+Solver = Callable[[str, Tensor, S, UniformPattern], Solution]
+"""(target name, weight `[out, in]` in fp32, statistic of its inputs, pattern) -> solution."""
 
 
 def prune_layer_by_layer(
@@ -51,7 +54,7 @@ def prune_layer_by_layer(
     pattern: SparsityPattern,
     calibration: CalibrationSet,
     *,
-    statistic: Callable[[nn.Linear], S],
+    statistic: Callable[[Target], S],
     solve: Solver[S],
     placement: Placement,
     on_layer: Callable[[LayerReport], None],
@@ -62,7 +65,7 @@ def prune_layer_by_layer(
         model: the model.
         pattern: what to remove.
         calibration: what to look at.
-        statistic: makes an empty statistic for a Linear.
+        statistic: makes an empty statistic for a target.
         solve: decides one target.
         placement: batch size.
         on_layer: called with each target's report.
@@ -87,25 +90,26 @@ def prune_layer_by_layer(
                 gathered, dense_probe = _gather(stream, layer, statistic)
             with clock.phase("solve"):
                 solutions = {
-                    name: _apply(solve, name, linear, gathered[name], pattern)
-                    for name, linear in layer.targets.items()
+                    name: _apply(solve, target, gathered, pattern) for name, target in layer.targets.items()
                 }
             with clock.phase("propagate"):
                 probe = stream.advance(layer)
             for block, output, dense in zip(layer.blocks, probe, dense_probe, strict=True):
                 require_finite(dense, f"{layer.name} ({block.kind})", "its dense outputs")
                 error = relative_error(output, dense)
-                for name, linear in block.targets.items():
-                    mask = KeepMask.pack(solutions[name].keep)
-                    keep[f"{name}.weight"] = mask
+                for name, target in block.targets.items():
+                    mask = target.pack(solutions[name].keep)
+                    keep[target.mask_name] = mask
                     report = LayerReport(
                         module=name,
                         layer=layer.index,
                         block=block.kind,
-                        shape=tuple(linear.weight.shape),
+                        shape=target.shape,
                         n_pruned=mask.numel - mask.n_kept,
                         error_after=error,
                         damping=solutions[name].damping,
+                        swaps=solutions[name].swaps,
+                        n_tokens=gathered.n_tokens(name),
                         warnings=solutions[name].warnings,
                     )
                     reports.append(report)
@@ -114,7 +118,7 @@ def prune_layer_by_layer(
 
 
 def _gather(
-    stream: LayerStream, layer: DecoderLayer, statistic: Callable[[nn.Linear], S]
+    stream: LayerStream, layer: DecoderLayer, statistic: Callable[[Target], S]
 ) -> tuple[SharedInputs[S], list[Tensor]]:
     """The statistics of all targets of a layer, and each block's output on the probe."""
     shared = SharedInputs(layer.targets, statistic)
@@ -128,21 +132,30 @@ def _gather(
     return shared, probe
 
 
-def _apply(
-    solve: Solver[S], name: str, linear: nn.Linear, statistic: S, pattern: SparsityPattern
-) -> Solution:
+def _apply(solve: Solver[S], target: Target, gathered: SharedInputs[S], pattern: SparsityPattern) -> Solution:
+    name = target.name
+    n_tokens = gathered.n_tokens(name)
+    if n_tokens == 0 and target.expert is None:
+        raise StructureError(
+            f"{name}: was never called while the calibration ran; expected every target to be"
+        )
+    statistic = gathered[name]
+    if n_tokens == 0:
+        add_unit_inputs(statistic, target.n_inputs, target.device)
     require_finite(statistic.value, name, "the activations it reads")
-    require_finite(linear.weight, name, "its weights")
-    solution = solve(name, linear.weight.float(), statistic, pattern.for_module(name))
-    write_weight(linear, linear.weight if solution.weight is None else solution.weight, solution.keep)
-    return solution
+    require_finite(target.weight, name, "its weights")
+    solution = solve(name, target.weight.float().contiguous(), statistic, pattern.for_module(name))
+    target.write(target.weight if solution.weight is None else solution.weight, solution.keep)
+    return replace(solution, warnings=(*expert_warnings(target, n_tokens), *solution.warnings))
 
 
-def write_weight(linear: nn.Linear, weight: Tensor, keep: Tensor) -> None:
-    """Gives `linear` the weights `weight` where `keep` is True, and exact zeros elsewhere."""
-    linear.weight.data.copy_(
-        torch.where(keep, weight, torch.zeros((), dtype=weight.dtype, device=weight.device))
-    )
+def expert_warnings(target: Target, n_tokens: int) -> tuple[str, ...]:
+    """What to say of an expert that saw too few tokens to be judged: fewer than it has inputs."""
+    if target.expert is None or n_tokens >= target.n_inputs:
+        return ()
+    if n_tokens == 0:
+        return ("no calibration token was routed to it: judged as if every input were equally active",)
+    return (f"judged on {n_tokens} tokens routed to it, fewer than its {target.n_inputs} inputs",)
 
 
-__all__ = ["Solution", "Solver", "prune_layer_by_layer", "write_weight"]
+__all__ = ["Solution", "Solver", "expert_warnings", "prune_layer_by_layer"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -23,11 +23,12 @@ from methods.base import (
 from methods.block_gradient import BlockStudy, study_block
 from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
-from methods.layerwise import write_weight
-from methods.pattern import SemiStructured, SparsityPattern, require_finite
+from methods.layerwise import expert_warnings
+from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.rebuild import Granularity, rebuild, rebuild_n_of_m
 from methods.registry import build, settings_of
 from methods.stream import LayerStream, at_rest, relative_error
+from methods.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,7 +83,7 @@ class LLMBarber:
         """Only where it keeps what the initial method reconstructed."""
         return self.keep_reconstruction and self.initial_method.reconstructs
 
-    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int] | None:
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
         """As `granularity` says; a block spans several Linears.
 
         Raises:
@@ -108,12 +109,12 @@ class LLMBarber:
         calibration = with_calibration(self.name, calibration)
         decoder = read_decoder(model)
         decoder.check_pattern(pattern)
-        for _, _, name, linear in decoder.targets():
-            rows, columns = linear.weight.shape
-            self.comparison_group((rows, columns), pattern.for_module(name))
+        for _, _, target in decoder.targets():
+            self.comparison_group(target.shape, pattern.for_module(target.name))
         clock = PhaseClock(device=model.device)
-        dense = {name: linear.weight.detach().clone() for _, _, name, linear in decoder.targets()}
+        dense = {target.name: target.weight.clone() for _, _, target in decoder.targets()}
         first = self.initial_method.prune(model, pattern, calibration, placement=placement)
+        first_reports = {report.module: report for report in first.layers}
         keep: dict[str, KeepMask] = {}
         reports: list[LayerReport] = []
         with at_rest(model):
@@ -128,9 +129,11 @@ class LLMBarber:
                     probe = stream.advance(layer)
                 for block, (masks, study), output in zip(layer.blocks, rebuilt, probe, strict=True):
                     error_after = relative_error(output, study.dense_probe)
-                    for name in block.targets:
-                        keep[f"{name}.weight"] = masks[name]
-                        report = _report(layer, block, name, masks, first, study.error_before, error_after)
+                    for name, target in block.targets.items():
+                        keep[target.mask_name] = masks[name]
+                        before = first_reports[name]
+                        initial = first.keep[target.mask_name]
+                        report = _report(before, target, masks[name], initial, study, error_after)
                         reports.append(report)
                         on_layer(report)
         return PruneResult(keep, tuple(reports), _added(first.phases, clock.seconds), initial=first)
@@ -156,21 +159,21 @@ class LLMBarber:
             )
         with clock.phase("solve"):
             initial_keep = {
-                name: first.keep[f"{name}.weight"].unpack().to(linear.weight.device)
-                for name, linear in block.targets.items()
+                name: target.unpack(first.keep[target.mask_name]).to(target.device)
+                for name, target in block.targets.items()
             }
             # What every weight would be if nothing were pruned.
             full = {
-                name: torch.where(initial_keep[name], linear.weight, dense[name])
+                name: torch.where(initial_keep[name], target.weight, dense[name])
                 if self.keep_reconstruction
                 else dense[name]
-                for name, linear in block.targets.items()
+                for name, target in block.targets.items()
             }
             scores = {name: self._score(name, full[name], study) for name in block.targets}
             masks = self._rebuild(initial_keep, scores, pattern)
-            for name, linear in block.targets.items():
-                write_weight(linear, full[name], masks[name])
-        return {name: KeepMask.pack(mask) for name, mask in masks.items()}, study
+            for name, target in block.targets.items():
+                target.write(full[name], masks[name])
+        return {name: target.pack(masks[name]) for name, target in block.targets.items()}, study
 
     def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
         """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
@@ -209,28 +212,25 @@ class LLMBarber:
 
 
 def _report(
-    layer: DecoderLayer,
-    block: Block,
-    name: str,
-    masks: Mapping[str, KeepMask],
-    first: PruneResult,
-    error_before: float | None,
+    before: LayerReport,
+    target: Target,
+    mask: KeepMask,
+    initial: KeepMask,
+    study: BlockStudy,
     error_after: float | None,
 ) -> LayerReport:
-    before = next(report for report in first.layers if report.module == name)
-    mask, initial = masks[name], first.keep[f"{name}.weight"]
+    """What became of one target, given the report of the initial method."""
     returned = KeepMask.pack(mask.unpack() & ~initial.unpack()).n_kept
-    return LayerReport(
-        module=name,
-        layer=layer.index,
-        block=block.kind,
-        shape=mask.shape,
+    n_tokens = study.n_tokens.get(target.name)
+    unjudged = () if n_tokens is None else expert_warnings(target, n_tokens)
+    return replace(
+        before,
         n_pruned=mask.numel - mask.n_kept,
-        error_before=error_before,
+        error_before=study.error_before,
         error_after=error_after,
-        damping=before.damping,
         swaps=returned,
-        warnings=before.warnings,
+        n_tokens=n_tokens,
+        warnings=(*before.warnings, *(warning for warning in unjudged if warning not in before.warnings)),
     )
 
 

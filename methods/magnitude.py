@@ -18,8 +18,14 @@ from methods.base import (
     ignore_layer,
 )
 from methods.decoder import read_decoder
-from methods.layerwise import write_weight
-from methods.pattern import SemiStructured, SparsityPattern, prune_lowest, prune_n_of_m, require_finite
+from methods.pattern import (
+    SemiStructured,
+    SparsityPattern,
+    UniformPattern,
+    prune_lowest,
+    prune_n_of_m,
+    require_finite,
+)
 from methods.stream import at_rest
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ class Magnitude:
     needs_calibration: ClassVar[bool] = False
     reconstructs: ClassVar[bool] = False
 
-    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int]:
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
         """The whole Linear."""
         return shape
 
@@ -55,21 +61,25 @@ class Magnitude:
         keep: dict[str, KeepMask] = {}
         reports: list[LayerReport] = []
         with at_rest(model):
-            for layer, block, name, linear in decoder.targets():
+            for layer, block, target in decoder.targets():
                 with clock.phase("solve"):
-                    require_finite(linear.weight, name, "its weights")
-                    mask = magnitude_keep(linear.weight, pattern.for_module(name))
-                    write_weight(linear, linear.weight, mask)
-                    packed = keep[f"{name}.weight"] = KeepMask.pack(mask)
+                    require_finite(target.weight, target.name, "its weights")
+                    mask = magnitude_keep(target.weight, pattern.for_module(target.name))
+                    target.write(target.weight, mask)
+                    packed = keep[target.mask_name] = target.pack(mask)
                 report = LayerReport(
-                    name, layer.index, block.kind, packed.shape, n_pruned=packed.numel - packed.n_kept
+                    target.name,
+                    layer.index,
+                    block.kind,
+                    target.shape,
+                    n_pruned=packed.numel - packed.n_kept,
                 )
                 reports.append(report)
                 on_layer(report)
         return PruneResult(keep, tuple(reports), clock.seconds)
 
 
-def magnitude_keep(weight: Tensor, pattern: SparsityPattern) -> Tensor:
+def magnitude_keep(weight: Tensor, pattern: UniformPattern) -> Tensor:
     """Keep-mask by |W|.
 
     Args:

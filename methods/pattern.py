@@ -8,6 +8,7 @@ one with the lower flat index goes first.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -93,10 +94,39 @@ class SemiStructured:
         return f"{self.n}:{self.m}"
 
 
-SparsityPattern = Unstructured | SemiStructured
+UniformPattern = Unstructured | SemiStructured
+"""What one target module is pruned to."""
 
 
-def parse_pattern(text: str | float) -> SparsityPattern:
+@dataclass(frozen=True)
+class Allocated:
+    """An unstructured sparsity of its own for each target module.
+
+    Attributes:
+        base: the sparsity of all of them together.
+        of_module: target name -> its share.
+    """
+
+    base: Unstructured
+    of_module: Mapping[str, Unstructured]
+
+    def for_module(self, name: str) -> Unstructured:
+        """The pattern of one target module."""
+        return self.of_module[name]
+
+    @property
+    def target(self) -> float:
+        """The sparsity of all target modules together."""
+        return self.base.target
+
+    def __str__(self) -> str:
+        return str(self.base)
+
+
+SparsityPattern = UniformPattern | Allocated
+
+
+def parse_pattern(text: str | float) -> UniformPattern:
     """Reads `0.5`, `50%` or `2:4`.
 
     Raises:
@@ -189,8 +219,10 @@ def require_finite(values: Tensor, module: str, what: str) -> None:
 
 
 __all__ = [
+    "Allocated",
     "SemiStructured",
     "SparsityPattern",
+    "UniformPattern",
     "Unstructured",
     "kth_lowest",
     "parse_pattern",

@@ -12,7 +12,7 @@ from torch import Tensor
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
 from methods.errors import InputError, SingularHessianError
 from methods.layerwise import Solution, prune_layer_by_layer
-from methods.pattern import SemiStructured, SparsityPattern, prune_lowest, prune_n_of_m
+from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, prune_lowest, prune_n_of_m
 from methods.statistics import GramMatrix
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class SparseGPT:
         if self.block_size < 1:
             raise InputError(f"method 'sparsegpt': block_size must be at least 1, not {self.block_size}")
 
-    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int]:
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
         """All rows of one block of columns."""
         return (shape[0], block_size(pattern, self.block_size))
 
@@ -64,7 +64,7 @@ class SparseGPT:
         calibration = with_calibration(self.name, calibration)
         scale = 2 / calibration.n_samples
 
-        def solve(name: str, weight: Tensor, gram: GramMatrix, pattern: SparsityPattern) -> Solution:
+        def solve(name: str, weight: Tensor, gram: GramMatrix, pattern: UniformPattern) -> Solution:
             return self.solve(name, weight, gram.value * scale, pattern)
 
         return prune_layer_by_layer(
@@ -77,7 +77,7 @@ class SparseGPT:
             on_layer=on_layer,
         )
 
-    def solve(self, name: str, weight: Tensor, hessian: Tensor, pattern: SparsityPattern) -> Solution:
+    def solve(self, name: str, weight: Tensor, hessian: Tensor, pattern: UniformPattern) -> Solution:
         """Prunes and reconstructs one Linear.
 
         Args:
@@ -100,10 +100,10 @@ class SparseGPT:
             warnings.append(f"{n_dead} inputs were never active; their weights were set to 0")
         if damping != self.damping:
             warnings.append(f"the Hessian needed damping {damping:g} instead of {self.damping:g}")
-        return Solution(keep, weight, damping, tuple(warnings))
+        return Solution(keep, weight, damping, warnings=tuple(warnings))
 
 
-def block_size(pattern: SparsityPattern, wanted: int) -> int:
+def block_size(pattern: UniformPattern, wanted: int) -> int:
     """`wanted`, or for N:M the largest multiple of M that is not larger (but at least M)."""
     if isinstance(pattern, SemiStructured):
         return max(pattern.m, wanted // pattern.m * pattern.m)
@@ -140,7 +140,7 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
 
 
 def solve_columns(
-    weight: Tensor, factor: Tensor, pattern: SparsityPattern, width: int
+    weight: Tensor, factor: Tensor, pattern: UniformPattern, width: int
 ) -> tuple[Tensor, Tensor]:
     """Goes through the columns from left to right, masks them and spreads each error to the right.
 
@@ -183,13 +183,13 @@ def solve_columns(
     return keep, weight.masked_fill(~keep, 0)
 
 
-def panel_width(pattern: SparsityPattern) -> int:
+def panel_width(pattern: UniformPattern) -> int:
     """Columns whose errors are spread one by one; beyond them a panel's errors go in one product."""
     return block_size(pattern, PANEL)
 
 
 def _solve_panel(
-    weight_CO: Tensor, keep_CO: Tensor, u: Tensor, pattern: SparsityPattern
+    weight_CO: Tensor, keep_CO: Tensor, u: Tensor, pattern: UniformPattern
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The walk through a few columns, each of them contiguous in memory.
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, Generic, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from methods.target import Target, TargetCall, noting_calls
 
 
 class InputStatistic(Protocol):
-    """Something summed over the inputs of a Linear."""
+    """Something summed over the inputs of a target."""
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens of I inputs."""
@@ -33,9 +35,9 @@ class InputNorms:
         self.value = torch.zeros(n_inputs, dtype=torch.float32, device=device)
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> Self:
-        """An empty one for `linear`."""
-        return cls(linear.weight.shape[1], linear.weight.device)
+    def of(cls, target: Target) -> Self:
+        """An empty one for `target`."""
+        return cls(target.n_inputs, target.device)
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens."""
@@ -49,9 +51,9 @@ class GramMatrix:
         self.value = torch.zeros(n_inputs, n_inputs, dtype=torch.float32, device=device)
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> Self:
-        """An empty one for `linear`."""
-        return cls(linear.weight.shape[1], linear.weight.device)
+    def of(cls, target: Target) -> Self:
+        """An empty one for `target`."""
+        return cls(target.n_inputs, target.device)
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens."""
@@ -66,40 +68,47 @@ class SquaredGradients:
     which is why the gradient of a whole batch would be another thing (LLM-Barber, arXiv 2408.10631).
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        self.value = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        self.value = torch.zeros(shape, dtype=torch.float32, device=device)
         self._gradient = torch.empty_like(self.value)
 
-    def add(self, x_NI: Tensor, dy_NO: Tensor, n_samples: int) -> None:
+    def add(self, x_NI: Tensor, dy_NO: Tensor, lengths: Sequence[int]) -> None:
         """Takes in N tokens, the tokens of one sample next to each other.
 
         Args:
             x_NI: inputs `[N, in]`.
             dy_NO: gradient of the loss with respect to the outputs, `[N, out]`.
-            n_samples: how many samples the N tokens make up, equally long.
+            lengths: how many of the N tokens belong to each sample; a sample may have none.
         """
-        x_BTI = x_NI.reshape(n_samples, -1, x_NI.shape[-1])
-        dy_BTO = dy_NO.reshape(n_samples, -1, dy_NO.shape[-1])
-        for x_TI, dy_TO in zip(x_BTI, dy_BTO, strict=True):
-            torch.mm(dy_TO.float().T, x_TI.float(), out=self._gradient)
-            self.value.addcmul_(self._gradient, self._gradient)
+        samples = zip(torch.split(x_NI, list(lengths)), torch.split(dy_NO, list(lengths)), strict=True)
+        for x_TI, dy_TO in samples:
+            if len(x_TI):
+                torch.mm(dy_TO.float().T, x_TI.float(), out=self._gradient)
+                self.value.addcmul_(self._gradient, self._gradient)
 
 
 class SharedInputs(Generic[S]):
-    """One statistic for all Linears that read the same tensor (q, k and v; gate and up).
+    """One statistic for all targets that read the same tensor (q, k and v; gate and up).
 
-    Which Linears share is seen on the first batch, by the identity of the tensor they are called with.
+    Which of them share is seen on the first batch, by the identity of the tensor they are called with.
     """
 
-    def __init__(self, targets: Mapping[str, nn.Linear], new: Callable[[nn.Linear], S]) -> None:
+    def __init__(self, targets: Mapping[str, Target], new: Callable[[Target], S]) -> None:
         self._targets = targets
         self._new = new
         self._leader: dict[str, str] = {}
         self._statistics: dict[str, S] = {}
+        self._n_tokens: dict[str, int] = {}
 
     def __getitem__(self, target: str) -> S:
-        """The statistic of a target's inputs."""
+        """The statistic of a target's inputs; an empty one where nothing reached it."""
+        if target not in self._leader:
+            return self._new(self._targets[target])
         return self._statistics[self._leader[target]]
+
+    def n_tokens(self, target: str) -> int:
+        """How many tokens a target has read."""
+        return self._n_tokens[self._leader[target]] if target in self._leader else 0
 
     @property
     def groups(self) -> dict[str, list[str]]:
@@ -114,21 +123,42 @@ class SharedInputs(Generic[S]):
         """Adds up what the targets are called with while the body runs one forward."""
         # Holding the tensors keeps their identity unique until the forward is over.
         seen: list[tuple[Tensor, str]] = []
-        with ExitStack() as hooks:
-            for name, linear in self._targets.items():
 
-                def collect(module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
-                    x: Tensor = args[0]
-                    if name not in self._leader:
-                        self._leader[name] = next((other for y, other in seen if y is x), name)
-                        if self._leader[name] == name:
-                            self._statistics[name] = self._new(self._targets[name])
-                    if self._leader[name] == name:
-                        seen.append((x, name))
-                        self._statistics[name].add(x.reshape(-1, x.shape[-1]))
+        def collect(call: TargetCall) -> None:
+            name = call.target.name
+            if name not in self._leader:
+                self._leader[name] = next((other for y, other in seen if y is call.x), name)
+                if self._leader[name] == name:
+                    self._statistics[name] = self._new(call.target)
+                    self._n_tokens[name] = 0
+            if self._leader[name] == name:
+                x_NI = call.x.reshape(-1, call.x.shape[-1])
+                if call.target.expert is None:
+                    seen.append((call.x, name))
+                self._statistics[name].add(x_NI)
+                self._n_tokens[name] += len(x_NI)
 
-                hooks.callback(linear.register_forward_pre_hook(collect).remove)
+        with noting_calls(self._targets, collect):
             yield
 
 
-__all__ = ["GramMatrix", "InputNorms", "InputStatistic", "SharedInputs", "SquaredGradients"]
+def add_unit_inputs(statistic: InputStatistic, n_inputs: int, device: torch.device) -> None:
+    """Lets `statistic` see every input active once, by itself: nothing is known, so none is preferred."""
+    for start in range(0, n_inputs, _UNIT_ROWS):
+        rows = torch.zeros(min(_UNIT_ROWS, n_inputs - start), n_inputs, device=device)
+        rows.diagonal(start).fill_(1)
+        statistic.add(rows)
+
+
+_UNIT_ROWS = 1024
+"""At a time, to bound memory."""
+
+
+__all__ = [
+    "GramMatrix",
+    "InputNorms",
+    "InputStatistic",
+    "SharedInputs",
+    "SquaredGradients",
+    "add_unit_inputs",
+]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from methods.base import CalibrationSet, Placement
 from methods.decoder import Block, Decoder, DecoderLayer, first_tensor
+from methods.experts import routed_forwards
+from methods.patching import replaced_forward
 from methods.pattern import require_finite
 
 if TYPE_CHECKING:
@@ -111,11 +113,14 @@ class LayerStream:
 
 @contextmanager
 def at_rest(model: PreTrainedModel) -> Iterator[None]:
-    """Puts the model into evaluation mode without gradients, and every module's mode back afterwards."""
+    """Puts the model into evaluation mode without gradients, and every module's mode back afterwards.
+
+    Stacked experts run one by one meanwhile, so that each can be seen (`methods.experts`).
+    """
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), routed_forwards(model):
             yield
     finally:
         for module, mode in training.items():
@@ -147,7 +152,7 @@ class _Recorder:
 
     def __enter__(self) -> None:
         for index, module in enumerate(self._layers):
-            self._patches.enter_context(_replaced_forward(module, self._stand_in(index, module.forward)))
+            self._patches.enter_context(replaced_forward(module, self._stand_in(index, module.forward)))
 
     def __exit__(self, *_: object) -> None:
         self._patches.close()
@@ -206,20 +211,6 @@ def _tensors(given: _LayerArguments) -> Iterator[Tensor]:
             pending.extend(value)
         elif isinstance(value, Tensor):
             yield value
-
-
-@contextmanager
-def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    had_own = "forward" in module.__dict__
-    before = module.forward
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if had_own:
-            module.forward = before
-        else:
-            del module.forward
 
 
 @contextmanager

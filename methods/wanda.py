@@ -10,7 +10,14 @@ from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
 from methods.layerwise import Solution, prune_layer_by_layer
-from methods.pattern import SemiStructured, SparsityPattern, prune_lowest, prune_n_of_m, require_finite
+from methods.pattern import (
+    SemiStructured,
+    SparsityPattern,
+    UniformPattern,
+    prune_lowest,
+    prune_n_of_m,
+    require_finite,
+)
 from methods.statistics import InputNorms
 
 if TYPE_CHECKING:
@@ -26,7 +33,7 @@ class Wanda:
     needs_calibration: ClassVar[bool] = True
     reconstructs: ClassVar[bool] = False
 
-    def comparison_group(self, shape: tuple[int, int], pattern: SparsityPattern) -> tuple[int, int]:
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
         """An output row."""
         return (1, shape[1])
 
@@ -64,14 +71,14 @@ def wanda_scores(weight: Tensor, squared_norms: Tensor) -> Tensor:
     return weight.abs() * squared_norms.sqrt()
 
 
-def wanda_keep(scores: Tensor, pattern: SparsityPattern) -> Tensor:
+def wanda_keep(scores: Tensor, pattern: UniformPattern) -> Tensor:
     """Keep-mask bool `[out, in]` by `wanda_scores`; unstructured counts in each row."""
     if isinstance(pattern, SemiStructured):
         return prune_n_of_m(scores, pattern)
     return prune_lowest(scores, pattern.n_pruned(scores.shape[1]))
 
 
-def _solve(name: str, weight: Tensor, norms: InputNorms, pattern: SparsityPattern) -> Solution:
+def _solve(name: str, weight: Tensor, norms: InputNorms, pattern: UniformPattern) -> Solution:
     scores = wanda_scores(weight, norms.value)
     require_finite(scores, name, "its Wanda scores")
     dead = int((norms.value == 0).sum())

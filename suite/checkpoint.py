@@ -111,9 +111,10 @@ def _modules(model: PreTrainedModel, result: PruneResult) -> dict[str, Any]:
 
     The two differ where a dense weight was 0 already or a reconstruction made one 0.
     """
+    stored = {target.name: target.stored for _, _, target in read_decoder(model).targets()}
     modules = {}
     for report in result.layers:
-        weight = model.get_parameter(f"{report.module}.weight")
+        weight = stored[report.module]
         n_zeros = weight.numel() - int(weight.count_nonzero())
         fields = {name: value for name, value in asdict(report).items() if name != "module"}
         modules[report.module] = {**fields, "sparsity": report.sparsity, "n_zeros": n_zeros}

@@ -44,13 +44,13 @@ def describe_model(name: str) -> dict[str, Any]:
         "architecture": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "decoder layers": f"{len(decoder.layers)} x {type(first.module).__name__}",
-        "target weights": sum(linear.weight.numel() for _, _, _, linear in decoder.targets()),
+        "target weights": sum(target.weight.numel() for _, _, target in decoder.targets()),
     }
     for block in first.blocks:
         chain = " -> ".join(type(module).__name__ for module in block.chain)
         facts[f"{block.kind} block"] = chain
-        for target, linear in block.targets.items():
-            facts[f"  {target.removeprefix(f'{first.name}.')}"] = list(linear.weight.shape)
+        for name, target in block.targets.items():
+            facts[f"  {name.removeprefix(f'{first.name}.')}"] = list(target.shape)
     return facts
 
 

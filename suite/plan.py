@@ -238,9 +238,8 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
         if not cell.is_dense:
             method, pattern = build(cell.method, cell.settings), parse_pattern(cell.pattern or "")
             decoder.check_pattern(pattern)
-            for _, _, target, linear in decoder.targets():
-                rows, columns = linear.weight.shape
-                method.comparison_group((rows, columns), pattern.for_module(target))
+            for _, _, target in decoder.targets():
+                method.comparison_group(target.shape, pattern.for_module(target.name))
     calibrations: dict[CalibrationSpec, Timed] = {}
     for cell in cells:
         spec = cell.calibration

@@ -148,6 +148,7 @@ class ModuleReport(Spec):
     error_after: float | None = None
     damping: float | None = None
     swaps: int | None = None
+    n_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 
     @property

@@ -25,9 +25,9 @@ def half_pruned(
 ) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
     """A model whose targets lost every other weight, and the dense weights."""
     model = make_model(family, dtype).eval()
-    dense = {name: linear.weight.detach().clone() for _, _, name, linear in read_decoder(model).targets()}
-    for _, _, _, linear in read_decoder(model).targets():
-        flat = linear.weight.data.view(-1)
+    dense = {target.name: target.weight.clone() for _, _, target in read_decoder(model).targets()}
+    for _, _, target in read_decoder(model).targets():
+        flat = target.weight.view(-1)
         flat[::2] = 0
     return model, dense
 
@@ -118,7 +118,7 @@ def test_the_probe_is_the_dense_block_on_the_sparse_layers_input(family, positio
 
 def test_a_block_that_is_still_dense_has_no_error_and_no_gradient():
     model, _ = half_pruned("llama")
-    own = {name: linear.weight.detach().clone() for _, _, name, linear in read_decoder(model).targets()}
+    own = {target.name: target.weight.clone() for _, _, target in read_decoder(model).targets()}
     found, _, _ = study(model, own, 0, 1)
     assert found.error_before < 1e-10
     assert all(float(value.max()) < 1e-10 for value in found.squared_gradients.values())
@@ -197,7 +197,7 @@ REBUILDS = [
 def test_a_whole_model_is_rebuilt_as_the_oracle_rebuilds_it(family, pattern, settings):
     calibration, placement = make_calibration(), Placement(2)
     model, plain = make_model(family).eval(), make_model(family).eval()
-    dense = {name: linear.weight.detach().clone() for _, _, name, linear in read_decoder(plain).targets()}
+    dense = {target.name: target.weight.clone() for _, _, target in read_decoder(plain).targets()}
     result = build("llm-barber", settings).prune(
         model, parse_pattern(pattern), calibration, placement=placement
     )

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.statistics import GramMatrix, InputNorms, SharedInputs, SquaredGradients
+from methods.statistics import GramMatrix, InputNorms, SharedInputs, SquaredGradients, add_unit_inputs
+from methods.target import Target
 
 CPU = torch.device("cpu")
 
@@ -39,17 +40,16 @@ def test_fp16_activations_whose_squares_overflow_fp16_are_summed():
 
 
 def test_statistics_are_made_to_the_size_of_the_inputs():
-    linear = nn.Linear(5, 3)
-    assert InputNorms.of(linear).value.shape == (5,)
-    assert GramMatrix.of(linear).value.shape == (5, 5)
-    assert SquaredGradients(linear.weight).value.shape == (3, 5)
+    target = target_of("linear", nn.Linear(5, 3))
+    assert InputNorms.of(target).value.shape == (5,)
+    assert GramMatrix.of(target).value.shape == (5, 5)
 
 
 def test_gradients_are_squared_sample_by_sample():
     x, dy = tokens(12, 4, seed=1), tokens(12, 3, seed=2)
-    squares = SquaredGradients(torch.zeros(3, 4))
-    squares.add(x[:8], dy[:8], n_samples=2)
-    squares.add(x[8:], dy[8:], n_samples=1)
+    squares = SquaredGradients((3, 4), CPU)
+    squares.add(x[:8], dy[:8], [4, 4])
+    squares.add(x[8:], dy[8:], [4])
     expected = torch.zeros(3, 4)
     for sample in range(3):
         at = slice(4 * sample, 4 * sample + 4)
@@ -59,9 +59,33 @@ def test_gradients_are_squared_sample_by_sample():
 
 def test_opposite_gradients_of_two_samples_do_not_cancel():
     x, dy = tokens(6, 4, seed=1), tokens(6, 3, seed=2)
-    squares = SquaredGradients(torch.zeros(3, 4))
-    squares.add(torch.cat([x, x]), torch.cat([dy, -dy]), n_samples=2)
+    squares = SquaredGradients((3, 4), CPU)
+    squares.add(torch.cat([x, x]), torch.cat([dy, -dy]), [6, 6])
     torch.testing.assert_close(squares.value, 2 * (dy.T @ x) ** 2)
+
+
+def test_samples_may_have_unequal_shares_of_the_tokens_or_none():
+    x, dy = tokens(6, 4, seed=1), tokens(6, 3, seed=2)
+    squares = SquaredGradients((3, 4), CPU)
+    squares.add(x, dy, [5, 0, 1])
+    expected = (dy[:5].T @ x[:5]) ** 2 + (dy[5:].T @ x[5:]) ** 2
+    torch.testing.assert_close(squares.value, expected)
+
+
+def test_unit_inputs_prefer_no_input():
+    norms, gram = InputNorms(1500, CPU), GramMatrix(1500, CPU)
+    add_unit_inputs(norms, 1500, CPU)
+    add_unit_inputs(gram, 1500, CPU)
+    assert torch.equal(norms.value, torch.ones(1500))
+    assert torch.equal(gram.value, torch.eye(1500))
+
+
+def target_of(name: str, module: nn.Module) -> Target:
+    return Target(name, module, "weight", f"{name}.weight")
+
+
+def targets_of(module: nn.Module) -> dict[str, Target]:
+    return {name: target_of(name, child) for name, child in module.named_children()}
 
 
 class Gated(nn.Module):
@@ -77,12 +101,12 @@ class Gated(nn.Module):
 
 def test_linears_that_read_the_same_tensor_share_one_statistic():
     module = Gated()
-    targets = dict(module.named_children())
+    targets = targets_of(module)
     made = []
 
-    def new(linear):
-        made.append(linear)
-        return GramMatrix.of(linear)
+    def new(target):
+        made.append(target.name)
+        return GramMatrix.of(target)
 
     shared = SharedInputs(targets, new)
     batches = [tokens(n, 4, seed=n).reshape(n // 3, 3, 4) for n in (6, 9, 3)]
@@ -91,11 +115,8 @@ def test_linears_that_read_the_same_tensor_share_one_statistic():
             with shared.collecting():
                 module(x)
     assert shared.groups == {"gate": ["gate", "up"], "down": ["down"], "copied": ["copied"]}
-    assert made == [module.gate, module.copied, module.down] or made == [
-        module.gate,
-        module.down,
-        module.copied,
-    ]
+    assert sorted(made) == ["copied", "down", "gate"]
+    assert shared.n_tokens("up") == shared.n_tokens("down") == 18
     assert shared["up"] is shared["gate"]
     x = torch.cat([batch.reshape(-1, 4) for batch in batches])
     torch.testing.assert_close(shared["up"].value, x.T @ x)
@@ -105,14 +126,14 @@ def test_linears_that_read_the_same_tensor_share_one_statistic():
 
 def test_collecting_leaves_no_hook_even_after_an_exception():
     module = Gated()
-    shared = SharedInputs(dict(module.named_children()), InputNorms.of)
+    shared = SharedInputs(targets_of(module), InputNorms.of)
     with pytest.raises(RuntimeError), shared.collecting():
         module(tokens(2, 5))
-    assert all(not child._forward_pre_hooks for child in module.modules())
+    assert all(not child._forward_pre_hooks and not child._forward_hooks for child in module.modules())
 
 
 def test_collecting_changes_no_output():
     module, x = Gated(), tokens(6, 4)
     expected = copy.deepcopy(module)(x)
-    with SharedInputs(dict(module.named_children()), GramMatrix.of).collecting():
+    with SharedInputs(targets_of(module), GramMatrix.of).collecting():
         assert torch.equal(module(x), expected)

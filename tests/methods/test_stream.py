@@ -154,8 +154,8 @@ def test_the_stream_passes_through_the_weights_a_layer_has_now():
     with at_rest(model):
         stream = LayerStream(model, decoder, calibration, Placement(2))
         for layer in decoder.layers:
-            for linear in layer.targets.values():
-                linear.weight.data[:, ::2] = 0
+            for target in layer.targets.values():
+                target.weight[:, ::2] = 0
             stream.advance(layer)
         ours = torch.cat([head_of(model, hidden) for hidden in stream.hidden])
         torch.testing.assert_close(ours, model(input_ids=calibration.input_ids).logits, rtol=1e-4, atol=1e-5)
@@ -263,7 +263,7 @@ def test_an_exception_in_the_middle_of_a_layer_leaves_nothing_behind(walk, error
         with left_as_it_was(model), at_rest(model):
             stream = LayerStream(model, decoder, make_calibration(), Placement(2))
             collecting = SharedInputs(layer.targets, GramMatrix.of).collecting()
-            with failing(down, error), pytest.raises(type(error)), collecting:
+            with failing(down.module, error), pytest.raises(type(error)), collecting:
                 walk(stream, layer)
 
 

@@ -1,15 +1,22 @@
 # Everything runs in .venv, made on first use with the exact versions of constraints.txt.
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-all test-oldest check bench clean
 
 demo: $(VENV)/installed  ## run the quickstart suite and render its report
 	$(BIN)/prunebench run quickstart --out runs/quickstart
 
 test: $(VENV)/installed  ## run the tests
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/installed test-oldest  ## run the tests with the whole contract, on both transformers
+	$(BIN)/python -m pytest --whole-contract
+
+test-oldest: $(OLDEST)/oldest  ## run the methods' tests on the oldest transformers that is admitted
+	$(OLDEST)/bin/python -m pytest tests/methods --whole-contract
 
 check: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -20,11 +27,16 @@ bench: $(VENV)/installed  ## time the methods (nothing is asserted)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/latest.json
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
 
 # torch first and alone: a range would let pip take a build for accelerators that are not there.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(OLDEST)/oldest: pyproject.toml constraints.txt constraints-oldest.txt
+	$(MAKE) VENV=$(OLDEST) $(OLDEST)/installed
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -r constraints-oldest.txt
 	touch $@

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from methods.patching import replaced_forward
 
@@ -114,7 +115,7 @@ def routed_forwards(model: nn.Module) -> Iterator[None]:
 def _slots_of(chosen_NK: Tensor, n_experts: int) -> list[Tensor]:
     """For each expert the places in the flat `[N * K]` at which it was chosen, ascending."""
     flat = chosen_NK.reshape(-1)
-    if flat.is_meta:
+    if isinstance(flat, FakeTensor):
         # Without values there is no routing; one token each shows the shapes.
         return [torch.zeros(1, dtype=torch.int64, device=flat.device) for _ in range(n_experts)]
     order = flat.argsort(stable=True)

@@ -23,10 +23,12 @@ from methods.base import (
 from methods.block_gradient import BlockStudy, study_block
 from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
+from methods.initial import InitialMask, dense_weights, initial_settings
 from methods.layerwise import expert_warnings
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
-from methods.rebuild import Granularity, rebuild, rebuild_n_of_m
-from methods.registry import build, settings_of
+from methods.ratio_search import SEARCHED_RATIOS, masked_block_errors
+from methods.rebuild import Granularity, rebuild_block
+from methods.registry import build
 from methods.stream import LayerStream, at_rest, relative_error
 from methods.target import Target
 
@@ -44,7 +46,8 @@ class LLMBarber:
         initial: the method whose mask is rebuilt.
         granularity: inside which set pruned and kept weights compete: `layer` (one Linear), `output` (a row),
             `input` (a column), `block` (all Linears of one block).
-        rebuild_ratio: share of the profitable swaps that is made, in [0, 1].
+        rebuild_ratio: share of the profitable swaps that is made, in [0, 1]; or `search`: of each block the
+            share that leaves the smallest error of its output on the calibration set (docs/methods.md).
         score: what ranks weights; the last two are the paper's ablations.
         keep_reconstruction: survivors of the initial method keep the values it gave them (SparseGPT), where
             the authors go back to the dense ones.
@@ -55,7 +58,7 @@ class LLMBarber:
 
     initial: str = "wanda"
     granularity: Granularity = "output"
-    rebuild_ratio: float = 0.01
+    rebuild_ratio: float | Literal["search"] = 0.01
     score: Score = "weight_gradient"
     keep_reconstruction: bool = False
     nm_guard: bool = True
@@ -66,12 +69,10 @@ class LLMBarber:
     needs_calibration: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rebuild_ratio <= 1:
+        if self.rebuild_ratio != "search" and not 0 <= self.rebuild_ratio <= 1:
             raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
-        if self.initial == self.name:
-            raise InputError("method 'llm-barber' cannot be its own initial method")
-        # Written out, so that a record holds the initial method's defaults too.
-        object.__setattr__(self, "initial_settings", settings_of(self.initial_method))
+        in_full = initial_settings(self.name, self.initial, self.initial_settings)
+        object.__setattr__(self, "initial_settings", in_full)
 
     @property
     def initial_method(self) -> PruningMethod:
@@ -112,9 +113,8 @@ class LLMBarber:
         for _, _, target in decoder.targets():
             self.comparison_group(target.shape, pattern.for_module(target.name))
         clock = PhaseClock(device=model.device)
-        dense = {target.name: target.weight.clone() for _, _, target in decoder.targets()}
-        first = self.initial_method.prune(model, pattern, calibration, placement=placement)
-        first_reports = {report.module: report for report in first.layers}
+        dense = dense_weights(decoder)
+        first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
         keep: dict[str, KeepMask] = {}
         reports: list[LayerReport] = []
         with at_rest(model):
@@ -127,16 +127,14 @@ class LLMBarber:
                 ]
                 with clock.phase("propagate"):
                     probe = stream.advance(layer)
-                for block, (masks, study), output in zip(layer.blocks, rebuilt, probe, strict=True):
-                    error_after = relative_error(output, study.dense_probe)
+                for block, outcome, output in zip(layer.blocks, rebuilt, probe, strict=True):
+                    error_after = relative_error(output, outcome.study.dense_probe)
                     for name, target in block.targets.items():
-                        keep[target.mask_name] = masks[name]
-                        before = first_reports[name]
-                        initial = first.keep[target.mask_name]
-                        report = _report(before, target, masks[name], initial, study, error_after)
+                        keep[target.mask_name] = outcome.masks[name]
+                        report = outcome.report(target, first, error_after)
                         reports.append(report)
                         on_layer(report)
-        return PruneResult(keep, tuple(reports), _added(first.phases, clock.seconds), initial=first)
+        return PruneResult(keep, tuple(reports), first.with_seconds(clock.seconds), initial=first.result)
 
     def _rebuild_block(
         self,
@@ -145,9 +143,9 @@ class LLMBarber:
         block: Block,
         pattern: SparsityPattern,
         dense: Mapping[str, Tensor],
-        first: PruneResult,
+        first: InitialMask,
         clock: PhaseClock,
-    ) -> tuple[dict[str, KeepMask], BlockStudy]:
+    ) -> _Rebuilt:
         """Rebuilds the masks of one block and gives its targets their final weights."""
         with clock.phase("statistics"):
             study = study_block(
@@ -158,10 +156,7 @@ class LLMBarber:
                 gradients=self.score != "weight",
             )
         with clock.phase("solve"):
-            initial_keep = {
-                name: target.unpack(first.keep[target.mask_name]).to(target.device)
-                for name, target in block.targets.items()
-            }
+            initial_keep = {name: first.keep(target) for name, target in block.targets.items()}
             # What every weight would be if nothing were pruned.
             full = {
                 name: torch.where(initial_keep[name], target.weight, dense[name])
@@ -170,10 +165,27 @@ class LLMBarber:
                 for name, target in block.targets.items()
             }
             scores = {name: self._score(name, full[name], study) for name in block.targets}
-            masks = self._rebuild(initial_keep, scores, pattern)
+            patterns = {name: pattern.for_module(name) for name in block.targets}
+            candidates = {
+                ratio: rebuild_block(
+                    initial_keep, scores, patterns, self.granularity, ratio, guard=self.nm_guard
+                )
+                for ratio in self._ratios
+            }
+        ratio = self._ratios[0]
+        if len(candidates) > 1:
+            with clock.phase("search"):
+                errors = masked_block_errors(stream, layer, block, dense, full, list(candidates.values()))
+                ratio = self._ratios[errors.index(min(errors))]
+        with clock.phase("solve"):
             for name, target in block.targets.items():
-                target.write(full[name], masks[name])
-        return {name: target.pack(masks[name]) for name, target in block.targets.items()}, study
+                target.write(full[name], candidates[ratio][name])
+            masks = {name: target.pack(candidates[ratio][name]) for name, target in block.targets.items()}
+        return _Rebuilt(masks, study, ratio)
+
+    @property
+    def _ratios(self) -> tuple[float, ...]:
+        return SEARCHED_RATIOS if self.rebuild_ratio == "search" else (self.rebuild_ratio,)
 
     def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
         """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
@@ -186,56 +198,31 @@ class LLMBarber:
         require_finite(score, name, "its LLM-Barber scores")
         return score
 
-    def _rebuild(
-        self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor], pattern: SparsityPattern
-    ) -> dict[str, Tensor]:
-        """The new masks of one block."""
-        if self.granularity == "block":
-            flat = rebuild(
-                torch.cat([keep[name].flatten() for name in keep]),
-                torch.cat([scores[name].flatten() for name in keep]),
-                "layer",
-                self.rebuild_ratio,
-            )
-            parts = torch.split(flat, [keep[name].numel() for name in keep])
-            return {name: part.reshape(keep[name].shape) for name, part in zip(keep, parts, strict=True)}
-        masks = {}
-        for name in keep:
-            for_module = pattern.for_module(name)
-            if isinstance(for_module, SemiStructured):
-                masks[name] = rebuild_n_of_m(
-                    keep[name], scores[name], for_module.m, self.rebuild_ratio, guard=self.nm_guard
-                )
-            else:
-                masks[name] = rebuild(keep[name], scores[name], self.granularity, self.rebuild_ratio)
-        return masks
 
+@dataclass(frozen=True)
+class _Rebuilt:
+    """What became of one block: target name -> final mask, what was found out, the ratio it took."""
 
-def _report(
-    before: LayerReport,
-    target: Target,
-    mask: KeepMask,
-    initial: KeepMask,
-    study: BlockStudy,
-    error_after: float | None,
-) -> LayerReport:
-    """What became of one target, given the report of the initial method."""
-    returned = KeepMask.pack(mask.unpack() & ~initial.unpack()).n_kept
-    n_tokens = study.n_tokens.get(target.name)
-    unjudged = () if n_tokens is None else expert_warnings(target, n_tokens)
-    return replace(
-        before,
-        n_pruned=mask.numel - mask.n_kept,
-        error_before=study.error_before,
-        error_after=error_after,
-        swaps=returned,
-        n_tokens=n_tokens,
-        warnings=(*before.warnings, *(warning for warning in unjudged if warning not in before.warnings)),
-    )
+    masks: Mapping[str, KeepMask]
+    study: BlockStudy
+    ratio: float
 
-
-def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    return {name: first.get(name, 0.0) + second.get(name, 0.0) for name in [*first, *second]}
+    def report(self, target: Target, first: InitialMask, error_after: float | None) -> LayerReport:
+        """The report of one of its targets, given that of the initial method."""
+        before, mask = first.report(target), self.masks[target.name]
+        returned = KeepMask.pack(mask.unpack() & ~first.result.keep[target.mask_name].unpack()).n_kept
+        n_tokens = self.study.n_tokens.get(target.name)
+        unjudged = () if n_tokens is None else expert_warnings(target, n_tokens)
+        return replace(
+            before,
+            n_pruned=mask.numel - mask.n_kept,
+            error_before=self.study.error_before,
+            error_after=error_after,
+            swaps=returned,
+            rebuild_ratio=self.ratio,
+            n_tokens=n_tokens,
+            warnings=(*first.warnings(target), *unjudged),
+        )
 
 
 __all__ = ["LLMBarber"]

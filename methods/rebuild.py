@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.pattern import kth_lowest, prune_lowest, up_to
+from methods.pattern import SemiStructured, UniformPattern, kth_lowest, prune_lowest, up_to
 
 Granularity = Literal["layer", "output", "input", "block"]
 
@@ -37,6 +38,44 @@ def rebuild(keep: Tensor, scores: Tensor, granularity: Granularity, ratio: float
     else:
         swaps = _whole_swaps(keep.reshape(1, -1), scores.reshape(1, -1), ratio)
     return (keep | swaps.coming.reshape(keep.shape)) & ~swaps.going.reshape(keep.shape)
+
+
+def rebuild_block(
+    keep: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    patterns: Mapping[str, UniformPattern],
+    granularity: Granularity,
+    ratio: float,
+    *,
+    guard: bool,
+) -> dict[str, Tensor]:
+    """The keep-masks of all targets of one block after the most profitable swaps.
+
+    Args:
+        keep: target name -> bool `[out, in]`.
+        scores: target name -> fp32 `[out, in]`, finite and not negative.
+        patterns: target name -> what it is pruned to; with N:M the granularity is `output`.
+        granularity: inside which set pruned and kept weights compete.
+        ratio: share of profitable swaps made, in [0, 1].
+        guard: see `rebuild_n_of_m`.
+
+    Returns:
+        target name -> bool `[out, in]`.
+    """
+    if granularity == "block":
+        flat_keep = torch.cat([mask.flatten() for mask in keep.values()])
+        flat_scores = torch.cat([scores[name].flatten() for name in keep])
+        rebuilt_flat = rebuild(flat_keep, flat_scores, "layer", ratio)
+        parts = torch.split(rebuilt_flat, [mask.numel() for mask in keep.values()])
+        return {name: part.reshape(keep[name].shape) for name, part in zip(keep, parts, strict=True)}
+    rebuilt = {}
+    for name, mask in keep.items():
+        pattern = patterns[name]
+        if isinstance(pattern, SemiStructured):
+            rebuilt[name] = rebuild_n_of_m(mask, scores[name], pattern.m, ratio, guard=guard)
+        else:
+            rebuilt[name] = rebuild(mask, scores[name], granularity, ratio)
+    return rebuilt
 
 
 def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard: bool) -> Tensor:
@@ -130,4 +169,4 @@ def _sorted(values: Tensor) -> Tensor:
     return values.sort(dim=-1).values
 
 
-__all__ = ["Granularity", "floor_share", "rebuild", "rebuild_n_of_m"]
+__all__ = ["Granularity", "floor_share", "rebuild", "rebuild_block", "rebuild_n_of_m"]

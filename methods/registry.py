@@ -1,4 +1,4 @@
-"""Method names -> method classes. Built-in ones are named here; others join by an entry point."""
+"""Names -> classes of methods and of allocations: built-in ones, and others that join by an entry point."""
 
 from __future__ import annotations
 
@@ -9,79 +9,115 @@ import types
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from methods.errors import InputError
 
 if TYPE_CHECKING:
+    from methods.allocation import Allocation
     from methods.base import PruningMethod
 
-ENTRY_POINT_GROUP = "prunebench.methods"
-
-_BUILT_IN = {
-    "magnitude": "methods.magnitude:Magnitude",
-    "wanda": "methods.wanda:Wanda",
-    "sparsegpt": "methods.sparsegpt:SparseGPT",
-    "llm-barber": "methods.llm_barber:LLMBarber",
-}
+T = TypeVar("T")
 
 
-def names() -> list[str]:
-    """All registered method names: the built-in ones first, then those of other packages."""
-    return [*_BUILT_IN, *sorted(_third_party())]
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """The door through which one kind of thing is found.
 
-
-def origin(name: str) -> str:
-    """Where a method comes from: `built-in`, or the distribution that registered it."""
-    if name in _BUILT_IN:
-        return "built-in"
-    distribution = _third_party()[name].dist
-    return distribution.name if distribution is not None else "unknown"
-
-
-def method_class(name: str) -> type[PruningMethod]:
-    """The class registered under `name`.
-
-    Raises:
-        InputError: there is none (the message has the nearest names), or its package cannot be imported.
+    Attributes:
+        kind: what it holds, as messages call it.
+        group: the entry-point group by which other packages join.
+        built_in: name -> `module:class`.
     """
-    if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        return cast("type[PruningMethod]", getattr(importlib.import_module(module), attribute))
-    entry = _third_party().get(name)
-    if entry is None:
-        raise InputError(f"unknown method {name!r}{did_you_mean(name, names())}")
-    try:
-        return cast("type[PruningMethod]", entry.load())
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"method {name!r} ({entry.value}) cannot be imported: {error}") from error
+
+    kind: str
+    group: str
+    built_in: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        """All registered names: the built-in ones first, then those of other packages."""
+        return [*self.built_in, *sorted(self._third_party())]
+
+    def origin(self, name: str) -> str:
+        """Where it comes from: `built-in`, or the distribution that registered it."""
+        if name in self.built_in:
+            return "built-in"
+        distribution = self._third_party()[name].dist
+        return distribution.name if distribution is not None else "unknown"
+
+    def class_of(self, name: str) -> type[T]:
+        """The class registered under `name`.
+
+        Raises:
+            InputError: there is none (the message has the nearest names), or its package cannot be imported.
+        """
+        if name in self.built_in:
+            module, _, attribute = self.built_in[name].partition(":")
+            return cast("type[T]", getattr(importlib.import_module(module), attribute))
+        entry = self._third_party().get(name)
+        if entry is None:
+            raise InputError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}")
+        try:
+            return cast("type[T]", entry.load())
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{self.kind} {name!r} ({entry.value}) cannot be imported: {error}") from error
+
+    def build(self, name: str, settings: Mapping[str, Any] | None = None) -> T:
+        """An instance of `name` with `settings` in place of its defaults.
+
+        Raises:
+            InputError: unknown name, unknown setting (with the nearest names), or a value of the wrong type
+                or range.
+        """
+        cls = self.class_of(name)
+        fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
+        hints = typing.get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for key, value in (settings or {}).items():
+            if key not in fields:
+                near = did_you_mean(key, list(fields))
+                raise InputError(f"{self.kind} {name!r} has no setting {key!r}{near}")
+            values[key] = _checked(f"{self.kind} {name!r}", key, value, hints[key])
+        return cls(**values)
+
+    def _third_party(self) -> dict[str, EntryPoint]:
+        return {name: entry for name, entry in _registered(self.group).items() if name not in self.built_in}
 
 
-def build(name: str, settings: Mapping[str, Any] | None = None) -> PruningMethod:
-    """An instance of method `name` with `settings` in place of its defaults.
+_methods: Registry[PruningMethod] = Registry(
+    "method",
+    "prunebench.methods",
+    {
+        "magnitude": "methods.magnitude:Magnitude",
+        "wanda": "methods.wanda:Wanda",
+        "sparsegpt": "methods.sparsegpt:SparseGPT",
+        "llm-barber": "methods.llm_barber:LLMBarber",
+        "ria": "methods.ria:RIA",
+        "dsnot": "methods.dsnot:DSnoT",
+    },
+)
 
-    Raises:
-        InputError: unknown method, unknown setting (with the nearest names), or a value of the wrong type
-            or range.
-    """
-    cls = method_class(name)
-    fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in (settings or {}).items():
-        if key not in fields:
-            raise InputError(f"method {name!r} has no setting {key!r}{did_you_mean(key, list(fields))}")
-        values[key] = _checked(name, key, value, hints[key])
-    return cls(**values)
+allocations: Registry[Allocation] = Registry(
+    "allocation", "prunebench.allocations", {"owl": "methods.owl:OWL"}
+)
+"""Ways of spreading a model's sparsity over its layers."""
+
+# Methods are what nearly every caller asks for.
+ENTRY_POINT_GROUP = _methods.group
+names = _methods.names
+origin = _methods.origin
+method_class = _methods.class_of
+build = _methods.build
 
 
-def settings_of(method: PruningMethod) -> dict[str, Any]:
-    """Every hyper-parameter of `method` as plain values, defaults written out."""
+def settings_of(built: PruningMethod | Allocation) -> dict[str, Any]:
+    """Every hyper-parameter of a method or an allocation as plain values, defaults written out."""
     return {
-        field.name: _plain(getattr(method, field.name))
-        for field in dataclasses.fields(cast(Any, method))
+        field.name: _plain(getattr(built, field.name))
+        for field in dataclasses.fields(cast(Any, built))
         if field.init
     }
 
@@ -94,20 +130,18 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f"; known: {', '.join(known)}" if known else ""
 
 
-@lru_cache(maxsize=1)
-def _third_party() -> dict[str, EntryPoint]:
-    return {
-        entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN
-    }
+@lru_cache
+def _registered(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _checked(method: str, key: str, value: Any, hint: Any) -> Any:
+def _checked(owner: str, key: str, value: Any, hint: Any) -> Any:
     """`value` if it fits the annotation of the setting; an int where a float is wanted becomes one."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
     for option in options:
         base = typing.get_origin(option) or option
         if base is typing.Literal:
@@ -122,11 +156,16 @@ def _checked(method: str, key: str, value: Any, hint: Any) -> Any:
                 return value
         elif isinstance(value, base):
             return value
-    raise InputError(f"method {method!r}: setting {key} cannot be {value!r}; it takes {_in_words(hint)}")
+    raise InputError(f"{owner}: setting {key} cannot be {value!r}; it takes {_in_words(hint)}")
+
+
+def _is_union(hint: Any) -> bool:
+    # `int | str` is one class, a union with a Literal another.
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
 def _in_words(hint: Any) -> str:
-    if isinstance(hint, types.UnionType):
+    if _is_union(hint):
         return " or ".join(_in_words(option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return ", ".join(repr(option) for option in typing.get_args(hint))
@@ -140,4 +179,14 @@ def _in_words(hint: Any) -> str:
     return named.get(hint, "a table of settings")
 
 
-__all__ = ["ENTRY_POINT_GROUP", "build", "did_you_mean", "method_class", "names", "origin", "settings_of"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Registry",
+    "allocations",
+    "build",
+    "did_you_mean",
+    "method_class",
+    "names",
+    "origin",
+    "settings_of",
+]

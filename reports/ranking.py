@@ -225,7 +225,9 @@ def _facts(record: Record) -> dict[str, object]:
     cell = record.cell
     calibration = cell.calibration.model_dump() if cell.calibration else {}
     code = {"trust_remote_code": cell.trust_remote_code, "revision": cell.revision}
-    return {**{k: str(v) for k, v in cell.settings.items()}, **calibration, **code}
+    allocation = cell.allocation.settings if cell.allocation else {}
+    settings = {k: str(v) for k, v in {**cell.settings, **allocation}.items()}
+    return {**settings, **calibration, **code}
 
 
 def _remarks(record: Record, newest_code: str) -> tuple[str, ...]:

@@ -51,6 +51,15 @@ class PerplexitySpec(Spec):
         return f"{self.corpus}-token-s{self.seqlen}"
 
 
+class AllocationSpec(Spec):
+    """How a cell's sparsity is divided among the target modules."""
+
+    name: str
+    """A registered allocation."""
+    settings: dict[str, SettingValue] = Field(default_factory=dict)
+    """Every hyper-parameter of it, defaults written out."""
+
+
 class Cell(Spec):
     """Model x method x pattern x calibration x seed, with everything resolved.
 
@@ -67,8 +76,10 @@ class Cell(Spec):
     """Every hyper-parameter of the method, defaults written out."""
     pattern: str | None = None
     """`0.5`, `2:4`; None when dense."""
+    allocation: AllocationSpec | None = None
+    """None = every target module is pruned to the pattern alike."""
     calibration: CalibrationSpec | None = None
-    """None where the method needs none."""
+    """None where neither the method nor the allocation needs one."""
     dtype: DType
     """In which the model is loaded, pruned and evaluated."""
     perplexity: tuple[PerplexitySpec, ...] = ()
@@ -79,7 +90,11 @@ class Cell(Spec):
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of this cell."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        content = self.model_dump(mode="json")
+        # What joined after the first records counts only where it is set, so that they are still found.
+        if content["allocation"] is None:
+            del content["allocation"]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
@@ -115,11 +130,21 @@ class Cell(Spec):
             if self.settings.get(key) is not None
         ]
         shown += [key.replace("_", " ") for key in ("keep_reconstruction",) if self.settings.get(key) is True]
-        return f"{self.method} ({', '.join(shown)})" if shown else self.method
+        method = f"{self.method} ({', '.join(shown)})" if shown else self.method
+        return f"{method} + {self.allocation.name}" if self.allocation else method
 
 
 def _file_safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "_"
 
 
-__all__ = ["DENSE", "CalibrationSpec", "Cell", "DType", "PerplexitySpec", "SettingValue", "Spec"]
+__all__ = [
+    "DENSE",
+    "AllocationSpec",
+    "CalibrationSpec",
+    "Cell",
+    "DType",
+    "PerplexitySpec",
+    "SettingValue",
+    "Spec",
+]

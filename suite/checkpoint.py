@@ -16,10 +16,9 @@ from methods.base import PhaseClock, PruneResult
 from methods.contract import check_contract
 from methods.decoder import read_decoder
 from methods.errors import InputError
-from methods.pattern import parse_pattern
-from methods.registry import build
 from suite.memory import MemoryWatch
 from suite.models import quiet_transformers
+from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
 from suite.watcher import Silent, Watcher
 
@@ -64,36 +63,41 @@ def write_checkpoint(
     require_empty(out)
     watcher.phase_started("load", None)
     loaded, dense = workbench.dense_model(cell)
-    method = build(cell.method, cell.settings)
-    pattern = parse_pattern(cell.pattern or "")
+    method = method_of(cell)
     timed = None if cell.calibration is None else workbench.inputs(cell).calibrations[cell.calibration]
+    calibration = timed.calibration if timed else None
     watcher.phase_started("prune", sum(1 for _ in read_decoder(loaded.model).targets()))
     clock = PhaseClock(device=workbench.device)
+    with clock.phase("allocate"):
+        pattern = pattern_for(cell, loaded.model, calibration, workbench.placement)
     with MemoryWatch(workbench.device) as memory, clock.phase("prune"):
         result = method.prune(
             loaded.model,
             pattern,
-            timed.calibration if timed else None,
+            calibration,
             placement=workbench.placement,
             on_layer=lambda _: watcher.stepped(),
         )
     check_contract(method, pattern, dense, loaded.model, result)
-    calibrate_seconds = timed.seconds if timed else 0.0
+    beforehand = {"calibrate": timed.seconds if timed else 0.0}
+    if cell.allocation is not None:
+        beforehand["allocate"] = clock.seconds["allocate"]
     summary = {
         "schema_version": SCHEMA_VERSION,
         "model": loaded.identity.model_dump(mode="json"),
         "method": cell.method,
         "settings": cell.settings,
         "pattern": cell.pattern,
+        "allocation": None if cell.allocation is None else cell.allocation.model_dump(mode="json"),
         "sparsity": result.sparsity,
-        "prune_seconds": calibrate_seconds + clock.seconds["prune"],
-        "phases": {"calibrate": calibrate_seconds, **result.phases},
+        "prune_seconds": sum(beforehand.values()) + clock.seconds["prune"],
+        "phases": {**beforehand, **result.phases},
         "peak_host_bytes": memory.host_bytes,
         "peak_device_bytes": memory.device_bytes,
         "calibration": timed.identity.model_dump(mode="json") if timed else None,
         "mask_digest": result.mask_digest,
         "modules": _modules(loaded.model, result),
-        "code": code_version(method.version).model_dump(mode="json"),
+        "code": code_version(method.version, part_versions(cell)).model_dump(mode="json"),
         "environment": environment(workbench.device).model_dump(mode="json"),
     }
     watcher.phase_started("save", None)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 FAILED = 3
 WRONG_INPUT = 2
+BROKEN = 1
 INTERRUPTED = 130
 
 
@@ -56,6 +58,7 @@ class Listable(StrEnum):
     """What can be listed."""
 
     methods = "methods"
+    allocations = "allocations"
     models = "models"
     corpora = "corpora"
     suites = "suites"
@@ -142,6 +145,14 @@ def prune(
         list[str] | None,
         typer.Option("--set", help="A setting of the method, key=value; may be given often."),
     ] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(help="Divides the sparsity among the layers: prunebench list allocations."),
+    ] = None,
+    allocation_settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-allocation", help="A setting of the allocation, key=value; may be given often."),
+    ] = None,
     calibration: Annotated[
         str,
         typer.Option(help="A corpus (prunebench list corpora) or a .txt/.jsonl/.parquet/.safetensors file."),
@@ -171,6 +182,8 @@ def prune(
         sparsity=sparsity,
         pattern=pattern,
         assignments=settings or [],
+        allocation=allocation,
+        allocation_assignments=allocation_settings or [],
         calibration=CalibrationSpec(source=calibration, n_samples=n_samples, seqlen=seqlen, seed=seed),
         dtype=resolve_dtype(dtype.value, target),
         revision=revision,
@@ -204,7 +217,7 @@ def report(
 
 @app.command("list")
 def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) -> None:
-    """List methods, models, corpora or suites."""
+    """List methods, allocations, models, corpora or suites."""
     from suite.listing import listing
 
     rows = listing(what.value)
@@ -225,16 +238,58 @@ def doctor(
     from suite.doctor import describe_machine, describe_model
     from suite.plan import resolve_device
 
-    facts: dict[str, Any] = {"machine": describe_machine(resolve_device(device))}
-    if model is not None:
-        facts["model"] = describe_model(model)
+    machine = describe_machine(resolve_device(device))
+    structure = None if model is None else describe_model(model)
     if as_json:
-        _print_json(facts)
+        _print_json({"machine": machine, **({"model": asdict(structure)} if structure else {})})
         return
-    for heading, values in facts.items():
-        print(heading)
-        for name, value in values.items():
-            print(f"  {name:<24} {value}")
+    print("machine")
+    for name, value in machine.items():
+        print(f"  {name:<24} {value}")
+    if structure:
+        print("model")
+        for line in structure.lines():
+            print(f"  {line}")
+
+
+@app.command(epilog="Exit codes: 0 every promise is kept, 1 one is broken, 2 the method cannot be loaded.")
+def check_method(
+    method: Annotated[
+        str,
+        typer.Argument(help="module:Class, the module in the current folder or installed; or a known name."),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, key=value; may be given often."),
+    ] = None,
+    families: Annotated[
+        list[str] | None,
+        typer.Option("--family", help="Only this model family, e.g. gpt2; may be given often."),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Each family and pattern in fp32, bf16, fp16 and training mode."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a pruning method against everything that a method promises.
+
+    Tiny random models of every family are pruned to every pattern, and hard inputs tried. Takes a minute.
+    """
+    from suite.method_check import as_json as check_as_json
+    from suite.method_check import as_text, cases_of, run_with_bar
+    from suite.method_source import load_method
+    from suite.plan import parse_assignments
+
+    loaded = load_method(method, parse_assignments(settings or []))
+    check = run_with_bar(loaded.name, cases_of(loaded, families or [], everything=whole))
+    if as_json:
+        _print_json(check_as_json(check))
+    else:
+        for line in as_text(check):
+            print(line)
+    if not check.holds:
+        raise typer.Exit(BROKEN)
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError
-from methods.registry import build, did_you_mean, method_class, settings_of
-from suite.cell import DENSE, CalibrationSpec, Cell, DType, PerplexitySpec
-from suite.suite_file import MethodTable, SuiteConfig, parse_suite
+from methods.registry import allocations, build, did_you_mean, method_class, settings_of
+from suite.cell import DENSE, AllocationSpec, CalibrationSpec, Cell, DType, PerplexitySpec
+from suite.suite_file import AllocationTable, MethodTable, SuiteConfig, parse_suite
 from suite.toml_lines import KeyPath
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class _Variant:
     name: str
     settings: Mapping[str, Any]
     patterns: tuple[str, ...]
+    allocation: AllocationSpec | None
     needs_calibration: bool
 
 
@@ -103,6 +104,7 @@ def _cells(
                 method=variant.name,
                 settings=dict(variant.settings),
                 pattern=pattern,
+                allocation=variant.allocation,
                 calibration=calibration,
                 **of_model,
             )
@@ -126,7 +128,27 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
         patterns = _patterns(config, config.patterns, ("patterns",))
     else:
         raise config.places.error((*path, "patterns"), "is missing, and the suite has no patterns either")
-    return _Variant(path, table.name, settings_of(method), patterns, needs_calibration)
+    allocation = _allocation(config, table.allocation, patterns, path)
+    if allocation is not None:
+        needs_calibration = needs_calibration or allocations.class_of(allocation.name).needs_calibration
+    return _Variant(path, table.name, settings_of(method), patterns, allocation, needs_calibration)
+
+
+def _allocation(
+    config: SuiteConfig, table: AllocationTable | None, patterns: Iterable[str], path: KeyPath
+) -> AllocationSpec | None:
+    """The method's allocation in full, which must be able to divide each of its patterns."""
+    from methods.pattern import parse_pattern
+
+    if table is None:
+        return None
+    try:
+        allocation = allocations.build(table.name, table.settings)
+        for pattern in patterns:
+            allocation.check_pattern(parse_pattern(pattern))
+    except InputError as error:
+        raise config.places.error((*path, "allocation"), error) from error
+    return AllocationSpec(name=table.name, settings=settings_of(allocation))
 
 
 def _guilty(table: MethodTable) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from methods.decoder import read_decoder
 from suite.cache import cache_root
 from suite.models import load_skeleton
 from suite.plan import resolve_dtype
@@ -12,6 +11,8 @@ from suite.results.environment import code_version, environment
 
 if TYPE_CHECKING:
     import torch
+
+    from suite.structure import ModelStructure
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -35,23 +36,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def describe_model(name: str) -> dict[str, Any]:
-    """The structure of a model as prunebench reads it: layers, blocks, targets with their shapes."""
-    model = load_skeleton(name).model
-    decoder = read_decoder(model)
-    first = decoder.layers[0]
-    facts: dict[str, Any] = {
-        "architecture": type(model).__name__,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "decoder layers": f"{len(decoder.layers)} x {type(first.module).__name__}",
-        "target weights": sum(target.weight.numel() for _, _, target in decoder.targets()),
-    }
-    for block in first.blocks:
-        chain = " -> ".join(type(module).__name__ for module in block.chain)
-        facts[f"{block.kind} block"] = chain
-        for name, target in block.targets.items():
-            facts[f"  {name.removeprefix(f'{first.name}.')}"] = list(target.shape)
-    return facts
+def describe_model(name: str) -> ModelStructure:
+    """The structure of a model as prunebench reads it; of its weights not a byte is read."""
+    from suite.structure import read_structure
+
+    return read_structure(load_skeleton(name).model)
 
 
 __all__ = ["describe_machine", "describe_model"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from methods.base import PhaseClock, PruneResult, token_digest
 from methods.contract import ModelState, check_contract
 from methods.decoder import read_decoder
-from methods.pattern import parse_pattern
-from methods.registry import build, method_class
+from methods.registry import method_class
 from suite.evaluation.perplexity import window_losses
 from suite.memory import MemoryWatch
+from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
 from suite.results.record import (
     CalibrationIdentity,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from methods.base import CalibrationSet
+    from methods.pattern import SparsityPattern
     from suite.cell import CalibrationSpec, Cell, PerplexitySpec
     from suite.corpora import EvaluationWindows
     from suite.models import LoadedModel
@@ -69,7 +70,9 @@ def run_cell(
 
 def present_code(cell: Cell) -> CodeVersion:
     """The version of the code that would run `cell` now."""
-    return code_version(None if cell.is_dense else method_class(cell.method).version)
+    return code_version(
+        None if cell.is_dense else method_class(cell.method).version, part_versions=part_versions(cell)
+    )
 
 
 class _CellRun:
@@ -135,10 +138,10 @@ class _CellRun:
         return pd.DataFrame(rows, columns=["protocol", "item", "item_digest", "nll", "n_tokens"])
 
     def _prune(self, loaded: LoadedModel, dense: ModelState) -> None:
-        method = build(self._cell.method, self._cell.settings)
-        pattern = parse_pattern(self._cell.pattern or "")
+        method = method_of(self._cell)
         spec = self._cell.calibration
         calibration = None if spec is None else self._calibrate(spec)
+        pattern = self._pattern(loaded, calibration)
         n_targets = sum(1 for _ in read_decoder(loaded.model).targets())
         with self._timed("prune", n_targets):
             result = method.prune(
@@ -155,6 +158,12 @@ class _CellRun:
         self._metrics.append(
             Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
         )
+
+    def _pattern(self, loaded: LoadedModel, calibration: CalibrationSet | None) -> SparsityPattern:
+        if self._cell.allocation is None:
+            return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
+        with self._timed("allocate"):
+            return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
 
     def _calibrate(self, spec: CalibrationSpec) -> CalibrationSet:
         self._begin("calibrate")
@@ -213,12 +222,12 @@ class _CellRun:
 
 def _cost_metrics(phases: list[PhaseCost]) -> list[Metric]:
     """End-to-end prune time after the model is loaded, and the peaks of memory while pruning."""
+    beforehand = sum(phase.seconds for phase in phases if phase.name in ("calibrate", "allocate"))
     prune = next((phase for phase in phases if phase.name == "prune"), None)
     if prune is None:
         return []
-    calibrate = sum(phase.seconds for phase in phases if phase.name == "calibrate")
     costs: list[tuple[str, float | None]] = [
-        ("prune_seconds", prune.seconds + calibrate),
+        ("prune_seconds", prune.seconds + beforehand),
         ("peak_host_bytes", prune.peak_host_bytes),
         ("peak_device_bytes", prune.peak_device_bytes),
     ]

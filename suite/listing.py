@@ -11,9 +11,15 @@ def listing(what: str) -> list[dict[str, Any]]:
     """The rows of one list, each with `name` and `description`.
 
     Args:
-        what: `methods`, `models`, `corpora` or `suites`.
+        what: `methods`, `allocations`, `models`, `corpora` or `suites`.
     """
-    return {"methods": _methods, "models": _models, "corpora": _corpora, "suites": _suites}[what]()
+    return {
+        "methods": _methods,
+        "allocations": _allocations,
+        "models": _models,
+        "corpora": _corpora,
+        "suites": _suites,
+    }[what]()
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -28,6 +34,21 @@ def _methods() -> list[dict[str, Any]]:
             "settings": settings_of(build(name)),
         }
         for name in names()
+    ]
+
+
+def _allocations() -> list[dict[str, Any]]:
+    from methods.registry import allocations, settings_of
+
+    return [
+        {
+            "name": name,
+            "description": _first_line(allocations.class_of(name)),
+            "origin": allocations.origin(name),
+            "needs_calibration": allocations.class_of(name).needs_calibration,
+            "settings": settings_of(allocations.build(name)),
+        }
+        for name in allocations.names()
     ]
 
 

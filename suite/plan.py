@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 from methods.errors import InputError
-from suite.cell import CalibrationSpec, Cell, DType, PerplexitySpec
+from suite.cell import AllocationSpec, CalibrationSpec, Cell, DType, PerplexitySpec
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,8 @@ def pruning_cell(
     sparsity: str | None,
     pattern: str | None,
     assignments: Sequence[str],
+    allocation: str | None,
+    allocation_assignments: Sequence[str],
     calibration: CalibrationSpec,
     dtype: DType,
     revision: str | None,
@@ -88,7 +90,8 @@ def pruning_cell(
     Raises:
         InputError: unknown names, a bad setting, or a pattern that makes no sense.
     """
-    from methods.registry import build, method_class, settings_of
+    from methods.pattern import parse_pattern
+    from methods.registry import allocations, build, method_class, settings_of
     from suite.corpora import check_source
     from suite.models import resolve_model
 
@@ -96,6 +99,16 @@ def pruning_cell(
     needs_calibration = method_class(method).needs_calibration
     built = build(method, parse_assignments(assignments))
     chosen = one_pattern(sparsity, pattern)
+    if allocation_assignments and allocation is None:
+        raise InputError("--set-allocation needs --allocation NAME (prunebench list allocations)")
+    spec = None
+    if allocation is not None:
+        divides = allocations.build(
+            allocation, parse_assignments(allocation_assignments, option="--set-allocation")
+        )
+        divides.check_pattern(parse_pattern(chosen))
+        spec = AllocationSpec(name=allocation, settings=settings_of(divides))
+        needs_calibration = needs_calibration or divides.needs_calibration
     if needs_calibration:
         check_source(calibration.source)
     return Cell(
@@ -104,6 +117,7 @@ def pruning_cell(
         method=method,
         settings=settings_of(built),
         pattern=chosen,
+        allocation=spec,
         calibration=calibration if needs_calibration else None,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
@@ -133,7 +147,7 @@ def one_pattern(sparsity: str | None, pattern: str | None) -> str:
     return str(chosen)
 
 
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+def parse_assignments(assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """`["rebuild_ratio=0.1", "initial=magnitude"]` as settings; `a.b=1` sets a key of a table.
 
     Values are read as TOML where they are TOML (numbers, true, false) and as text otherwise.
@@ -145,15 +159,15 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not key:
-            raise InputError(f"--set {assignment}: write it as key=value")
+            raise InputError(f"{option} {assignment}: write it as key=value")
         *tables, last = key.split(".")
         home = settings
         for table in tables:
             home = home.setdefault(table, {})
             if not isinstance(home, dict):
-                raise InputError(f"--set {assignment}: {table} has a value already")
+                raise InputError(f"{option} {assignment}: {table} has a value already")
         if last in home:
-            raise InputError(f"--set {assignment}: {key} is set twice")
+            raise InputError(f"{option} {assignment}: {key} is set twice")
         home[last] = _value(text)
     return settings
 

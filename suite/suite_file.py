@@ -68,6 +68,15 @@ class CalibrationTable(Table):
     """A cell for each."""
 
 
+class AllocationTable(Table):
+    """`allocation` of a method: a name alone, or a table."""
+
+    name: Name
+    """A registered allocation."""
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    """Hyper-parameters in place of its defaults."""
+
+
 class MethodTable(Table):
     """`[[methods]]`: one variant of a method."""
 
@@ -77,6 +86,13 @@ class MethodTable(Table):
     """Hyper-parameters in place of the method's defaults."""
     patterns: Patterns | None = None
     """In place of the suite's."""
+    allocation: AllocationTable | None = None
+    """How the sparsity is divided among the target modules; without one they all get the same."""
+
+    @field_validator("allocation", mode="before")
+    @classmethod
+    def _name_is_table(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class PerplexityTable(Table):

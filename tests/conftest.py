@@ -1,7 +1,30 @@
-"""What every test runs under."""
+"""What every test runs under, and what is said at the end."""
 
 import pytest
 import torch
+
+from tests.contract_table import entries, lines, skipped
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--whole-contract",
+        action="store_true",
+        help="run every method x pattern x family and every hard input, not only what covers all pairs",
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    if not (found := entries(reports)):
+        return
+    part = "whole" if config.getoption("whole_contract") else "the part that covers all pairs"
+    terminalreporter.section(f"contract: cases kept + not kept, {part}")
+    for line in lines(found):
+        terminalreporter.write_line(line)
+    not_tried = skipped(terminalreporter.stats.get("skipped", []))
+    for line in not_tried or ["none was skipped"]:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

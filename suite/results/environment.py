@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +33,7 @@ PACKAGES = (
 """Distributions whose versions may change a number; absent ones are left out."""
 
 BYSTANDERS = (
+    "methods/conformance",
     "suite/checkpoint.py",
     "suite/cli.py",
     "suite/config.py",
@@ -40,7 +41,9 @@ BYSTANDERS = (
     "suite/executors.py",
     "suite/listing.py",
     "suite/memory.py",
+    "suite/method_check.py",
     "suite/progress.py",
+    "suite/structure.py",
     "suite/suite_file.py",
     "suite/templates",
     "suite/toml_lines.py",
@@ -89,17 +92,19 @@ def native_bf16(device: torch.device | str = "cpu") -> bool:
     return device.type == "cpu" and any(_cpu_can(feature) for feature in ("amx_bf16", "avx512_bf16"))
 
 
-def code_version(method_version: int | None) -> CodeVersion:
+def code_version(method_version: int | None, part_versions: Mapping[str, int] | None = None) -> CodeVersion:
     """The version of the code in use.
 
     Args:
         method_version: the method's own `version`; None for the dense model. Methods of other packages
             have no part in the source digest, so this number is all that makes their records stale.
+        part_versions: likewise of the initial method and the allocation, by name.
     """
     commit, clean = _working_tree(_root())
     return CodeVersion(
         prunebench=_version("prunebench") or "unknown",
         method_version=method_version,
+        part_versions=dict(part_versions or {}),
         source_digest=_source_digest(_root()),
         git_commit=commit,
         git_clean=clean,

@@ -14,7 +14,13 @@ from suite.results.record import SCHEMA_VERSION, Record, body_digest
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 """Turns the body of one schema version into the next one's; it need not touch `schema_version`."""
 
-MIGRATIONS: Mapping[int, Migration] = {}
+
+def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """Fields joined, and each default says what held before: nothing to change."""
+    return body
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _only_new_fields}
 """From schema version -> the step to the version after it."""
 
 

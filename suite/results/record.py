@@ -10,7 +10,7 @@ from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_val
 
 from suite.cell import Cell, Spec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of the fields below; `suite.results.reading` migrates what is older."""
 
 
@@ -21,6 +21,8 @@ class CodeVersion(Spec):
     """Version of the distribution."""
     method_version: int | None
     """The method's `version`; None when dense."""
+    part_versions: dict[str, int] = Field(default_factory=dict)
+    """The `version` of what the method builds on, by name: its initial method, an allocation."""
     source_digest: str
     """SHA-256 over the method and measurement sources that decide the numbers."""
     git_commit: str | None = None
@@ -148,6 +150,7 @@ class ModuleReport(Spec):
     error_after: float | None = None
     damping: float | None = None
     swaps: int | None = None
+    rebuild_ratio: float | None = None
     n_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 

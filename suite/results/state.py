@@ -61,6 +61,10 @@ def code_difference(made_by: CodeVersion, present: CodeVersion) -> str | None:
     """Why the numbers of code `made_by` may not be those of `present`; None where they must be."""
     if made_by.method_version != present.method_version:
         return f"made by version {made_by.method_version} of the method, now {present.method_version}"
+    for part in sorted(made_by.part_versions.keys() | present.part_versions.keys()):
+        then, now = made_by.part_versions.get(part), present.part_versions.get(part)
+        if then != now:
+            return f"made with version {then} of {part}, now {now}"
     if made_by.source_digest != present.source_digest:
         return (
             f"made by other code: prunebench {made_by.prunebench}, source {made_by.source_digest[:8]}, "

@@ -15,7 +15,7 @@ from methods.pattern import parse_pattern
 from methods.registry import build
 from methods.stream import LayerStream, at_rest, relative_error
 from tests.methods import oracles
-from tests.methods.test_contract import make_calibration, make_model
+from tests.methods.tiny_models import make_calibration, make_model
 
 FAMILIES = ["llama", "opt", "opt-post-norm"]
 

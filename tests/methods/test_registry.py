@@ -1,4 +1,4 @@
-"""Methods are found by name, those of other packages too, and their settings are checked before they run."""
+"""Methods and allocations are found by name, those of other packages too, and their settings are checked."""
 
 import importlib
 import sys
@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 
 from methods import registry
+from methods.allocation import Allocation
 from methods.base import PruningMethod
 from methods.errors import InputError
 from methods.llm_barber import LLMBarber
-from methods.registry import build, did_you_mean, method_class, names, origin, settings_of
+from methods.owl import OWL
+from methods.registry import allocations, build, did_you_mean, method_class, names, origin, settings_of
 from methods.sparsegpt import SparseGPT
 from methods.wanda import Wanda
 
-BUILT_IN = ["magnitude", "wanda", "sparsegpt", "llm-barber"]
+BUILT_IN = ["magnitude", "wanda", "sparsegpt", "llm-barber", "ria", "dsnot"]
 
 PLUGIN = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
 from methods.magnitude import Magnitude
+from methods.pattern import Allocated
 
 
 @dataclass(frozen=True)
@@ -30,27 +33,43 @@ class Coin(Magnitude):
     name: ClassVar[str] = "coin"
     bias: float = 0.5
     rounds: int | None = None
+
+
+@dataclass(frozen=True)
+class Even:
+    """Every module alike."""
+
+    name: ClassVar[str] = "even"
+    version: ClassVar[int] = 1
+    needs_calibration: ClassVar[bool] = False
+    slack: float = 0.0
+
+    def check_pattern(self, pattern):
+        pass
+
+    def allocate(self, model, pattern, calibration, *, placement=None):
+        return Allocated(pattern, {})
 '''
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch):
-    """Installs a distribution `acme-pruners` with the given entry points."""
+    """Installs a distribution `acme-pruners` with the given entry points, methods if nothing else is said."""
 
-    def add(entry_points: str) -> None:
+    def add(entry_points: str, group: str = registry.ENTRY_POINT_GROUP) -> None:
         info = tmp_path / "acme_pruners-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-pruners\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINT_GROUP}]\n{entry_points}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry_points}\n")
         (tmp_path / "acme_pruners.py").write_text(PLUGIN)
         monkeypatch.syspath_prepend(tmp_path)
         importlib.invalidate_caches()
-        registry._third_party.cache_clear()
+        registry._registered.cache_clear()
 
     yield add
     sys.modules.pop("acme_pruners", None)
     monkeypatch.undo()
-    registry._third_party.cache_clear()
+    registry._registered.cache_clear()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -69,7 +88,8 @@ def test_a_built_in_method_is_found_and_knows_its_name(name):
         ("sparsgpt", "unknown method 'sparsgpt'; did you mean 'sparsegpt'?"),
         ("Wanda", "unknown method 'Wanda'; did you mean 'wanda'?"),
         ("barber", "unknown method 'barber'; did you mean 'llm-barber'?"),
-        ("zzz", "unknown method 'zzz'; known: magnitude, wanda, sparsegpt, llm-barber"),
+        ("zzz", "unknown method 'zzz'; known: magnitude, wanda, sparsegpt, llm-barber, ria, dsnot"),
+        ("owl", "unknown method 'owl'; "),
     ],
 )
 def test_an_unknown_method_is_answered_with_the_nearest_names(name, said):
@@ -175,6 +195,57 @@ def test_an_entry_point_that_leads_nowhere_is_an_error_when_it_is_used(install, 
     assert "coin" in names()
     with pytest.raises(InputError, match=rf"method 'coin' \({target}\) cannot be imported"):
         build("coin")
+
+
+def test_an_allocation_is_found_and_knows_its_name():
+    allocation = allocations.build("owl", {"max_deviation": 0})
+    assert allocation == OWL(max_deviation=0.0)
+    assert isinstance(allocation, Allocation)
+    assert allocations.names() == ["owl"]
+    assert allocations.origin("owl") == "built-in"
+    assert allocations.class_of("owl") is OWL
+    assert settings_of(allocation) == {"outlier_threshold": 5.0, "max_deviation": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("howl", {}, "unknown allocation 'howl'; did you mean 'owl'?"),
+        ("wanda", {}, "unknown allocation 'wanda'; known: owl"),
+        (
+            "owl",
+            {"deviation": 0.1},
+            "allocation 'owl' has no setting 'deviation'; did you mean 'max_deviation'?",
+        ),
+        (
+            "owl",
+            {"max_deviation": "x"},
+            "allocation 'owl': setting max_deviation cannot be 'x'; it takes a finite",
+        ),
+        ("owl", {"max_deviation": -1}, "allocation 'owl': max_deviation must be at least 0"),
+    ],
+)
+def test_what_does_not_fit_an_allocation_is_refused_in_its_own_words(name, settings, said):
+    with pytest.raises(InputError) as raised:
+        allocations.build(name, settings)
+    assert str(raised.value).startswith(said)
+
+
+def test_an_allocation_of_another_package_joins_by_a_door_of_its_own(install):
+    install("even = acme_pruners:Even", group="prunebench.allocations")
+    assert allocations.names() == ["owl", "even"]
+    assert allocations.origin("even") == "acme-pruners"
+    assert names() == BUILT_IN
+    allocation = allocations.build("even", {"slack": 1})
+    assert isinstance(allocation, Allocation)
+    assert settings_of(allocation) == {"slack": 1.0}
+    with pytest.raises(InputError, match="unknown method 'even'"):
+        build("even")
+
+
+def test_a_method_is_no_allocation_and_the_other_way_round():
+    assert not isinstance(build("wanda"), Allocation)
+    assert not isinstance(allocations.build("owl"), PruningMethod)
 
 
 def test_listing_names_imports_no_method(install):

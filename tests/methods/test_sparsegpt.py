@@ -12,7 +12,7 @@ from methods.pattern import parse_pattern
 from methods.registry import build
 from methods.sparsegpt import SparseGPT, block_size, inverse_factor, solve_columns
 from tests.methods import oracles
-from tests.methods.test_contract import make_calibration, make_model
+from tests.methods.tiny_models import make_calibration, make_model
 
 
 def random_layer(seed: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from methods.decoder import read_decoder
 from methods.errors import NonFiniteError
 from methods.statistics import GramMatrix, SharedInputs
 from methods.stream import LayerStream, at_rest, relative_error
-from tests.methods.test_contract import FAMILIES, make_calibration, make_model
+from tests.methods.tiny_models import FAMILIES, make_calibration, make_model
 
 SMALL = {
     "vocab_size": 97,

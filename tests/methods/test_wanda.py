@@ -14,7 +14,7 @@ from methods.registry import build
 from methods.statistics import InputNorms
 from methods.wanda import Wanda, wanda_keep, wanda_scores
 from tests.methods import oracles
-from tests.methods.test_contract import make_calibration, make_model
+from tests.methods.tiny_models import make_calibration, make_model
 
 QUARTERS = st.integers(-6, 6).map(lambda n: n / 4)
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from suite.cell import SettingValue
 from suite.results.reading import (
+    MIGRATIONS,
     DigestError,
     NewerSchemaError,
     RecordError,
@@ -152,13 +153,24 @@ def test_an_older_record_is_migrated_after_its_digest_was_checked() -> None:
     def migration(old: dict[str, Any]) -> dict[str, Any]:
         return {**{k: v for k, v in old.items() if k != "date"}, "created": old["date"]}
 
-    record = parse_record(data, migrations={0: migration})
+    record = parse_record(data, migrations={**MIGRATIONS, 0: migration})
     assert (record.schema_version, record.created) == (SCHEMA_VERSION, "2025-01-01")
     assert record.is_intact
     with pytest.raises(RecordError, match="schema version 0, which cannot be read any more"):
         parse_record(data)
     with pytest.raises(DigestError):
-        parse_record(data.replace(b"2025-01-01", b"2026-01-01"), migrations={0: migration})
+        parse_record(data.replace(b"2025-01-01", b"2026-01-01"), migrations={**MIGRATIONS, 0: migration})
+
+
+def test_a_record_of_the_first_schema_still_loads_and_is_still_found_by_its_cell() -> None:
+    path = Path(__file__).with_name("data") / "llm-barber--2of4--27a94730.json"
+    record = load_record(path)
+    assert record.schema_version == SCHEMA_VERSION
+    assert record.cell.stem == path.stem
+    assert record.cell.allocation is None
+    assert record.code.part_versions == {}
+    assert [module.n_tokens for module in record.modules] == [None] * 14
+    assert all(module.swaps is not None for module in record.modules)
 
 
 def test_nothing_that_is_not_finite_gets_into_a_record() -> None:

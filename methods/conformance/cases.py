@@ -1,0 +1,115 @@
+"""Which cases are tried: every method x pattern x family, or a part of these that has all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from methods.base import PruningMethod
+from methods.conformance.case import Case
+from methods.conformance.family import Family
+from methods.conformance.situations import HARD, ORDINARY, Situation
+
+PATTERNS = ("0.3", "0.5", "0.7", "0.9", "2:4", "4:8", "1:4")
+
+
+def any_pattern(_: str) -> bool:
+    """The `can` of a method that refuses no pattern."""
+    return True
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with its settings.
+
+    Attributes:
+        method: the method.
+        label: what to call it.
+        can: whether it prunes to a pattern; what it cannot do, it has to refuse.
+    """
+
+    method: PruningMethod
+    label: str
+    can: Callable[[str], bool] = any_pattern
+
+
+def whole(
+    variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
+) -> list[Case]:
+    """Every variant x pattern x family, in ordinary situations by turns."""
+    return [
+        _case(variant, family, pattern, ORDINARY[(v + p + f) % len(ORDINARY)])
+        for (v, variant), (f, family), (p, pattern) in product(
+            enumerate(variants), enumerate(families), enumerate(patterns)
+        )
+    ]
+
+
+def covering(
+    variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
+) -> list[Case]:
+    """A part of `whole` that has every variant x pattern, variant x family and pattern x family.
+
+    Every variant meets every family, with patterns that it can do by turns; pairs that this leaves out are
+    added. A refused case counts for the pair of variant and pattern only.
+    """
+    doable = [[p for p, pattern in enumerate(patterns) if variant.can(pattern)] for variant in variants]
+    chosen = {
+        (v, doable[v][(v + f) % len(doable[v])], f)
+        for v, f in product(range(len(variants)), range(len(families)))
+        if doable[v]
+    }
+    met = {(p, f) for _, p, f in chosen}
+    for p, f in product(range(len(patterns)), range(len(families))):
+        able = [v for v in range(len(variants)) if p in doable[v]]
+        if (p, f) not in met and able:
+            chosen.add((able[(p + f) % len(able)], p, f))
+    tried = {(v, p) for v, p, _ in chosen}
+    for v, p in product(range(len(variants)), range(len(patterns))):
+        if (v, p) not in tried:
+            chosen.add((v, p, (v + p) % len(families)))
+    return [
+        _case(variants[v], families[f], patterns[p], ORDINARY[(v + f) % len(ORDINARY)])
+        for v, p, f in sorted(chosen)
+    ]
+
+
+def whole_hard(
+    variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
+) -> list[Case]:
+    """Every variant x hard input x family, with patterns that the variant can do by turns."""
+    places = product(range(len(variants)), range(len(HARD)), range(len(families)))
+    return _hard_cases(places, variants, families, patterns)
+
+
+def covering_hard(
+    variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
+) -> list[Case]:
+    """A part of `whole_hard` that has every variant x hard input and every hard input x family."""
+    chosen = {(v, s, (v + 5 * s) % len(families)) for v, s in product(range(len(variants)), range(len(HARD)))}
+    met = {(s, f) for _, s, f in chosen}
+    for s, f in product(range(len(HARD)), range(len(families))):
+        if (s, f) not in met:
+            chosen.add(((s + f) % len(variants), s, f))
+    return _hard_cases(sorted(chosen), variants, families, patterns)
+
+
+def _hard_cases(
+    places: Iterable[tuple[int, int, int]],
+    variants: Sequence[Variant],
+    families: Sequence[Family],
+    patterns: Sequence[str],
+) -> list[Case]:
+    cases = []
+    for v, s, f in places:
+        able = [pattern for pattern in patterns if variants[v].can(pattern)] or list(patterns)
+        cases.append(_case(variants[v], families[f], able[(v + s + f) % len(able)], HARD[s]))
+    return cases
+
+
+def _case(variant: Variant, family: Family, pattern: str, situation: Situation) -> Case:
+    return Case(variant.method, variant.label, family, pattern, situation)
+
+
+__all__ = ["PATTERNS", "Variant", "any_pattern", "covering", "covering_hard", "whole", "whole_hard"]

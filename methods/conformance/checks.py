@@ -1,0 +1,305 @@
+"""The promises, held against a pruned model by what its family says of itself.
+
+`methods.contract` checks masks as `methods.decoder` reads the model. These checks know the family from
+elsewhere and look at zeros in the weights, so a matrix that was missed, or pruned along the wrong dimension,
+shows here even where the masks agree with themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import KeepMask, LayerReport, PruneResult, PruningMethod
+from methods.conformance.family import Family, target_name
+from methods.conformance.outcome import BrokenPromiseError
+from methods.contract import ModelState
+from methods.pattern import SemiStructured, SparsityPattern, UniformPattern
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SPARSITY_TOLERANCE = 0.02
+"""How far the whole model's sparsity may be from the pattern's, where groups span several weights."""
+
+
+_TELL = (
+    "Call on_layer(report) with each report of the result as soon as it is final: progress bars live on it."
+)
+
+
+@dataclass(frozen=True)
+class Before:
+    """A model before its prune, in more respects than `ModelState` records.
+
+    Attributes:
+        state: what the contract compares.
+        parameters: names of all parameters.
+        buffers: name -> a copy.
+        own_forwards: names of modules whose forward was replaced.
+        config: as a dictionary.
+        torch_state: gradient mode, default dtype and the like.
+    """
+
+    state: ModelState
+    parameters: frozenset[str]
+    buffers: Mapping[str, Tensor]
+    own_forwards: frozenset[str]
+    config: Mapping[str, Any]
+    torch_state: tuple[object, ...]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Before:
+        """`model` as it is now."""
+        return cls(
+            state=ModelState.of(model),
+            parameters=frozenset(name for name, _ in model.named_parameters()),
+            buffers={name: buffer.clone() for name, buffer in model.named_buffers()},
+            own_forwards=_own_forwards(model),
+            config=model.config.to_dict(),
+            torch_state=_torch_state(),
+        )
+
+    def restore(self, model: PreTrainedModel) -> None:
+        """Gives `model` its dense weights back."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(self.state.weights[name])
+
+
+def check_result(result: object) -> PruneResult:
+    """`result`, if it is of the shape that the interface asks for."""
+    if not isinstance(result, PruneResult):
+        raise BrokenPromiseError(
+            0,
+            f"prune() gave {type(result).__name__}",
+            "Return a methods.base.PruneResult: masks, one LayerReport a target, and seconds by phase.",
+        )
+    for name, mask in result.keep.items():
+        if not isinstance(mask, KeepMask):
+            raise BrokenPromiseError(
+                0,
+                f"{name}: its mask is a {type(mask).__name__}",
+                "Pack each bool keep-mask (True = survives): target.pack(keep) of methods.target.",
+            )
+    return result
+
+
+def check_told(told: list[LayerReport], result: PruneResult) -> None:
+    """What `on_layer` heard is what the result says."""
+    if not told:
+        raise never_told()
+    if {report.module: report for report in told} != {report.module: report for report in result.layers}:
+        raise BrokenPromiseError(
+            0, f"on_layer heard {len(told)} reports, the result has {len(result.layers)} or others", _TELL
+        )
+
+
+def never_told() -> BrokenPromiseError:
+    """`on_layer` was not called at all."""
+    return BrokenPromiseError(0, "on_layer was never called", _TELL)
+
+
+def check_left_as_it_was(before: Before, model: PreTrainedModel) -> None:
+    """Promise 4, beyond `ModelState`: everything about the model and torch but the weights' values."""
+    now = dict(model.named_parameters())
+    if changed := sorted(now.keys() ^ before.parameters):
+        advice = "Leave the names of parameters alone"
+        if any(name.endswith("_orig") for name in changed):
+            advice += "; after torch.nn.utils.prune call torch.nn.utils.prune.remove(module, 'weight')"
+        raise BrokenPromiseError(4, f"{changed[0]}: a parameter came or went", f"{advice}.")
+    for name, parameter in now.items():
+        if parameter.grad is not None:
+            raise BrokenPromiseError(
+                4, f"{name}: holds a gradient", "Use torch.autograd.grad, or set .grad to None when done."
+            )
+    buffers = dict(model.named_buffers())
+    for name in sorted(buffers.keys() | before.buffers.keys()):
+        ours, theirs = before.buffers.get(name), buffers.get(name)
+        if ours is None or theirs is None or not torch.equal(ours, theirs):
+            raise BrokenPromiseError(
+                4, f"{name}: a buffer came, went or changed", "Keep masks in the result, not in the model."
+            )
+    if left := sorted(_own_forwards(model) ^ before.own_forwards):
+        raise BrokenPromiseError(
+            4,
+            f"{left[0]}: its forward is still replaced",
+            "Put it back in a finally block, or use a context manager.",
+        )
+    if model.config.to_dict() != before.config:
+        keys = [key for key, value in model.config.to_dict().items() if before.config.get(key) != value]
+        raise BrokenPromiseError(
+            4, f"config.{(keys or ['?'])[0]} was changed", "Put it back in a finally block."
+        )
+    if _torch_state() != before.torch_state:
+        raise BrokenPromiseError(
+            4,
+            f"torch's gradient mode, default dtype, threads or determinism were {before.torch_state} "
+            f"and are {_torch_state()}",
+            "Change them in a with block, or not at all.",
+        )
+
+
+def check_state(before: Before, model: PreTrainedModel) -> None:
+    """Promise 4 on a prune that did not finish: what the contract compares after one that did."""
+    was, now = before.state, ModelState.of(model, before.state.weights)
+    advice = "End hooks and changed modes by with blocks, which work on errors too."
+    for name, state in was.parameters.items():
+        if now.parameters.get(name) != state:
+            raise BrokenPromiseError(4, f"{name}: dtype, device or requires_grad was {state}", advice)
+    for name, mode in was.modules.items():
+        if now.modules.get(name) != mode:
+            raise BrokenPromiseError(
+                4, f"module {name or '(model)'}: training mode or hooks were left changed", advice
+            )
+    if (now.use_cache, now.tied) != (was.use_cache, was.tied):
+        raise BrokenPromiseError(4, "config.use_cache or the ties of embeddings were changed", advice)
+
+
+def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str) -> None:
+    """Every weight is what it was."""
+    for name, parameter in model.named_parameters():
+        if not _same(parameter.detach(), before.state.weights[name]):
+            raise BrokenPromiseError(
+                promise, f"{name}: was changed {when}", "Check everything first, and write weights after."
+            )
+
+
+def check_weights(
+    method: PruningMethod,
+    family: Family,
+    pattern: SparsityPattern,
+    before: Before,
+    model: PreTrainedModel,
+    result: PruneResult,
+) -> None:
+    """Promises 1 and 2 on the zeros of the weights themselves."""
+    for name, parameter in model.named_parameters():
+        if family.weights_of(name) is None and not _same(parameter.detach(), before.state.weights[name]):
+            raise BrokenPromiseError(
+                1,
+                f"{name}: is not to be pruned and was changed",
+                "Prune what methods.decoder.read_decoder(model).targets() gives, and nothing else.",
+            )
+    matrices = family.matrices(dict(model.named_parameters()))
+    if missed := [name for name in matrices if name not in result.keep]:
+        raise BrokenPromiseError(
+            1,
+            f"{missed[0]}: has no mask ({len(missed)} of {len(matrices)} weights have none)",
+            "Give one for every target, under target.mask_name: "
+            "read_decoder(model).targets() lists them all, experts one by one.",
+        )
+    if unknown := [name for name in result.keep if name not in matrices]:
+        raise BrokenPromiseError(
+            1, f"{unknown[0]}: has a mask and is no target", "Name masks by target.mask_name."
+        )
+    counted = [
+        _check_zeros(method, name, pattern.for_module(target_name(name)), matrix, result)
+        for name, matrix in matrices.items()
+    ]
+    if not all(counted):
+        _check_whole_model(pattern, matrices, result)
+
+
+def _check_zeros(
+    method: PruningMethod, name: str, pattern: UniformPattern, matrix: Tensor, result: PruneResult
+) -> bool:
+    """Each comparison group of one matrix `[out, in]` has at least the zeros that are due.
+
+    Returns:
+        Whether there are groups to count: None stands for groups that span several weights. A rebuilt mask is
+        held to its initial one, which `methods.contract` does.
+    """
+    shape = (matrix.shape[0], matrix.shape[1])
+    group = method.comparison_group(shape, pattern)
+    if group is not None and not _is_group(group):
+        raise BrokenPromiseError(
+            0,
+            f"comparison_group({shape}, {pattern}) gave {group!r}",
+            "Return (rows, columns), two whole numbers from 1, or None.",
+        )
+    if isinstance(pattern, SemiStructured):
+        _check_tiles(name, matrix, (1, pattern.m), pattern)
+    if group is not None and result.initial is None:
+        _check_tiles(name, matrix, group, pattern)
+    return group is not None or result.initial is not None
+
+
+def _check_whole_model(pattern: SparsityPattern, matrices: Mapping[str, Tensor], result: PruneResult) -> None:
+    """About as much is removed as was asked for, wherever it was: groups may span several weights."""
+    sizes = {name: matrix.numel() for name, matrix in matrices.items()}
+    due = sum(size * pattern.for_module(target_name(name)).target for name, size in sizes.items())
+    wanted = due / sum(sizes.values())
+    if abs(result.sparsity - wanted) > SPARSITY_TOLERANCE:
+        raise BrokenPromiseError(
+            2,
+            f"{result.sparsity:.3f} of all weights were removed, {wanted:.3f} were asked for",
+            "Take the count from pattern.for_module(name).n_pruned(group size).",
+        )
+
+
+def _check_tiles(name: str, matrix: Tensor, group: tuple[int, int], pattern: UniformPattern) -> None:
+    n_zeros = _tile_sums(matrix == 0, group)
+    sizes = _tile_sums(torch.ones_like(matrix, dtype=torch.bool), group)
+    for size in torch.unique(sizes).tolist():
+        due = pattern.n_pruned(size)
+        fewest = int(n_zeros[sizes == size].min())
+        if fewest < due:
+            rows, columns = (min(step, length) for step, length in zip(group, matrix.shape, strict=True))
+            raise BrokenPromiseError(
+                2,
+                f"{name}: of {rows} outputs x {columns} inputs {fewest} weights are 0, {due} should be",
+                f"Seen as [out, in] the weight is {list(matrix.shape)}, and groups lie in it that way. Where "
+                "a model stores it transposed, target.weight and target.pack turn it; take the count "
+                "from pattern.for_module(name).n_pruned(group size).",
+            )
+
+
+def _tile_sums(marked: Tensor, group: tuple[int, int]) -> Tensor:
+    """How many are True in each tile; the last of a row or column of tiles may be smaller."""
+    rows, columns = group
+    by_column = torch.stack([strip.sum(1) for strip in torch.split(marked, columns, dim=1)], dim=1)
+    return torch.stack([strip.sum(0) for strip in torch.split(by_column, rows)])
+
+
+def _is_group(group: object) -> bool:
+    return (
+        isinstance(group, tuple)
+        and len(group) == 2
+        and all(isinstance(size, int) and size >= 1 for size in group)
+    )
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    """Equal to the bit, NaN being equal to itself."""
+    return torch.equal(left, right) or bool(((left == right) | (left.isnan() & right.isnan())).all())
+
+
+def _own_forwards(model: nn.Module) -> frozenset[str]:
+    return frozenset(name for name, module in model.named_modules() if "forward" in vars(module))
+
+
+def _torch_state() -> tuple[object, ...]:
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+__all__ = [
+    "SPARSITY_TOLERANCE",
+    "Before",
+    "check_left_as_it_was",
+    "check_result",
+    "check_state",
+    "check_told",
+    "check_untouched",
+    "check_weights",
+    "never_told",
+]

@@ -1,0 +1,56 @@
+"""The built-in methods with the settings under which their contract is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+from methods.conformance.cases import Variant, any_pattern
+from methods.registry import build
+
+_GRANULARITIES = ("output", "input", "layer", "block")
+
+_SETTINGS: tuple[tuple[str, Mapping[str, object]], ...] = (
+    ("magnitude", {}),
+    ("wanda", {}),
+    ("ria", {}),
+    ("ria", {"group": "output", "activation_power": 1.0}),
+    ("sparsegpt", {}),
+    ("sparsegpt", {"block_size": 48}),
+    ("dsnot", {}),
+    ("dsnot", {"initial": "magnitude", "blocks": "all"}),
+    ("dsnot", {"initial": "sparsegpt", "blocks": "all", "same_sign": True}),
+    ("dsnot", {"initial": "ria", "blocks": "mlp", "variance_power": 0.0, "update_threshold": 0.0}),
+    *(
+        ("llm-barber", {"initial": initial, "granularity": granularity, "rebuild_ratio": 0.3})
+        for initial, granularity in product(("magnitude", "wanda", "sparsegpt"), _GRANULARITIES)
+    ),
+    ("llm-barber", {"initial": "ria", "granularity": "layer", "rebuild_ratio": 0.3}),
+    ("llm-barber", {"initial": "dsnot", "rebuild_ratio": 0.3}),
+    ("llm-barber", {"initial": "sparsegpt", "rebuild_ratio": 0.3, "keep_reconstruction": True}),
+    ("llm-barber", {"score": "weight", "rebuild_ratio": 0.3}),
+    ("llm-barber", {"score": "gradient", "rebuild_ratio": 0.3}),
+    ("llm-barber", {"rebuild_ratio": 0.3, "nm_guard": False}),
+    ("llm-barber", {"rebuild_ratio": 0.0}),
+    ("llm-barber", {"rebuild_ratio": 1.0, "granularity": "layer"}),
+)
+
+
+def built_in_variants() -> list[Variant]:
+    """The built-in methods, once for every setting that makes them decide another way."""
+    return [_variant(name, settings) for name, settings in _SETTINGS]
+
+
+def _variant(name: str, settings: Mapping[str, object]) -> Variant:
+    method = build(name, settings)
+    inside = ",".join(f"{key}={value}" for key, value in settings.items())
+    by_rows = getattr(method, "granularity", "output") == "output"
+    return Variant(method, f"{name}[{inside}]" if inside else name, any_pattern if by_rows else _unstructured)
+
+
+def _unstructured(pattern: str) -> bool:
+    """LLM-Barber rebuilds N:M by rows only."""
+    return ":" not in pattern
+
+
+__all__ = ["built_in_variants"]

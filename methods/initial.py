@@ -1,0 +1,78 @@
+"""What methods that start from another method's mask have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from methods.base import LayerReport, PruneResult
+from methods.decoder import Decoder
+from methods.errors import InputError
+from methods.layerwise import expert_warnings
+from methods.registry import build, settings_of
+from methods.target import Target
+
+
+@dataclass(frozen=True)
+class InitialMask:
+    """The mask that is refined or rebuilt.
+
+    Attributes:
+        result: what the initial method did.
+    """
+
+    result: PruneResult
+
+    def keep(self, target: Target) -> Tensor:
+        """Its keep-mask of one target: bool `[out, in]`, on the target's device."""
+        return target.unpack(self.result.keep[target.mask_name]).to(target.device)
+
+    def report(self, target: Target) -> LayerReport:
+        """What the initial method said of one target."""
+        return self._reports[target.name]
+
+    @cached_property
+    def _reports(self) -> dict[str, LayerReport]:
+        return {report.module: report for report in self.result.layers}
+
+    def warnings(self, target: Target) -> tuple[str, ...]:
+        """What the initial method said of one target, but for how many tokens reached an expert.
+
+        That is said anew on the stream that the final mask is found on.
+        """
+        report = self.report(target)
+        reached = () if report.n_tokens is None else expert_warnings(target, report.n_tokens)
+        return tuple(warning for warning in report.warnings if warning not in reached)
+
+    def with_seconds(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """Seconds by phase: its own and those that followed."""
+        first = self.result.phases
+        return {name: first.get(name, 0.0) + seconds.get(name, 0.0) for name in {**first, **seconds}}
+
+
+def initial_settings(method: str, initial: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the initial method in full, so that a record holds its defaults too.
+
+    Args:
+        method: the method that starts from it.
+        initial: the initial method's name.
+        settings: those that are given.
+
+    Raises:
+        InputError: `initial` is `method`, is unknown, or does not take these settings.
+    """
+    if initial == method:
+        raise InputError(f"method {method!r} cannot be its own initial method")
+    return settings_of(build(initial, settings))
+
+
+def dense_weights(decoder: Decoder) -> dict[str, Tensor]:
+    """Target name -> a copy of its weight `[out, in]`, on its own device."""
+    return {target.name: target.weight.clone() for _, _, target in decoder.targets()}
+
+
+__all__ = ["InitialMask", "dense_weights", "initial_settings"]

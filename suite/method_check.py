@@ -1,0 +1,222 @@
+"""Runs the contract suite on one method and says what came of it, for the method's author."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from methods.base import PruningMethod
+from methods.conformance import (
+    FAMILIES,
+    HARD,
+    ORDINARY,
+    PATTERNS,
+    Broken,
+    Case,
+    Family,
+    Outcome,
+    Variant,
+    Verdict,
+    covering_hard,
+    examine,
+    family_named,
+    whole,
+)
+
+_CELL = {Verdict.KEPT: "ok", Verdict.REFUSED: "refused", Verdict.BROKEN: "BROKEN"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One case and how it ended."""
+
+    case: Case
+    outcome: Outcome
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether its input was a hard one."""
+        return self.case.situation in HARD
+
+
+@dataclass(frozen=True)
+class MethodCheck:
+    """What became of all cases of one method.
+
+    Attributes:
+        name: the method's.
+        tried: every case.
+    """
+
+    name: str
+    tried: tuple[Tried, ...]
+
+    @property
+    def broken(self) -> list[tuple[Broken, list[Tried]]]:
+        """Each thing that is wrong, and the cases in which it showed; worst first."""
+        found: dict[tuple[int, str], list[Tried]] = {}
+        for tried in self.tried:
+            if broken := tried.outcome.broken:
+                found.setdefault((broken.promise, broken.advice), []).append(tried)
+        firsts = [(cases[0].outcome.broken, cases) for cases in found.values()]
+        return sorted(
+            ((broken, cases) for broken, cases in firsts if broken is not None),
+            key=lambda entry: (entry[0].promise, -len(entry[1])),
+        )
+
+    @property
+    def prunes_nothing(self) -> bool:
+        """Whether every ordinary case was refused, so that nothing was shown."""
+        return all(t.outcome.verdict is Verdict.REFUSED for t in self.tried if not t.is_hard)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every promise was kept, and something pruned."""
+        return not self.broken and not self.prunes_nothing
+
+    def count(self, verdict: Verdict) -> int:
+        """How many cases ended so."""
+        return sum(tried.outcome.verdict is verdict for tried in self.tried)
+
+
+def cases_of(method: PruningMethod, families: Sequence[str] = (), *, everything: bool = False) -> list[Case]:
+    """What is tried on one method: each family with each pattern, and each hard input on each family.
+
+    Args:
+        method: the method.
+        families: names of those to try it on; all where empty.
+        everything: each of these in every ordinary situation, instead of by turns.
+
+    Raises:
+        InputError: an unknown family.
+    """
+    chosen: list[Family] = [family_named(name) for name in families] or list(FAMILIES.values())
+    ordinary = whole([Variant(method, method.name)], chosen)
+    refused = {
+        case.pattern
+        for case in ordinary[: len(PATTERNS)]
+        if examine(replace(case, situation=ORDINARY[0])).verdict is Verdict.REFUSED
+    }
+    if everything:
+        ordinary = [replace(case, situation=situation) for case in ordinary for situation in ORDINARY]
+    # A refused pattern would hide what becomes of a hard input.
+    able = Variant(method, method.name, can=lambda pattern: pattern not in refused)
+    return [*ordinary, *covering_hard([able], chosen)]
+
+
+def run_cases(name: str, cases: Sequence[Case], on_case: Callable[[Case], None]) -> MethodCheck:
+    """Tries all cases; `on_case` is called before each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them only slow tiny tensors down
+    try:
+        tried = []
+        for case in cases:
+            on_case(case)
+            tried.append(Tried(case, examine(case)))
+    finally:
+        torch.set_num_threads(threads)
+    return MethodCheck(name, tuple(tried))
+
+
+def run_with_bar(name: str, cases: Sequence[Case], console: Console | None = None) -> MethodCheck:
+    """`run_cases` with a bar on stderr, where that is a terminal."""
+    console = console or Console(stderr=True, highlight=False)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=16, table_column=Column(min_width=8)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("left"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        console=console,
+        expand=True,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=len(cases), completed=-1)
+        return run_cases(
+            name, cases, lambda case: bar.update(task, advance=1, description=f"{name} on {case.where}")
+        )
+
+
+def as_text(check: MethodCheck) -> Iterator[str]:
+    """The tables and the sentences, line by line."""
+    ordinary = [tried for tried in check.tried if not tried.is_hard]
+    patterns = [pattern for pattern in PATTERNS if any(t.case.pattern == pattern for t in ordinary)]
+    yield f"{'family':<18}" + "".join(f"{pattern:>9}" for pattern in patterns)
+    for family in dict.fromkeys(tried.case.family.name for tried in ordinary):
+        of_family = [tried for tried in ordinary if tried.case.family.name == family]
+        cells = [_cell([t for t in of_family if t.case.pattern == pattern]) for pattern in patterns]
+        yield f"{family:<18}" + "".join(f"{cell:>9}" for cell in cells)
+    yield ""
+    yield f"{'hard input':<21}{'kept':>5}{'refused':>9}{'broken':>8}   what it is"
+    for situation in HARD:
+        verdicts = [t.outcome.verdict for t in check.tried if t.case.situation == situation]
+        kept, refused, broken = (verdicts.count(verdict) for verdict in Verdict)
+        yield f"{situation.name:<21}{kept:>5}{refused:>9}{broken:>8}   {situation.described}"
+    yield ""
+    for line, cases in _refusals(check).items():
+        yield f"refused, {_where(cases)}: {line}"
+    for found, cases in check.broken:
+        yield f"BROKEN, {_where(cases)}: {found}"
+        yield ""
+    yield _summary(check)
+
+
+def as_json(check: MethodCheck) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "method": check.name,
+        "holds": check.holds,
+        **{verdict.value: check.count(verdict) for verdict in Verdict},
+        "cases": [
+            {
+                "family": tried.case.family.name,
+                "pattern": tried.case.situation.pattern or tried.case.pattern,
+                "situation": tried.case.situation.name,
+                "verdict": tried.outcome.verdict.value,
+                "promise": tried.outcome.broken.promise if tried.outcome.broken else None,
+                "reason": tried.outcome.reason or None,
+            }
+            for tried in check.tried
+        ],
+    }
+
+
+def _cell(tried: list[Tried]) -> str:
+    verdicts = {t.outcome.verdict for t in tried}
+    worst = [verdict for verdict in (Verdict.BROKEN, Verdict.REFUSED, Verdict.KEPT) if verdict in verdicts]
+    return _CELL[worst[0]] if worst else "-"
+
+
+def _refusals(check: MethodCheck) -> dict[str, list[Tried]]:
+    found: dict[str, list[Tried]] = {}
+    for tried in check.tried:
+        if tried.outcome.refusal:
+            found.setdefault(tried.outcome.refusal, []).append(tried)
+    return found
+
+
+def _where(tried: list[Tried]) -> str:
+    families = list(dict.fromkeys(t.case.family.name for t in tried))
+    listed = ", ".join(families) if len(families) <= 4 else f"{len(families)} families"
+    return f"{len(tried)} case{'s' * (len(tried) > 1)} on {listed}"
+
+
+def _summary(check: MethodCheck) -> str:
+    counts = ", ".join(f"{check.count(verdict)} {verdict.value}" for verdict in Verdict)
+    if check.prunes_nothing:
+        return f"{check.name}: {counts}. Nothing was pruned: every ordinary case was refused."
+    if check.broken:
+        n = len({found.promise for found, _ in check.broken})
+        return f"{check.name}: {counts}. {n} promise{'s' * (n > 1)} broken; each line above says what to do."
+    return f"{check.name}: {counts}. Every promise is kept."
+
+
+__all__ = ["MethodCheck", "Tried", "as_json", "as_text", "cases_of", "run_cases", "run_with_bar"]

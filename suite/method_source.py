@@ -1,0 +1,124 @@
+"""Finds the method that is to be checked: a registered name, or a class in a module of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from methods.base import PruningMethod
+from methods.errors import InputError
+from methods.registry import Registry, build, did_you_mean
+
+_ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "version": (int,),
+    "needs_calibration": (bool,),
+    "reconstructs": (bool, property),
+}
+_FUNCTIONS = ("comparison_group", "prune")
+
+
+def load_method(spec: str, settings: Mapping[str, Any]) -> PruningMethod:
+    """The method that `spec` names, with its settings.
+
+    Args:
+        spec: a registered name, or `module:Class`; the module may lie in the current folder.
+        settings: of the method.
+
+    Raises:
+        InputError: it cannot be found, imported or built, or does not have what `PruningMethod` asks for.
+    """
+    if ":" not in spec:
+        return build(spec, settings)
+    cls = _class(spec)
+    _require_interface(spec, cls)
+    here: Registry[PruningMethod] = Registry("method", "prunebench.methods", {spec: spec})
+    try:
+        return here.build(spec, settings)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{spec} cannot be built: {_described(error)}") from error
+
+
+def _class(spec: str) -> type:
+    name, _, attribute = spec.partition(":")
+    if name.endswith(".py") or "/" in name or not name or not attribute:
+        example = f"{Path(name).stem or 'my_method'}:{attribute or 'MyMethod'}"
+        raise InputError(f"{spec}: write it as module:Class, such as {example}")
+    module = _module(spec, name)
+    found: object = getattr(module, attribute, None)
+    if found is None:
+        known = [key for key, value in vars(module).items() if inspect.isclass(value)]
+        raise InputError(f"{spec}: {name} has no class {attribute!r}{did_you_mean(attribute, known)}")
+    if not inspect.isclass(found):
+        raise InputError(f"{spec}: is {type(found).__name__} and no class; give the class, not an instance")
+    return found
+
+
+def _module(spec: str, name: str) -> ModuleType:
+    # A command that is installed does not look into the current folder by itself.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            raise InputError(
+                f"{spec}: no module {missing!r} in {Path.cwd().name}/ (the current folder) or among the "
+                "installed packages"
+            ) from error
+        raise InputError(f"{spec}: {name} imports {missing!r}, which is not installed") from error
+    except Exception as error:
+        raise InputError(f"{spec}: {name} cannot be imported: {_described(error)}") from error
+
+
+def _require_interface(spec: str, cls: type) -> None:
+    """Raises `InputError` naming the first thing that `cls` lacks of a `PruningMethod`."""
+    for attribute, kinds in _ATTRIBUTES.items():
+        if not hasattr(cls, attribute):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError(f"{spec} lacks {attribute!r} ({expected}): see PruningMethod in methods.base")
+        if not isinstance(getattr(cls, attribute), kinds):
+            value = getattr(cls, attribute)
+            raise InputError(f"{spec}: {attribute} is {value!r}; it has to be a {kinds[0].__name__}")
+    for function in _FUNCTIONS:
+        if not callable(getattr(cls, function, None)):
+            raise InputError(f"{spec} lacks {function}(): see PruningMethod in methods.base")
+    if not dataclasses.is_dataclass(cls) or not cast(Any, cls).__dataclass_params__.frozen:
+        raise InputError(
+            f"{spec} is no frozen dataclass: write @dataclass(frozen=True) above it, so that its fields can "
+            "be set and recorded"
+        )
+    _require_signature(spec, "prune", cls, ("model", "pattern", "calibration"), ("placement", "on_layer"))
+    _require_signature(spec, "comparison_group", cls, ("shape", "pattern"), ())
+
+
+def _require_signature(
+    spec: str, function: str, cls: type, positional: tuple[str, ...], keywords: tuple[str, ...]
+) -> None:
+    try:
+        inspect.signature(getattr(cls, function)).bind(cls, *positional, **dict.fromkeys(keywords))
+    except TypeError as error:
+        wanted = ", ".join([*positional, *(["*", *keywords] if keywords else [])])
+        raise InputError(f"{spec}: {function}({wanted}) cannot be called like this: {error}") from error
+
+
+def _described(error: Exception) -> str:
+    """The error and the line that raised it, in the user's file where there is one."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+__all__ = ["load_method"]

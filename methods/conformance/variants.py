@@ -21,6 +21,7 @@ _SETTINGS: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("dsnot", {"initial": "magnitude", "blocks": "all"}),
     ("dsnot", {"initial": "sparsegpt", "blocks": "all", "same_sign": True}),
     ("dsnot", {"initial": "ria", "blocks": "mlp", "variance_power": 0.0, "update_threshold": 0.0}),
+    ("dsnot", {"initial": "llm-barber"}),
     *(
         ("llm-barber", {"initial": initial, "granularity": granularity, "rebuild_ratio": 0.3})
         for initial, granularity in product(("magnitude", "wanda", "sparsegpt"), _GRANULARITIES)
@@ -31,6 +32,8 @@ _SETTINGS: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("llm-barber", {"score": "weight", "rebuild_ratio": 0.3}),
     ("llm-barber", {"score": "gradient", "rebuild_ratio": 0.3}),
     ("llm-barber", {"rebuild_ratio": 0.3, "nm_guard": False}),
+    ("llm-barber", {"rebuild_ratio": "search"}),
+    ("llm-barber", {"rebuild_ratio": "search", "initial": "sparsegpt", "granularity": "block"}),
     ("llm-barber", {"rebuild_ratio": 0.0}),
     ("llm-barber", {"rebuild_ratio": 1.0, "granularity": "layer"}),
 )

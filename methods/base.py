@@ -127,7 +127,6 @@ class LayerReport:
         damping: what was added to the Hessian's diagonal, relative to its mean; None without a Hessian.
         swaps: pairs swapped by a rebuild: so many weights came back, and as many went; None where nothing
             is rebuilt.
-        rebuild_ratio: share of the profitable swaps that was made; None where nothing is rebuilt.
         n_tokens: calibration tokens it was judged on, which differ between experts; None where the method
             runs no calibration.
         warnings: outcomes a reader should know of, one sentence each.
@@ -142,7 +141,6 @@ class LayerReport:
     error_after: float | None = None
     damping: float | None = None
     swaps: int | None = None
-    rebuild_ratio: float | None = None
     n_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 

@@ -26,7 +26,6 @@ from methods.errors import InputError
 from methods.initial import InitialMask, dense_weights, initial_settings
 from methods.layerwise import expert_warnings
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
-from methods.ratio_search import SEARCHED_RATIOS, masked_block_errors
 from methods.rebuild import Granularity, rebuild_block
 from methods.registry import build
 from methods.stream import LayerStream, at_rest, relative_error
@@ -46,8 +45,7 @@ class LLMBarber:
         initial: the method whose mask is rebuilt.
         granularity: inside which set pruned and kept weights compete: `layer` (one Linear), `output` (a row),
             `input` (a column), `block` (all Linears of one block).
-        rebuild_ratio: share of the profitable swaps that is made, in [0, 1]; or `search`: of each block the
-            share that leaves the smallest error of its output on the calibration set (docs/methods.md).
+        rebuild_ratio: share of the profitable swaps that is made, in [0, 1].
         score: what ranks weights; the last two are the paper's ablations.
         keep_reconstruction: survivors of the initial method keep the values it gave them (SparseGPT), where
             the authors go back to the dense ones.
@@ -58,7 +56,7 @@ class LLMBarber:
 
     initial: str = "wanda"
     granularity: Granularity = "output"
-    rebuild_ratio: float | Literal["search"] = 0.01
+    rebuild_ratio: float = 0.01
     score: Score = "weight_gradient"
     keep_reconstruction: bool = False
     nm_guard: bool = True
@@ -69,7 +67,7 @@ class LLMBarber:
     needs_calibration: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.rebuild_ratio != "search" and not 0 <= self.rebuild_ratio <= 1:
+        if not 0 <= self.rebuild_ratio <= 1:
             raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
         in_full = initial_settings(self.name, self.initial, self.initial_settings)
         object.__setattr__(self, "initial_settings", in_full)
@@ -166,26 +164,12 @@ class LLMBarber:
             }
             scores = {name: self._score(name, full[name], study) for name in block.targets}
             patterns = {name: pattern.for_module(name) for name in block.targets}
-            candidates = {
-                ratio: rebuild_block(
-                    initial_keep, scores, patterns, self.granularity, ratio, guard=self.nm_guard
-                )
-                for ratio in self._ratios
-            }
-        ratio = self._ratios[0]
-        if len(candidates) > 1:
-            with clock.phase("search"):
-                errors = masked_block_errors(stream, layer, block, dense, full, list(candidates.values()))
-                ratio = self._ratios[errors.index(min(errors))]
-        with clock.phase("solve"):
+            rebuilt = rebuild_block(
+                initial_keep, scores, patterns, self.granularity, self.rebuild_ratio, guard=self.nm_guard
+            )
             for name, target in block.targets.items():
-                target.write(full[name], candidates[ratio][name])
-            masks = {name: target.pack(candidates[ratio][name]) for name, target in block.targets.items()}
-        return _Rebuilt(masks, study, ratio)
-
-    @property
-    def _ratios(self) -> tuple[float, ...]:
-        return SEARCHED_RATIOS if self.rebuild_ratio == "search" else (self.rebuild_ratio,)
+                target.write(full[name], rebuilt[name])
+        return _Rebuilt({name: target.pack(rebuilt[name]) for name, target in block.targets.items()}, study)
 
     def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
         """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
@@ -201,11 +185,10 @@ class LLMBarber:
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    """What became of one block: target name -> final mask, what was found out, the ratio it took."""
+    """What became of one block: target name -> final mask, and what was found out."""
 
     masks: Mapping[str, KeepMask]
     study: BlockStudy
-    ratio: float
 
     def report(self, target: Target, first: InitialMask, error_after: float | None) -> LayerReport:
         """The report of one of its targets, given that of the initial method."""
@@ -219,7 +202,6 @@ class _Rebuilt:
             error_before=self.study.error_before,
             error_after=error_after,
             swaps=returned,
-            rebuild_ratio=self.ratio,
             n_tokens=n_tokens,
             warnings=(*first.warnings(target), *unjudged),
         )

@@ -110,14 +110,14 @@ def cases_of(method: PruningMethod, families: Sequence[str] = (), *, everything:
     return [*ordinary, *covering_hard([able], chosen)]
 
 
-def run_cases(name: str, cases: Sequence[Case], on_case: Callable[[Case], None]) -> MethodCheck:
-    """Tries all cases; `on_case` is called before each."""
+def run_cases(name: str, cases: Sequence[Case], on_case: Callable[[int, Case], None]) -> MethodCheck:
+    """Tries all cases; `on_case` is called before each, with the number of those that are done."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more of them only slow tiny tensors down
     try:
         tried = []
-        for case in cases:
-            on_case(case)
+        for n_done, case in enumerate(cases):
+            on_case(n_done, case)
             tried.append(Tried(case, examine(case)))
     finally:
         torch.set_num_threads(threads)
@@ -139,10 +139,13 @@ def run_with_bar(name: str, cases: Sequence[Case], console: Console | None = Non
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task("", total=len(cases), completed=-1)
-        return run_cases(
-            name, cases, lambda case: bar.update(task, advance=1, description=f"{name} on {case.where}")
-        )
+        task = bar.add_task("", total=len(cases))
+
+        def show(n_done: int, case: Case) -> None:
+            described = f"{name} on {case.family.name} at {case.pattern}, {case.situation.name}"
+            bar.update(task, completed=n_done, description=described)
+
+        return run_cases(name, cases, show)
 
 
 def as_text(check: MethodCheck) -> Iterator[str]:

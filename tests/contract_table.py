@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from methods.conformance import FAMILIES, HARD, Case, Outcome, Verdict
+from methods.registry import names
 
 PROPERTY = "contract"
 
@@ -59,7 +60,8 @@ def lines(found: list[Entry]) -> Iterator[str]:
     hard_names = [situation.name for situation in HARD]
     ordinary = [entry for entry in found if entry.situation not in hard_names]
     hard = [entry for entry in found if entry.situation in hard_names]
-    methods = list(dict.fromkeys(entry.method for entry in found))
+    tried = {entry.method for entry in found}
+    methods = [name for name in names() if name in tried]
     if ordinary:
         by_family = sorted(ordinary, key=lambda entry: list(FAMILIES).index(entry.family))
         yield from _table("family", [(entry.family, entry) for entry in by_family], methods)

@@ -160,13 +160,11 @@ def check_state(before: Before, model: PreTrainedModel) -> None:
         raise BrokenPromiseError(4, "config.use_cache or the ties of embeddings were changed", advice)
 
 
-def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str) -> None:
+def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str, advice: str) -> None:
     """Every weight is what it was."""
     for name, parameter in model.named_parameters():
         if not _same(parameter.detach(), before.state.weights[name]):
-            raise BrokenPromiseError(
-                promise, f"{name}: was changed {when}", "Check everything first, and write weights after."
-            )
+            raise BrokenPromiseError(promise, f"{name}: was changed {when}", advice)
 
 
 def check_weights(

@@ -137,7 +137,13 @@ class _Examination:
 
     def _refused(self, error: InputError) -> Outcome:
         self._check_state("after an InputError")
-        check_untouched(self.before, self.model, 5, "although prune() refused with an InputError")
+        check_untouched(
+            self.before,
+            self.model,
+            5,
+            "although prune() refused with an InputError",
+            "Check everything first, and write weights after.",
+        )
         line = check_one_line(error)
         if self.expected is Expectation.REFUSES:
             if self.situation.without_calibration or names_target(line, self.matrices):
@@ -173,7 +179,13 @@ class _Examination:
             raise BrokenPromiseError(
                 2, f"{dropped[0]}: weights were removed at sparsity 0", "Removing none is no special case."
             )
-        check_untouched(self.before, self.model, 1, "at sparsity 0")
+        check_untouched(
+            self.before,
+            self.model,
+            1,
+            "at sparsity 0",
+            "Where nothing is removed there is nothing to make up for.",
+        )
 
     def _check_repeatable(self, result: PruneResult) -> None:
         """Promise 3: a second prune of the same weights, without a new seed."""

@@ -32,8 +32,6 @@ _SETTINGS: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("llm-barber", {"score": "weight", "rebuild_ratio": 0.3}),
     ("llm-barber", {"score": "gradient", "rebuild_ratio": 0.3}),
     ("llm-barber", {"rebuild_ratio": 0.3, "nm_guard": False}),
-    ("llm-barber", {"rebuild_ratio": "search"}),
-    ("llm-barber", {"rebuild_ratio": "search", "initial": "sparsegpt", "granularity": "block"}),
     ("llm-barber", {"rebuild_ratio": 0.0}),
     ("llm-barber", {"rebuild_ratio": 1.0, "granularity": "layer"}),
 )

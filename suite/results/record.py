@@ -150,7 +150,6 @@ class ModuleReport(Spec):
     error_after: float | None = None
     damping: float | None = None
     swaps: int | None = None
-    rebuild_ratio: float | None = None
     n_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 

@@ -189,19 +189,24 @@ def _read_layer(index: int, name: str, layer: nn.Module) -> DecoderLayer:
         _block("attention", name, attention, tuple(attention.values())),
         _block("mlp", name, rest, _mlp_chain(described, layer, rest)),
     )
-    _refuse_unread_stacks(name, described, layer, blocks)
+    _refuse_unread(name, described, layer, blocks)
     return DecoderLayer(index, name, layer, blocks)
 
 
-def _refuse_unread_stacks(name: str, described: str, layer: nn.Module, blocks: tuple[Block, ...]) -> None:
-    """Raises `StructureError` if the layer stacks matrices in a way that is not understood."""
+def _refuse_unread(name: str, described: str, layer: nn.Module, blocks: tuple[Block, ...]) -> None:
+    """Raises `StructureError` if the layer holds matrices in a way that is not understood."""
     read = {target.parameter_name for block in blocks for target in block.targets.values()}
-    for parameter_name, parameter in layer.named_parameters():
-        if parameter.ndim > 2 and f"{name}.{parameter_name}" not in read:
+    routing = _routing(layer)
+    for owner_name, owner in layer.named_modules():
+        for attribute, parameter in owner.named_parameters(recurse=False):
+            parameter_name = f"{owner_name}.{attribute}" if owner_name else attribute
+            understood = f"{name}.{parameter_name}" in read or attribute.endswith("bias")
+            if parameter.ndim < 2 or understood or id(owner) in routing:
+                continue
             raise StructureError(
-                f"{described}: {parameter_name} stacks matrices {list(parameter.shape)}; expected stacked "
-                "experts with the parts transformers declares (gate_up_proj or up_proj, down_proj, and "
-                "has_gate, has_bias, is_transposed)"
+                f"{described}: {parameter_name} {list(parameter.shape)} is no Linear's weight; expected "
+                "Linears, Conv1Ds, or stacked experts with the parts transformers declares (gate_up_proj or "
+                "up_proj, down_proj, and has_gate, has_bias, is_transposed)"
             )
 
 
@@ -236,7 +241,7 @@ def _block(
 
 def _matrices(name: str, module: nn.Module) -> list[Target]:
     """Every matrix below `module` that may be pruned, in the order of the model."""
-    routing = {id(router) for child in module.modules() for router in _routers(child)}
+    routing = _routing(module)
     found: list[Target] = []
     for inner, child in module.named_modules(prefix=name):
         if isinstance(child, nn.Linear | Conv1D) and id(child) not in routing:
@@ -252,12 +257,29 @@ def _matrices(name: str, module: nn.Module) -> list[Target]:
     return found
 
 
-def _routers(module: nn.Module) -> list[nn.Module]:
-    """The Linears that stand beside experts and decide how much each of them counts."""
-    children = dict(module.named_children())
-    if not any("experts" in name and not isinstance(child, nn.Linear) for name, child in children.items()):
+def _routing(module: nn.Module) -> set[int]:
+    """Identities of all modules below `module` that decide how much each expert counts."""
+    routers = [router for holder in module.modules() for router in _routers(holder)]
+    return {id(part) for router in routers for part in router.modules()}
+
+
+def _routers(holder: nn.Module) -> list[nn.Module]:
+    """What stands beside experts and is neither an expert nor a shared one: routers, gates."""
+    children = dict(holder.named_children())
+    experts = [c for name, c in children.items() if "experts" in name and not isinstance(c, nn.Linear)]
+    if not any(_holds_experts(child) for child in experts):
         return []
-    return [child for child in children.values() if isinstance(child, nn.Linear)]
+    return [
+        child
+        for name, child in children.items()
+        if isinstance(child, nn.Linear) or any(word in name for word in ("gate", "gating", "router"))
+    ]
+
+
+def _holds_experts(module: nn.Module) -> bool:
+    """Whether it stacks or lists several, unlike the MLP that DeepSeek calls `shared_experts`."""
+    lists = isinstance(module, nn.ModuleList) or any(isinstance(c, nn.ModuleList) for c in module.children())
+    return lists or not any(isinstance(child, nn.Linear | Conv1D) for child in module.children())
 
 
 __all__ = ["Block", "BlockKind", "Decoder", "DecoderLayer", "first_tensor", "read_decoder"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -20,7 +20,7 @@ from methods.base import (
 )
 from methods.decoder import read_decoder
 from methods.errors import InputError
-from methods.initial import InitialMask, dense_weights, initial_settings
+from methods.initial import UNREACHED, InitialMask, dense_weights, initial_settings
 from methods.layerwise import Solution, prune_layer_by_layer
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.refinement import MAX_VARIANCE_POWER, refine, reliabilities
@@ -116,12 +116,22 @@ class DSnoT:
             weight = dense.pop(name)
             target.write(weight, torch.ones_like(weight, dtype=torch.bool))
 
+        def stands(name: str) -> Solution:
+            """The initial mask as it is."""
+            report, keep = first.report(targets[name][1]), first.keep(targets[name][1])
+            return Solution(keep, damping=report.damping, standing=report)
+
+        def unreached(name: str) -> Solution:
+            kind, _ = targets[name]
+            refined_here = self.blocks in ("all", kind)
+            return replace(stands(name), swaps=0, warnings=(UNREACHED,)) if refined_here else stands(name)
+
         def solve(name: str, weight: Tensor, moments: InputMoments, pattern: UniformPattern) -> Solution:
             kind, target = targets[name]
+            if self.blocks not in ("all", kind):
+                return stands(name)
             keep, damping = first.keep(target), first.report(target).damping
             said = first.warnings(target)
-            if self.blocks not in ("all", kind):
-                return Solution(keep, damping=damping, warnings=said)
             refined = self._refined(name, weight, keep, moments, n_samples, pattern)
             dead = int((moments.squares == 0).sum())
             own = (f"{dead} inputs were never active; their weights were not swapped",) if dead else ()
@@ -140,6 +150,7 @@ class DSnoT:
             solve=solve,
             placement=placement,
             on_layer=on_layer,
+            unreached=unreached,
         )
         return PruneResult(
             result.keep, result.layers, first.with_seconds(result.phases), initial=first.result

@@ -16,6 +16,8 @@ from methods.layerwise import expert_warnings
 from methods.registry import build, settings_of
 from methods.target import Target
 
+UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask stands"
+
 
 @dataclass(frozen=True)
 class InitialMask:
@@ -75,4 +77,4 @@ def dense_weights(decoder: Decoder) -> dict[str, Tensor]:
     return {target.name: target.weight.clone() for _, _, target in decoder.targets()}
 
 
-__all__ = ["InitialMask", "dense_weights", "initial_settings"]
+__all__ = ["UNREACHED", "InitialMask", "dense_weights", "initial_settings"]

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from methods.base import CalibrationSet, KeepMask, LayerReport, PhaseClock, Placement, PruneResult
 from methods.decoder import DecoderLayer, read_decoder
-from methods.errors import StructureError
 from methods.pattern import SparsityPattern, UniformPattern, require_finite
-from methods.statistics import InputStatistic, SharedInputs, add_unit_inputs
+from methods.statistics import InputStatistic, SharedInputs
 from methods.stream import LayerStream, at_rest, relative_error
 from methods.target import Target
 
@@ -35,6 +34,8 @@ class Solution:
         weight: fp32 `[out, in]`, zero where pruned; None = survivors keep their values.
         damping: added to the Hessian's diagonal, relative to its mean.
         swaps: pairs swapped against an initial mask.
+        standing: the report of the method whose mask this is, where it was not judged here: on how many
+            tokens it was, and its warnings, are reported in place of this pass's.
         warnings: what a reader should know of.
     """
 
@@ -42,6 +43,7 @@ class Solution:
     weight: Tensor | None = None
     damping: float | None = None
     swaps: int | None = None
+    standing: LayerReport | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -58,6 +60,7 @@ def prune_layer_by_layer(
     solve: Solver[S],
     placement: Placement,
     on_layer: Callable[[LayerReport], None],
+    unreached: Callable[[str], Solution] | None = None,
 ) -> PruneResult:
     """Prunes every target of `model` in place, in the order of the layers.
 
@@ -69,6 +72,8 @@ def prune_layer_by_layer(
         solve: decides one target.
         placement: batch size.
         on_layer: called with each target's report.
+        unreached: decides an expert, by its name, that no token reached; without it `solve` does, with the
+            statistic of every input active once.
 
     Returns:
         Masks, reports and seconds by phase.
@@ -90,7 +95,8 @@ def prune_layer_by_layer(
                 gathered, dense_probe = _gather(stream, layer, statistic)
             with clock.phase("solve"):
                 solutions = {
-                    name: _apply(solve, target, gathered, pattern) for name, target in layer.targets.items()
+                    name: _apply(solve, target, gathered, pattern, unreached)
+                    for name, target in layer.targets.items()
                 }
             with clock.phase("propagate"):
                 probe = stream.advance(layer)
@@ -100,6 +106,7 @@ def prune_layer_by_layer(
                 for name, target in block.targets.items():
                     mask = target.pack(solutions[name].keep)
                     keep[target.mask_name] = mask
+                    standing = solutions[name].standing
                     report = LayerReport(
                         module=name,
                         layer=layer.index,
@@ -109,7 +116,7 @@ def prune_layer_by_layer(
                         error_after=error,
                         damping=solutions[name].damping,
                         swaps=solutions[name].swaps,
-                        n_tokens=gathered.n_tokens(name),
+                        n_tokens=standing.n_tokens if standing else gathered.n_tokens(name),
                         warnings=solutions[name].warnings,
                     )
                     reports.append(report)
@@ -132,21 +139,25 @@ def _gather(
     return shared, probe
 
 
-def _apply(solve: Solver[S], target: Target, gathered: SharedInputs[S], pattern: SparsityPattern) -> Solution:
+def _apply(
+    solve: Solver[S],
+    target: Target,
+    gathered: SharedInputs[S],
+    pattern: SparsityPattern,
+    unreached: Callable[[str], Solution] | None,
+) -> Solution:
     name = target.name
     n_tokens = gathered.n_tokens(name)
-    if n_tokens == 0 and target.expert is None:
-        raise StructureError(
-            f"{name}: was never called while the calibration ran; expected every target to be"
-        )
-    statistic = gathered[name]
-    if n_tokens == 0:
-        add_unit_inputs(statistic, target.n_inputs, target.device)
+    statistic = gathered.judged(target)
     require_finite(statistic.value, name, "the activations it reads")
     require_finite(target.weight, name, "its weights")
-    solution = solve(name, target.weight.float().contiguous(), statistic, pattern.for_module(name))
+    if n_tokens == 0 and unreached is not None:
+        solution = unreached(name)
+    else:
+        solution = solve(name, target.weight.float().contiguous(), statistic, pattern.for_module(name))
     target.write(target.weight if solution.weight is None else solution.weight, solution.keep)
-    return replace(solution, warnings=(*expert_warnings(target, n_tokens), *solution.warnings))
+    of_judge = solution.standing.warnings if solution.standing else expert_warnings(target, n_tokens)
+    return replace(solution, warnings=(*of_judge, *solution.warnings))
 
 
 def expert_warnings(target: Target, n_tokens: int) -> tuple[str, ...]:

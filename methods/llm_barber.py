@@ -23,7 +23,7 @@ from methods.base import (
 from methods.block_gradient import BlockStudy, study_block
 from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
-from methods.initial import InitialMask, dense_weights, initial_settings
+from methods.initial import UNREACHED, InitialMask, dense_weights, initial_settings
 from methods.layerwise import expert_warnings
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.rebuild import Granularity, rebuild_block
@@ -195,15 +195,19 @@ class _Rebuilt:
         before, mask = first.report(target), self.masks[target.name]
         returned = KeepMask.pack(mask.unpack() & ~first.result.keep[target.mask_name].unpack()).n_kept
         n_tokens = self.study.n_tokens.get(target.name)
-        unjudged = () if n_tokens is None else expert_warnings(target, n_tokens)
+        if n_tokens:
+            warnings = (*first.warnings(target), *expert_warnings(target, n_tokens))
+        else:
+            # Nothing was judged here: no token came, or the score asks for none.
+            warnings = (*before.warnings, *(() if n_tokens is None else (UNREACHED,)))
         return replace(
             before,
             n_pruned=mask.numel - mask.n_kept,
             error_before=self.study.error_before,
             error_after=error_after,
             swaps=returned,
-            n_tokens=n_tokens,
-            warnings=(*first.warnings(target), *unjudged),
+            n_tokens=n_tokens or before.n_tokens,
+            warnings=warnings,
         )
 
 

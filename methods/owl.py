@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, prod
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DECIMALS = 6
-"""Of an allocated sparsity, so that a record can hold it exactly as it was used."""
+"""Of an allocated sparsity: a number that can be written down exactly."""
 
 
 @dataclass(frozen=True)
@@ -144,28 +144,33 @@ class _LayerScores:
     """The Wanda scores of a layer's targets, formed anew each time: together they are as large as it is."""
 
     layer: DecoderLayer
-    gathered: SharedInputs[InputNorms]
+    norms: Mapping[str, InputNorms]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for name, target in self.layer.targets.items():
-            scores = wanda_scores(target.weight.float(), self.gathered[name].value)
+        for name, norms in self.norms.items():
+            scores = wanda_scores(self.layer.targets[name].weight.float(), norms.value)
             require_finite(scores, name, "its Wanda scores")
             yield scores
 
 
-def _advance(stream: LayerStream, layer: DecoderLayer) -> SharedInputs[InputNorms]:
-    """Moves the stream to the layer's output, and gives the norms of what its targets read on the way."""
+def _advance(stream: LayerStream, layer: DecoderLayer) -> dict[str, InputNorms]:
+    """Moves the stream to the layer's output, and gives the norms of what its targets read on the way.
+
+    Experts that no token reached are left out: of their outliers nothing is known.
+    """
     gathered = SharedInputs(layer.targets, InputNorms.of)
     for batch in range(stream.n_batches):
         with gathered.collecting():
             stream.hidden[batch] = stream.forward(layer, batch)
     # In this order the first module that holds what is not finite is named, not its layer.
-    for name, target in layer.targets.items():
-        require_finite(gathered[name].value, name, "the activations it reads")
+    reached = {n: t for n, t in layer.targets.items() if t.expert is None or gathered.n_tokens(n)}
+    norms = {name: gathered.judged(target) for name, target in reached.items()}
+    for name, target in reached.items():
+        require_finite(norms[name].value, name, "the activations it reads")
         require_finite(target.weight, name, "its weights")
     for hidden in stream.hidden:
         require_finite(hidden, layer.name, "its outputs")
-    return gathered
+    return norms
 
 
 __all__ = ["OWL", "layer_sparsities", "outlier_share"]

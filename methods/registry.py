@@ -62,8 +62,9 @@ class Registry(Generic[T]):
             raise InputError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}")
         try:
             return cast("type[T]", entry.load())
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{self.kind} {name!r} ({entry.value}) cannot be imported: {error}") from error
+        except Exception as error:  # another package's code, which may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{self.kind} {name!r} ({entry.value}) cannot be imported: {reason}") from error
 
     def build(self, name: str, settings: Mapping[str, Any] | None = None) -> T:
         """An instance of `name` with `settings` in place of its defaults.
@@ -73,6 +74,8 @@ class Registry(Generic[T]):
                 or range.
         """
         cls = self.class_of(name)
+        if not dataclasses.is_dataclass(cls):
+            raise InputError(f"{self.kind} {name!r} ({cls.__qualname__}) is no frozen dataclass")
         fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
         hints = typing.get_type_hints(cls)
         values: dict[str, Any] = {}
@@ -87,7 +90,7 @@ class Registry(Generic[T]):
         return {name: entry for name, entry in _registered(self.group).items() if name not in self.built_in}
 
 
-_methods: Registry[PruningMethod] = Registry(
+methods: Registry[PruningMethod] = Registry(
     "method",
     "prunebench.methods",
     {
@@ -106,11 +109,11 @@ allocations: Registry[Allocation] = Registry(
 """Ways of spreading a model's sparsity over its layers."""
 
 # Methods are what nearly every caller asks for.
-ENTRY_POINT_GROUP = _methods.group
-names = _methods.names
-origin = _methods.origin
-method_class = _methods.class_of
-build = _methods.build
+ENTRY_POINT_GROUP = methods.group
+names = methods.names
+origin = methods.origin
+method_class = methods.class_of
+build = methods.build
 
 
 def settings_of(built: PruningMethod | Allocation) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from methods.errors import StructureError
 from methods.target import Target, TargetCall, noting_calls
 
 
@@ -105,6 +106,24 @@ class SharedInputs(Generic[S]):
         if target not in self._leader:
             return self._new(self._targets[target])
         return self._statistics[self._leader[target]]
+
+    def judged(self, target: Target) -> S:
+        """The statistic to judge `target` by.
+
+        Of an expert that no token reached it is that of every input active once, by itself: nothing is known,
+        so none is preferred.
+
+        Raises:
+            StructureError: nothing reached it, and it is no expert.
+        """
+        statistic = self[target.name]
+        if self.n_tokens(target.name) == 0:
+            if target.expert is None:
+                raise StructureError(
+                    f"{target.name}: was never called while the calibration ran; expected every target to be"
+                )
+            add_unit_inputs(statistic, target.n_inputs, target.device)
+        return statistic
 
     def n_tokens(self, target: str) -> int:
         """How many tokens a target has read."""

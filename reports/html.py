@@ -218,7 +218,7 @@ def _provenance(record: Record) -> Provenance:
         record=record,
         configuration=json.dumps(record.cell.model_dump(mode="json"), indent=2, ensure_ascii=True),
         facts=tuple((name, fact) for name, fact in facts.items() if fact is not None),
-        warnings=(*record.warnings, *(f"{m.module}: {w}" for m in record.modules for w in m.warnings)),
+        warnings=record.warnings,
     )
 
 

@@ -236,7 +236,6 @@ def _remarks(record: Record, newest_code: str) -> tuple[str, ...]:
         remarks.append("made by other code than the newest row: rerun before trusting the order")
     if record.body_digest and not record.is_intact:
         remarks.append("changed after it was sealed: its digest no longer fits")
-    warnings = len(record.warnings) + sum(len(m.warnings) for m in record.modules)
-    if warnings:
-        remarks.append(counted(warnings, "warning"))
+    if record.warnings:
+        remarks.append(counted(len(record.warnings), "warning"))
     return tuple(remarks)

@@ -8,8 +8,10 @@ import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
-SettingValue = bool | int | float | str | None | dict[str, "bool | int | float | str | None"]
+SettingValue = TypeAliasType("SettingValue", "bool | int | float | str | dict[str, SettingValue] | None")
+"""A setting; a table where a method builds on another one with settings of its own."""
 DType = Literal["float32", "bfloat16", "float16"]
 
 DENSE = "dense"
@@ -126,7 +128,7 @@ class Cell(Spec):
         """The method with the settings that set variants of it apart, as a table row shows it."""
         shown = [
             str(self.settings[key])
-            for key in ("initial", "granularity", "rebuild_ratio")
+            for key in ("initial", "group", "blocks", "granularity", "rebuild_ratio")
             if self.settings.get(key) is not None
         ]
         shown += [key.replace("_", " ") for key in ("keep_reconstruction",) if self.settings.get(key) is True]

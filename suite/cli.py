@@ -231,6 +231,8 @@ def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) 
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Argument(help="Also print the structure of this model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -239,7 +241,9 @@ def doctor(
     from suite.plan import resolve_device
 
     machine = describe_machine(resolve_device(device))
-    structure = None if model is None else describe_model(model)
+    structure = None
+    if model is not None:
+        structure = describe_model(model, revision=revision, trust_remote_code=trust_remote_code)
     if as_json:
         _print_json({"machine": machine, **({"model": asdict(structure)} if structure else {})})
         return

@@ -36,11 +36,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def describe_model(name: str) -> ModelStructure:
+def describe_model(name: str, *, revision: str | None, trust_remote_code: bool) -> ModelStructure:
     """The structure of a model as prunebench reads it; of its weights not a byte is read."""
     from suite.structure import read_structure
 
-    return read_structure(load_skeleton(name).model)
+    return read_structure(load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code).model)
 
 
 __all__ = ["describe_machine", "describe_model"]

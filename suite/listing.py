@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from methods.errors import InputError
+
+if TYPE_CHECKING:
+    from methods.registry import Registry
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -23,33 +28,32 @@ def listing(what: str) -> list[dict[str, Any]]:
 
 
 def _methods() -> list[dict[str, Any]]:
-    from methods.registry import build, method_class, names, origin, settings_of
+    from methods.registry import methods
 
-    return [
-        {
-            "name": name,
-            "description": _first_line(method_class(name)),
-            "origin": origin(name),
-            "needs_calibration": method_class(name).needs_calibration,
-            "settings": settings_of(build(name)),
-        }
-        for name in names()
-    ]
+    return [_described(methods, name) for name in methods.names()]
 
 
 def _allocations() -> list[dict[str, Any]]:
-    from methods.registry import allocations, settings_of
+    from methods.registry import allocations
 
-    return [
-        {
-            "name": name,
-            "description": _first_line(allocations.class_of(name)),
-            "origin": allocations.origin(name),
-            "needs_calibration": allocations.class_of(name).needs_calibration,
-            "settings": settings_of(allocations.build(name)),
-        }
-        for name in allocations.names()
-    ]
+    return [_described(allocations, name) for name in allocations.names()]
+
+
+def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
+    """The row of one method or allocation; of one that cannot be loaded, why."""
+    from methods.registry import settings_of
+
+    row = {"name": name, "origin": registry.origin(name)}
+    try:
+        built = registry.build(name)
+    except InputError as error:
+        return {**row, "description": f"cannot be used: {error}", "needs_calibration": None, "settings": {}}
+    return {
+        **row,
+        "description": _first_line(type(built)),
+        "needs_calibration": built.needs_calibration,
+        "settings": settings_of(built),
+    }
 
 
 def _models() -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from methods.base import PruningMethod
 from methods.errors import InputError
-from methods.registry import Registry, build, did_you_mean
+from methods.registry import Registry, build, did_you_mean, method_class
 
 _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
@@ -36,6 +36,7 @@ def load_method(spec: str, settings: Mapping[str, Any]) -> PruningMethod:
         InputError: it cannot be found, imported or built, or does not have what `PruningMethod` asks for.
     """
     if ":" not in spec:
+        _require_interface(spec, method_class(spec))
         return build(spec, settings)
     cls = _class(spec)
     _require_interface(spec, cls)

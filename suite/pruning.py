@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from methods.decoder import read_decoder
+from methods.errors import ContractError
 from methods.pattern import SparsityPattern, parse_pattern
 from methods.registry import allocations, build
 
@@ -40,7 +42,11 @@ def pattern_for(
     allocation = allocation_of(cell)
     if allocation is None:
         return pattern
-    return allocation.allocate(model, pattern, calibration, placement=placement)
+    allocated = allocation.allocate(model, pattern, calibration, placement=placement)
+    for _, _, target in read_decoder(model).targets():
+        if target.name not in allocated.of_module:
+            raise ContractError(f"allocation {allocation.name!r} gives {target.name} no sparsity")
+    return allocated
 
 
 def part_versions(cell: Cell) -> dict[str, int]:

@@ -26,9 +26,9 @@ def _pattern_text(value: Any) -> str:
     return str(value)
 
 
-def _setting(value: Any, depth: int = 0) -> SettingValue:
-    if isinstance(value, dict) and depth == 0:
-        return {key: _setting(inner, 1) for key, inner in value.items()}  # type: ignore[misc]
+def _setting(value: Any) -> SettingValue:
+    if isinstance(value, dict):
+        return {key: _setting(inner) for key, inner in value.items()}
     if not isinstance(value, bool | int | float | str) or (isinstance(value, float) and not isfinite(value)):
         raise ValueError("must be true or false, a finite number, a string, or a table of these")
     return value
@@ -221,6 +221,8 @@ def _first_error(error: ValidationError, places: Places) -> InputError:
     path: KeyPath = first["loc"]
     if first["type"] == "extra_forbidden":
         table = _TABLES[str(path[0])] if len(path) > 1 else SuiteConfig
+        if "allocation" in path[:-1]:
+            table = AllocationTable
         return places.error(path, f"unknown key{did_you_mean(str(path[-1]), list(table.model_fields))}")
     if first["type"] == "value_error":
         return places.error(path, first["ctx"]["error"])

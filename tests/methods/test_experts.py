@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from methods.base import CalibrationSet, Placement
 from methods.block_gradient import study_block
@@ -11,8 +12,9 @@ from methods.contract import ModelState, check_contract
 from methods.decoder import read_decoder
 from methods.errors import StructureError
 from methods.experts import RoutedForward, routed_forwards, stacked_matrices
+from methods.initial import UNREACHED
 from methods.pattern import parse_pattern
-from methods.registry import build
+from methods.registry import allocations, build
 from methods.statistics import GramMatrix, SharedInputs
 from methods.stream import LayerStream, at_rest
 from methods.target import noting_calls
@@ -105,12 +107,18 @@ def test_squared_gradients_of_an_expert_are_those_of_one_sample_after_the_other(
     assert any(bool(expected.any()) for expected in one_by_one.values())
 
 
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "llm-barber", "ria", "dsnot"])
-def test_an_expert_without_tokens_is_judged_by_its_weights_and_the_report_says_so(name):
+REFINERS = ("llm-barber", "dsnot")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("wanda", {}), ("sparsegpt", {}), ("ria", {}), ("llm-barber", {}), ("dsnot", {"blocks": "all"})],
+)
+def test_an_expert_without_tokens_is_judged_by_its_weights_and_the_report_says_so(name, settings):
     model = FAMILIES["qwen3-moe"].build()
     dense = {target.name: target.weight.clone() for _, _, target in read_decoder(model).targets()}
     before = ModelState.of(model)
-    method, pattern = build(name), parse_pattern("0.5")
+    method, pattern = build(name, settings), parse_pattern("0.5")
     result = method.prune(model, pattern, calibration(), placement=Placement(2))
     check_contract(method, pattern, before, model, result)
     reports = {report.module: report for report in result.layers}
@@ -119,13 +127,57 @@ def test_an_expert_without_tokens_is_judged_by_its_weights_and_the_report_says_s
     for target in starved:
         report = reports[target.name]
         assert report.n_tokens == 0
-        assert report.warnings == (
-            "no calibration token was routed to it: judged as if every input were equally active",
-        )
+        by_weights = "no calibration token was routed to it: judged as if every input were equally active"
+        assert report.warnings == ((by_weights, UNREACHED) if name in REFINERS else (by_weights,))
         keep = target.unpack(result.keep[target.mask_name])
         # The larger half of its weights stays, whichever the comparison group.
         assert dense[target.name][keep].abs().mean() > 1.5 * dense[target.name][~keep].abs().mean()
         assert torch.equal(target.weight[keep], dense[target.name][keep])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("llm-barber", {"rebuild_ratio": 1.0}),
+        ("dsnot", {"blocks": "all", "update_threshold": 0.0}),
+    ],
+)
+def test_a_mask_is_not_improved_on_tokens_that_never_came(name, settings):
+    model = FAMILIES["mixtral"].build()
+    result = build(name, settings).prune(model, parse_pattern("0.5"), calibration(1, 1))
+    unreached = [report for report in result.layers if UNREACHED in report.warnings]
+    assert unreached
+    for report in unreached:
+        assert report.swaps == 0
+        assert result.keep[report.module] == result.initial.keep[report.module]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("llm-barber", {"score": "weight"}), ("dsnot", {"blocks": "attention"})]
+)
+def test_where_nothing_is_judged_anew_the_initial_account_stands(name, settings):
+    model = FAMILIES["mixtral"].build()
+    result = build(name, settings).prune(model, parse_pattern("0.5"), calibration(1, 6))
+    initial = {report.module: report for report in result.initial.layers}
+    for report in result.layers:
+        if "experts" in report.module:
+            assert (report.n_tokens, report.warnings) == (
+                initial[report.module].n_tokens,
+                initial[report.module].warnings,
+            )
+            assert report.warnings
+
+
+def test_owl_leaves_out_experts_of_which_it_knows_nothing():
+    model = FAMILIES["qwen3-moe"].build()
+    fed, starved = [], []
+    for _, _, target in read_decoder(model).targets():
+        (starved if target.expert == STARVED_EXPERT else fed).append(target)
+    owl, pattern = allocations.build("owl"), parse_pattern("0.5")
+    before = owl.allocate(model, pattern, calibration())
+    for target in starved:
+        target.weight.mul_(1000)
+    assert owl.allocate(model, pattern, calibration()) == before
 
 
 def test_an_expert_with_fewer_tokens_than_inputs_is_reported():
@@ -147,6 +199,41 @@ def test_routers_and_the_gate_of_a_shared_expert_are_left_alone():
     names = {target.parameter_name for _, _, target in read_decoder(model).targets()}
     assert not any("mlp.gate" in name.replace("gate_", "") or "shared_expert_gate" in name for name in names)
     assert any("shared_expert.gate_proj" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "router"),
+    [
+        ("hunyuan_v1_moe", {"num_experts": 4, "moe_topk": 2}, "mlp.gate"),
+        ("afmoe", {"num_experts": 4, "moe_intermediate_size": 16, "num_dense_layers": 0}, "mlp.router"),
+    ],
+)
+def test_routers_that_wrap_a_linear_are_left_alone_too(model_type, settings, router):
+    config = AutoConfig.for_model(
+        model_type,
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        pad_token_id=0,
+        **settings,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    names = [target.name for _, _, target in read_decoder(model).targets()]
+    assert any("experts" in name for name in names)
+    assert not any(f"{router}." in name for name in names)
+
+
+def test_experts_stacked_in_two_dimensions_are_refused_not_passed_over():
+    config = AutoConfig.for_model(
+        "dbrx", d_model=32, n_heads=2, n_layers=1, vocab_size=97, ffn_config={"ffn_hidden_size": 48}
+    )
+    config.attn_config.rope_theta = 10000.0
+    with pytest.raises(StructureError, match=r"DbrxBlock\): expected one attention module and an MLP; found"):
+        read_decoder(AutoModelForCausalLM.from_config(config))
 
 
 def test_choices_beyond_the_last_expert_mean_none():
@@ -171,9 +258,12 @@ def test_a_note_ends_with_its_body_even_after_an_exception():
         assert not any(module._forward_hooks for module in layer.module.modules())
 
 
-def test_stacked_matrices_of_an_unknown_kind_are_refused_not_passed_over():
+@pytest.mark.parametrize("shape", [(4, 8, 8), (32, 8)])
+def test_matrices_of_an_unknown_kind_are_refused_not_passed_over(shape):
     model = FAMILIES["mixtral"].build()
     mlp = model.model.layers[1].mlp
-    mlp.extra = nn.Parameter(torch.zeros(4, 8, 8))
-    with pytest.raises(StructureError, match=r"layers\.1.*mlp\.extra stacks matrices \[4, 8, 8\]; expected"):
+    mlp.extra = nn.Parameter(torch.zeros(shape))
+    with pytest.raises(
+        StructureError, match=r"layers\.1.*mlp\.extra \[4, 8, 8\] is no Linear's weight; expected"
+    ):
         read_decoder(model)

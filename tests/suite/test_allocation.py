@@ -70,6 +70,11 @@ def test_a_suite_asks_for_it_by_name_or_with_settings():
             'max_deviation = "a"',
             r"mine.toml:11: .*cannot be 'a'; it takes a finite number",
         ),
+        (
+            'name = "owl", settings',
+            'name = "owl", pattern = 1, settings',
+            r"unknown key; known: name, settings",
+        ),
         ("settings = {", "setings = {", r"mine.toml:11: .*unknown key.*did you mean 'settings'"),
     ],
 )

@@ -42,6 +42,7 @@ BYSTANDERS = (
     "suite/listing.py",
     "suite/memory.py",
     "suite/method_check.py",
+    "suite/method_source.py",
     "suite/progress.py",
     "suite/structure.py",
     "suite/suite_file.py",

@@ -263,7 +263,5 @@ def test_matrices_of_an_unknown_kind_are_refused_not_passed_over(shape):
     model = FAMILIES["mixtral"].build()
     mlp = model.model.layers[1].mlp
     mlp.extra = nn.Parameter(torch.zeros(shape))
-    with pytest.raises(
-        StructureError, match=r"layers\.1.*mlp\.extra \[.*\] is no Linear's weight; expected"
-    ):
+    with pytest.raises(StructureError, match=r"layers\.1.*mlp\.extra \[.*\] is no Linear's weight; expected"):
         read_decoder(model)

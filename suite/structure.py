@@ -6,7 +6,6 @@ Nothing is computed: the forward runs on tensors that have shapes and no values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -84,14 +83,14 @@ class ModelStructure:
         parameters: how many weights it has.
         target_weights: how many of them may be pruned.
         layers: its decoder layers.
-        sharing_known: whether `shares_input_with` could be found out.
+        sharing_unknown: why `shares_input_with` could not be found out; None where it was.
     """
 
     architecture: str
     parameters: int
     target_weights: int
     layers: tuple[LayerStructure, ...]
-    sharing_known: bool = True
+    sharing_unknown: str | None = None
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -109,8 +108,8 @@ class ModelStructure:
                     yield f"    {_line(target)}"
             for name, shape in layer.left_alone.items():
                 yield f"  never pruned: {name} {list(shape)}"
-        if not self.sharing_known:
-            yield "which targets share an input shows only when it runs on values"
+        if self.sharing_unknown:
+            yield f"which targets share an input could not be seen without values: {self.sharing_unknown}"
 
 
 def read_structure(model: PreTrainedModel) -> ModelStructure:
@@ -120,8 +119,13 @@ def read_structure(model: PreTrainedModel) -> ModelStructure:
         StructureError: it cannot be read; says what was found and what was expected.
     """
     decoder = read_decoder(model)
-    leaders = _leaders(model, decoder)
-    layers = [_read_layer(layer, leaders or {}) for layer in decoder.layers]
+    unknown: str | None = None
+    leaders: Mapping[str, str] = {}
+    try:
+        leaders = _leaders(model, decoder)
+    except Exception as error:  # a model's own code, on tensors without values; its structure is known
+        unknown = " ".join(f"{type(error).__name__}: {error}".split())
+    layers = [_read_layer(layer, leaders) for layer in decoder.layers]
     runs = [
         list(run) for _, run in groupby(layers, key=lambda layer: replace(layer, first=0, last=0, name=""))
     ]
@@ -130,26 +134,24 @@ def read_structure(model: PreTrainedModel) -> ModelStructure:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         target_weights=sum(target.weight.numel() for _, _, target in decoder.targets()),
         layers=tuple(replace(run[0], last=run[-1].last) for run in runs),
-        sharing_known=leaders is not None,
+        sharing_unknown=unknown,
     )
 
 
-def _leaders(model: PreTrainedModel, decoder: Decoder) -> dict[str, str] | None:
-    """Target -> the first target that reads the same tensor; None where it takes values to find out."""
+def _leaders(model: PreTrainedModel, decoder: Decoder) -> dict[str, str]:
+    """Target -> the first target that reads the same tensor."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     leaders: dict[str, str] = {}
     tokens = CalibrationSet(torch.zeros(1, 8, dtype=torch.int64), "shapes only")
-    # A model's own code may fail on tensors without values in any way; its structure is known all the same.
-    with suppress(Exception), at_rest(model), FakeTensorMode(allow_non_fake_inputs=True):
+    with at_rest(model), FakeTensorMode(allow_non_fake_inputs=True):
         stream = LayerStream(model, decoder, tokens, Placement(1))
         for layer in decoder.layers:
             shared = SharedInputs(layer.targets, InputNorms.of)
             with shared.collecting():
                 stream.forward(layer, 0)
             leaders.update((name, leader) for leader, group in shared.groups.items() for name in group)
-        return leaders
-    return None
+    return leaders
 
 
 def _read_layer(layer: DecoderLayer, leaders: Mapping[str, str]) -> LayerStructure:

@@ -82,7 +82,7 @@ class _Examination:
             return Outcome(Verdict.KEPT)
         except BrokenPromiseError:
             raise
-        except Exception as error:
+        except Exception as error:  # a method may raise anything; it becomes a broken promise, in words
             raise crash(error, self.expected, type(self.method)) from error
         self._succeeded(result)
         return Outcome(Verdict.KEPT)
@@ -194,7 +194,7 @@ class _Examination:
             again = self._prune()
         except BrokenPromiseError:
             raise
-        except Exception as error:
+        except Exception as error:  # likewise
             raise BrokenPromiseError(
                 3,
                 f"a second prune of the same weights failed: {type(error).__name__}: {error}",

@@ -20,11 +20,12 @@ from methods.base import (
 )
 from methods.decoder import read_decoder
 from methods.errors import InputError
-from methods.initial import UNREACHED, InitialMask, dense_weights, initial_settings
+from methods.initial import UNREACHED, InitialMask, initial_settings
 from methods.layerwise import Solution, prune_layer_by_layer
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.refinement import MAX_VARIANCE_POWER, refine, reliabilities
 from methods.registry import build
+from methods.residence import residing
 from methods.target import Target
 from methods.wanda import wanda_scores
 
@@ -110,11 +111,10 @@ class DSnoT:
         n_samples = calibration.n_samples
         decoder = read_decoder(model)
         targets = {target.name: (block.kind, target) for _, block, target in decoder.targets()}
-        dense = dense_weights(decoder)
-        first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
-        for name, (_, target) in targets.items():
-            weight = dense.pop(name)
-            target.write(weight, torch.ones_like(weight, dtype=torch.bool))
+        with torch.no_grad(), residing(model, decoder, placement) as residence:
+            residence.remember_dense()
+            first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
+            residence.restore_dense()
 
         def stands(name: str) -> Solution:
             """The initial mask as it is."""

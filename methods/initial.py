@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from methods.base import LayerReport, PruneResult
-from methods.decoder import Decoder
 from methods.errors import InputError
 from methods.layerwise import expert_warnings
 from methods.registry import build, settings_of
@@ -72,9 +71,4 @@ def initial_settings(method: str, initial: str, settings: Mapping[str, Any]) -> 
     return settings_of(build(initial, settings))
 
 
-def dense_weights(decoder: Decoder) -> dict[str, Tensor]:
-    """Target name -> a copy of its weight `[out, in]`, on its own device."""
-    return {target.name: target.weight.clone() for _, _, target in decoder.targets()}
-
-
-__all__ = ["UNREACHED", "InitialMask", "dense_weights", "initial_settings"]
+__all__ = ["UNREACHED", "InitialMask", "initial_settings"]

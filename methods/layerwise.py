@@ -15,6 +15,7 @@ from torch import Tensor
 from methods.base import CalibrationSet, KeepMask, LayerReport, PhaseClock, Placement, PruneResult
 from methods.decoder import DecoderLayer, read_decoder
 from methods.pattern import SparsityPattern, UniformPattern, require_finite
+from methods.residence import residing
 from methods.statistics import InputStatistic, SharedInputs
 from methods.stream import LayerStream, at_rest, relative_error
 from methods.target import Target
@@ -84,22 +85,23 @@ def prune_layer_by_layer(
     """
     decoder = read_decoder(model)
     decoder.check_pattern(pattern)
-    clock = PhaseClock(device=model.device)
     keep: dict[str, KeepMask] = {}
     reports: list[LayerReport] = []
-    with at_rest(model):
+    with at_rest(model), residing(model, decoder, placement) as residence:
+        clock = PhaseClock(device=residence.device)
         with clock.phase("propagate"):
-            stream = LayerStream(model, decoder, calibration, placement)
+            stream = LayerStream(model, decoder, calibration, residence)
         for layer in decoder.layers:
-            with clock.phase("statistics"):
-                gathered, dense_probe = _gather(stream, layer, statistic)
-            with clock.phase("solve"):
-                solutions = {
-                    name: _apply(solve, target, gathered, pattern, unreached)
-                    for name, target in layer.targets.items()
-                }
-            with clock.phase("propagate"):
-                probe = stream.advance(layer)
+            with residence.visiting(layer):
+                with clock.phase("statistics"):
+                    gathered, dense_probe = _gather(stream, layer, statistic)
+                with clock.phase("solve"):
+                    solutions = {
+                        name: _apply(solve, target, gathered, pattern, unreached)
+                        for name, target in layer.targets.items()
+                    }
+                with clock.phase("propagate"):
+                    probe = stream.advance(layer)
             for block, output, dense in zip(layer.blocks, probe, dense_probe, strict=True):
                 require_finite(dense, f"{layer.name} ({block.kind})", "its dense outputs")
                 error = relative_error(output, dense)

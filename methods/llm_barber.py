@@ -23,11 +23,12 @@ from methods.base import (
 from methods.block_gradient import BlockStudy, study_block
 from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
-from methods.initial import UNREACHED, InitialMask, dense_weights, initial_settings
+from methods.initial import UNREACHED, InitialMask, initial_settings
 from methods.layerwise import expert_warnings
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.rebuild import Granularity, rebuild_block
 from methods.registry import build
+from methods.residence import residing
 from methods.stream import LayerStream, at_rest, relative_error
 from methods.target import Target
 
@@ -110,21 +111,23 @@ class LLMBarber:
         decoder.check_pattern(pattern)
         for _, _, target in decoder.targets():
             self.comparison_group(target.shape, pattern.for_module(target.name))
-        clock = PhaseClock(device=model.device)
-        dense = dense_weights(decoder)
-        first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
         keep: dict[str, KeepMask] = {}
         reports: list[LayerReport] = []
-        with at_rest(model):
+        with at_rest(model), residing(model, decoder, placement) as residence:
+            clock = PhaseClock(device=residence.device)
+            residence.remember_dense()
+            first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
             with clock.phase("propagate"):
-                stream = LayerStream(model, decoder, calibration, placement)
+                stream = LayerStream(model, decoder, calibration, residence)
             for layer in decoder.layers:
-                rebuilt = [
-                    self._rebuild_block(stream, layer, block, pattern, dense, first, clock)
-                    for block in layer.blocks
-                ]
-                with clock.phase("propagate"):
-                    probe = stream.advance(layer)
+                with residence.visiting(layer):
+                    dense = residence.dense_weights(layer)
+                    rebuilt = [
+                        self._rebuild_block(stream, layer, block, pattern, dense, first, clock)
+                        for block in layer.blocks
+                    ]
+                    with clock.phase("propagate"):
+                        probe = stream.advance(layer)
                 for block, outcome, output in zip(layer.blocks, rebuilt, probe, strict=True):
                     error_after = relative_error(output, outcome.study.dense_probe)
                     for name, target in block.targets.items():

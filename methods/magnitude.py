@@ -26,7 +26,9 @@ from methods.pattern import (
     prune_n_of_m,
     require_finite,
 )
+from methods.residence import residing
 from methods.stream import at_rest
+from methods.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,26 +59,28 @@ class Magnitude:
         """See `PruningMethod.prune`; calibration is not looked at."""
         decoder = read_decoder(model)
         decoder.check_pattern(pattern)
-        clock = PhaseClock(device=model.device)
         keep: dict[str, KeepMask] = {}
         reports: list[LayerReport] = []
-        with at_rest(model):
-            for layer, block, target in decoder.targets():
-                with clock.phase("solve"):
-                    require_finite(target.weight, target.name, "its weights")
-                    mask = magnitude_keep(target.weight, pattern.for_module(target.name))
-                    target.write(target.weight, mask)
-                    packed = keep[target.mask_name] = target.pack(mask)
-                report = LayerReport(
-                    target.name,
-                    layer.index,
-                    block.kind,
-                    target.shape,
-                    n_pruned=packed.numel - packed.n_kept,
-                )
-                reports.append(report)
-                on_layer(report)
+        with at_rest(model), residing(model, decoder, placement) as residence:
+            clock = PhaseClock(device=residence.device)
+            for layer in decoder.layers:
+                with clock.phase("solve"), residence.visiting(layer):
+                    masks = {name: _prune_target(target, pattern) for name, target in layer.targets.items()}
+                for block in layer.blocks:
+                    for name, target in block.targets.items():
+                        keep[target.mask_name] = masks[name]
+                        n_pruned = masks[name].numel - masks[name].n_kept
+                        report = LayerReport(name, layer.index, block.kind, target.shape, n_pruned)
+                        reports.append(report)
+                        on_layer(report)
         return PruneResult(keep, tuple(reports), clock.seconds)
+
+
+def _prune_target(target: Target, pattern: SparsityPattern) -> KeepMask:
+    require_finite(target.weight, target.name, "its weights")
+    mask = magnitude_keep(target.weight, pattern.for_module(target.name))
+    target.write(target.weight, mask)
+    return target.pack(mask)
 
 
 def magnitude_keep(weight: Tensor, pattern: UniformPattern) -> Tensor:

@@ -15,6 +15,7 @@ from methods.base import CalibrationSet, Placement
 from methods.decoder import DecoderLayer, read_decoder
 from methods.errors import InputError
 from methods.pattern import Allocated, UniformPattern, Unstructured, require_finite
+from methods.residence import residing
 from methods.statistics import InputNorms, SharedInputs
 from methods.stream import LayerStream, at_rest
 from methods.wanda import wanda_scores
@@ -78,11 +79,12 @@ class OWL:
             raise InputError("allocation 'owl' needs calibration data: give --calibration")
         decoder = read_decoder(model)
         shares: list[Fraction] = []
-        with at_rest(model):
-            stream = LayerStream(model, decoder, calibration, placement)
+        with at_rest(model), residing(model, decoder, placement) as residence:
+            stream = LayerStream(model, decoder, calibration, residence)
             for layer in decoder.layers:
-                scores = _LayerScores(layer, _advance(stream, layer))
-                shares.append(outlier_share(scores, self.outlier_threshold))
+                with residence.visiting(layer):
+                    scores = _LayerScores(layer, _advance(stream, layer))
+                    shares.append(outlier_share(scores, self.outlier_threshold))
         sizes = [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
         spread = layer_sparsities(shares, sizes, pattern.sparsity, self.max_deviation)
         of_module: dict[str, Unstructured] = {}

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import CalibrationSet, Placement
+from methods.base import CalibrationSet
 from methods.decoder import Block, Decoder, DecoderLayer, first_tensor
 from methods.experts import routed_forwards
 from methods.patching import replaced_forward
 from methods.pattern import require_finite
+from methods.residence import Residence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,15 +53,14 @@ class LayerStream:
     """
 
     def __init__(
-        self, model: PreTrainedModel, decoder: Decoder, calibration: CalibrationSet, placement: Placement
+        self, model: PreTrainedModel, decoder: Decoder, calibration: CalibrationSet, residence: Residence
     ) -> None:
         """Runs the model up to its first decoder layer on every batch."""
-        device = next(decoder.layers[0].module.parameters()).device
-        batch_size = placement.batch_size_for(calibration.seqlen)
+        batch_size = residence.placement.batch_size_for(calibration.seqlen)
         recorder = _Recorder(decoder)
-        with recorder:
+        with residence.before_layers(), recorder:
             for input_ids in torch.split(calibration.input_ids, batch_size):
-                recorder.record(model, input_ids.to(device))
+                recorder.record(model, input_ids.to(residence.device))
         self.hidden = recorder.hidden
         self._arguments = recorder.arguments
 

@@ -14,6 +14,7 @@ import torch
 
 from methods.base import CalibrationSet, Placement
 from methods.decoder import Block, Decoder, DecoderLayer, read_decoder
+from methods.residence import Resident
 from methods.statistics import InputNorms, SharedInputs
 from methods.stream import LayerStream, at_rest
 
@@ -145,7 +146,7 @@ def _leaders(model: PreTrainedModel, decoder: Decoder) -> dict[str, str]:
     leaders: dict[str, str] = {}
     tokens = CalibrationSet(torch.zeros(1, 8, dtype=torch.int64), "shapes only")
     with at_rest(model), FakeTensorMode(allow_non_fake_inputs=True):
-        stream = LayerStream(model, decoder, tokens, Placement(1))
+        stream = LayerStream(model, decoder, tokens, Resident(model, decoder, Placement(1)))
         for layer in decoder.layers:
             shared = SharedInputs(layer.targets, InputNorms.of)
             with shared.collecting():

@@ -9,6 +9,7 @@ import torch
 
 from methods.base import CalibrationSet, PhaseClock, Placement
 from methods.decoder import read_decoder
+from methods.residence import residing
 from methods.stream import LayerStream, at_rest
 from suite.results.record import MachineFloor
 
@@ -31,8 +32,8 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
         torch.randint(model.get_input_embeddings().weight.shape[0], shape), "random tokens"
     )
     decoder = read_decoder(model)
-    with at_rest(model):
-        stream = LayerStream(model, decoder, batch, Placement(batch.n_samples))
+    with at_rest(model), residing(model, decoder, Placement(batch.n_samples)) as residence:
+        stream = LayerStream(model, decoder, batch, residence)
         entry = stream.hidden[0]
 
         def forward() -> None:

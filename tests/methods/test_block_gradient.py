@@ -13,6 +13,7 @@ from methods.decoder import DecoderLayer, read_decoder
 from methods.errors import InputError, NonFiniteError, StructureError
 from methods.pattern import parse_pattern
 from methods.registry import build
+from methods.residence import Resident
 from methods.stream import LayerStream, at_rest, relative_error
 from tests.methods import oracles
 from tests.methods.tiny_models import make_calibration, make_model
@@ -44,7 +45,9 @@ def study(
     """Studies block `position` of layer `index` on the stream that the model as it is makes."""
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(model, decoder, make_calibration(), Placement(batch_size))
+        stream = LayerStream(
+            model, decoder, make_calibration(), Resident(model, decoder, Placement(batch_size))
+        )
         for layer in decoder.layers[:index]:
             stream.advance(layer)
         layer = decoder.layers[index]

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.base import Placement
+from methods.columns import block_size, solve_columns
 from methods.errors import InputError, SingularHessianError
 from methods.pattern import parse_pattern
 from methods.registry import build
-from methods.sparsegpt import SparseGPT, block_size, inverse_factor, solve_columns
+from methods.sparsegpt import SparseGPT, inverse_factor
 from tests.methods import oracles
 from tests.methods.tiny_models import make_calibration, make_model
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from methods.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from methods.homes import LayerHome
     from methods.pattern import SparsityPattern, UniformPattern
 
 
@@ -65,20 +66,45 @@ def token_digest(input_ids: Tensor) -> str:
     return digest.hexdigest()
 
 
+HOST_TOKENS, ACCELERATOR_TOKENS = 4096, 16384
+"""In a batch, about: enough to keep the device busy, and no more memory than that takes."""
+
+
 @dataclass(frozen=True)
 class Placement:
-    """In what portions a model is pruned. It computes where it is: on the device that holds it.
+    """Where a model's decoder layers are while it is pruned, and in what portions the calibration goes by.
 
     Attributes:
-        batch_size: sequences in one batch; None = as many as make about 4,096 tokens. It is part of
+        batch_size: sequences in one batch; None = as many as make about 4,096 tokens on a CPU and 16,384 on
+            an accelerator, and half as many wherever memory runs out. It is part of
             what fixes a mask to the bit, because sums are formed batch by batch.
+        weights: `resident`: the model computes where it is. `onload`: one decoder layer at a time visits
+            `device`, the next one fetched meanwhile, and goes back.
+        device: where visiting layers compute; None = where the model is.
+        home: where layers stay between their visits; None = in the model's own parameters, on the host.
+
+    Raises:
+        InputError: `device` or `home` without `onload`.
     """
 
     batch_size: int | None = None
+    weights: Literal["resident", "onload"] = "resident"
+    device: torch.device | None = None
+    home: LayerHome | None = None
 
-    def batch_size_for(self, seqlen: int) -> int:
-        """The sequences of `seqlen` tokens that make one batch."""
-        return self.batch_size if self.batch_size is not None else max(1, 4096 // seqlen)
+    def __post_init__(self) -> None:
+        if self.weights not in ("resident", "onload"):
+            raise InputError(f"placement {self.weights!r}: give resident or onload")
+        for name in ("device", "home"):
+            if self.weights == "resident" and getattr(self, name) is not None:
+                raise InputError(f"placement 'resident' takes no {name}: the model computes where it is")
+
+    def batch_size_for(self, seqlen: int, device: torch.device | None = None) -> int:
+        """The sequences of `seqlen` tokens that make one batch on `device`."""
+        if self.batch_size is not None:
+            return self.batch_size
+        n_tokens = ACCELERATOR_TOKENS if device is not None and device.type != "cpu" else HOST_TOKENS
+        return max(1, n_tokens // seqlen)
 
 
 @dataclass(frozen=True)
@@ -235,7 +261,7 @@ class PruningMethod(Protocol):
             model: a causal language model; it comes back in the state it came in, but for its weights.
             pattern: which share, or how many of each M, to remove.
             calibration: what to look at; may be None for a method that needs none.
-            placement: device and batch size.
+            placement: where the layers are, and the batch size.
             on_layer: called with the report of each target module as soon as it is final.
 
         Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import frexp
+from math import frexp, prod
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from methods.errors import StructureError
 from methods.pattern import require_finite
 from methods.statistics import SquaredGradients
 from methods.stream import BlockCall, LayerStream, relative_error
-from methods.target import TargetCall, noting_calls
+from methods.target import Target, TargetCall, noting_calls
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,20 @@ def study_block(
         NonFiniteError: an output or a gradient is not finite; names the module.
         StructureError: the block, run by itself, does not do what it does inside the layer.
     """
+    return stream.within_memory(lambda: _study(stream, layer, block, dense, gradients=gradients))
+
+
+def _study(
+    stream: LayerStream,
+    layer: DecoderLayer,
+    block: Block,
+    dense: Mapping[str, Tensor],
+    *,
+    gradients: bool,
+) -> BlockStudy:
+    """`study_block`, on the batches as they are now."""
     targets = block.targets if gradients else {}
-    sums = {name: SquaredGradients(target.shape, target.device) for name, target in targets.items()}
+    sums = _empty_sums(targets)
     n_tokens = dict.fromkeys(targets, 0)
     probe: Tensor | None = None
     error_before: float | None = None
@@ -88,7 +100,7 @@ def study_block(
         if target.expert is None and not n_tokens[name]:
             raise StructureError(f"{name}: was never called in its block; expected every target to be")
     return BlockStudy(
-        {name: total.value / n_samples for name, total in sums.items()}, probe, error_before, n_tokens
+        {name: total.value.div_(n_samples) for name, total in sums.items()}, probe, error_before, n_tokens
     )
 
 
@@ -112,7 +124,8 @@ def _add_gradients(
         upstream = output.detach() - call.output
         if scale is None:
             scale = _loss_scale(upstream)
-        gradients = torch.autograd.grad(output, [made.y for made in noted.values()], upstream * scale)
+        upstream = upstream if scale == 1 else upstream * scale
+        gradients = torch.autograd.grad(output, [made.y for made in noted.values()], upstream)
     n_batch_tokens = call.output.numel() // call.output.shape[-1]
     for (name, made), dy in zip(noted.items(), gradients, strict=True):
         x_NI = made.x.reshape(-1, made.x.shape[-1])
@@ -120,6 +133,15 @@ def _add_gradients(
         sums[name].add(x_NI, dy.reshape(-1, dy.shape[-1]), lengths)
         n_tokens[name] += len(x_NI)
     return output.detach(), scale
+
+
+def _empty_sums(targets: Mapping[str, Target]) -> dict[str, SquaredGradients]:
+    """A sum for each target; they take turns in one buffer for the gradient of a sample."""
+    if not targets:
+        return {}
+    largest = max(targets.values(), key=lambda target: prod(target.shape))
+    scratch = torch.empty(prod(largest.shape), dtype=torch.float32, device=largest.device)
+    return {name: SquaredGradients(target.shape, target.device, scratch) for name, target in targets.items()}
 
 
 def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tokens: int) -> list[int]:

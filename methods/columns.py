@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from methods.pattern import SemiStructured, UniformPattern, prune_lowest, prune_n_of_m
+from methods.pattern import SemiStructured, UniformPattern, prune_lowest
 
 PANEL = 32
 """Columns of a panel, a part of a block; it changes the order of sums and nothing else."""
+MAX_COUNTED_GROUP = 16
+"""The largest M whose ranks are counted by comparing all pairs, M * M * out bytes at once."""
+
+BlockSolver = Callable[[Tensor, Tensor, Tensor, UniformPattern, int, int], Tensor]
+"""`solve_block`, or the kernel that does the same on a GPU."""
 
 
 def block_size(pattern: UniformPattern, wanted: int) -> int:
@@ -35,31 +44,64 @@ def solve_columns(
     Returns:
         keep bool `[out, in]` and the new weight fp32 `[out, in]`, zero where pruned.
     """
-    weight = weight.clone()
+    # The walk reads U by rows; a factorization lays it out by columns.
+    factor = factor.contiguous()
+    weight = weight.clone(memory_format=torch.contiguous_format)
     keep = torch.ones_like(weight, dtype=torch.bool)
     n_inputs = weight.shape[1]
-    narrow = panel_width(pattern)
+    solve = block_solver(weight)
     for start in range(0, n_inputs, width):
         end = min(start + width, n_inputs)
-        block, kept = weight[:, start:end], keep[:, start:end]
         if not isinstance(pattern, SemiStructured):
-            scores = (block / factor.diagonal()[start:end]).square()
-            kept[:] = prune_lowest(scores.reshape(1, -1), pattern.n_pruned(block.numel())).reshape(
-                block.shape
-            )
-        errors = torch.empty_like(block)
-        for left in range(0, end - start, narrow):
-            right = min(left + narrow, end - start)
-            u = factor[start + left : start + right, start + left : end]
-            panel, kept_panel, errors_panel = _solve_panel(
-                block[:, left:right].T.contiguous(), kept[:, left:right].T.contiguous(), u, pattern
-            )
-            block[:, left:right] = panel.T
-            kept[:, left:right] = kept_panel.T
-            errors[:, left:right] = errors_panel.T
-            block[:, right:] -= errors_panel.T @ u[:, right - left :]
-        weight[:, end:] -= errors @ factor[start:end, end:]
-    return keep, weight.masked_fill(~keep, 0)
+            block = weight[:, start:end]
+            scores = (block / factor.diagonal()[start:end]).square_().reshape(1, -1)
+            lowest_go = prune_lowest(scores, pattern.n_pruned(block.numel()))
+            keep[:, start:end] = lowest_go.reshape(block.shape)
+        errors = solve(weight, keep, factor, pattern, start, end)
+        weight[:, end:].addmm_(errors, factor[start:end, end:], alpha=-1)
+    return keep, weight.masked_fill_(~keep, 0)
+
+
+def block_solver(weight: Tensor) -> BlockSolver:
+    """What solves the blocks of `weight`: the kernel for fp32 on a GPU that Triton serves, else its twin."""
+    if weight.is_cuda and weight.dtype == torch.float32 and find_spec("triton") is not None:
+        from methods.kernels.columns import solve_block as solve_block_by_kernel
+
+        return solve_block_by_kernel
+    return solve_block
+
+
+def solve_block(
+    weight: Tensor, keep: Tensor, factor: Tensor, pattern: UniformPattern, start: int, end: int
+) -> Tensor:
+    """The walk through one block: spreads each column's error inside the block, and gives them all.
+
+    Args:
+        weight: `[out, in]`; the block's columns are updated in place, and pruned weights end as 0 or close
+            to it.
+        keep: bool `[out, in]`; the block's columns are given when unstructured, filled in for N:M.
+        factor: U, `[in, in]`, upper triangular.
+        pattern: what to remove.
+        start: the block's first column.
+        end: the column after its last one.
+
+    Returns:
+        The errors (w - q) / U_jj, `[out, end - start]`.
+    """
+    # Columns contiguous in memory: an update then goes through whole rows of the transposed block.
+    weight_CO = weight[:, start:end].T.contiguous()
+    keep_CO = keep[:, start:end].T.contiguous()
+    errors_CO = torch.empty_like(weight_CO)
+    u = factor[start:end, start:end]
+    narrow = panel_width(pattern)
+    for left in range(0, end - start, narrow):
+        right = min(left + narrow, end - start)
+        here = slice(left, right)
+        _solve_panel(weight_CO[here], keep_CO[here], errors_CO[here], u[here, here], pattern)
+        weight_CO[right:].addmm_(u[here, right:].T, errors_CO[here], alpha=-1)
+    weight[:, start:end] = weight_CO.T
+    keep[:, start:end] = keep_CO.T
+    return errors_CO.T
 
 
 def panel_width(pattern: UniformPattern) -> int:
@@ -68,30 +110,44 @@ def panel_width(pattern: UniformPattern) -> int:
 
 
 def _solve_panel(
-    weight_CO: Tensor, keep_CO: Tensor, u: Tensor, pattern: UniformPattern
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The walk through a few columns, each of them contiguous in memory.
+    weight_CO: Tensor, keep_CO: Tensor, errors_CO: Tensor, u: Tensor, pattern: UniformPattern
+) -> None:
+    """The walk through a few columns, each of them contiguous in memory; all but `u` changes in place.
 
     Args:
-        weight_CO: fp32 `[columns, out]`; changed in place.
+        weight_CO: `[columns, out]`.
         keep_CO: bool `[columns, out]`; given when unstructured, filled in for N:M.
-        u: the rows of U that belong to these columns, from their own diagonal on.
+        errors_CO: `[columns, out]`, filled in.
+        u: U `[columns, columns]` of these columns.
         pattern: what to remove.
-
-    Returns:
-        The weights, the mask, and the columns' errors (w - q) / U_jj, `[columns, out]` each.
     """
-    pivots = u.diagonal()
-    errors = torch.empty_like(weight_CO)
-    for column in range(weight_CO.shape[0]):
-        if isinstance(pattern, SemiStructured) and column % pattern.m == 0:
-            group = slice(column, column + pattern.m)
-            scores = (weight_CO[group] / pivots[group, None]).square()
-            keep_CO[group] = prune_n_of_m(scores.T.contiguous(), pattern).T
-        # A surviving weight makes no error; a masked one becomes 0 by its own update.
-        torch.div(weight_CO[column].masked_fill(keep_CO[column], 0), pivots[column], out=errors[column])
-        weight_CO[column:].addr_(u[column, column : weight_CO.shape[0]], errors[column], alpha=-1)
-    return weight_CO, keep_CO, errors
+    n_columns = weight_CO.shape[0]
+    span = pattern.m if isinstance(pattern, SemiStructured) else n_columns
+    pivots = u.diagonal()[:, None]
+    for start in range(0, n_columns, span):
+        group = slice(start, start + span)
+        if isinstance(pattern, SemiStructured):
+            keep_CO[group] = _keep_n_of_m((weight_CO[group] / pivots[group]).square_(), pattern)
+        # A surviving weight makes no error: it is divided by infinity. A masked one becomes 0 by its update.
+        divisors = torch.where(keep_CO[group], torch.inf, pivots[group])
+        for column, divisor in enumerate(divisors.unbind(), start):
+            torch.div(weight_CO[column], divisor, out=errors_CO[column])
+            to_right = slice(column + 1, n_columns)
+            weight_CO[to_right].addr_(u[column, to_right], errors_CO[column], alpha=-1)
 
 
-__all__ = ["block_size", "panel_width", "solve_columns"]
+def _keep_n_of_m(score_MO: Tensor, pattern: SemiStructured) -> Tensor:
+    """What `prune_n_of_m` keeps, of one group of each row: scores `[M, out]` -> bool `[M, out]`."""
+    m, n_rows = score_MO.shape
+    if score_MO.device.type == "cpu" and m <= MAX_COUNTED_GROUP:
+        # NumPy compares and counts in bytes, in a few microseconds; torch needs ten calls that take one each.
+        scores = score_MO.numpy()
+        n_lower = (scores[:, None] < scores).view(np.uint8).sum(0, dtype=np.uint8)
+        keep = torch.from_numpy(n_lower >= m - pattern.n)
+        # A tie across the border leaves too few; it is settled below.
+        if int(keep.count_nonzero()) == n_rows * pattern.n:
+            return keep
+    return prune_lowest(score_MO.T.contiguous(), m - pattern.n).T
+
+
+__all__ = ["BlockSolver", "block_size", "block_solver", "panel_width", "solve_block", "solve_columns"]

@@ -6,7 +6,7 @@ harness runs them after every prune; a violation fails the cell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import PruneResult, PruningMethod
-from methods.decoder import Block, Decoder, read_decoder
+from methods.decoder import Block, read_decoder
 from methods.errors import ContractError
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern
 from methods.target import Target
@@ -74,9 +74,58 @@ def check_contract(
         model: the pruned model.
         result: what the method says it did.
     """
-    decoder = read_decoder(model)
+    check_state(before, model, result)
+    pruned = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    targets = [target for _, _, target in read_decoder(model).targets()]
+    check_weights(method, targets, before.weights, pruned, result)
+    check_counts(method, pattern, model, result)
+
+
+def check_state(before: ModelState, model: PreTrainedModel, result: PruneResult) -> None:
+    """The first part of `check_contract`: all but weights is as it was, and there is a mask for each target.
+
+    Like the last part, it looks at no weight, so that the model may be without.
+    """
     _check_state(before, ModelState.of(model, before.weights))
-    _check_weights(method, before, model, decoder, result)
+    targets = {target.mask_name: target for _, _, target in read_decoder(model).targets()}
+    if unknown := set(result.keep) ^ targets.keys():
+        raise ContractError(f"{min(unknown)}: masks and target modules do not match")
+
+
+def check_weights(
+    method: PruningMethod,
+    targets: Iterable[Target],
+    dense: Mapping[str, Tensor],
+    pruned: Mapping[str, Tensor],
+    result: PruneResult,
+) -> None:
+    """The second part of `check_contract`, for all of a model or for some of its parameters.
+
+    Args:
+        method: what pruned them.
+        targets: the targets that lie in these parameters.
+        dense: parameter name -> what it was, on the CPU.
+        pruned: likewise, what it is; on any device.
+        result: what the method says it did.
+    """
+    targets = tuple(targets)
+    of_targets = {target.parameter_name for target in targets}
+    for name, parameter in pruned.items():
+        if name not in of_targets and not torch.equal(parameter.cpu(), dense[name]):
+            raise ContractError(f"{name}: is no target module and was changed")
+    for target in targets:
+        before, after = dense[target.parameter_name], pruned[target.parameter_name]
+        if target.expert is not None:
+            before, after = before[target.expert], after[target.expert]
+        keep = result.keep[target.mask_name].unpack()
+        _check_weight(target.mask_name, after.cpu(), before, keep, method.reconstructs)
+
+
+def check_counts(
+    method: PruningMethod, pattern: SparsityPattern, model: PreTrainedModel, result: PruneResult
+) -> None:
+    """The last part of `check_contract`: what the masks count is what pattern, method and report say."""
+    decoder = read_decoder(model)
     for _, _, target in decoder.targets():
         _check_pattern(target, result, pattern.for_module(target.name))
         _check_groups(method, target, pattern.for_module(target.name), result)
@@ -106,22 +155,6 @@ def _check_state(before: ModelState, after: ModelState) -> None:
         raise ContractError(f"config.use_cache was {before.use_cache}, is {after.use_cache}")
     if after.tied != before.tied:
         raise ContractError("the embeddings were tied before and are not any more, or the other way round")
-
-
-def _check_weights(
-    method: PruningMethod, before: ModelState, model: nn.Module, decoder: Decoder, result: PruneResult
-) -> None:
-    targets = {target.mask_name: target for _, _, target in decoder.targets()}
-    if unknown := set(result.keep) ^ targets.keys():
-        raise ContractError(f"{min(unknown)}: masks and target modules do not match")
-    of_targets = {target.parameter_name for target in targets.values()}
-    for name, parameter in model.named_parameters():
-        if name not in of_targets and not torch.equal(parameter.detach().cpu(), before.weights[name]):
-            raise ContractError(f"{name}: is no target module and was changed")
-    for name, target in targets.items():
-        dense = before.weights[target.parameter_name]
-        dense = dense if target.expert is None else dense[target.expert]
-        _check_weight(name, target.stored.cpu(), dense, result.keep[name].unpack(), method.reconstructs)
 
 
 def _check_weight(name: str, weight: Tensor, dense: Tensor, keep: Tensor, reconstructs: bool) -> None:
@@ -190,4 +223,4 @@ def _is_tied(model: PreTrainedModel) -> bool:
     return head is not None and head.weight is embedding.weight
 
 
-__all__ = ["ModelState", "check_contract", "dense_weights"]
+__all__ = ["ModelState", "check_contract", "check_counts", "check_state", "check_weights", "dense_weights"]

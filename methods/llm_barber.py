@@ -128,11 +128,13 @@ class LLMBarber:
                     ]
                     with clock.phase("propagate"):
                         probe = stream.advance(layer)
+                said = stream.take_warnings()
                 for block, outcome, output in zip(layer.blocks, rebuilt, probe, strict=True):
-                    error_after = relative_error(output, outcome.study.dense_probe)
+                    error_after = relative_error(output, outcome.dense_probe)
                     for name, target in block.targets.items():
                         keep[target.mask_name] = outcome.masks[name]
-                        report = outcome.report(target, first, error_after)
+                        report = outcome.report(target, first, error_after, said)
+                        said = ()
                         reports.append(report)
                         on_layer(report)
         return PruneResult(keep, tuple(reports), first.with_seconds(clock.seconds), initial=first.result)
@@ -172,32 +174,49 @@ class LLMBarber:
             )
             for name, target in block.targets.items():
                 target.write(full[name], rebuilt[name])
-        return _Rebuilt({name: target.pack(rebuilt[name]) for name, target in block.targets.items()}, study)
+            return _Rebuilt(
+                masks={name: target.pack(rebuilt[name]) for name, target in block.targets.items()},
+                swaps={name: int((mask & ~initial_keep[name]).sum()) for name, mask in rebuilt.items()},
+                n_tokens=study.n_tokens,
+                error_before=study.error_before,
+                dense_probe=study.dense_probe,
+            )
 
     def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
         """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
         if self.score == "weight":
             score = weight.float().abs()
         else:
-            score = study.squared_gradients[name].sqrt()
+            # In place: the gradients are asked for once, and are as large as the block in fp32.
+            score = study.squared_gradients[name].sqrt_()
             if self.score == "weight_gradient":
-                score = score * weight.float().abs()
+                score.mul_(weight.float().abs())
         require_finite(score, name, "its LLM-Barber scores")
         return score
 
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    """What became of one block: target name -> final mask, and what was found out."""
+    """What became of one block.
+
+    Attributes:
+        masks: target name -> final mask.
+        swaps: target name -> how many of its weights came back.
+        n_tokens: see `BlockStudy`; so the other two.
+    """
 
     masks: Mapping[str, KeepMask]
-    study: BlockStudy
+    swaps: Mapping[str, int]
+    n_tokens: Mapping[str, int]
+    error_before: float | None
+    dense_probe: Tensor
 
-    def report(self, target: Target, first: InitialMask, error_after: float | None) -> LayerReport:
-        """The report of one of its targets, given that of the initial method."""
+    def report(
+        self, target: Target, first: InitialMask, error_after: float | None, said: tuple[str, ...]
+    ) -> LayerReport:
+        """The report of one of its targets, given that of the initial method and what else is to be said."""
         before, mask = first.report(target), self.masks[target.name]
-        returned = KeepMask.pack(mask.unpack() & ~first.result.keep[target.mask_name].unpack()).n_kept
-        n_tokens = self.study.n_tokens.get(target.name)
+        n_tokens = self.n_tokens.get(target.name)
         if n_tokens:
             warnings = (*first.warnings(target), *expert_warnings(target, n_tokens))
         else:
@@ -206,11 +225,11 @@ class _Rebuilt:
         return replace(
             before,
             n_pruned=mask.numel - mask.n_kept,
-            error_before=self.study.error_before,
+            error_before=self.error_before,
             error_after=error_after,
-            swaps=returned,
+            swaps=self.swaps[target.name],
             n_tokens=n_tokens or before.n_tokens,
-            warnings=warnings,
+            warnings=(*warnings, *said),
         )
 
 

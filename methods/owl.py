@@ -82,7 +82,7 @@ class OWL:
         with at_rest(model), residing(model, decoder, placement) as residence:
             stream = LayerStream(model, decoder, calibration, residence)
             for layer in decoder.layers:
-                with residence.visiting(layer):
+                with residence.visiting(layer, read_only=True):
                     scores = _LayerScores(layer, _advance(stream, layer))
                     shares.append(outlier_share(scores, self.outlier_threshold))
         sizes = [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]

@@ -1,7 +1,7 @@
 """Where a model's decoder layers are while it is pruned, and how each comes to the device that computes.
 
-Resident: the whole model is on the device. Every method walks the layers through `visiting`, so that a
-placement which keeps them elsewhere needs no second way through any method.
+Resident: the whole model is on the device. Onloaded: one decoder layer at a time visits it. Every method
+walks the layers through `visiting`, so that neither needs a second way through any method.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.base import Placement
 from methods.decoder import Decoder, DecoderLayer
+from methods.homes import HostHome, target_parameters
+from methods.prefetch import OnDevice, Prefetch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,8 +42,13 @@ class Residence(ABC):
 
     @abstractmethod
     @contextmanager
-    def visiting(self, layer: DecoderLayer) -> Iterator[None]:
-        """`layer` is on the device meanwhile; what was written to its targets is kept."""
+    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+        """`layer` is on the device meanwhile; what was written to its targets is kept.
+
+        Args:
+            layer: which one.
+            read_only: nothing is written, so there is nothing to keep.
+        """
         yield
 
     @abstractmethod
@@ -72,7 +79,7 @@ class Resident(Residence):
         yield
 
     @contextmanager
-    def visiting(self, layer: DecoderLayer) -> Iterator[None]:
+    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
         """It is there."""
         yield
 
@@ -90,10 +97,139 @@ class Resident(Residence):
             target.weight.copy_(self._dense.pop(target.name))
 
 
+class Onloaded(Residence):
+    """Layers stay in their home; one at a time visits the device, the next one fetched meanwhile.
+
+    The layer's modules hold copies of its parameters during a visit, and the parameters they held before,
+    the same objects, after it.
+    """
+
+    def __init__(self, model: PreTrainedModel, decoder: Decoder, placement: Placement) -> None:
+        """Fetches nothing yet.
+
+        Raises:
+            InputError: the layers shall stay in the host's memory and are not there.
+        """
+        self.placement = placement
+        self.device = placement.device or model.get_input_embeddings().weight.device
+        self._model = model
+        self._decoder = decoder
+        self._home = placement.home or HostHome(decoder)
+        self._prefetch = Prefetch(self._home, self.device)
+        self._remembers = False
+        self._present: OnDevice | None = None
+
+    def close(self) -> None:
+        """Ends the thread that fetches, and forgets what was remembered."""
+        self._prefetch.close()
+        if self._remembers:
+            self._home.forget_dense()
+
+    @contextmanager
+    def before_layers(self) -> Iterator[None]:
+        """Brings all that is no decoder layer and no output head, and the first layer."""
+        first = self._decoder.layers[0]
+        taken = self._prefetch.take(first, dense=self._remembers)
+        with _holding(self._outside()), _holding(_layer_tensors(first, taken, self.device)):
+            yield
+        # Looking at it once does not change it, and it is the first that will be visited.
+        self._prefetch.give_back(taken)
+
+    @contextmanager
+    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+        """Brings it, and stores it at the end unless it was `read_only` or the body failed."""
+        taken = self._prefetch.take(layer, dense=self._remembers)
+        if layer.index + 1 < len(self._decoder.layers):
+            self._prefetch.start(self._decoder.layers[layer.index + 1], dense=self._remembers)
+        self._present = taken
+        try:
+            with _holding(_layer_tensors(layer, taken, self.device)):
+                yield
+                if not read_only:
+                    weights = {name: p.detach() for name, p in target_parameters(layer).items()}
+                    self._home.store(layer, weights)
+        finally:
+            self._present = None
+
+    def remember_dense(self) -> None:
+        """The home keeps them."""
+        self._home.remember_dense()
+        self._remembers = True
+
+    def dense_weights(self, layer: DecoderLayer) -> Mapping[str, Tensor]:
+        """They came with the layer."""
+        present = self._present
+        assert present is not None and present.layer is layer and present.dense is not None
+        weights = {}
+        for name, target in layer.targets.items():
+            stored = present.dense[target.parameter_name.removeprefix(f"{layer.name}.")]
+            weights[name] = target.turned(stored if target.expert is None else stored[target.expert])
+        return weights
+
+    def restore_dense(self) -> None:
+        """The home puts them back."""
+        self._home.restore_dense()
+        self._remembers = False
+
+    def _outside(self) -> dict[tuple[nn.Module, str], Tensor]:
+        """Copies of what the forward needs besides the decoder layers, on the device."""
+        head = self._model.get_output_embeddings()
+        apart = {id(m) for layer in self._decoder.layers for m in layer.module.modules()} | {id(head)}
+        owners = [module for module in self._model.modules() if id(module) not in apart]
+        return {
+            (owner, name): value.detach().to(self.device)
+            for owner in owners
+            for name, value in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
+        }
+
+
+def _layer_tensors(
+    layer: DecoderLayer, taken: OnDevice, device: torch.device
+) -> dict[tuple[nn.Module, str], Tensor]:
+    """(module, attribute) -> what the layer holds there during its visit."""
+    # Buffers that no checkpoint holds have their values in the module.
+    own = {name: buffer.to(device) for name, buffer in layer.module.named_buffers()}
+    places = {}
+    for name, tensor in (own | dict(taken.tensors)).items():
+        owner, _, attribute = name.rpartition(".")
+        places[layer.module.get_submodule(owner), attribute] = tensor
+    return places
+
+
+@contextmanager
+def _holding(places: Mapping[tuple[nn.Module, str], Tensor]) -> Iterator[None]:
+    """The modules hold other parameters and buffers while the body runs, and their own afterwards."""
+    own: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+    try:
+        for (module, name), tensor in places.items():
+            if (parameter := module._parameters.get(name)) is not None:
+                own.append((module._parameters, name, parameter))  # type: ignore[arg-type]
+                visitor = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
+                module._parameters[name] = visitor
+            else:
+                own.append((module._buffers, name, module._buffers[name]))
+                module._buffers[name] = tensor
+        yield
+    finally:
+        for held, name, value in own:
+            held[name] = value
+
+
 @contextmanager
 def residing(model: PreTrainedModel, decoder: Decoder, placement: Placement) -> Iterator[Residence]:
-    """The residence that `placement` asks for, while the body prunes the model."""
-    yield Resident(model, decoder, placement)
+    """The residence that `placement` asks for, while the body prunes the model.
+
+    Raises:
+        InputError: the layers shall stay in the host's memory and are not there.
+    """
+    if placement.weights == "resident":
+        yield Resident(model, decoder, placement)
+        return
+    residence = Onloaded(model, decoder, placement)
+    try:
+        yield residence
+    finally:
+        residence.close()
 
 
-__all__ = ["Residence", "Resident", "residing"]
+__all__ = ["Onloaded", "Residence", "Resident", "residing"]

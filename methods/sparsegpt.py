@@ -62,43 +62,74 @@ class SparseGPT:
         calibration = with_calibration(self.name, calibration)
         scale = 2 / calibration.n_samples
 
-        def solve(name: str, weight: Tensor, gram: GramMatrix, pattern: UniformPattern) -> Solution:
-            return self.solve(name, weight, gram.value * scale, pattern)
+        def solve(name: str, weight: Tensor, gram: _SharedHessian, pattern: UniformPattern) -> Solution:
+            if gram.factor is None:
+                gram.factor = self.factorize(name, gram.value * scale)
+            return self.solve(weight, gram.factor, pattern)
 
         return prune_layer_by_layer(
             model,
             pattern,
             calibration,
-            statistic=GramMatrix.of,
+            statistic=_SharedHessian.of,
             solve=solve,
             placement=placement,
             on_layer=on_layer,
         )
 
-    def solve(self, name: str, weight: Tensor, hessian: Tensor, pattern: UniformPattern) -> Solution:
-        """Prunes and reconstructs one Linear.
+    def factorize(self, name: str, hessian: Tensor) -> InverseFactor:
+        """What the columns of every Linear that reads the same inputs are solved with.
 
         Args:
-            name: of the module, for errors.
-            weight: fp32 `[out, in]`; not changed.
-            hessian: (2 / n_samples) * X^T X, fp32 `[in, in]`; not changed.
-            pattern: what to remove.
+            name: of the first of them, for the error.
+            hessian: (2 / n_samples) * X^T X, fp32 `[in, in]`; its diagonal is changed.
 
         Raises:
             SingularHessianError: no factor even at the highest damping.
         """
         diagonal = hessian.diagonal()
         dead = diagonal == 0
-        hessian = hessian + torch.diag(dead.float())
-        weight = weight.masked_fill(dead, 0)
+        diagonal.masked_fill_(dead, 1)
         factor, damping = inverse_factor(name, hessian, self.damping)
-        keep, weight = solve_columns(weight, factor, pattern, block_size(pattern, self.block_size))
+        return InverseFactor(factor, damping, dead)
+
+    def solve(self, weight: Tensor, factor: InverseFactor, pattern: UniformPattern) -> Solution:
+        """Prunes and reconstructs one Linear.
+
+        Args:
+            weight: fp32 `[out, in]`; not changed.
+            factor: of the Hessian of its inputs.
+            pattern: what to remove.
+        """
+        weight = weight.masked_fill(factor.dead, 0)
+        keep, weight = solve_columns(weight, factor.upper, pattern, block_size(pattern, self.block_size))
         warnings = []
-        if n_dead := int(dead.sum()):
+        if n_dead := int(factor.dead.sum()):
             warnings.append(f"{n_dead} inputs were never active; their weights were set to 0")
-        if damping != self.damping:
-            warnings.append(f"the Hessian needed damping {damping:g} instead of {self.damping:g}")
-        return Solution(keep, weight, damping, warnings=tuple(warnings))
+        if factor.damping != self.damping:
+            warnings.append(f"the Hessian needed damping {factor.damping:g} instead of {self.damping:g}")
+        return Solution(keep, weight, factor.damping, warnings=tuple(warnings))
+
+
+@dataclass(frozen=True)
+class InverseFactor:
+    """The factorized inverse of a damped Hessian.
+
+    Attributes:
+        upper: U, fp32 `[in, in]`, H^-1 = U^T U.
+        damping: what it took, relative to the mean of the diagonal.
+        dead: bool `[in]`, inputs that were never active.
+    """
+
+    upper: Tensor
+    damping: float
+    dead: Tensor
+
+
+class _SharedHessian(GramMatrix):
+    """A Gram matrix that is factorized once, however many targets read the same inputs."""
+
+    factor: InverseFactor | None = None
 
 
 def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, float]:
@@ -108,7 +139,7 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
 
     Args:
         name: of the module, for the error.
-        hessian: fp32 `[in, in]`, no zero on its diagonal.
+        hessian: fp32 `[in, in]`, no zero on its diagonal; not changed.
         damping: relative to the mean of the diagonal.
 
     Returns:
@@ -117,10 +148,11 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
     Raises:
         SingularHessianError: it takes more.
     """
-    mean = hessian.diagonal().mean()
+    damped, undamped = hessian.clone(), hessian.diagonal()
+    mean = undamped.mean()
     for raised in range(MAX_DAMPING_RAISES + 1):
         tried = damping * 10**raised
-        damped = hessian + torch.diag((tried * mean).expand(hessian.shape[0]))
+        damped.diagonal().copy_(undamped + tried * mean)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if int(failed):
             continue
@@ -130,4 +162,4 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
     raise SingularHessianError(f"{name}: its Hessian is singular even with damping {tried:g}")
 
 
-__all__ = ["SparseGPT", "inverse_factor"]
+__all__ = ["InverseFactor", "SparseGPT", "inverse_factor"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.errors import StructureError
-from methods.target import Target, TargetCall, noting_calls
+from methods.target import Target, noting_inputs
 
 
 class InputStatistic(Protocol):
@@ -42,14 +42,20 @@ class InputNorms:
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens."""
-        self.value += x_NI.float().square().sum(0)
+        for x in torch.split(x_NI, CHUNK_TOKENS):
+            self.value += x.float().square_().sum(0) if x.dtype != torch.float32 else x.square().sum(0)
 
 
 class GramMatrix:
-    """X^T X over all tokens, `[in, in]` (the Hessian of a Linear's squared error, up to a factor)."""
+    """X^T X over all tokens, `[in, in]` (the Hessian of a Linear's squared error, up to a factor).
+
+    It is symmetric: a few strips from the diagonal to the right are formed, a little over half of it.
+    """
 
     def __init__(self, n_inputs: int, device: torch.device) -> None:
-        self.value = torch.zeros(n_inputs, n_inputs, dtype=torch.float32, device=device)
+        self._sum = torch.zeros(n_inputs, n_inputs, dtype=torch.float32, device=device)
+        self._strip = max(MIN_STRIP, -(-n_inputs // N_STRIPS))
+        self._whole = True
 
     @classmethod
     def of(cls, target: Target) -> Self:
@@ -58,8 +64,22 @@ class GramMatrix:
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens."""
-        x = x_NI.float()
-        self.value.addmm_(x.T, x)
+        self._whole = False
+        for x in torch.split(x_NI, CHUNK_TOKENS):
+            x = x if multiplies_into_fp32(x) else x.float()
+            for start in range(0, x.shape[1], self._strip):
+                strip = slice(start, start + self._strip)
+                add_product(self._sum[strip, start:], x[:, strip].T, x[:, start:])
+
+    @property
+    def value(self) -> Tensor:
+        """The sum so far, fp32."""
+        if not self._whole:
+            for start in range(0, len(self._sum), self._strip):
+                end = start + self._strip
+                self._sum[end:, start:end] = self._sum[start:end, end:].T
+            self._whole = True
+        return self._sum
 
 
 class SquaredGradients:
@@ -69,9 +89,19 @@ class SquaredGradients:
     which is why the gradient of a whole batch would be another thing (LLM-Barber, arXiv 2408.10631).
     """
 
-    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int], device: torch.device, scratch: Tensor | None = None) -> None:
+        """An empty sum.
+
+        Args:
+            shape: of the weight.
+            device: where it is.
+            scratch: fp32, flat, as large as the weight or larger: room for one gradient, which several sums
+                may share.
+        """
         self.value = torch.zeros(shape, dtype=torch.float32, device=device)
-        self._gradient = torch.empty_like(self.value)
+        size = self.value.numel()
+        room = torch.empty(size, device=device) if scratch is None else scratch[:size]
+        self._gradient = room.view(shape)
 
     def add(self, x_NI: Tensor, dy_NO: Tensor, lengths: Sequence[int]) -> None:
         """Takes in N tokens, the tokens of one sample next to each other.
@@ -83,9 +113,32 @@ class SquaredGradients:
         """
         samples = zip(torch.split(x_NI, list(lengths)), torch.split(dy_NO, list(lengths)), strict=True)
         for x_TI, dy_TO in samples:
-            if len(x_TI):
-                torch.mm(dy_TO.float().T, x_TI.float(), out=self._gradient)
-                self.value.addcmul_(self._gradient, self._gradient)
+            if not len(x_TI):
+                continue
+            if multiplies_into_fp32(x_TI):
+                gradient = torch.mm(dy_TO.T, x_TI, out_dtype=torch.float32)
+            else:
+                gradient = torch.mm(dy_TO.float().T, x_TI.float(), out=self._gradient)
+            self.value.addcmul_(gradient, gradient)
+
+
+def multiplies_into_fp32(x: Tensor) -> bool:
+    """Whether the backend multiplies numbers of this type and gives the product in fp32."""
+    return x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in fp32.
+
+    Args:
+        total: fp32 `[m, n]`, changed in place.
+        left: `[m, k]`; fp32, or what `multiplies_into_fp32`.
+        right: `[k, n]`, likewise.
+    """
+    if left.dtype == torch.float32:
+        total.addmm_(left, right)
+    else:
+        total += torch.mm(left, right, out_dtype=torch.float32)
 
 
 class SharedInputs(Generic[S]):
@@ -100,6 +153,8 @@ class SharedInputs(Generic[S]):
         self._leader: dict[str, str] = {}
         self._statistics: dict[str, S] = {}
         self._n_tokens: dict[str, int] = {}
+        self._calls: list[Target] = []
+        self._n_forwards = 0
 
     def __getitem__(self, target: str) -> S:
         """The statistic of a target's inputs; an empty one where nothing reached it."""
@@ -137,28 +192,41 @@ class SharedInputs(Generic[S]):
             members[leader].append(target)
         return members
 
+    @property
+    def last(self) -> Target | None:
+        """The target whose input is the last that a forward gives: nothing is learned from going on.
+
+        None before the first forward, and where the last one is not called just once in each forward.
+        """
+        if not self._n_forwards or self._calls[-1].expert is not None:
+            return None
+        return self._calls[-1] if self._calls.count(self._calls[-1]) == 1 else None
+
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Adds up what the targets are called with while the body runs one forward."""
         # Holding the tensors keeps their identity unique until the forward is over.
         seen: list[tuple[Tensor, str]] = []
 
-        def collect(call: TargetCall) -> None:
-            name = call.target.name
+        def collect(target: Target, x: Tensor) -> None:
+            name = target.name
+            if not self._n_forwards:
+                self._calls.append(target)
             if name not in self._leader:
-                self._leader[name] = next((other for y, other in seen if y is call.x), name)
+                self._leader[name] = next((other for y, other in seen if y is x), name)
                 if self._leader[name] == name:
-                    self._statistics[name] = self._new(call.target)
+                    self._statistics[name] = self._new(target)
                     self._n_tokens[name] = 0
             if self._leader[name] == name:
-                x_NI = call.x.reshape(-1, call.x.shape[-1])
-                if call.target.expert is None:
-                    seen.append((call.x, name))
+                x_NI = x.reshape(-1, x.shape[-1])
+                if target.expert is None:
+                    seen.append((x, name))
                 self._statistics[name].add(x_NI)
                 self._n_tokens[name] += len(x_NI)
 
-        with noting_calls(self._targets, collect):
+        with noting_inputs(self._targets, collect):
             yield
+        self._n_forwards += 1
 
 
 def add_unit_inputs(statistic: InputStatistic, n_inputs: int, device: torch.device) -> None:
@@ -171,6 +239,13 @@ def add_unit_inputs(statistic: InputStatistic, n_inputs: int, device: torch.devi
 
 _UNIT_ROWS = 1024
 """At a time, to bound memory."""
+
+CHUNK_TOKENS = 4096
+"""So many are widened to fp32 at once."""
+
+N_STRIPS = 4
+MIN_STRIP = 128
+"""Of a Gram matrix: more strips save more of it, and make slower products."""
 
 
 __all__ = [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from methods.base import CalibrationSet
 from methods.decoder import Block, Decoder, DecoderLayer, first_tensor
 from methods.experts import routed_forwards
+from methods.out_of_memory import is_out_of_memory
 from methods.patching import replaced_forward
 from methods.pattern import require_finite
+from methods.recorder import LayerArguments, Reached, Recorder
 from methods.residence import Residence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,13 @@ class BlockCall:
     output: Tensor
 
 
-@dataclass(frozen=True)
-class _LayerArguments:
-    """What the model passes to a decoder layer besides the hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-
-class _Reached(BaseException):
-    """Ends a forward early, once what it was run for has been seen."""
-
-
 class LayerStream:
     """The hidden states that enter one decoder layer after another.
 
     The model's own forward is run once over each batch with its decoder layers skipped, so that every
     argument it passes to each layer is replayed as given, whatever the family's call looks like.
+
+    Where memory runs out the batches are halved, for good, and the work goes on.
 
     Attributes:
         hidden: a tensor `[batch, seqlen, hidden]` a batch: the input of the layer that comes next.
@@ -56,31 +50,62 @@ class LayerStream:
         self, model: PreTrainedModel, decoder: Decoder, calibration: CalibrationSet, residence: Residence
     ) -> None:
         """Runs the model up to its first decoder layer on every batch."""
-        batch_size = residence.placement.batch_size_for(calibration.seqlen)
-        recorder = _Recorder(decoder)
-        with residence.before_layers(), recorder:
-            for input_ids in torch.split(calibration.input_ids, batch_size):
-                recorder.record(model, input_ids.to(residence.device))
-        self.hidden = recorder.hidden
-        self._arguments = recorder.arguments
+        self._model = model
+        self._residence = residence
+        self._input_ids = calibration.input_ids
+        self._recorder = Recorder(decoder)
+        size = residence.placement.batch_size_for(calibration.seqlen, residence.device)
+        self._sizes = [len(part) for part in torch.split(calibration.input_ids, size)]
+        self._arguments: list[list[LayerArguments]] = []
+        self._attention_outputs: dict[int, Any] = {}
+        self._warnings: list[str] = []
+        self.hidden: list[Tensor] = []
+        self.hidden = self.within_memory(self._record)
 
     @property
     def n_batches(self) -> int:
         """How many batches there are."""
-        return len(self.hidden)
+        return len(self._sizes)
 
     def n_samples(self, batch: int) -> int:
         """How many sequences batch `batch` holds."""
-        return self.hidden[batch].shape[0]
+        return self._sizes[batch]
+
+    def take_warnings(self) -> tuple[str, ...]:
+        """What happened since this was last asked that a reader should know of."""
+        warnings, self._warnings = tuple(self._warnings), []
+        return warnings
+
+    def within_memory(self, work: Callable[[], T]) -> T:
+        """What `work` gives. It is begun anew on smaller batches as long as it runs out of memory."""
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not self._can_halve(error):
+                    raise
+            # Out here the error is gone, and with it what its frames held.
+            self._halve()
 
     def forward(self, layer: DecoderLayer, batch: int) -> Tensor:
         """The layer's output `[batch, seqlen, hidden]` with the weights it has now."""
         given = self._arguments[batch][layer.index]
         return first_tensor(layer.module(self.hidden[batch], *given.args, **given.kwargs))
 
+    def forward_up_to(self, layer: DecoderLayer, batch: int, module: nn.Module) -> None:
+        """Runs the layer as it is now until `module` has been given its input."""
+        with _ending_before(module), suppress(Reached):
+            self.forward(layer, batch)
+
     def call_of(self, layer: DecoderLayer, batch: int, block: Block) -> BlockCall:
-        """Runs the layer as it is now up to the end of `block`, and gives that block's call."""
-        with _watching([block]) as calls, _ending_after(block), suppress(_Reached):
+        """Runs the layer as it is now up to the end of `block`, and gives that block's call.
+
+        Of the MLP it keeps what the attention gave on the way, so that `advance` need not run it again: by
+        then the attention has to be final.
+        """
+        attention = layer.blocks[0]
+        kept = self._keeping(batch, attention, block) if block is not attention else nullcontext()
+        with _watching([block]) as calls, kept, _ending_after(block.exit), suppress(Reached):
             self.forward(layer, batch)
         return calls[0]
 
@@ -100,15 +125,87 @@ class LayerStream:
             NonFiniteError: the outputs hold NaN or infinite values.
         """
         probe: list[Tensor] = []
-        for batch in range(self.n_batches):
-            if batch == 0:
-                output, calls = self.calls_of(layer, batch)
-                probe = [call.output for call in calls]
+        n_done = 0
+        while n_done < self.n_batches:
+            try:
+                with self._attention_kept(layer, n_done):
+                    if probe:
+                        output = self.forward(layer, n_done)
+                    else:
+                        output, calls = self.calls_of(layer, n_done)
+            except (RuntimeError, MemoryError) as error:
+                if not self._can_halve(error):
+                    raise
             else:
-                output = self.forward(layer, batch)
-            require_finite(output, layer.name, "its outputs")
-            self.hidden[batch] = output
+                require_finite(output, layer.name, "its outputs")
+                if not probe:
+                    probe = [call.output for call in calls]
+                self.hidden[n_done] = output
+                self._attention_outputs.pop(n_done, None)
+                n_done += 1
+                continue
+            self._halve(n_done)
         return probe
+
+    @contextmanager
+    def _keeping(self, batch: int, attention: Block, mlp: Block) -> Iterator[None]:
+        """Keeps what `attention` gives while the body runs, if it is done before `mlp` begins."""
+        begun = False
+
+        def begins(*_: Any) -> None:
+            nonlocal begun
+            begun = True
+
+        def keep(_: nn.Module, args: Any, output: Any) -> None:
+            if not begun and _is_one_tensor(output):
+                self._attention_outputs[batch] = output
+
+        hooks = (mlp.entry.register_forward_pre_hook(begins), attention.exit.register_forward_hook(keep))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextmanager
+    def _attention_kept(self, layer: DecoderLayer, batch: int) -> Iterator[None]:
+        """The layer's attention gives what was kept of it, if anything was."""
+        if batch not in self._attention_outputs:
+            yield
+            return
+        output = self._attention_outputs[batch]
+        with replaced_forward(layer.blocks[0].exit, lambda *args, **kwargs: output):
+            yield
+
+    def _can_halve(self, error: BaseException) -> bool:
+        return is_out_of_memory(error) and max(self._sizes) > 1
+
+    def _halve(self, start: int = 0) -> None:
+        """Cuts every batch from `start` on in two, where it has more than one sequence."""
+        halved: list[list[int]] = [
+            [size] if index < start or size == 1 else [size - size // 2, size // 2]
+            for index, size in enumerate(self._sizes)
+        ]
+        before, self._sizes = max(self._sizes), [size for sizes in halved for size in sizes]
+        self._warnings.append(
+            f"memory ran out with batches of {before} sequences; it went on with {max(halved[-1])}"
+        )
+        self._attention_outputs.clear()
+        if self._residence.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.hidden:
+            parts = [torch.split(h, sizes) for h, sizes in zip(self.hidden, halved, strict=True)]
+            self.hidden = [part for split in parts for part in split]
+            self._record()
+
+    def _record(self) -> list[Tensor]:
+        """Notes every layer's arguments; gives the hidden states that enter the first one."""
+        with self._residence.before_layers():
+            batches = torch.split(self._input_ids, self._sizes)
+            hidden, self._arguments = self._recorder.record(
+                self._model, [batch.to(self._residence.device) for batch in batches]
+            )
+        return hidden
 
 
 @contextmanager
@@ -130,87 +227,16 @@ def at_rest(model: PreTrainedModel) -> Iterator[None]:
 def relative_error(output: Tensor, reference: Tensor) -> float | None:
     """Squared error of `output` against `reference`, relative to the latter's squared norm.
 
-    None where the reference is all zero and the output is not: the ratio has no value.
+    None where the reference is all zero and the output is not: the ratio has no value. Where one of them was
+    made from a smaller first batch, the samples that both have are compared.
     """
+    n_common = min(len(output), len(reference))
+    output, reference = output[:n_common], reference[:n_common]
     difference = (output.float() - reference.float()).square().sum(dtype=torch.float64)
     norm = reference.float().square().sum(dtype=torch.float64)
     if not float(norm):
         return 0.0 if not float(difference) else None
     return float(difference / norm)
-
-
-class _Recorder:
-    """Stands in for the decoder layers while the model runs, noting what each of them is given."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.hidden: list[Tensor] = []
-        self.arguments: list[list[_LayerArguments]] = []
-        self._layers = [layer.module for layer in decoder.layers]
-        self._gives_tuple: bool | None = None
-        self._canonical: dict[int, Any] = {}
-        self._patches = ExitStack()
-
-    def __enter__(self) -> None:
-        for index, module in enumerate(self._layers):
-            self._patches.enter_context(replaced_forward(module, self._stand_in(index, module.forward)))
-
-    def __exit__(self, *_: object) -> None:
-        self._patches.close()
-
-    def record(self, model: PreTrainedModel, input_ids: Tensor) -> None:
-        """Runs one batch `[batch, seqlen]`; its hidden states and arguments join the lists."""
-        self._canonical = {}
-        self.arguments.append([])
-        with suppress(_Reached):
-            model(input_ids=input_ids, use_cache=False)
-
-    def _stand_in(self, index: int, forward: Any) -> Any:
-        def note(*args: Any, **kwargs: Any) -> Any:
-            if args:
-                hidden, args = args[0], args[1:]
-            else:
-                hidden = kwargs.pop("hidden_states")
-            if index == 0:
-                self.hidden.append(hidden)
-            self.arguments[-1].append(
-                _LayerArguments(self._kept(args), {key: self._kept(value) for key, value in kwargs.items()})
-            )
-            if index == len(self._layers) - 1:
-                raise _Reached
-            if self._gives_tuple is None:
-                self._gives_tuple = isinstance(forward(hidden, *args, **kwargs), tuple)
-            return (hidden,) if self._gives_tuple else hidden
-
-        return note
-
-    def _kept(self, value: Any) -> Any:
-        """`value`, its tensors replaced by equal ones of the batch before, so that they are held once."""
-        if isinstance(value, tuple):
-            return tuple(self._kept(member) for member in value)
-        if not isinstance(value, Tensor):
-            return value
-        if id(value) not in self._canonical:
-            # The original is kept too: while it lives its id cannot pass to another tensor.
-            self._canonical[id(value)] = (value, self._earlier_twin(value))
-        return self._canonical[id(value)][1]
-
-    def _earlier_twin(self, value: Tensor) -> Tensor:
-        if len(self.arguments) > 1:
-            layer = len(self.arguments[-1])
-            for twin in _tensors(self.arguments[-2][layer]):
-                if twin.shape == value.shape and twin.dtype == value.dtype and torch.equal(twin, value):
-                    return twin
-        return value
-
-
-def _tensors(given: _LayerArguments) -> Iterator[Tensor]:
-    pending = [*given.args, *given.kwargs.values()]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, tuple):
-            pending.extend(value)
-        elif isinstance(value, Tensor):
-            yield value
 
 
 @contextmanager
@@ -235,17 +261,33 @@ def _watching(blocks: Sequence[Block]) -> Iterator[list[BlockCall]]:
 
 
 @contextmanager
-def _ending_after(block: Block) -> Iterator[None]:
-    """Ends the forward that runs in the body as soon as `block` is done."""
-
-    def end(*_: Any) -> None:
-        raise _Reached
-
-    hook = block.exit.register_forward_hook(end)
+def _ending_after(module: nn.Module) -> Iterator[None]:
+    """Ends the forward that runs in the body as soon as `module` is done."""
+    hook = module.register_forward_hook(_end)
     try:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _ending_before(module: nn.Module) -> Iterator[None]:
+    """Ends the forward that runs in the body as soon as `module` is reached."""
+    hook = module.register_forward_pre_hook(_end)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _end(*_: Any) -> None:
+    raise Reached
+
+
+def _is_one_tensor(output: Any) -> bool:
+    """Whether holding a module's output means holding one tensor of the hidden states' size."""
+    members = output if isinstance(output, tuple | list) else (output,)
+    return isinstance(members[0], Tensor) and not any(isinstance(member, Tensor) for member in members[1:])
 
 
 __all__ = ["BlockCall", "LayerStream", "at_rest", "relative_error"]

@@ -134,6 +134,30 @@ def noting_calls(targets: Mapping[str, Target], note: Callable[[TargetCall], Non
         yield
 
 
+@contextmanager
+def noting_inputs(targets: Mapping[str, Target], note: Callable[[Target, Tensor], None]) -> Iterator[None]:
+    """Calls `note` with a target and what it reads, `[..., in]`, before it is run where it is a module.
+
+    So a forward that is run for these inputs alone may end there. Experts in one parameter are noted as
+    `noting_calls` does.
+    """
+    stacked = {name: target for name, target in targets.items() if target.expert is not None}
+    with ExitStack() as hooks:
+        for target in targets.values():
+            if target.expert is None:
+                hooks.callback(_pre_hook(target, note))
+        if stacked:
+            hooks.enter_context(noting_calls(stacked, lambda call: note(call.target, call.x)))
+        yield
+
+
+def _pre_hook(target: Target, note: Callable[[Target, Tensor], None]) -> Callable[[], None]:
+    def reached(_: nn.Module, args: tuple[Any, ...]) -> None:
+        note(target, args[0])
+
+    return target.module.register_forward_pre_hook(reached).remove
+
+
 def _hook(target: Target, note: Callable[[TargetCall], None]) -> Callable[[], None]:
     def called(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         note(TargetCall(target, args[0], output))
@@ -141,4 +165,4 @@ def _hook(target: Target, note: Callable[[TargetCall], None]) -> Callable[[], No
     return target.module.register_forward_hook(called).remove
 
 
-__all__ = ["Target", "TargetCall", "noting_calls"]
+__all__ = ["Target", "TargetCall", "noting_calls", "noting_inputs"]

@@ -45,6 +45,13 @@ class DTypeChoice(StrEnum):
     float16 = "float16"
 
 
+class PlacementChoice(StrEnum):
+    """Where a model's weights are while it is pruned."""
+
+    resident = "resident"
+    onload = "onload"
+
+
 class ExistingChoice(StrEnum):
     """What becomes of cells that have a record."""
 
@@ -165,13 +172,22 @@ def prune(
     ),
     revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    placement: Annotated[
+        PlacementChoice,
+        typer.Option(
+            help="resident: the whole model is on the device. onload: one decoder layer at a time comes from "
+            "the model's files, so that it may be larger than the device's memory, and the host's."
+        ),
+    ] = PlacementChoice.resident,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Prune a model and write the checkpoint."""
     from suite.cell import CalibrationSpec
-    from suite.checkpoint import require_empty, write_checkpoint
-    from suite.plan import preflight, pruning_cell, resolve_device, resolve_dtype
+    from suite.checkpoint import write_checkpoint
+    from suite.checkpoint_folder import require_empty
+    from suite.layered_checkpoint import write_layered_checkpoint
+    from suite.plan import model_key, preflight, pruning_cell, resolve_device, resolve_dtype
     from suite.workbench import Workbench
 
     require_empty(out)
@@ -189,10 +205,13 @@ def prune(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    workbench = Workbench(target, preflight([cell]))
+    inputs = preflight([cell])
     with _bars(1) as bars:
         bars.cell_started(cell)
-        summary = write_checkpoint(cell, workbench, out, bars)
+        if placement is PlacementChoice.onload:
+            summary = write_layered_checkpoint(cell, inputs[model_key(cell)], target, out, bars)
+        else:
+            summary = write_checkpoint(cell, Workbench(target, inputs), out, bars)
         bars.cell_ended(cell, "complete")
     if as_json:
         _print_json(summary)

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from suite.cache import built_folder, file_sha256
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from suite.cell import DType
@@ -163,8 +163,8 @@ def load_model(
 
     from suite.results.record import ModelIdentity
 
-    folder, found_revision = _find(name, revision)
-    with quiet_transformers(), _one_line(name):
+    folder, found_revision = find_model(name, revision)
+    with quiet_transformers(), one_line(name):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -172,7 +172,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-        tokenizer = _load_tokenizer(folder, trust_remote_code)
+        tokenizer = load_tokenizer(folder, trust_remote_code)
     if missing := sorted(loading["missing_keys"]):
         # transformers fills them with random numbers and prints a warning, which we have silenced.
         raise InputError(f"model {name!r} lacks {len(missing)} of its weights, {missing[0]} for one")
@@ -185,7 +185,7 @@ def load_model(
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         weight_digest=weight_digest(model),
         dtype=dtype,
-        folder_digest=_folder_digest(folder, found_revision),
+        folder_digest=folder_digest(folder, found_revision),
     )
     return LoadedModel(model, tokenizer, identity)
 
@@ -205,13 +205,13 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder, found_revision = _find(name, revision)
-    with quiet_transformers(), _one_line(name):
+    folder, found_revision = find_model(name, revision)
+    with quiet_transformers(), one_line(name):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        tokenizer = _load_tokenizer(folder, trust_remote_code)
-    return Skeleton(model, tokenizer, found_revision, _folder_digest(folder, found_revision))
+        tokenizer = load_tokenizer(folder, trust_remote_code)
+    return Skeleton(model, tokenizer, found_revision, folder_digest(folder, found_revision))
 
 
 def weight_digest(model: nn.Module) -> str:
@@ -219,13 +219,18 @@ def weight_digest(model: nn.Module) -> str:
 
     A parameter that is tied to another counts once. Parameters visit the host one at a time.
     """
+    return digest_of_weights(sorted(model.named_parameters()))
+
+
+def digest_of_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """The digest of weights with their names; one at a time is looked at, in the order in which they come."""
     import torch
 
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        dtype = str(parameter.dtype).removeprefix("torch.")
-        digest.update(f"{name}\0{dtype}\0{list(parameter.shape)}\0".encode())
-        flat = parameter.detach().to("cpu").contiguous().reshape(-1)
+    for name, weight in weights:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        digest.update(f"{name}\0{dtype}\0{list(weight.shape)}\0".encode())
+        flat = weight.detach().to("cpu").contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -245,7 +250,7 @@ def smollm2_folder() -> Path:
     )
 
 
-def _find(name: str, revision: str | None) -> tuple[Path, str | None]:
+def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
     """The folder a model is loaded from, checked, and its revision for the record."""
     source = resolve_model(name)
     if revision is not None and source.kind != "hub":
@@ -255,7 +260,7 @@ def _find(name: str, revision: str | None) -> tuple[Path, str | None]:
     return folder, found_revision
 
 
-def _folder_digest(folder: Path, revision: str | None) -> str | None:
+def folder_digest(folder: Path, revision: str | None) -> str | None:
     """SHA-256 over the names and contents of a model's files; None where its revision says as much."""
     if revision is not None:
         return None
@@ -309,7 +314,8 @@ def _shards(index: Path, name: str) -> list[str]:
         raise InputError(f"model {name!r}: {index.name} is no index of safetensors files") from error
 
 
-def _load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer in a model's folder; None where there is none."""
     from transformers import AutoTokenizer
 
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -318,7 +324,7 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
 
 
 @contextmanager
-def _one_line(name: str) -> Iterator[None]:
+def one_line(name: str) -> Iterator[None]:
     """Turns what transformers raises for a folder it cannot load into one line for the user."""
     from safetensors import SafetensorError
 
@@ -365,8 +371,13 @@ __all__ = [
     "LoadedModel",
     "ModelSource",
     "Skeleton",
+    "digest_of_weights",
+    "find_model",
+    "folder_digest",
     "load_model",
     "load_skeleton",
+    "load_tokenizer",
+    "one_line",
     "quiet_transformers",
     "resolve_model",
     "smollm2_folder",

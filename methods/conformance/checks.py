@@ -163,7 +163,7 @@ def check_state(before: Before, model: PreTrainedModel) -> None:
 def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str, advice: str) -> None:
     """Every weight is what it was."""
     for name, parameter in model.named_parameters():
-        if not _same(parameter.detach(), before.state.weights[name]):
+        if not _same(parameter.detach().cpu(), before.state.weights[name]):
             raise BrokenPromiseError(promise, f"{name}: was changed {when}", advice)
 
 
@@ -176,14 +176,16 @@ def check_weights(
     result: PruneResult,
 ) -> None:
     """Promises 1 and 2 on the zeros of the weights themselves."""
-    for name, parameter in model.named_parameters():
-        if family.weights_of(name) is None and not _same(parameter.detach(), before.state.weights[name]):
+    # On the CPU, where the values before and the masks are; the model may be on an accelerator.
+    parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+    for name, parameter in parameters.items():
+        if family.weights_of(name) is None and not _same(parameter, before.state.weights[name]):
             raise BrokenPromiseError(
                 1,
                 f"{name}: is not to be pruned and was changed",
                 "Prune what methods.decoder.read_decoder(model).targets() gives, and nothing else.",
             )
-    matrices = family.matrices(dict(model.named_parameters()))
+    matrices = family.matrices(parameters)
     if missed := [name for name in matrices if name not in result.keep]:
         raise BrokenPromiseError(
             1,

@@ -35,11 +35,13 @@ PACKAGES = (
 BYSTANDERS = (
     "methods/conformance",
     "suite/checkpoint.py",
+    "suite/checkpoint_folder.py",
     "suite/cli.py",
     "suite/config.py",
     "suite/doctor.py",
     "suite/executors.py",
     "suite/listing.py",
+    "suite/measured_prune.py",
     "suite/memory.py",
     "suite/method_check.py",
     "suite/method_source.py",

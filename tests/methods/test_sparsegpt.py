@@ -31,6 +31,11 @@ def indefinite(below_zero: float, size: int = 8) -> torch.Tensor:
     return torch.from_numpy(basis @ np.diag(eigenvalues) @ basis.T).float()
 
 
+def solve_alone(method, weight, hessian, pattern):
+    """One Linear, with a Hessian that no other shares."""
+    return method.solve(weight, method.factorize("layer", hessian.clone()), pattern)
+
+
 def as_tensors(*arrays: np.ndarray, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
     return [torch.from_numpy(array).to(dtype) for array in arrays]
 
@@ -46,7 +51,7 @@ def as_tensors(*arrays: np.ndarray, dtype: torch.dtype = torch.float64) -> list[
 def test_each_block_of_columns_loses_its_cheapest_weights(seed, rows, columns, pattern, width):
     weight, hessian = random_layer(seed, rows, columns)
     keep, expected = oracles.sparsegpt(weight, hessian, pattern, width)
-    solved = SparseGPT(block_size=width).solve("layer", *as_tensors(weight, hessian), parse_pattern(pattern))
+    solved = solve_alone(SparseGPT(block_size=width), *as_tensors(weight, hessian), parse_pattern(pattern))
     assert np.array_equal(solved.keep.numpy(), keep)
     np.testing.assert_allclose(solved.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
 
@@ -62,7 +67,7 @@ def test_each_block_of_columns_loses_its_cheapest_weights(seed, rows, columns, p
 def test_each_group_of_m_is_chosen_on_the_updated_weights(seed, rows, groups, pattern, width):
     weight, hessian = random_layer(seed, rows, groups * int(pattern[-1]))
     keep, expected = oracles.sparsegpt(weight, hessian, pattern)
-    solved = SparseGPT(block_size=width).solve("layer", *as_tensors(weight, hessian), parse_pattern(pattern))
+    solved = solve_alone(SparseGPT(block_size=width), *as_tensors(weight, hessian), parse_pattern(pattern))
     assert np.array_equal(solved.keep.numpy(), keep)
     np.testing.assert_allclose(solved.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
 
@@ -71,8 +76,8 @@ def test_each_group_of_m_is_chosen_on_the_updated_weights(seed, rows, groups, pa
 def test_fp32_decides_the_same_as_float64(pattern):
     weight, hessian = random_layer(1, 32, 160)
     keep, expected = oracles.sparsegpt(weight, hessian, pattern)
-    solved = SparseGPT().solve(
-        "layer", *as_tensors(weight, hessian, dtype=torch.float32), parse_pattern(pattern)
+    solved = solve_alone(
+        SparseGPT(), *as_tensors(weight, hessian, dtype=torch.float32), parse_pattern(pattern)
     )
     assert solved.weight.dtype == torch.float32
     assert np.array_equal(solved.keep.numpy(), keep)
@@ -81,7 +86,7 @@ def test_fp32_decides_the_same_as_float64(pattern):
 
 def test_reconstruction_makes_up_for_what_was_removed():
     weight, hessian = random_layer(2, 16, 48)
-    solved = SparseGPT().solve("layer", *as_tensors(weight, hessian), parse_pattern("0.5"))
+    solved = solve_alone(SparseGPT(), *as_tensors(weight, hessian), parse_pattern("0.5"))
     merely_masked = np.where(solved.keep.numpy(), weight, 0)
 
     def output_error(new: np.ndarray) -> float:
@@ -94,7 +99,7 @@ def test_of_zero_weights_the_lower_flat_index_goes_first():
     weight, hessian = random_layer(3, 4, 10)
     weight[:, 2:9] = 0
     keep, _ = oracles.sparsegpt(weight, hessian, "0.3")
-    solved = SparseGPT().solve("layer", *as_tensors(weight, hessian), parse_pattern("0.3"))
+    solved = solve_alone(SparseGPT(), *as_tensors(weight, hessian), parse_pattern("0.3"))
     assert np.array_equal(solved.keep.numpy(), keep)
     assert (~keep).sum(axis=1).tolist() == [7, 5, 0, 0]
 
@@ -106,7 +111,7 @@ def test_weights_of_dead_inputs_become_zero_and_are_reported(pattern):
     hessian[dead] = 0
     hessian[:, dead] = 0
     keep, expected = oracles.sparsegpt(weight, hessian, pattern)
-    solved = SparseGPT().solve("layer", *as_tensors(weight, hessian), parse_pattern(pattern))
+    solved = solve_alone(SparseGPT(), *as_tensors(weight, hessian), parse_pattern(pattern))
     assert np.array_equal(solved.keep.numpy(), keep)
     np.testing.assert_allclose(solved.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
     assert not solved.weight[:, dead].any()
@@ -115,7 +120,7 @@ def test_weights_of_dead_inputs_become_zero_and_are_reported(pattern):
 
 def test_a_linear_that_reads_nothing_but_zeros_is_still_pruned_to_the_count():
     weight = torch.ones(3, 8)
-    solved = SparseGPT().solve("layer", weight, torch.zeros(8, 8), parse_pattern("0.5"))
+    solved = solve_alone(SparseGPT(), weight, torch.zeros(8, 8), parse_pattern("0.5"))
     assert int(solved.keep.sum()) == 12
     assert not solved.weight.any()
 
@@ -124,7 +129,7 @@ def test_what_it_is_given_is_left_as_it_is():
     weight, hessian = as_tensors(*random_layer(6, 4, 12))
     hessian[2] = hessian[:, 2] = 0
     before = weight.clone(), hessian.clone()
-    SparseGPT().solve("layer", weight, hessian, parse_pattern("0.5"))
+    solve_alone(SparseGPT(), weight, hessian, parse_pattern("0.5"))
     factor, _ = inverse_factor("layer", hessian + torch.eye(12), 0.01)
     solve_columns(weight, factor, parse_pattern("2:4"), 4)
     assert torch.equal(weight, before[0])
@@ -145,7 +150,7 @@ def test_the_factor_is_that_of_the_damped_inverse(damping):
 def test_damping_is_raised_tenfold_until_the_hessian_can_be_factorized_and_recorded(below_zero, damping):
     hessian = indefinite(below_zero)
     weight = torch.randn(4, 8, generator=torch.Generator().manual_seed(8))
-    solved = SparseGPT().solve("layer", weight, hessian, parse_pattern("0.5"))
+    solved = solve_alone(SparseGPT(), weight, hessian, parse_pattern("0.5"))
     assert solved.damping == pytest.approx(damping)
     said = (f"the Hessian needed damping {damping:g} instead of 0.01",) if damping > 0.01 else ()
     assert solved.warnings == said
@@ -158,9 +163,7 @@ def test_damping_is_raised_tenfold_until_the_hessian_can_be_factorized_and_recor
 
 def test_a_hessian_beyond_the_third_raise_is_an_error_that_names_the_module():
     with pytest.raises(SingularHessianError, match=r"model\.layers\.3\.mlp\.down_proj.*damping 10$"):
-        SparseGPT().solve(
-            "model.layers.3.mlp.down_proj", torch.ones(4, 8), indefinite(50.0), parse_pattern("0.5")
-        )
+        SparseGPT().factorize("model.layers.3.mlp.down_proj", indefinite(50.0))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_a_block_holds_whole_groups_of_m(pattern, wanted, width):
 def test_m_need_not_divide_the_block_of_128_columns(pattern):
     weight, hessian = random_layer(9, 3, 132)
     keep, expected = oracles.sparsegpt(weight, hessian, pattern)
-    solved = SparseGPT().solve("layer", *as_tensors(weight, hessian), parse_pattern(pattern))
+    solved = solve_alone(SparseGPT(), *as_tensors(weight, hessian), parse_pattern(pattern))
     assert np.array_equal(solved.keep.numpy(), keep)
     np.testing.assert_allclose(solved.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
 

@@ -1,0 +1,74 @@
+"""The model that benchmarks run on, and how a time is held against its floor and a plain implementation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from benchmarks.machine import MachineRates, measure
+from methods.base import CalibrationSet
+
+N_SAMPLES, SEQLEN = 16, 256
+
+
+@pytest.fixture(scope="session")
+def model() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="session")
+def calibration() -> CalibrationSet:
+    generator = torch.Generator().manual_seed(1)
+    return CalibrationSet(torch.randint(4096, (N_SAMPLES, SEQLEN), generator=generator), "random tokens")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Prints and keeps what a time is worth."""
+
+    benchmark: Any
+    model: PreTrainedModel
+
+    def rates(self) -> MachineRates:
+        """What the machine can do now."""
+        return measure(self.model, N_SAMPLES, SEQLEN)
+
+    def compare(self, name: str, floor_seconds: float, plain: Callable[[], object]) -> None:
+        """Times `plain` once and says how the benchmark's median compares with it and with the floor."""
+        start = time.perf_counter()
+        plain()
+        plain_seconds = time.perf_counter() - start
+        # Without --benchmark-enable there are no times, only the comparison of results.
+        if not self.benchmark.stats:
+            return
+        median = self.benchmark.stats.stats.median
+        self.benchmark.extra_info |= {
+            "floor_seconds": floor_seconds,
+            "ratio_to_floor": median / floor_seconds,
+            "plain_seconds": plain_seconds,
+            "ratio_to_plain": median / plain_seconds,
+        }
+        print(
+            f"\n{name}: {median:.4g} s, floor {floor_seconds:.3g} s, ratio {median / floor_seconds:.2f}; "
+            f"plain {plain_seconds:.4g} s, {plain_seconds / median:.1f} times as long"
+        )
+
+
+@pytest.fixture
+def judge(benchmark: Any, model: PreTrainedModel) -> Judge:
+    return Judge(benchmark, model)

@@ -1,0 +1,157 @@
+"""A real model: prune, evaluate and report through `prunebench run`, on the device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.ledger import Ledger
+from benchmarks.rows import Row
+from methods.errors import InputError
+
+STAGE = "model"
+NEEDED = (
+    *("pydantic", "typer", "rich", "pandas", "pyarrow", "scipy", "jinja2", "altair", "vl_convert"),
+    *("datasets", "safetensors", "tokenizers", "filelock", "platformdirs", "mwparserfromhell", "gguf"),
+)
+"""What `prunebench run` imports beyond what the timing stages do."""
+
+PHASES = ("calibrate", "propagate", "statistics", "solve")
+"""Those of a record that make up the time of its prune."""
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(
+    model: Path,
+    runs: Sequence[tuple[str, str]],
+    device: torch.device,
+    ledger: Ledger,
+    out: Path,
+    *,
+    calibration: str | None,
+    evaluation: str | None,
+    n_samples: int,
+    seqlen: int,
+    timeout: float,
+) -> None:
+    """Runs a suite of this one model and makes a row of each of its records.
+
+    Records and report lie in `out`; a rerun keeps those that are there.
+
+    Args:
+        model: a folder that `save_pretrained` wrote, with its tokenizer.
+        runs: method and pattern of each row; each method runs with each of the patterns.
+        device: where the model is put.
+        ledger: takes the rows.
+        out: folder of records and report.
+        calibration: a corpus or a file, as `prunebench run` takes it; None = the pages of `docs`, which are
+            always at hand and serve to show that all works.
+        evaluation: likewise; None = the README and the changelog.
+        n_samples: calibration sequences.
+        seqlen: tokens in each, and in a window.
+        timeout: seconds after which the run is ended; what is finished stays.
+
+    Raises:
+        InputError: packages are missing, or the folder is none.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InputError(
+            f"stage 'model' runs `prunebench run`, which also needs {', '.join(missing)}: lay their wheels "
+            "beside the repository and install them with `pip install --no-index --no-deps`"
+        )
+    if not (model / "config.json").is_file():
+        raise InputError(f"--model {model.name}: no config.json in that folder")
+    out.mkdir(parents=True, exist_ok=True)
+    suite = out / "suite.toml"
+    calibration = calibration or _joined((ROOT / "docs").rglob("*.md"), out / "documentation.txt")
+    evaluation = evaluation or _joined(ROOT.glob("*.md"), out / "held-out.txt")
+    suite.write_text(_suite(model, runs, calibration, evaluation, n_samples, seqlen), encoding="utf-8")
+    command = [sys.executable, "-m", "suite.cli", "run", str(suite), "--out", str(out / "results")]
+    try:
+        done = subprocess.run(
+            [*command, "--device", str(device)], cwd=ROOT, stdout=sys.stderr, timeout=timeout, check=False
+        )
+        ending = f"`prunebench run` ended with {done.returncode}" if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        ending = f"`prunebench run` was ended after {timeout:.0f} s"
+    for row in _rows(sorted((out / "results").rglob("*--*.json"))):
+        ledger.take(row)
+    if ending:
+        ledger.take(Row(STAGE, model.name, "all", "all", status="failed", detail=ending))
+
+
+def _rows(records: Iterable[Path]) -> Iterable[Row]:
+    for path in records:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        cell, metrics = record["cell"], {metric["name"]: metric for metric in record["metrics"]}
+        calibration = record["calibration"] or {}
+        failure = record["failure"]
+        yield Row(
+            STAGE,
+            Path(cell["model"]).name,
+            cell["method"],
+            cell["pattern"] or "",
+            dtype=cell["dtype"],
+            n_samples=calibration.get("n_samples", 0),
+            seqlen=calibration.get("seqlen", 0),
+            n_layers=len({module["layer"] for module in record["modules"]}),
+            seconds=metrics.get("prune_seconds", {}).get("value"),
+            phases={p["name"]: p["seconds"] for p in record["phases"] if p["name"] in PHASES},
+            peak_device_bytes=metrics.get("peak_device_bytes", {}).get("value"),
+            status="ok" if failure is None else "failed",
+            detail=_perplexity(metrics) if failure is None else f"{failure['error']}: {failure['message']}",
+        )
+
+
+def _perplexity(metrics: Mapping[str, Any]) -> str:
+    """With its protocol, whose corpus is called by its file's name alone."""
+    if "perplexity" not in metrics:
+        return ""
+    found = metrics["perplexity"]
+    value = found["status"] if found["value"] is None else f"{found['value']:.3f}"
+    return f"perplexity {value} ({found['protocol'].rpartition('/')[2]}, n {found['n']}, lower is better)"
+
+
+def _suite(
+    model: Path,
+    runs: Sequence[tuple[str, str]],
+    calibration: str,
+    evaluation: str,
+    n_samples: int,
+    seqlen: int,
+) -> str:
+    methods = "".join(
+        f"[[methods]]\nname = {json.dumps(name)}\n" for name in dict.fromkeys(m for m, _ in runs)
+    )
+    patterns = json.dumps(list(dict.fromkeys(pattern for _, pattern in runs)))
+    return f"""name = "gpu"
+description = "One model, pruned, evaluated and reported on this machine."
+models = [{json.dumps(str(model.resolve()))}]
+patterns = {patterns}
+dtype = "bfloat16"
+{methods}
+[calibration]
+source = {json.dumps(calibration)}
+n_samples = {n_samples}
+seqlen = {seqlen}
+[[perplexity]]
+corpus = {json.dumps(evaluation)}
+seqlen = {seqlen}
+"""
+
+
+def _joined(pages: Iterable[Path], path: Path) -> str:
+    """Writes the pages into one file; gives its absolute path."""
+    path.write_text("\n\n".join(page.read_text(encoding="utf-8") for page in sorted(pages)), encoding="utf-8")
+    return str(path.resolve())
+
+
+__all__ = ["run"]

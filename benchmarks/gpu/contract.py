@@ -1,0 +1,160 @@
+"""The contract of every method with the models on the device, and the column walk against the host's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.gpu.ledger import Ledger
+from benchmarks.rows import CONTRACT, Row, Setting
+from methods.columns import block_size, solve_columns
+from methods.conformance import FAMILIES, Case, Verdict, covering, covering_hard, examine
+from methods.conformance.family import Family
+from methods.conformance.variants import built_in_variants
+from methods.pattern import parse_pattern
+from methods.sparsegpt import inverse_factor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+COLUMNS = "solve_columns"
+COLUMN_PATTERNS = ("0.5", "2:4", "4:8", "1:4")
+LEAST_AGREEMENT = 0.999
+"""Share of a mask that two devices agree on. They add up in different orders, so a weight whose score is next
+to the threshold may fall either way, and what depends on it follows."""
+
+
+@dataclass(frozen=True)
+class DeviceFamily(Family):
+    """A family whose models are made on a device.
+
+    Attributes:
+        device: which.
+    """
+
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, family: Family, device: torch.device) -> DeviceFamily:
+        """The same family, its models on `device`."""
+        return cls(
+            **{entry.name: getattr(family, entry.name) for entry in fields(Family)}, device=str(device)
+        )
+
+    def build(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """A fresh model, the same each time, on the device."""
+        return super().build(dtype).to(self.device)
+
+
+def run(device: torch.device, ledger: Ledger, folder: Path, *, limit: int | None = None) -> None:
+    """Makes a row for each pattern of the column walk and one for each method with its settings.
+
+    Every case's outcome is kept in `contract-cases.json` too, so that a later run goes on where this one
+    stopped.
+
+    Args:
+        device: where models are.
+        ledger: takes the rows.
+        folder: where the outcomes are kept.
+        limit: at most so many cases, spread over all; None = all that cover every pair.
+    """
+    for pattern in COLUMN_PATTERNS:
+        row = Row(CONTRACT, "random matrix", COLUMNS, pattern, dtype="float32")
+        ledger.make(row, _on(device, row))
+    cases = _cases(device, limit)
+    outcomes = _Outcomes(folder / "contract-cases.json", ledger.setting)
+    for done, case in enumerate(cases):
+        if ledger.out_of_time:
+            break
+        if case.name not in outcomes.by_case:
+            outcome = examine(case)
+            outcomes.take(case, outcome.verdict, outcome.reason)
+        if (done + 1) % 25 == 0:
+            _take_rows(ledger, cases, outcomes)
+    _take_rows(ledger, cases, outcomes)
+    print(f"contract: {len(outcomes.by_case)} of {len(cases)} cases tried", file=sys.stderr)
+
+
+class _Outcomes:
+    """What came of each case, on disk."""
+
+    def __init__(self, path: Path, setting: Setting) -> None:
+        self._path = path
+        self._setting = asdict(setting)
+        self.by_case: dict[str, dict[str, str]] = {}
+        if path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["setting"] == self._setting:
+                found = stored["cases"].items()
+                self.by_case = {name: outcome for name, outcome in found if outcome["verdict"] != "broken"}
+
+    def take(self, case: Case, verdict: Verdict, reason: str) -> None:
+        self.by_case[case.name] = {"method": case.label, "verdict": verdict.value, "reason": reason}
+        content = {"setting": self._setting, "cases": self.by_case}
+        staging = self._path.with_suffix(".tmp")
+        staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        staging.replace(self._path)
+
+
+def _cases(device: torch.device, limit: int | None) -> list[Case]:
+    """The cases that cover all pairs, in an order in which any beginning is a sample of all."""
+    variants, families = built_in_variants(), list(FAMILIES.values())
+    cases = [*covering(variants, families), *covering_hard(variants, families)]
+    step = next(step for step in (37, 41, 43) if len(cases) % step)
+    mixed = [cases[place * step % len(cases)] for place in range(len(cases))]
+    return [replace(case, family=DeviceFamily.of(case.family, device)) for case in mixed[:limit]]
+
+
+def _take_rows(ledger: Ledger, cases: Sequence[Case], outcomes: _Outcomes) -> None:
+    """One row a method with its settings, over the cases so far."""
+    for label in dict.fromkeys(case.label for case in cases):
+        mine = [case for case in cases if case.label == label]
+        found = [outcomes.by_case[case.name] for case in mine if case.name in outcomes.by_case]
+        if not found:
+            continue
+        counts = Counter(outcome["verdict"] for outcome in found)
+        broken = [outcome["reason"] for outcome in found if outcome["verdict"] == "broken"]
+        said = ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
+        row = Row(
+            CONTRACT,
+            "families of the contract",
+            label,
+            "all",
+            status="broken" if broken else "ok",
+            detail=f"{said}, of {len(mine)} cases" + "".join(f"; {reason}" for reason in broken[:3]),
+        )
+        ledger.take(row, aloud=bool(broken))
+
+
+def _on(device: torch.device, row: Row) -> Callable[[], Row]:
+    """Compares the walk on the device with the one on the host."""
+
+    def compare() -> Row:
+        generator = torch.Generator().manual_seed(3)
+        weight = torch.randn(200, 384, generator=generator)
+        inputs = torch.randn(4096, 384, generator=generator) @ torch.randn(384, 384, generator=generator)
+        factor, _ = inverse_factor("the test", inputs.T @ inputs, 0.01)
+        pattern = parse_pattern(row.pattern)
+        width = block_size(pattern, 128)
+        keep, solved = solve_columns(weight, factor, pattern, width)
+        there = solve_columns(weight.to(device), factor.to(device), pattern, width)
+        keep_there, solved_there = there[0].cpu(), there[1].cpu()
+        agreement = float((keep == keep_there).float().mean())
+        both = keep & keep_there
+        error = float((solved - solved_there)[both].norm() / solved[both].norm())
+        if agreement < LEAST_AGREEMENT:
+            return replace(row, status="differs", detail=f"masks agree on {agreement:.4%} of weights")
+        detail = f"{device.type} and cpu agree on {agreement:.4%} of the mask, weights within {error:.1e}"
+        return replace(row, detail=detail)
+
+    return compare
+
+
+__all__ = ["DeviceFamily", "run"]

@@ -1,0 +1,57 @@
+"""Times methods on a model that lies on the device as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from benchmarks.gpu.ledger import Ledger
+from benchmarks.gpu.shapes import Shape, fill
+from benchmarks.machine import measuring
+from benchmarks.shapes import workload
+from benchmarks.timing import Bench, empty_row, time_method
+from methods.base import Placement
+
+
+def run(
+    stage: str,
+    shape: Shape,
+    runs: Sequence[tuple[str, str]],
+    device: torch.device,
+    ledger: Ledger,
+    *,
+    repeats: int = 1,
+) -> None:
+    """Makes a row for each method and pattern.
+
+    Args:
+        stage: of the rows.
+        shape: of the model.
+        runs: method and pattern, in the order in which they are timed.
+        device: where the model is made.
+        ledger: takes the rows.
+        repeats: of each prune.
+    """
+    model = shape.build(device)
+    placement = Placement()
+    bench = Bench(
+        stage=stage,
+        name=shape.name,
+        model=model,
+        restore=partial(fill, model),
+        calibration=shape.calibration(),
+        placement=placement,
+        load=workload(model, shape.n_samples, shape.seqlen, placement),
+        rates=measuring(model, shape.n_samples, shape.seqlen),
+        device=device,
+    )
+    for method, pattern in runs:
+        ledger.make(
+            empty_row(bench, method, pattern),
+            partial(time_method, bench, method, pattern, repeats=repeats),
+        )
+
+
+__all__ = ["run"]

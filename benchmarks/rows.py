@@ -1,0 +1,263 @@
+"""What one measurement found, as a row: kept as JSON as soon as it exists, shown as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROW_VERSION = 1
+CONTRACT = "contract"
+"""The stage whose rows say whether, not how long."""
+
+_PACKAGES = ("torch", "transformers", "numpy", "triton")
+_TIMED = (
+    *("model", "layers", "placement", "method", "pattern", "dtype", "tokens", "seconds", "floor", "ratio"),
+    *("ratio to forwards alone", "roofline", "seconds by phase", "host peak", "device peak", "status"),
+)
+_CHECKED = ("on", "checked", "pattern", "outcome", "detail")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one model, once.
+
+    Attributes:
+        stage: which part of a longer run it belongs to.
+        model: what was pruned.
+        method: as a user names it.
+        pattern: likewise.
+        dtype: of the weights.
+        n_samples: calibration sequences.
+        seqlen: tokens in each.
+        n_layers: decoder layers.
+        placement: `resident` or `onload`.
+        seconds: end to end after the model is loaded: the best repeat; None where none was finished.
+        repeats: seconds of each repeat.
+        phases: seconds by phase, of the best repeat.
+        floor_seconds: of the best repeat: mean of before and after it.
+        floor_parts: the same by part.
+        ratio: median over the repeats of seconds / floor.
+        ratio_to_forwards: the same against the forwards alone.
+        roofline_seconds: all products at the rate of a square one.
+        forward_seconds: one forward of the calibration set, mean of before and after.
+        batch_size: sequences in a batch of the prune.
+        rates: what was measured just before the best repeat.
+        peak_host_bytes: resident memory of the process above what it was at the start of the prune, highest
+            of the repeats.
+        peak_device_bytes: allocated on the accelerator in all, likewise; None without one.
+        status: `ok`, or why there are no numbers.
+        detail: more to say, in words.
+    """
+
+    stage: str
+    model: str
+    method: str
+    pattern: str
+    dtype: str = ""
+    n_samples: int = 0
+    seqlen: int = 0
+    n_layers: int = 0
+    placement: str = "resident"
+    seconds: float | None = None
+    repeats: tuple[float, ...] = ()
+    phases: Mapping[str, float] = field(default_factory=dict)
+    floor_seconds: float | None = None
+    floor_parts: Mapping[str, float] = field(default_factory=dict)
+    ratio: float | None = None
+    ratio_to_forwards: float | None = None
+    roofline_seconds: float | None = None
+    forward_seconds: float | None = None
+    batch_size: int | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    peak_host_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    status: str = "ok"
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """On what and with what rows were made.
+
+    Attributes:
+        device: `cpu` with its processor, or the accelerator's name.
+        threads: of torch on the host.
+        python: version.
+        packages: versions of those that matter.
+        git_commit: of the working tree, with `+` where it was not clean; None without one.
+    """
+
+    device: str
+    threads: int
+    python: str
+    packages: Mapping[str, str]
+    git_commit: str | None
+
+
+def setting(device: torch.device) -> Setting:
+    """The present one."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})"
+    return Setting(name, torch.get_num_threads(), platform.python_version(), _versions(), _commit())
+
+
+def save_rows(path: Path, rows: Sequence[Row], made_on: Setting) -> None:
+    """Writes all rows so far; a file is whole at any moment, whatever ends the run."""
+    content = {
+        "row_version": ROW_VERSION,
+        "setting": asdict(made_on),
+        "rows": [asdict(row) for row in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_suffix(".tmp")
+    staging.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    staging.replace(path)
+
+
+def load_rows(path: Path) -> tuple[list[Row], Setting]:
+    """What `save_rows` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content["row_version"] != ROW_VERSION:
+        raise ValueError(f"{path.name} is of version {content['row_version']}, expected {ROW_VERSION}")
+    known = {entry.name for entry in fields(Row)}
+    rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in content["rows"]]
+    return rows, Setting(**content["setting"])
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Rows with times in one table, and those of the contract in another below it."""
+    timed = [row for row in rows if row.stage != CONTRACT]
+    checks = [row for row in rows if row.stage == CONTRACT]
+    tables = []
+    if timed:
+        tables.append(_table(_TIMED, [_cells(row) for row in timed]))
+    if checks:
+        outcomes = [[row.model, row.method, row.pattern, row.status, row.detail] for row in checks]
+        tables.append(_table(_CHECKED, outcomes))
+    return "\n\n".join(tables)
+
+
+def said(row: Row) -> str:
+    """A line for whoever watches."""
+    if row.seconds is None:
+        return f"{title(row)}: {row.status} {row.detail}".rstrip()
+    phases = ", ".join(f"{phase} {_seconds(taken)}" for phase, taken in row.phases.items())
+    text = f"{title(row)}: {_seconds(row.seconds)} s ({phases})"
+    if row.floor_seconds is not None:
+        text += f", floor {_seconds(row.floor_seconds)} s, ratio {_number(row.ratio, '{:.2f}')}"
+        text += f"; roofline {_seconds(row.roofline_seconds)} s"
+    return f"{text} {row.detail}".rstrip()
+
+
+def title(row: Row) -> str:
+    """What a row is of."""
+    return " ".join(part for part in (row.model, row.method, row.pattern, row.dtype) if part)
+
+
+def described(made_on: Setting) -> str:
+    """A line of Markdown."""
+    packages = ", ".join(f"{name} {found}" for name, found in made_on.packages.items())
+    commit = made_on.git_commit or "unknown"
+    return (
+        f"{made_on.device}; {made_on.threads} threads; Python {made_on.python}, {packages}; commit {commit}"
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.model,
+        str(row.n_layers or ""),
+        row.placement,
+        row.method,
+        row.pattern,
+        row.dtype,
+        f"{row.n_samples} x {row.seqlen}" if row.n_samples else "",
+        _seconds(row.seconds),
+        _seconds(row.floor_seconds),
+        _number(row.ratio, "{:.2f}x"),
+        _number(row.ratio_to_forwards, "{:.2f}x"),
+        _seconds(row.roofline_seconds),
+        ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in row.phases.items()),
+        _number(row.peak_host_bytes, "{:.2f} GiB", 2**30),
+        _number(row.peak_device_bytes, "{:.2f} GiB", 2**30),
+        f"{row.status} {row.detail}".rstrip(),
+    ]
+
+
+def _number(value: float | None, form: str, unit: float = 1) -> str:
+    return "" if value is None else form.format(value / unit)
+
+
+def _seconds(value: float | None) -> str:
+    """Three digits where it is short, hundredths where it is long."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    cells = [head, ["---"] * len(head), *lines]
+    return "\n".join(
+        f"| {' | '.join(' '.join(c.split()).replace('|', '/') for c in line)} |" for line in cells
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    variables["GIT_OPTIONAL_LOCKS"] = "0"
+    answers = []
+    for question in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
+        try:
+            done = subprocess.run(
+                ["git", *question], cwd=root, env=variables, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode:
+            return None
+        answers.append(done.stdout.strip())
+    return answers[0] + ("+" if answers[1] else "")
+
+
+__all__ = [
+    "CONTRACT",
+    "Row",
+    "Setting",
+    "described",
+    "load_rows",
+    "markdown",
+    "said",
+    "save_rows",
+    "setting",
+    "title",
+]

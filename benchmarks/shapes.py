@@ -1,0 +1,75 @@
+"""Reads a model's sizes: its targets, which of them share an input, how wide its attention is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.work import LayerShape, Matrix, Workload
+from methods.base import CalibrationSet, Placement
+from methods.decoder import Block, DecoderLayer, read_decoder
+from methods.errors import InputError
+from methods.residence import residing
+from methods.statistics import InputNorms, SharedInputs
+from methods.stream import LayerStream, at_rest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROBE_TOKENS = 8
+"""Enough to see who is called with which tensor."""
+
+
+def workload(
+    model: PreTrainedModel, n_samples: int, seqlen: int, placement: Placement = Placement()
+) -> Workload:
+    """The sizes of `model` and of a calibration set.
+
+    Which targets share an input is seen in a forward of a few tokens, once for all layers of equal shapes.
+
+    Raises:
+        InputError: the model has experts; how many tokens reach each is not known from its shapes.
+    """
+    decoder = read_decoder(model)
+    for _, _, target in decoder.targets():
+        if target.expert is not None:
+            raise InputError(
+                f"{type(model).__name__}: no floor for a mixture of experts; expected dense decoder layers"
+            )
+    probe = CalibrationSet(torch.zeros(1, PROBE_TOKENS, dtype=torch.int64), "zeros")
+    seen: dict[tuple[object, ...], LayerShape] = {}
+    layers = []
+    with at_rest(model), residing(model, decoder, placement) as residence:
+        stream = LayerStream(model, decoder, probe, residence)
+        for layer in decoder.layers:
+            key = tuple(
+                (target.name.removeprefix(layer.name), target.shape) for target in layer.targets.values()
+            )
+            if key not in seen:
+                with residence.visiting(layer):
+                    seen[key] = _layer_shape(stream, layer)
+            layers.append(seen[key])
+    return Workload(tuple(layers), n_samples, seqlen, model.dtype.itemsize)
+
+
+def _layer_shape(stream: LayerStream, layer: DecoderLayer) -> LayerShape:
+    shared = SharedInputs(layer.targets, InputNorms.of)
+    with shared.collecting():
+        stream.forward(layer, 0)
+    leader = {member: first for first, members in shared.groups.items() for member in members}
+    matrices = tuple(
+        Matrix(*target.shape, leads=leader[name] == name, from_block_input=leader[name] == leader[first])
+        for block in layer.blocks
+        for first in [next(iter(block.targets))]
+        for name, target in block.targets.items()
+    )
+    return LayerShape(matrices, _attention_width(layer.blocks[0]))
+
+
+def _attention_width(block: Block) -> int:
+    """Inputs of the last matrix of the attention, which reads all heads side by side."""
+    return list(block.targets.values())[-1].n_inputs
+
+
+__all__ = ["workload"]

@@ -1,0 +1,172 @@
+"""Times one method on one model and holds it against its floor."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from benchmarks.floor import Floor, floor, forward_seconds, mean_floor
+from benchmarks.machine import MachineRates
+from benchmarks.rows import Row
+from benchmarks.work import Workload, work_of
+from methods.base import CalibrationSet, Placement, PruneResult
+from methods.pattern import parse_pattern
+from methods.registry import build, settings_of
+from suite.memory import MemoryWatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model on which methods are timed one after another.
+
+    Attributes:
+        stage: of the rows.
+        name: of the model.
+        model: itself.
+        restore: makes its weights dense again.
+        calibration: what methods look at.
+        placement: how it is pruned.
+        load: its sizes.
+        rates: measures the machine as it is now.
+        device: where layers compute.
+    """
+
+    stage: str
+    name: str
+    model: PreTrainedModel
+    restore: Callable[[], None]
+    calibration: CalibrationSet
+    placement: Placement
+    load: Workload
+    rates: Callable[[], MachineRates]
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """One prune between two measurements of the machine."""
+
+    seconds: float
+    result: PruneResult
+    floor: Floor
+    rates: MachineRates
+    forward_seconds: float
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+
+
+def empty_row(bench: Bench, method: str, pattern: str) -> Row:
+    """What is known before anything has run."""
+    return Row(
+        stage=bench.stage,
+        model=bench.name,
+        method=method,
+        pattern=pattern,
+        dtype=str(bench.model.dtype).removeprefix("torch."),
+        n_samples=bench.calibration.n_samples,
+        seqlen=bench.calibration.seqlen,
+        n_layers=len(bench.load.layers),
+        placement=str(getattr(bench.placement, "weights", "resident")),
+        batch_size=bench.placement.batch_size_for(bench.calibration.seqlen),
+    )
+
+
+def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label: str | None = None) -> Row:
+    """Prunes the model `repeats` times; it is dense again afterwards.
+
+    The machine is measured anew before and after each prune, because its speed drifts; a prune is held
+    against the mean of the two.
+
+    Args:
+        bench: the model and what it is pruned with.
+        method: a registered name.
+        pattern: as a user writes it.
+        repeats: how often.
+        label: what the row calls the method.
+    """
+    made = []
+    rates = bench.rates()
+    for _ in range(repeats):
+        repeat, rates = _repeat(bench, method, pattern, rates)
+        made.append(repeat)
+    best = min(made, key=lambda repeat: repeat.seconds)
+    on_device = [repeat.peak_device_bytes for repeat in made if repeat.peak_device_bytes is not None]
+    return replace(
+        empty_row(bench, label or method, pattern),
+        seconds=best.seconds,
+        repeats=tuple(repeat.seconds for repeat in made),
+        phases=dict(best.result.phases),
+        floor_seconds=best.floor.seconds,
+        floor_parts=best.floor.parts,
+        ratio=median(repeat.seconds / repeat.floor.seconds for repeat in made),
+        ratio_to_forwards=median(repeat.seconds / repeat.floor.forwards for repeat in made)
+        if best.floor.forwards
+        else None,
+        roofline_seconds=best.floor.roofline,
+        forward_seconds=best.forward_seconds,
+        rates=asdict(best.rates),
+        peak_host_bytes=max(repeat.peak_host_bytes for repeat in made),
+        peak_device_bytes=max(on_device, default=None),
+    )
+
+
+def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tuple[_Repeat, MachineRates]:
+    pruner = build(method)
+    _give_back_memory(bench.device)
+    at_start = psutil.Process().memory_info().rss
+    try:
+        with MemoryWatch(bench.device) as memory:
+            _finish(bench.device)
+            start = time.perf_counter()
+            result = pruner.prune(
+                bench.model,
+                parse_pattern(pattern),
+                bench.calibration if pruner.needs_calibration else None,
+                placement=bench.placement,
+            )
+            _finish(bench.device)
+            seconds = time.perf_counter() - start
+    finally:
+        bench.restore()
+    _give_back_memory(bench.device)
+    after = bench.rates()
+    work = work_of(method, settings_of(pruner), bench.load)
+    repeat = _Repeat(
+        seconds,
+        result,
+        mean_floor(floor(work, bench.load, before), floor(work, bench.load, after)),
+        before,
+        (forward_seconds(bench.load, before) + forward_seconds(bench.load, after)) / 2,
+        max(0, memory.host_bytes - at_start),
+        memory.device_bytes,
+    )
+    return repeat, after
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _give_back_memory(device: torch.device) -> None:
+    """What was freed goes back to the system, so that the next peak is not hidden in it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+__all__ = ["Bench", "empty_row", "time_method"]

@@ -1,0 +1,289 @@
+"""What a method has to do on a model, counted: forwards, products, bytes. Nothing is measured here.
+
+FLOPs count a multiplication and an addition as two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from methods.errors import InputError
+from methods.registry import build
+
+BARBER_FORWARDS = 5
+"""Of LLM-Barber's own pass: the sparse block, the dense block and the rebuilt layer are run forward once
+each; the backward is two more, one for the gradients of activations, one for those of weights."""
+
+FIRST_PASS_FORWARDS = 2
+"""Of a pass that prunes layer by layer: one forward to gather, one to move on through the pruned layer."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One target matrix.
+
+    Attributes:
+        outputs: its rows, as a Linear holds it.
+        inputs: its columns.
+        leads: whether it is the first that reads its input; the statistic of that input is its alone to make.
+        from_block_input: whether it reads what its block was given, so that no gradient of its input is used.
+    """
+
+    outputs: int
+    inputs: int
+    leads: bool
+    from_block_input: bool
+
+    @property
+    def size(self) -> int:
+        """Its weights."""
+        return self.outputs * self.inputs
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One decoder layer.
+
+    Attributes:
+        matrices: its targets, in the order of the model.
+        attention_width: heads x head size, over which each pair of tokens is multiplied.
+    """
+
+    matrices: tuple[Matrix, ...]
+    attention_width: int
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of its targets."""
+        return sum(matrix.size for matrix in self.matrices)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A decoder and a calibration set, by their sizes.
+
+    Attributes:
+        layers: the decoder layers.
+        n_samples: sequences.
+        seqlen: tokens in each.
+        weight_bytes: bytes of one weight.
+    """
+
+    layers: tuple[LayerShape, ...]
+    n_samples: int
+    seqlen: int
+    weight_bytes: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Calibration tokens."""
+        return self.n_samples * self.seqlen
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of all targets."""
+        return sum(layer.n_weights for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Products:
+    """Matrix products in FLOPs, by what they may be computed in.
+
+    Attributes:
+        model: at the model's dtype: what a forward and a backward multiply.
+        weight_gradients: a gradient of each weight for each sample, added up in fp32.
+        gram: X^T X, added up in fp32.
+        solve: factorizations and column updates, in fp32.
+    """
+
+    model: float = 0
+    weight_gradients: float = 0
+    gram: float = 0
+    solve: float = 0
+
+    def __add__(self, other: Products) -> Products:
+        return Products(
+            self.model + other.model,
+            self.weight_gradients + other.weight_gradients,
+            self.gram + other.gram,
+            self.solve + other.solve,
+        )
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A pass over all target weights that no product does on the way.
+
+    Attributes:
+        name: what for.
+        bytes_per_weight: read and written.
+        why: which reads and writes.
+    """
+
+    name: str
+    bytes_per_weight: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a method has to do.
+
+    Attributes:
+        forwards: forwards of the whole decoder over all calibration tokens, or their equivalents.
+        extra: products that are part of no forward. The gradients of weights stand here too, although a
+            forward is counted for them: a backend may have to form them in fp32 (`benchmarks.floor`).
+        all: every product, those of the forwards too: the plain roofline.
+        traffic: passes over the weights.
+    """
+
+    forwards: int
+    extra: Products
+    all: Products
+    traffic: tuple[Traffic, ...]
+
+
+def work_of(method: str, settings: Mapping[str, Any], load: Workload) -> Work:
+    """What `method` has to do on `load`, whatever the pattern: N:M has the same floor.
+
+    Raises:
+        InputError: the method is not known here.
+    """
+    if method == "magnitude":
+        return Work(0, Products(), Products(), pruning_traffic(load.weight_bytes))
+    if method in ("wanda", "ria", "sparsegpt"):
+        extra = sparsegpt_products(load) if method == "sparsegpt" else Products()
+        forwards = Products(model=FIRST_PASS_FORWARDS * forward_flops(load))
+        return Work(FIRST_PASS_FORWARDS, extra, forwards + extra, pruning_traffic(load.weight_bytes))
+    if method in ("dsnot", "llm-barber"):
+        full: Any = build(method, settings)
+        initial = work_of(full.initial, full.initial_settings, load)
+        own = _refinement(load) if method == "dsnot" else _rebuild(load)
+        return Work(
+            initial.forwards + own.forwards,
+            initial.extra + own.extra,
+            initial.all + own.all,
+            (*initial.traffic, *own.traffic),
+        )
+    raise InputError(f"no floor is known for method {method!r}; benchmarks/work.py has those that are")
+
+
+def _refinement(load: Workload) -> Work:
+    """DSnoT's own pass: it gathers and moves on as Wanda does, from weights that were put aside."""
+    forwards = Products(model=FIRST_PASS_FORWARDS * forward_flops(load))
+    traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
+    return Work(FIRST_PASS_FORWARDS, Products(), forwards, _named("refine", traffic))
+
+
+def _rebuild(load: Workload) -> Work:
+    """LLM-Barber's own pass.
+
+    The squares of a sample's gradients are not counted as traffic: a kernel can add them up where it forms
+    them.
+    """
+    gradients = Products(weight_gradients=weight_gradient_flops(load))
+    products = Products(model=3 * forward_flops(load) + activation_gradient_flops(load)) + gradients
+    traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
+    return Work(BARBER_FORWARDS, gradients, products, _named("rebuild", traffic))
+
+
+def linear_flops(load: Workload) -> float:
+    """Every target times every token: 2 * tokens * out * in."""
+    return 2.0 * load.n_tokens * load.n_weights
+
+
+def attention_flops(load: Workload) -> float:
+    """Scores and their product with the values, for the half that a causal mask leaves.
+
+    A token meets (seqlen + 1) / 2 tokens on average, itself included; each pair costs 2 * width in either
+    product. Windows shorter than the sequence are not looked at.
+    """
+    width = sum(layer.attention_width for layer in load.layers)
+    return 2 * 2.0 * load.n_tokens * (load.seqlen + 1) / 2 * width
+
+
+def forward_flops(load: Workload) -> float:
+    """The products of one forward of the decoder over all tokens."""
+    return linear_flops(load) + attention_flops(load)
+
+
+def activation_gradient_flops(load: Workload) -> float:
+    """From each block's output back to the output of every target.
+
+    A matrix that reads its block's input passes no gradient on. Attention has four products where its forward
+    has two.
+    """
+    passing = sum(m.size for layer in load.layers for m in layer.matrices if not m.from_block_input)
+    return 2.0 * load.n_tokens * passing + 2 * attention_flops(load)
+
+
+def weight_gradient_flops(load: Workload) -> float:
+    """dY^T X of every sample and target: as many as the forward's products with the weights."""
+    return linear_flops(load)
+
+
+def sparsegpt_products(load: Workload) -> Products:
+    """X^T X for each distinct input, and for each a factor; for each target the walk through its columns."""
+    leads = [m for layer in load.layers for m in layer.matrices if m.leads]
+    targets = [m for layer in load.layers for m in layer.matrices]
+    return Products(
+        gram=sum(2.0 * load.n_tokens * m.inputs**2 for m in leads),
+        solve=sum(factor_flops(m.inputs) for m in leads) + sum(column_flops(m) for m in targets),
+    )
+
+
+def factor_flops(n: int) -> float:
+    """Of H `[n, n]`: Cholesky n^3 / 3, the inverse from it 2 n^3 / 3, Cholesky of the inverse n^3 / 3."""
+    return 4 / 3 * n**3
+
+
+def column_flops(matrix: Matrix) -> float:
+    """Each column's error times its row of the factor, from its own column on: out * in^2 in all."""
+    return float(matrix.outputs) * matrix.inputs**2
+
+
+def pruning_traffic(weight_bytes: int) -> tuple[Traffic, ...]:
+    """What a score, a choice and a write move for one weight, each step reading and writing once."""
+    return (
+        Traffic("score", weight_bytes + 4, "the weight is read, its score is written in fp32"),
+        Traffic("select", 4 + 1, "the score is read once, a byte of mask is written"),
+        Traffic("write", 2 * weight_bytes + 1, "weight and mask are read, the weight is written"),
+        Traffic("pack", 1 + 1 / 8, "the mask is read, a bit of it is written"),
+    )
+
+
+def kept_aside(weight_bytes: int) -> Traffic:
+    """The dense weights, while an initial method prunes the model."""
+    return Traffic("dense", 2 * weight_bytes, "the dense weight is read and put aside")
+
+
+def _named(prefix: str, traffic: tuple[Traffic, ...]) -> tuple[Traffic, ...]:
+    return tuple(replace(part, name=f"{prefix} {part.name}") for part in traffic)
+
+
+def traffic_bytes(work: Work, load: Workload) -> float:
+    """Bytes read and written by all passes over the weights."""
+    return load.n_weights * sum(part.bytes_per_weight for part in work.traffic)
+
+
+__all__ = [
+    "LayerShape",
+    "Matrix",
+    "Products",
+    "Traffic",
+    "Work",
+    "Workload",
+    "activation_gradient_flops",
+    "attention_flops",
+    "column_flops",
+    "factor_flops",
+    "forward_flops",
+    "linear_flops",
+    "pruning_traffic",
+    "sparsegpt_products",
+    "traffic_bytes",
+    "weight_gradient_flops",
+    "work_of",
+]

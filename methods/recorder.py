@@ -1,0 +1,116 @@
+"""Runs a model up to its decoder layers, and notes what it would give each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from methods.decoder import Decoder
+from methods.patching import replaced_forward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class LayerArguments:
+    """What the model passes to a decoder layer besides the hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Reached(BaseException):
+    """Ends a forward early, once what it was run for has been seen."""
+
+
+class Recorder:
+    """Lets a model run with stand-ins for its decoder layers, which note what each of them is given."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._layers = [layer.module for layer in decoder.layers]
+        self._hidden: list[Tensor] = []
+        self._arguments: list[list[LayerArguments]] = []
+        self._gives_tuple: bool | None = None
+        self._canonical: dict[int, Any] = {}
+
+    def record(
+        self, model: PreTrainedModel, batches: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[list[LayerArguments]]]:
+        """What enters the decoder layers.
+
+        Args:
+            model: whose layers these are.
+            batches: token ids, int64 `[batch, seqlen]` each.
+
+        Returns:
+            A batch's hidden states `[batch, seqlen, hidden]`, and for each batch each layer's arguments.
+        """
+        self._hidden, self._arguments = [], []
+        with ExitStack() as patches:
+            for index, module in enumerate(self._layers):
+                stand_in = self._stand_in(index, module.forward)
+                patches.enter_context(replaced_forward(module, stand_in))
+            for input_ids in batches:
+                self._canonical = {}
+                self._arguments.append([])
+                with suppress(Reached):
+                    model(input_ids=input_ids, use_cache=False)
+        self._canonical = {}
+        return self._hidden, self._arguments
+
+    def _stand_in(self, index: int, forward: Any) -> Any:
+        def note(*args: Any, **kwargs: Any) -> Any:
+            if args:
+                hidden, args = args[0], args[1:]
+            else:
+                hidden = kwargs.pop("hidden_states")
+            if index == 0:
+                self._hidden.append(hidden)
+            self._arguments[-1].append(
+                LayerArguments(self._kept(args), {key: self._kept(value) for key, value in kwargs.items()})
+            )
+            if index == len(self._layers) - 1:
+                raise Reached
+            if self._gives_tuple is None:
+                self._gives_tuple = isinstance(forward(hidden, *args, **kwargs), tuple)
+            return (hidden,) if self._gives_tuple else hidden
+
+        return note
+
+    def _kept(self, value: Any) -> Any:
+        """`value`, its tensors replaced by equal ones of the batch before, so that they are held once."""
+        if isinstance(value, tuple):
+            return tuple(self._kept(member) for member in value)
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._canonical:
+            # The original is kept too: while it lives its id cannot pass to another tensor.
+            self._canonical[id(value)] = (value, self._earlier_twin(value))
+        return self._canonical[id(value)][1]
+
+    def _earlier_twin(self, value: Tensor) -> Tensor:
+        if len(self._arguments) > 1:
+            layer = len(self._arguments[-1])
+            for twin in _tensors(self._arguments[-2][layer]):
+                if twin.shape == value.shape and twin.dtype == value.dtype and torch.equal(twin, value):
+                    return twin
+        return value
+
+
+def _tensors(given: LayerArguments) -> Iterator[Tensor]:
+    pending = [*given.args, *given.kwargs.values()]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, tuple):
+            pending.extend(value)
+        elif isinstance(value, Tensor):
+            yield value
+
+
+__all__ = ["LayerArguments", "Reached", "Recorder"]

@@ -1,0 +1,178 @@
+"""Reads single tensors out of safetensors files, holding no more of a file than what is asked for.
+
+The library's own reader maps the whole file into the process as private memory, which counts against a limit
+on it. The format is plain: eight bytes of length, a JSON header with each tensor's place, the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.errors import InputError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_LENGTH = struct.Struct("<Q")
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies.
+
+    Attributes:
+        file: which file it is in.
+        dtype: as it is stored.
+        shape: its own.
+        start: of its bytes, counted from the file's first.
+    """
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def n_bytes(self) -> int:
+        """How many it takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class TensorFiles:
+    """The tensors of some safetensors files, by name.
+
+    Attributes:
+        stored: name -> where it lies.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Reads the headers.
+
+        Raises:
+            InputError: a file is damaged; names it.
+            OSError: it cannot be read.
+        """
+        self.stored: dict[str, StoredTensor] = {}
+        for file in files:
+            self.stored.update(_read_header(file))
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> TensorFiles:
+        """Those of a checkpoint folder, which holds `model.safetensors` or the index of its shards.
+
+        Raises:
+            InputError: a file is damaged, or a shard lacks what the index says it holds.
+            OSError: a file cannot be read.
+        """
+        # transformers takes the single file where both are there.
+        if (folder / SINGLE_FILE).is_file():
+            return cls([folder / SINGLE_FILE])
+        index = folder / INDEX_FILE
+        try:
+            shard_of: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = cls(folder / shard for shard in sorted(set(shard_of.values())))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{index}: is no index of safetensors files") from error
+        if absent := sorted(shard_of.keys() - files.stored.keys()):
+            raise InputError(f"{index}: names {absent[0]}, which {shard_of[absent[0]]} does not hold")
+        return files
+
+    def read(self, name: str, *, dtype: torch.dtype | None = None, pinned: bool = False) -> Tensor:
+        """One tensor on the CPU, in memory of its own.
+
+        Args:
+            name: which one.
+            dtype: what it is cast to; None = as it is stored.
+            pinned: in memory that a GPU can read while others work.
+
+        Raises:
+            InputError: the file ends before the tensor does; names it.
+            OSError: the file cannot be read.
+        """
+        (found,) = self.read_all({name: dtype}, pinned=pinned).values()
+        return found
+
+    def read_all(
+        self, wanted: Mapping[str, torch.dtype | None], *, pinned: bool = False
+    ) -> dict[str, Tensor]:
+        """Several tensors, each file opened once; `wanted` is name -> what it is cast to. See `read`."""
+        found: dict[str, Tensor] = {}
+        by_file: dict[Path, list[str]] = {}
+        for name in wanted:
+            by_file.setdefault(self.stored[name].file, []).append(name)
+        for path, names in by_file.items():
+            with path.open("rb", buffering=0) as file:
+                for name in sorted(names, key=lambda name: self.stored[name].start):
+                    found[name] = _read(file, self.stored[name], wanted[name], pinned)
+        return {name: found[name] for name in wanted}
+
+
+def _read(file: Any, stored: StoredTensor, dtype: torch.dtype | None, pinned: bool) -> Tensor:
+    cast = dtype is not None and dtype != stored.dtype
+    raw = torch.empty(stored.n_bytes, dtype=torch.uint8, pin_memory=pinned and not cast)
+    view, n_read = raw.numpy().data, 0
+    file.seek(stored.start)
+    while n_read < stored.n_bytes:
+        # One call gives two gigabytes at most.
+        if not (n_more := file.readinto(view[n_read:])):
+            raise InputError(f"{stored.file}: ends before its tensors do; fetch or copy it anew")
+        n_read += n_more
+    tensor = raw.view(stored.dtype).reshape(stored.shape)
+    if not cast:
+        return tensor
+    return torch.empty(stored.shape, dtype=dtype, pin_memory=pinned).copy_(tensor)
+
+
+def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_LENGTH.size)
+        length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else size
+        start = _LENGTH.size + length
+        if start > size:
+            raise InputError(f"{path}: is no safetensors file, or was cut short")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = entry["data_offsets"]
+            if entry["dtype"] not in _DTYPES:
+                raise InputError(f"{path}: {name} is stored as {entry['dtype']}, which is not understood")
+            stored = StoredTensor(path, _DTYPES[entry["dtype"]], tuple(entry["shape"]), start + begin)
+            if end - begin != stored.n_bytes or begin < 0:
+                raise InputError(f"{path}: the place of {name} in the file does not fit its shape")
+            if start + end > size:
+                raise InputError(f"{path}: ends before its tensors do; fetch or copy it anew")
+            yield name, stored
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is no safetensors file, or its header is damaged") from error
+
+
+__all__ = ["INDEX_FILE", "SINGLE_FILE", "StoredTensor", "TensorFiles"]

@@ -1,0 +1,142 @@
+"""One pruned checkpoint, read and written layer by layer: the model is never whole in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from methods.base import Placement
+from methods.contract import ModelState, check_counts, check_state, check_weights
+from methods.decoder import Decoder, DecoderLayer, read_decoder
+from methods.homes import FolderHome, target_parameters
+from methods.tensor_files import INDEX_FILE, SINGLE_FILE, TensorFiles
+from suite.checkpoint_folder import appearing_whole, require_empty, write_summary
+from suite.layered_model import LayeredModel, load_layered_model, outside_layers
+from suite.measured_prune import MeasuredPrune, prune_measured
+from suite.models import quiet_transformers
+from suite.watcher import Silent, Watcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from suite.cell import Cell
+    from suite.plan import Inputs
+
+
+def write_layered_checkpoint(
+    cell: Cell,
+    inputs: Inputs,
+    device: torch.device,
+    out: Path,
+    watcher: Watcher | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """Prunes the cell's model and writes it to `out`, which appears whole or not at all.
+
+    The masks, the weights and all that `pruning.json` says, but for seconds, peaks and the placement, are
+    what `suite.checkpoint.write_checkpoint` gives on the same device.
+
+    Args:
+        cell: what to prune and how.
+        inputs: what it reads (`suite.plan.preflight`).
+        device: where each layer computes in its turn.
+        out: a folder that is empty or does not exist.
+        watcher: hears of progress.
+        batch_size: sequences in one batch; None as for `Placement`.
+
+    Returns:
+        What `pruning.json` holds.
+
+    Raises:
+        InputError: the cell, the model's files or `out` are not usable.
+        PruningError: the prune failed or broke the method's promises.
+        OSError: the model could not be read or the checkpoint not be written.
+    """
+    watcher = watcher or Silent()
+    require_empty(out)
+    watcher.phase_started("load", None)
+    loaded = load_layered_model(cell, inputs)
+    decoder, before = read_decoder(loaded.model), ModelState.of(loaded.model, {})
+    with appearing_whole(out) as folder:
+        home = FolderHome(loaded.files, folder, loaded.names)
+        placement = Placement(batch_size, "onload", device, home)
+        pruned = prune_measured(
+            cell, loaded.model, inputs, placement=placement, device=device, watcher=watcher
+        )
+        n_zeros = _check(loaded, decoder, before, home, pruned)
+        summary = pruned.summary(loaded.identity, n_zeros)
+        watcher.phase_started("save", None)
+        with quiet_transformers():
+            # No weights: the configuration, and the code that comes with a model.
+            loaded.model.save_pretrained(folder, state_dict={})
+            (folder / SINGLE_FILE).unlink(missing_ok=True)
+            if loaded.tokenizer is not None:
+                loaded.tokenizer.save_pretrained(folder)
+        _write_shards(loaded, decoder, home, folder)
+        write_summary(folder, summary)
+    return summary
+
+
+def _check(
+    loaded: LayeredModel, decoder: Decoder, before: ModelState, home: FolderHome, pruned: MeasuredPrune
+) -> dict[str, int]:
+    """Holds the pruned model to the contract, layer by layer; gives each target's number of zeros."""
+    method, result = pruned.method, pruned.result
+    check_state(before, loaded.model, result)
+    for name, value in outside_layers(loaded.model, decoder).items():
+        dense = loaded.files.read(loaded.names[name], dtype=value.dtype)
+        check_weights(method, (), {name: dense}, {name: value}, result)
+    source = FolderHome(loaded.files, home.staging, loaded.names)
+    n_zeros: dict[str, int] = {}
+    for layer in decoder.layers:
+        dense_layer, weights = source.fetch(layer), home.fetch(layer)
+        check_weights(
+            method, layer.targets.values(), _in_full(layer, dense_layer), _in_full(layer, weights), result
+        )
+        for name, target in layer.targets.items():
+            stored = weights[target.parameter_name.removeprefix(f"{layer.name}.")]
+            matrix = stored if target.expert is None else stored[target.expert]
+            n_zeros[name] = matrix.numel() - int(matrix.count_nonzero())
+        if not home.file_of(layer).exists():
+            home.store(layer, {name: weights[name] for name in target_parameters(layer)})
+    check_counts(method, pruned.pattern, loaded.model, result)
+    return n_zeros
+
+
+def _in_full(layer: DecoderLayer, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{layer.name}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _write_shards(loaded: LayeredModel, decoder: Decoder, home: FolderHome, folder: Path) -> None:
+    """All files of weights and their index: first what is outside the decoder layers, then a file each.
+
+    Tensors have the names they had in the model's files, which load.
+    """
+    n_shards = len(decoder.layers) + 1
+    shards = [
+        folder / f"model-{number:05d}-of-{n_shards:05d}.safetensors" for number in range(1, n_shards + 1)
+    ]
+    outside = outside_layers(loaded.model, decoder)
+    save_file(
+        {loaded.names[name]: value.contiguous() for name, value in outside.items()},
+        shards[0],
+        metadata={"format": "pt"},
+    )
+    for layer, shard in zip(decoder.layers, shards[1:], strict=True):
+        home.file_of(layer).replace(shard)
+    written = TensorFiles(shards).stored
+    index = {
+        "metadata": {
+            "total_parameters": loaded.identity.n_parameters,
+            "total_size": sum(stored.n_bytes for stored in written.values()),
+        },
+        "weight_map": {name: written[name].file.name for name in sorted(written)},
+    }
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+__all__ = ["write_layered_checkpoint"]

@@ -1,0 +1,200 @@
+"""A model whose decoder layers stay in its files: everything else is loaded, and they are read one by one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.decoder import Decoder, read_decoder
+from methods.errors import InputError
+from methods.tensor_files import TensorFiles
+from suite.models import digest_of_weights, find_model, load_tokenizer, one_line, quiet_transformers
+from suite.results.record import ModelIdentity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from suite.cell import Cell
+    from suite.plan import Inputs
+
+_RESIDENT_CAN = "give --placement resident, for which the whole model must fit into memory"
+
+
+@dataclass(frozen=True)
+class LayeredModel:
+    """A model in evaluation mode on the host; its decoder layers are on the meta device.
+
+    Attributes:
+        model: the causal language model.
+        tokenizer: None where the model comes without one.
+        identity: which weights these are; as loading the whole model would give.
+        files: the tensors of its checkpoint.
+        names: of each parameter and persistent buffer of the model -> of the tensor in `files` that it is.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    identity: ModelIdentity
+    files: TensorFiles
+    names: Mapping[str, str]
+
+
+def load_layered_model(cell: Cell, inputs: Inputs) -> LayeredModel:
+    """Loads all of the cell's model but its decoder layers.
+
+    Args:
+        cell: names the model and the dtype of its weights.
+        inputs: what the preflight found of this model.
+
+    Raises:
+        InputError: there is no such model, it is damaged, or its files hold other tensors than it has.
+    """
+    folder, revision = find_model(cell.model, cell.revision)
+    files = TensorFiles.of_folder(folder)
+    dtype: torch.dtype = getattr(torch, cell.dtype)
+    with quiet_transformers(), one_line(cell.model):
+        model, missing = _skeleton(folder, files, dtype, cell)
+        tokenizer = load_tokenizer(folder, cell.trust_remote_code)
+    if missing:
+        raise InputError(f"model {cell.model!r} lacks {len(missing)} of its weights, {missing[0]} for one")
+    decoder = read_decoder(model)
+    names = _names_in_files(model, files, cell.model)
+    _fill_outside(model, decoder, files, names)
+    model.eval()
+    identity = ModelIdentity(
+        name=cell.model,
+        revision=revision,
+        architecture=type(model).__name__,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weight_digest=digest_of_weights(_weights(model, files, names)),
+        dtype=cell.dtype,
+        folder_digest=inputs.folder_digest,
+    )
+    return LayeredModel(model, tokenizer, identity, files, names)
+
+
+def outside_layers(model: PreTrainedModel, decoder: Decoder) -> dict[str, Tensor]:
+    """The parameters and persistent buffers outside the decoder layers by name, tied ones once."""
+    layers = tuple(f"{layer.name}." for layer in decoder.layers)
+    outside: dict[int, tuple[str, Tensor]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not name.startswith(layers):
+            outside.setdefault(id(value), (name, value.detach()))
+    return dict(outside.values())
+
+
+def _skeleton(
+    folder: Path, files: TensorFiles, dtype: torch.dtype, cell: Cell
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model with no value but those of buffers that no checkpoint holds; and which weights are missing.
+
+    The library loads it from tensors without values, so that dtypes, ties and names are what they always are.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=cell.trust_remote_code)
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"model {cell.model!r} is quantized, which --placement onload cannot read")
+    with init_empty_weights(include_buffers=False):
+        # In fp32 like the library, which computes such buffers after all and casts them.
+        with_buffers = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), dtype=torch.float32, trust_remote_code=cell.trust_remote_code
+        )
+    empty = {
+        name: torch.empty(stored.shape, dtype=stored.dtype, device="meta")
+        for name, stored in files.stored.items()
+    }
+    model, loading = type(with_buffers).from_pretrained(
+        None,
+        config=config,
+        state_dict=empty,
+        device_map={"": "meta"},
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    persistent = model.state_dict().keys()
+    values = dict(with_buffers.named_buffers())
+    for name, module, attribute, buffer in _held(model, "_buffers"):
+        if name not in persistent:
+            module._buffers[attribute] = values[name].to(buffer.dtype)
+    if model.can_generate() and (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.config.name_or_path = str(folder)
+    return model, sorted(loading["missing_keys"])
+
+
+def _names_in_files(model: PreTrainedModel, files: TensorFiles, called: str) -> dict[str, str]:
+    """Name in the model -> name in the files, where the two may differ by a prefix or a plain renaming.
+
+    Raises:
+        InputError: a tensor of the model has to be made from several others, or is not there.
+    """
+    state = model.state_dict(keep_vars=True)
+    conversions = getattr(model, "_weight_conversions", None) or ()
+    prefix = f"{model.base_model_prefix}."
+    names: dict[str, str] = {}
+    for stored in files.stored:
+        renamed = stored
+        for conversion in conversions:
+            if not hasattr(conversion, "operations"):
+                renamed, _ = conversion.rename_source_key(renamed)
+        for name in (renamed, stored):
+            for candidate in (name, prefix + name, name.removeprefix(prefix)):
+                if candidate in state:
+                    names.setdefault(candidate, stored)
+    found = {id(state[name]): stored for name, stored in names.items()}
+    absent = [name for name, value in state.items() if id(value) not in found]
+    made = [pattern for c in conversions if hasattr(c, "operations") for pattern in c.target_patterns]
+    if absent or made:
+        raise InputError(
+            f"model {called!r}: its files do not hold {(absent or made)[0]} as it is in the model, and "
+            f"--placement onload makes no tensor from others: {_RESIDENT_CAN}"
+        )
+    # Of tied parameters the files may hold any one.
+    return {name: names.get(name, found[id(value)]) for name, value in state.items()}
+
+
+def _fill_outside(
+    model: PreTrainedModel, decoder: Decoder, files: TensorFiles, names: Mapping[str, str]
+) -> None:
+    """Gives everything outside the decoder layers its values."""
+    layers = tuple(f"{layer.name}." for layer in decoder.layers)
+    filled: dict[int, Any] = {}
+    held = [*_held(model, "_parameters"), *_held(model, "_buffers")]
+    for name, _, _, value in held:
+        if name in names and not name.startswith(layers) and id(value) not in filled:
+            tensor = files.read(names[name], dtype=value.dtype)
+            is_parameter = isinstance(value, nn.Parameter)
+            filled[id(value)] = nn.Parameter(tensor, value.requires_grad) if is_parameter else tensor
+    for _, module, attribute, value in held:
+        if id(value) in filled:
+            setattr(module, attribute, filled[id(value)])
+    # Without values the library could not see whether two tensors that may be tied are equal.
+    model.tie_weights(missing_keys=set(), recompute_mapping=False)
+
+
+def _held(model: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+    """(full name, module, attribute, tensor) of all parameters or buffers, tied ones each time."""
+    for prefix, module in model.named_modules():
+        for attribute, value in list(getattr(module, kind).items()):
+            if value is not None:
+                yield f"{prefix}.{attribute}" if prefix else attribute, module, attribute, value
+
+
+def _weights(
+    model: PreTrainedModel, files: TensorFiles, names: Mapping[str, str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter in the order of names, those of decoder layers read as they are asked for."""
+    for name, parameter in sorted(model.named_parameters(), key=lambda named: named[0]):
+        is_there = parameter.device.type != "meta"
+        yield name, parameter if is_there else files.read(names[name], dtype=parameter.dtype)
+
+
+__all__ = ["LayeredModel", "load_layered_model", "outside_layers"]

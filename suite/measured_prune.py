@@ -1,0 +1,127 @@
+"""One prune under the clock and the memory watch, and what `pruning.json` says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from methods.base import PhaseClock, Placement, PruneResult, PruningMethod
+from methods.decoder import read_decoder
+from methods.pattern import SparsityPattern
+from suite.memory import MemoryWatch
+from suite.plan import Inputs, Timed
+from suite.pruning import method_of, part_versions, pattern_for
+from suite.results.environment import code_version, environment
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from suite.cell import Cell
+    from suite.results.record import ModelIdentity
+    from suite.watcher import Watcher
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MeasuredPrune:
+    """What a prune did and what it took.
+
+    Attributes:
+        cell: what was asked for.
+        method: what pruned.
+        pattern: what was removed, an allocation's included.
+        placement: where the layers were.
+        device: where they computed.
+        result: masks, reports, seconds by phase.
+        calibration: what was looked at; None where nothing was.
+        seconds: of `allocate` and `prune`.
+        memory: the peaks of the prune.
+    """
+
+    cell: Cell
+    method: PruningMethod
+    pattern: SparsityPattern
+    placement: Placement
+    device: torch.device
+    result: PruneResult
+    calibration: Timed | None
+    seconds: Mapping[str, float]
+    memory: MemoryWatch
+
+    def summary(self, identity: ModelIdentity, n_zeros: Mapping[str, int]) -> dict[str, Any]:
+        """What `pruning.json` holds.
+
+        Args:
+            identity: which weights were pruned.
+            n_zeros: target name -> zeros in its stored weight, which may be more than were pruned: a dense
+                weight was 0 already, or a reconstruction made one 0.
+        """
+        beforehand = {"calibrate": self.calibration.seconds if self.calibration else 0.0}
+        if self.cell.allocation is not None:
+            beforehand["allocate"] = self.seconds["allocate"]
+        allocation, calibration = self.cell.allocation, self.calibration
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": identity.model_dump(mode="json"),
+            "method": self.cell.method,
+            "settings": self.cell.settings,
+            "pattern": self.cell.pattern,
+            "allocation": None if allocation is None else allocation.model_dump(mode="json"),
+            "placement": self.placement.weights,
+            "sparsity": self.result.sparsity,
+            "prune_seconds": sum(beforehand.values()) + self.seconds["prune"],
+            "phases": {**beforehand, **self.result.phases},
+            "peak_host_bytes": self.memory.host_bytes,
+            "peak_device_bytes": self.memory.device_bytes,
+            "calibration": calibration.identity.model_dump(mode="json") if calibration else None,
+            "mask_digest": self.result.mask_digest,
+            "modules": self._modules(n_zeros),
+            "code": code_version(self.method.version, part_versions(self.cell)).model_dump(mode="json"),
+            "environment": environment(self.device).model_dump(mode="json"),
+        }
+
+    def _modules(self, n_zeros: Mapping[str, int]) -> dict[str, Any]:
+        modules = {}
+        for report in self.result.layers:
+            fields = {name: value for name, value in asdict(report).items() if name != "module"}
+            modules[report.module] = {
+                **fields,
+                "sparsity": report.sparsity,
+                "n_zeros": n_zeros[report.module],
+            }
+        return modules
+
+
+def prune_measured(
+    cell: Cell,
+    model: PreTrainedModel,
+    inputs: Inputs,
+    *,
+    placement: Placement,
+    device: torch.device,
+    watcher: Watcher,
+) -> MeasuredPrune:
+    """Prunes `model` as `cell` asks.
+
+    Raises:
+        InputError: the allocation cannot divide the pattern among the targets.
+        PruningError: the prune failed.
+    """
+    method = method_of(cell)
+    timed = None if cell.calibration is None else inputs.calibrations[cell.calibration]
+    calibration = timed.calibration if timed else None
+    watcher.phase_started("prune", sum(1 for _ in read_decoder(model).targets()))
+    clock = PhaseClock(device=device)
+    with clock.phase("allocate"):
+        pattern = pattern_for(cell, model, calibration, placement)
+    with MemoryWatch(device) as memory, clock.phase("prune"):
+        result = method.prune(
+            model, pattern, calibration, placement=placement, on_layer=lambda _: watcher.stepped()
+        )
+    return MeasuredPrune(cell, method, pattern, placement, device, result, timed, clock.seconds, memory)
+
+
+__all__ = ["MeasuredPrune", "prune_measured"]

@@ -1,0 +1,162 @@
+"""The floor's arithmetic against numbers written down by hand.
+
+The tiny model has two layers, 16 features, 32 inside the MLP, two query heads of 8 and one key-value head. A
+layer holds q 16x16, k and v 8x16, o 16x16, gate and up 32x16, down 16x32: 2,304 weights. 4 sequences of 32
+are 128 tokens.
+"""
+
+import pytest
+
+from benchmarks.floor import floor, forward_seconds, mean_floor
+from benchmarks.machine import MachineRates, measure
+from benchmarks.shapes import workload
+from benchmarks.work import (
+    Matrix,
+    activation_gradient_flops,
+    attention_flops,
+    column_flops,
+    factor_flops,
+    forward_flops,
+    linear_flops,
+    sparsegpt_products,
+    traffic_bytes,
+    weight_gradient_flops,
+    work_of,
+)
+from methods.errors import InputError
+from tests.methods.tiny_models import make_model
+from tests.tiny import tiny_model
+
+LINEAR = 2 * 128 * 2 * 2304
+ATTENTION = 4 * 128 * 16.5 * 16 * 2
+RATES = MachineRates(
+    model_flops=4e6,
+    fp32_flops=1e6,
+    accumulated_flops=2e6,
+    bytes_per_second=1e6,
+    layer_tokens_per_second=64,
+    batch_size=4,
+)
+FORWARD = 128 * 2 / 64
+
+
+@pytest.fixture(scope="module")
+def load():
+    return workload(tiny_model(), n_samples=4, seqlen=32)
+
+
+def test_it_reads_the_shapes_and_who_shares_an_input(load):
+    layer = load.layers[0]
+    assert [(m.outputs, m.inputs, m.leads, m.from_block_input) for m in layer.matrices] == [
+        (16, 16, True, True),
+        (8, 16, False, True),
+        (8, 16, False, True),
+        (16, 16, True, False),
+        (32, 16, True, True),
+        (32, 16, False, True),
+        (16, 32, True, False),
+    ]
+    assert layer.attention_width == 16
+    assert load.layers == (layer, layer)
+    assert (load.n_tokens, load.n_weights, load.weight_bytes) == (128, 4608, 4)
+
+
+def test_side_by_side_blocks_share_an_input():
+    """GPT-NeoX's one has a norm for each; Cohere's have one norm for both."""
+    shared = workload(make_model("cohere"), 1, 8).layers[0]
+    assert [m.leads for m in shared.matrices] == [True, False, False, True, False, False, True]
+    assert [m.from_block_input for m in shared.matrices] == [True, True, True, False, True, True, False]
+
+
+def test_products(load):
+    assert linear_flops(load) == LINEAR == 1_179_648
+    assert attention_flops(load) == ATTENTION == 270_336
+    assert forward_flops(load) == 1_449_984
+    assert weight_gradient_flops(load) == LINEAR
+    # Only o (256) and down (512) pass a gradient on to another target; attention has four products.
+    assert activation_gradient_flops(load) == 2 * 128 * 2 * 768 + 2 * ATTENTION == 933_888
+
+
+def test_sparsegpt_forms_one_gram_matrix_an_input(load):
+    products = sparsegpt_products(load)
+    assert products.gram == 2 * (2 * 128) * (3 * 16**2 + 32**2) == 917_504
+    factors, columns = 2 * 4 / 3 * (3 * 16**3 + 32**3), 2 * 45_056
+    assert products.solve == pytest.approx(factors + columns)
+    assert factor_flops(3) == pytest.approx(36)
+    assert column_flops(Matrix(5, 3, leads=True, from_block_input=True)) == 45
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "forwards"),
+    [
+        ("magnitude", {}, 0),
+        ("wanda", {}, 2),
+        ("ria", {}, 2),
+        ("sparsegpt", {}, 2),
+        ("dsnot", {}, 4),
+        ("dsnot", {"initial": "magnitude"}, 2),
+        ("llm-barber", {}, 7),
+        ("llm-barber", {"initial": "magnitude"}, 5),
+        ("llm-barber", {"initial": "sparsegpt"}, 7),
+        ("llm-barber", {"initial": "dsnot"}, 9),
+    ],
+)
+def test_forwards(load, method, settings, forwards):
+    assert work_of(method, settings, load).forwards == forwards
+
+
+def test_wanda_in_seconds(load):
+    work = work_of("wanda", {}, load)
+    # A score is 4 read and 4 written, a choice 4 + 1, a write 4 + 1 + 4, packing 1 + 1/8.
+    assert traffic_bytes(work, load) == 4608 * 23.125 == 106_560
+    found = floor(work, load, RATES)
+    assert forward_seconds(load, RATES) == FORWARD == 4
+    assert found.parts == pytest.approx(
+        {"forwards": 8, "weight_gradients": 0, "gram": 0, "solve": 0, "traffic": 0.10656}
+    )
+    assert found.seconds == pytest.approx(8.10656)
+    assert found.roofline == pytest.approx(2 * 1_449_984 / 4e6)
+
+
+def test_sparsegpt_in_seconds(load):
+    found = floor(work_of("sparsegpt", {}, load), load, RATES)
+    solve = 2 * 4 / 3 * 45_056 + 90_112
+    assert found.gram == pytest.approx(917_504 / 2e6)
+    assert found.solve == pytest.approx(solve / 1e6)
+    assert found.seconds == pytest.approx(8 + 917_504 / 2e6 + solve / 1e6 + 0.10656)
+    assert found.roofline == pytest.approx(2 * 1_449_984 / 4e6 + 917_504 / 2e6 + solve / 1e6)
+
+
+def test_llm_barber_in_seconds(load):
+    found = floor(work_of("llm-barber", {}, load), load, RATES)
+    # The seventh forward stands for the gradients of weights at the model's dtype; half as fast they take
+    # as long again.
+    assert found.forwards == 7 * 4
+    assert found.weight_gradients == pytest.approx(LINEAR / 2e6 - LINEAR / 4e6)
+    # Both passes write a mask; the dense weights are put aside, 4 read and 4 written.
+    assert found.traffic == pytest.approx(4608 * (23.125 + 8 + 23.125) / 1e6)
+    assert found.roofline == pytest.approx((5 * 1_449_984 + 933_888) / 4e6 + LINEAR / 2e6)
+
+
+def test_a_floor_of_its_own_needs_a_method_that_is_known(load):
+    with pytest.raises(InputError, match="no floor is known for method 'mine'"):
+        work_of("mine", {}, load)
+
+
+def test_experts_are_refused():
+    with pytest.raises(InputError, match="mixture of experts"):
+        workload(make_model("mixtral"), 2, 8)
+
+
+def test_the_mean_of_two_floors(load):
+    one = floor(work_of("wanda", {}, load), load, RATES)
+    assert mean_floor(one, one) == one
+
+
+def test_what_is_measured_is_positive_and_leaves_the_model_as_it_was():
+    model = tiny_model().train()
+    rates = measure(model, n_samples=4, seqlen=32)
+    assert min(rates.model_flops, rates.bytes_per_second, rates.layer_tokens_per_second) > 0
+    assert rates.accumulated_flops == rates.fp32_flops == rates.model_flops
+    assert rates.batch_size in (1, 4)
+    assert model.training

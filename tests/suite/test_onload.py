@@ -1,0 +1,319 @@
+"""`prunebench prune --placement onload`: the model is never whole in memory, and the answer is the same."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from methods.errors import ContractError
+from suite import layered_checkpoint
+from tests.methods.tiny_models import make_model
+from tests.suite.conftest import refusal
+from tests.tiny import save_tiny_model
+
+ROOT = Path(__file__).parents[2]
+OF_THE_RUN = ("prune_seconds", "phases", "peak_host_bytes", "placement")
+"""What `pruning.json` says of a run, and not of its outcome."""
+
+
+def state_of(folder):
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    assert not any(loading.values())
+    return model.state_dict()
+
+
+def assert_same(onload, resident):
+    """Two checkpoints load as the same model, to the bit, and tell the same of how they came about."""
+    expected, state = state_of(resident), state_of(onload)
+    assert state.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert state[name].dtype == tensor.dtype
+        assert torch.equal(state[name], tensor), name
+    told, tells = (json.loads((folder / "pruning.json").read_text()) for folder in (resident, onload))
+    assert (told["placement"], tells["placement"]) == ("resident", "onload")
+    assert {k: v for k, v in tells.items() if k not in OF_THE_RUN} == {
+        k: v for k, v in told.items() if k not in OF_THE_RUN
+    }
+    weights = {"model.safetensors", "model.safetensors.index.json"}
+    files = {path.name for path in onload.iterdir() if "-of-" not in path.name}
+    assert files - weights == {path.name for path in resident.iterdir()} - weights
+    for name in ("config.json", "generation_config.json"):
+        assert (onload / name).read_text() == (resident / name).read_text()
+
+
+@pytest.fixture
+def both(prunebench, text, tmp_path):
+    """Prunes a model both ways."""
+
+    def call(model, *arguments):
+        for placement in ("resident", "onload"):
+            code, out, err = prunebench(
+                *("prune", model, "--calibration", text, "--n-samples", 4, "--seqlen", 32),
+                *("--dtype", "float32", "--device", "cpu", "--placement", placement),
+                *("--out", tmp_path / placement, *arguments),
+            )
+            assert code == 0, err
+            assert out.strip() == str(tmp_path / placement)
+        assert_same(tmp_path / "onload", tmp_path / "resident")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--method", "magnitude", "--sparsity", "0.5"),
+        ("--method", "wanda", "--pattern", "2:4", "--dtype", "bfloat16"),
+        ("--method", "llm-barber", "--sparsity", "0.5", "--set", "initial=sparsegpt",
+         "--set", "keep_reconstruction=true"),
+        ("--method", "dsnot", "--sparsity", "0.6", "--allocation", "owl"),
+    ],
+)  # fmt: skip
+def test_the_checkpoint_is_the_same(both, model, arguments):
+    both(model, *arguments)
+
+
+def save_sharded(folder):
+    save_tiny_model(folder)
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="2KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+
+
+def save_without_prefix(folder):
+    """As the base model's own `save_pretrained` names its tensors."""
+    save_tiny_model(folder)
+    state = load_file(folder / "model.safetensors")
+    save_file({name.removeprefix("model."): state[name] for name in state}, folder / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+
+
+def save_with_more(folder):
+    """With tensors that the model does not have, as old checkpoints are."""
+    save_tiny_model(folder)
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_both_ties(folder):
+    """With input and output embeddings, which are equal and tied."""
+    save_tiny_model(folder)
+    state = load_file(folder / "model.safetensors")
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("save", [save_sharded, save_without_prefix, save_with_more, save_both_ties])
+def test_whatever_way_the_files_are_laid_out(both, tmp_path, save):
+    save(tmp_path / "laid-out")
+    both(tmp_path / "laid-out", "--method", "wanda", "--sparsity", "0.5")
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "neox", "gptj", "gemma3", "gpt-oss"])
+def test_families_without_a_tokenizer(both, tmp_path, family):
+    make_model(family).save_pretrained(tmp_path / family)
+    ids = torch.randint(0, 97, (4, 24), generator=torch.Generator().manual_seed(1))
+    save_file({"input_ids": ids}, tmp_path / "ids.safetensors")
+    both(
+        *(tmp_path / family, "--method", "wanda", "--sparsity", "0.5", "--dtype", "bfloat16"),
+        *("--calibration", tmp_path / "ids.safetensors", "--seqlen", 24),
+    )
+    assert not (tmp_path / "onload" / "tokenizer.json").exists()
+
+
+@pytest.fixture
+def onload(prune):
+    def call(*arguments):
+        return prune("--placement", "onload", "--sparsity", "0.5", *arguments)
+
+    return call
+
+
+def test_what_the_files_do_not_hold_as_it_is_is_refused(prunebench, tmp_path):
+    make_model("mixtral").save_pretrained(tmp_path / "mixtral")
+    line = refusal(
+        prunebench(
+            *("prune", tmp_path / "mixtral", "--method", "magnitude", "--sparsity", "0.5"),
+            *("--placement", "onload", "--out", "pruned"),
+        )
+    )
+    assert "model.layers.0.mlp.experts.gate_up_proj" in line
+    assert "--placement resident" in line
+    assert not (tmp_path / "pruned").exists()
+
+
+def change_state(model, change):
+    state = load_file(model / "model.safetensors")
+    change(state)
+    save_file(state, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncate(model):
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def garble(model):
+    (model / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
+
+
+def drop(model):
+    change_state(model, lambda state: state.pop("model.layers.1.mlp.up_proj.weight"))
+
+
+def misshape(model):
+    change_state(model, lambda state: state.update({"model.layers.1.mlp.up_proj.weight": torch.ones(2, 2)}))
+
+
+def quantize(model):
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (model / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "ends before its tensors do"),
+        (garble, "header is damaged"),
+        (drop, "lacks 1 of its weights, model.layers.1.mlp.up_proj.weight"),
+        (misshape, "do not have the shapes"),
+        (quantize, "is quantized"),
+    ],
+)
+def test_a_damaged_model_gets_one_line_and_writes_nothing(onload, model, tmp_path, damage, message):
+    damage(model)
+    assert message in refusal(onload("--method", "magnitude"))
+    assert left_over(tmp_path) == []
+
+
+def test_an_unknown_placement_is_refused(prune):
+    assert "--placement" in prune("--method", "magnitude", "--sparsity", "0.5", "--placement", "cloud")[2]
+
+
+def test_nan_weights_name_the_module_and_leave_nothing(onload, model, tmp_path):
+    change_state(model, lambda state: state["model.layers.1.mlp.up_proj.weight"].fill_(torch.nan))
+    code, _, err = onload("--method", "magnitude")
+    assert code == 3
+    assert "model.layers.1.mlp.up_proj" in err
+    assert left_over(tmp_path) == []
+
+
+def test_an_interrupted_prune_leaves_nothing(onload, tmp_path, monkeypatch):
+    def interrupt(self, layer, weights):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("methods.homes.FolderHome.store", interrupt)
+    assert onload("--method", "wanda")[0] == 130
+    assert left_over(tmp_path) == []
+
+
+def test_a_full_disk_leaves_nothing(onload, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(layered_checkpoint, "_write_shards", full)
+    code, _, err = onload("--method", "magnitude")
+    assert (code, "No space left on device" in err) == (3, True)
+    assert left_over(tmp_path) == []
+
+
+def test_a_method_that_breaks_its_promises_is_caught(onload, tmp_path, monkeypatch):
+    from methods.target import Target
+
+    def write(self, weight, keep):
+        self.weight.copy_(weight)
+
+    monkeypatch.setattr(Target, "write", write)
+    code, _, err = onload("--method", "magnitude")
+    assert code == 3
+    assert "a pruned weight is not 0" in err
+    assert left_over(tmp_path) == []
+
+
+def test_a_change_outside_the_layers_is_caught(onload, tmp_path, monkeypatch):
+    from methods.magnitude import Magnitude
+
+    prune = Magnitude.prune
+
+    def change(self, model, *arguments, **named):
+        with torch.no_grad():
+            model.get_input_embeddings().weight[0] = 1
+        return prune(self, model, *arguments, **named)
+
+    monkeypatch.setattr(Magnitude, "prune", change)
+    code, _, err = onload("--method", "magnitude")
+    assert code == 3
+    assert "model.embed_tokens.weight: is no target module and was changed" in err
+    assert ContractError
+    assert left_over(tmp_path) == []
+
+
+def left_over(folder):
+    """What a prune left in `folder` or running."""
+    known = {"model", "text.txt"}
+    threads = [t.name for t in threading.enumerate() if t.name.startswith("prunebench-prefetch")]
+    return sorted({path.name for path in folder.iterdir()} - known) + threads
+
+
+UNDER_A_LIMIT = """
+import resource, sys
+from suite.cli import main
+
+def command(model, placement, method, out):
+    sys.argv = ["prunebench", "prune", model, "--placement", placement, "--method", method,
+                "--sparsity", "0.5", "--calibration", "ids.safetensors", "--n-samples", "2", "--seqlen", "16",
+                "--dtype", "bfloat16", "--device", "cpu", "--out", out]
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code or 0
+
+# All that is imported on the way is there before the limit is.
+assert command("small", sys.argv[1], sys.argv[2], "warm") == 0
+now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
+limit = now + int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sys.exit(command("large", sys.argv[4], sys.argv[2], "pruned"))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A folder with a model of 537 MB, a small one and token ids."""
+    folder = tmp_path_factory.mktemp("large")
+    widths = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8}
+    torch.manual_seed(0)
+    small = LlamaForCausalLM(LlamaConfig(vocab_size=256, num_hidden_layers=1, **widths)).to(torch.bfloat16)
+    small.save_pretrained(folder / "small")
+    config = LlamaConfig(vocab_size=256, num_hidden_layers=16, dtype="bfloat16", **widths)
+    config.save_pretrained(folder / "large")
+    state = load_file(folder / "small" / "model.safetensors")
+    weight_map = {}
+    for index in range(16):
+        shard = f"model-{index}.safetensors"
+        named = {name.replace("layers.0", f"layers.{index}"): value for name, value in state.items()}
+        named = {name: value for name, value in named.items() if "layers" in name or index == 0}
+        save_file(named, folder / "large" / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(named, shard)
+    (folder / "large" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    save_file({"input_ids": torch.randint(0, 256, (2, 16))}, folder / "ids.safetensors")
+    yield folder
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+
+
+def prune_under_limit(folder, placement, method, n_bytes):
+    command = [sys.executable, "-c", UNDER_A_LIMIT, "onload", method, str(n_bytes), placement]
+    return subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=170, check=False
+    )
+
+
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}

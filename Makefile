@@ -4,7 +4,7 @@ VENV ?= .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-whole test-oldest check bench clean
+.PHONY: demo test test-all test-whole test-oldest check bench bench-model bench-gpu clean
 
 demo: $(VENV)/installed  ## run the quickstart suite and render its report
 	$(BIN)/prunebench run quickstart --out runs/quickstart
@@ -25,8 +25,15 @@ check: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed  ## time the methods (nothing is asserted)
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=benchmarks/latest.json
+bench: $(VENV)/installed  ## time the methods and their parts (no time is asserted)
+	$(BIN)/python -m pytest benchmarks -s --benchmark-enable --benchmark-only --benchmark-json=benchmarks/latest.json
+
+bench-model: $(VENV)/installed  ## time the methods on the real 135M model, in fp32 and in bf16
+	$(BIN)/python -m benchmarks.model smollm2-135m --dtype float32 --out runs/model-float32.json
+	$(BIN)/python -m benchmarks.model smollm2-135m --dtype bfloat16 --out runs/model-bfloat16.json
+
+bench-gpu:  ## on a machine with a CUDA GPU, with the packages it has: contract and times (benchmarks/README.md)
+	$(PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) $(OLDEST)

@@ -11,10 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from benchmarks.machine import MachineRates, measure
 from methods.base import CalibrationSet
 
-N_SAMPLES, SEQLEN = 16, 256
+N_SAMPLES, SEQLEN = 8, 256
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +23,7 @@ def model() -> PreTrainedModel:
         vocab_size=4096,
         hidden_size=512,
         intermediate_size=1376,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=8,
         num_key_value_heads=4,
     )
@@ -42,11 +41,6 @@ class Judge:
     """Prints and keeps what a time is worth."""
 
     benchmark: Any
-    model: PreTrainedModel
-
-    def rates(self) -> MachineRates:
-        """What the machine can do now."""
-        return measure(self.model, N_SAMPLES, SEQLEN)
 
     def compare(self, name: str, floor_seconds: float, plain: Callable[[], object]) -> None:
         """Times `plain` once and says how the benchmark's median compares with it and with the floor."""
@@ -70,5 +64,5 @@ class Judge:
 
 
 @pytest.fixture
-def judge(benchmark: Any, model: PreTrainedModel) -> Judge:
-    return Judge(benchmark, model)
+def judge(benchmark: Any) -> Judge:
+    return Judge(benchmark)

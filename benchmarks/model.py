@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, help="sequences in a batch of the prune")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/latest-model.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/model.json"))
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Whole prunes of a LLaMA model out of the parts of `benchmarks.plain`: one sample at a time, layer by layer."""
+"""Whole prunes of a LLaMA model out of the parts of `benchmarks.plain`: layer by layer, sample by sample."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def _layer_by_layer(
         with ExitStack() as hooks, torch.no_grad():
             for name, linear in linears.items():
 
-                def note(_: nn.Module, args: Any, name: str = name) -> None:
-                    read[name].append(args[0].reshape(-1, args[0].shape[-1]))
+                def note(_: nn.Module, args: Any, samples: list[Tensor] = read[name]) -> None:
+                    samples.append(args[0].reshape(-1, args[0].shape[-1]))
 
                 hooks.callback(linear.register_forward_pre_hook(note).remove)
             for x in hidden:
@@ -190,7 +190,7 @@ def _call_of(
 def _squares(
     block: nn.Module, prefix: str, dense: Mapping[str, Tensor], calls: list[Any]
 ) -> dict[str, Tensor]:
-    """Sum over samples of the squared gradients of the dense block's distance from what the sparse one gave."""
+    """Sums over samples the squared gradients of the dense block's distance from what the sparse one gave."""
     alone = copy.deepcopy(block).float()
     linears = _linears(alone, prefix)
     for name, linear in linears.items():

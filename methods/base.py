@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods.bits import packed, unpacked
 from methods.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,10 +120,16 @@ class KeepMask:
         """Packs a bool tensor of any shape."""
         if keep.dtype != torch.bool:
             raise TypeError(f"a keep-mask is bool, not {keep.dtype}")
-        return cls(np.packbits(keep.cpu().numpy().ravel()).tobytes(), tuple(keep.shape))
+        # Packed where it is, an eighth has to travel.
+        on_host = keep.device.type == "cpu"
+        bits = np.packbits(keep.numpy().ravel()) if on_host else packed(keep).cpu().numpy()
+        return cls(bits.tobytes(), tuple(keep.shape))
 
-    def unpack(self) -> Tensor:
-        """The mask as a bool tensor on the CPU, of its own shape."""
+    def unpack(self, device: torch.device | None = None) -> Tensor:
+        """The mask as a bool tensor of its own shape, on the CPU or `device`."""
+        if device is not None and device.type != "cpu":
+            bits = torch.from_numpy(np.frombuffer(self.bits, dtype=np.uint8).copy()).to(device)
+            return unpacked(bits, self.numel).reshape(self.shape)
         flat = np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8), count=self.numel)
         return torch.from_numpy(flat.view(np.bool_)).reshape(self.shape)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import frexp, prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +76,7 @@ def _study(
     targets = block.targets if gradients else {}
     sums = _empty_sums(targets)
     n_tokens = dict.fromkeys(targets, 0)
+    run_dense = block.with_weights(dense)
     probe: Tensor | None = None
     error_before: float | None = None
     n_samples = 0
@@ -85,9 +88,9 @@ def _study(
         if batch == 0 and layer.index == 0:
             _require_faithful(layer, block, call)
         if gradients:
-            output, scale = _add_gradients(block, dense, call, n_batch, sums, n_tokens, scale)
+            output, scale = _add_gradients(block, run_dense, call, n_batch, sums, n_tokens, scale)
         else:
-            output = block.run(dense, call.args, call.kwargs)
+            output = run_dense(call.args, call.kwargs)
         if batch == 0:
             require_finite(output, f"{layer.name} ({block.kind})", "its dense outputs")
             probe = output
@@ -106,7 +109,7 @@ def _study(
 
 def _add_gradients(
     block: Block,
-    dense: Mapping[str, Tensor],
+    run_dense: Callable[[tuple[Any, ...], Mapping[str, Any]], Tensor],
     call: BlockCall,
     n_samples: int,
     sums: Mapping[str, SquaredGradients],
@@ -119,8 +122,8 @@ def _add_gradients(
         The block's output, and the constant by which the loss was scaled: one for all batches of a block,
         found on the first.
     """
-    with torch.enable_grad(), _noted_calls(block) as noted:
-        output = block.run(dense, call.args, call.kwargs)
+    with torch.enable_grad(), _repeatable(call.output.device), _noted_calls(block) as noted:
+        output = run_dense(call.args, call.kwargs)
         upstream = output.detach() - call.output
         if scale is None:
             scale = _loss_scale(upstream)
@@ -160,6 +163,29 @@ def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tok
             "experts whose routing can be seen"
         )
     return [seqlen] * n_samples
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Gradients on an accelerator are the same to the bit each time while the body runs.
+
+    Attention's backward adds up in any order there unless it is told not to; what has no such way (cuBLAS
+    without a workspace of its own) would warn, and is repeatable on one stream anyway.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    before, warned = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 def _loss_scale(upstream: Tensor) -> float:

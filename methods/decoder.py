@@ -7,7 +7,7 @@ holds matrices. Routers of experts are never targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,26 +53,37 @@ class Block:
         return self.chain[-1]
 
     def run(self, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """The block's output with other weights in its targets, the model's own left as they are.
+        """The block's output on one batch; see `with_weights`."""
+        return self.with_weights(weights)(args, kwargs)
+
+    def with_weights(
+        self, weights: Mapping[str, Tensor]
+    ) -> Callable[[tuple[Any, ...], Mapping[str, Any]], Tensor]:
+        """The block with other weights in its targets, the model's own left as they are.
 
         Args:
             weights: target name -> weight `[out, in]`; a target that is not named keeps its own.
-            args: what `entry` was called with.
-            kwargs: likewise.
 
         Returns:
-            The output tensor, `[..., hidden]`.
+            A function of what `entry` is called with; it gives the output tensor, `[..., hidden]`.
         """
         replaced = self._as_stored(weights)
-        for position, module in enumerate(self.chain):
+        parts: list[tuple[nn.Module, dict[str, Tensor]]] = []
+        for module in self.chain:
             # Detached, so that a gradient taken through the block reaches activations only.
             parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
             for name, child in module.named_modules():
                 for attribute, value in replaced.get(id(child), {}).items():
                     parameters[f"{name}.{attribute}" if name else attribute] = value
-            output = functional_call(module, parameters, args, dict(kwargs) if position == 0 else {})
-            args = (first_tensor(output),)
-        return first_tensor(args)
+            parts.append((module, parameters))
+
+        def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+            for position, (module, parameters) in enumerate(parts):
+                output = functional_call(module, parameters, args, dict(kwargs) if position == 0 else {})
+                args = (first_tensor(output),)
+            return first_tensor(args)
+
+        return run
 
     def _as_stored(self, weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """Identity of a module -> its parameters that differ, in the shape in which the model stores them."""

@@ -30,7 +30,7 @@ class InitialMask:
 
     def keep(self, target: Target) -> Tensor:
         """Its keep-mask of one target: bool `[out, in]`, on the target's device."""
-        return target.unpack(self.result.keep[target.mask_name]).to(target.device)
+        return target.unpack(self.result.keep[target.mask_name], target.device)
 
     def report(self, target: Target) -> LayerReport:
         """What the initial method said of one target."""

@@ -20,6 +20,8 @@ from torch import Tensor
 from methods.errors import InputError, NonFiniteError
 
 MAX_PATTERN_LENGTH = 40
+LONGEST_SORTED = 2**26
+"""The longest row that is sorted on a GPU: sorting takes some 30 bytes a score for the while."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,14 @@ def kth_lowest(scores: Tensor, k: int) -> Tensor:
     if scores.device.type == "cpu":
         # NumPy's selection is vectorized and leaves positions out: several times quicker than torch's here.
         return torch.from_numpy(np.partition(scores.numpy(), k - 1, axis=-1)[:, k - 1 : k])
+    return kth_lowest_in_parallel(scores, k)
+
+
+def kth_lowest_in_parallel(scores: Tensor, k: int) -> Tensor:
+    """`kth_lowest` by what keeps a GPU busy, and does not make the host wait."""
+    if scores.shape[0] == 1 and scores.shape[1] <= LONGEST_SORTED:
+        # `kthvalue` leaves a row to one thread block, which reads it 17 times; all of the GPU sorts it.
+        return scores.sort(dim=-1).values[:, k - 1 : k]
     return torch.kthvalue(scores, k, dim=-1, keepdim=True).values
 
 
@@ -178,7 +188,9 @@ def up_to(scores: Tensor, threshold: Tensor, k: int | Tensor) -> Tensor:
     """
     below, tied = scores < threshold, scores == threshold
     n_from_tied = k - below.sum(-1, keepdim=True)
-    if bool((tied.sum(-1, keepdim=True) > n_from_tied).any()):
+    # Elsewhere than on the CPU the rule is applied unasked: it changes nothing where no tie is cut, and the
+    # answer would have to be waited for.
+    if scores.device.type != "cpu" or bool((tied.sum(-1, keepdim=True) > n_from_tied).any()):
         tied &= tied.cumsum(-1, dtype=torch.int32) <= n_from_tied
     return below | tied
 
@@ -225,6 +237,7 @@ __all__ = [
     "UniformPattern",
     "Unstructured",
     "kth_lowest",
+    "kth_lowest_in_parallel",
     "parse_pattern",
     "prune_lowest",
     "prune_n_of_m",

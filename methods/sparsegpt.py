@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_DAMPING_RAISES = 3
 
+DIRECT_INVERSE = 256
+"""A triangular matrix of so many rows is inverted at once."""
+
 
 @dataclass(frozen=True)
 class SparseGPT:
@@ -35,7 +38,7 @@ class SparseGPT:
     block_size: int = 128
 
     name: ClassVar[str] = "sparsegpt"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_calibration: ClassVar[bool] = True
     reconstructs: ClassVar[bool] = True
 
@@ -135,7 +138,9 @@ class _SharedHessian(GramMatrix):
 def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, float]:
     """The upper Cholesky factor U of the inverse of the damped Hessian, H^-1 = U^T U.
 
-    Damping is raised tenfold, up to three times, where the Hessian cannot be factorized.
+    The inverse itself is never formed. Read backwards, H has a lower factor L, so that in its own order
+    H = R R^T with R = L read backwards, which is upper triangular, and U = R^-1: one factorization and one
+    triangular inverse. Damping is raised tenfold, up to three times, where the Hessian cannot be factorized.
 
     Args:
         name: of the module, for the error.
@@ -148,18 +153,37 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
     Raises:
         SingularHessianError: it takes more.
     """
-    damped, undamped = hessian.clone(), hessian.diagonal()
+    undamped = hessian.diagonal().flip(0)
     mean = undamped.mean()
+    backwards = hessian.flip(0, 1)
     for raised in range(MAX_DAMPING_RAISES + 1):
         tried = damping * 10**raised
-        damped.diagonal().copy_(undamped + tried * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        backwards.diagonal().copy_(undamped + tried * mean)
+        lower, failed = torch.linalg.cholesky_ex(backwards)
         if int(failed):
             continue
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not int(failed) and bool(torch.isfinite(upper).all()):
+        upper = inverse_of_lower(lower).flip(0, 1)
+        if bool(torch.isfinite(upper).all()):
             return upper, tried
     raise SingularHessianError(f"{name}: its Hessian is singular even with damping {tried:g}")
 
 
-__all__ = ["InverseFactor", "SparseGPT", "inverse_factor"]
+def inverse_of_lower(lower: Tensor) -> Tensor:
+    """The inverse of a lower triangular matrix `[n, n]`, by halves: nearly all of it is matrix products.
+
+    With L = [[A, 0], [B, C]], L^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]].
+    """
+    n = len(lower)
+    if n <= DIRECT_INVERSE:
+        identity = torch.eye(n, dtype=lower.dtype, device=lower.device)
+        direct: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+        return direct
+    half = n // 2
+    inverse = torch.zeros_like(lower)
+    first = inverse[:half, :half] = inverse_of_lower(lower[:half, :half])
+    second = inverse[half:, half:] = inverse_of_lower(lower[half:, half:])
+    inverse[half:, :half] = (second @ (lower[half:, :half] @ first)).neg_()
+    return inverse
+
+
+__all__ = ["InverseFactor", "SparseGPT", "inverse_factor", "inverse_of_lower"]

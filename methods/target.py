@@ -79,9 +79,9 @@ class Target:
         """The keep-mask of bool `[out, in]`, laid out as the matrix is stored."""
         return KeepMask.pack(self.turned(keep))
 
-    def unpack(self, mask: KeepMask) -> Tensor:
-        """The bool `[out, in]` of its keep-mask, on the CPU."""
-        return self.turned(mask.unpack())
+    def unpack(self, mask: KeepMask, device: torch.device | None = None) -> Tensor:
+        """The bool `[out, in]` of its keep-mask, on the CPU or `device`."""
+        return self.turned(mask.unpack(device))
 
 
 @dataclass(frozen=True)

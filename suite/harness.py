@@ -91,6 +91,7 @@ class _CellRun:
         self._result: PruneResult | None = None
         self._metrics: list[Metric] = []
         self._windows: list[tuple[EvaluationWindows, WindowLosses]] = []
+        self._said: list[str] = []
 
     def measure(self) -> None:
         """Loads, prunes, checks and evaluates."""
@@ -122,7 +123,7 @@ class _CellRun:
             metrics=(*self._metrics, *_cost_metrics(self._phases)) if error is None else (),
             windows=tuple(losses for _, losses in self._windows) if error is None else (),
             modules=_module_reports(result) if result else (),
-            warnings=_warnings(result) if result else (),
+            warnings=(*(_warnings(result) if result else ()), *self._said),
             failure=None if error is None else _failure(self._phase, error),
         )
 
@@ -175,7 +176,14 @@ class _CellRun:
     def _measure_perplexity(self, loaded: LoadedModel, spec: PerplexitySpec) -> None:
         windows = self._workbench.inputs(self._cell).windows[spec]
         with self._timed(f"evaluate {windows.protocol}", len(windows.input_ids)):
-            nll = window_losses(loaded.model, windows.input_ids, on_windows=self._watcher.stepped).tolist()
+            nll = window_losses(
+                loaded.model,
+                windows.input_ids,
+                on_windows=self._watcher.stepped,
+                on_halved=lambda size: self._said.append(
+                    f"{windows.protocol}: memory ran out; it went on with batches of {size} windows"
+                ),
+            ).tolist()
         estimate = perplexity_from_nll(nll)
         self._metrics.append(
             Metric(

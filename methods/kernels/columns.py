@@ -11,10 +11,12 @@ from methods.columns import panel_width
 from methods.pattern import SemiStructured, UniformPattern
 
 ROWS = 16
-"""Rows of a program. Rows are independent, and the walk is a chain of short steps in which latency counts more
-than work; so few rows make many programs (256 of 4,096 rows, for 132 multiprocessors), and the smallest tile
-that `tl.dot` takes gives each of 128 threads four weights."""
+"""Rows of a program. The walk is a chain of short steps, in which latency counts more than work, and rows are
+independent: few of them make many programs (256 of 4,096 rows, for 132 multiprocessors). `tl.dot` takes no
+fewer."""
 WARPS = 4
+"""Of a program: with a panel of 32 columns each thread holds 4 weights, so that nothing leaves the registers
+and a row lies within one warp."""
 CHUNK = 32
 """Errors of earlier panels that are brought in by one product."""
 
@@ -26,8 +28,9 @@ def solve_block(
 
     Args:
         weight: fp32 `[out, in]`, contiguous; the block's columns are changed in place, zero where pruned.
-        keep: bool `[out, in]`, contiguous; the block's columns are given when unstructured, filled in for N:M.
-        factor: U, fp32 `[in, in]`, upper triangular, rows contiguous or transposed.
+        keep: bool `[out, in]`, contiguous; the block's columns are given when unstructured, filled in for
+            N:M.
+        factor: U, fp32 `[in, in]`, contiguous, upper triangular.
         pattern: what to remove.
         start: the first column.
         end: the column after the last one.
@@ -39,29 +42,28 @@ def solve_block(
     errors = torch.empty((n_rows, width), dtype=weight.dtype, device=weight.device)
     panel = panel_width(pattern)
     padded = max(16, triton.next_power_of_2(panel))
-    semi_structured = isinstance(pattern, SemiStructured)
-    with torch.cuda.device_of(weight):
+    group, n_pruned = (pattern.m, pattern.m - pattern.n) if isinstance(pattern, SemiStructured) else (0, 0)
+    with torch.cuda.device_of(weight):  # type: ignore[no-untyped-call]
         _walk[(triton.cdiv(n_rows, ROWS),)](
-            weight,
-            keep.view(torch.uint8),
-            factor,
+            weight[:, start:end],
+            keep[:, start:end].view(torch.uint8),
+            factor[start:end, start:end],
             errors,
             n_rows,
-            start,
             width,
             weight.stride(0),
             keep.stride(0),
             factor.stride(0),
-            GROUP=pattern.m if semi_structured else 0,
-            N_PRUNED=pattern.n_pruned(pattern.m) if semi_structured else 0,
+            GROUP=group,
+            N_PRUNED=n_pruned,
             PANEL=panel,
             PADDED=padded,
             ROWS=ROWS,
             CHUNK=CHUNK,
             num_warps=WARPS if padded <= 64 else 2 * WARPS,
             num_stages=1,
-            # Products and differences are rounded one by one, as the twin rounds them: what is a tie there is
-            # one here.
+            # Products and differences are rounded one by one, as where kernels are interpreted: what the
+            # tests say of ties holds on a GPU.
             enable_fp_fusion=False,
         )
     return errors
@@ -74,7 +76,6 @@ def _walk(
     factor_ptr: tl.tensor,
     errors_ptr: tl.tensor,
     n_rows: tl.tensor,
-    start: tl.tensor,
     width: tl.tensor,
     weight_stride: tl.tensor,
     keep_stride: tl.tensor,
@@ -85,13 +86,32 @@ def _walk(
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
-):
+) -> None:
     """One program: `ROWS` rows through the whole block, panel by panel.
 
-    A panel `[ROWS, PADDED]` sits in registers while its columns are walked one by one. There is no indexing of
-    registers, so a column is taken out by a masked sum along its row, whose cost grows with the width of what
-    is held: a panel of 32 costs a quarter of a block of 128. The panel first makes up for the errors of all
-    earlier panels, in products on the plain fp32 units.
+    A panel `[ROWS, PADDED]` sits in registers while its columns are walked one by one. Registers cannot be
+    indexed, so a column is taken out by a masked sum along each row (exact: all else is zero), at a cost that
+    grows with the width of what is held: in panels of 32 it is a quarter of what it is in a block of 128. A
+    panel first makes up for the errors of the panels before it, by products in plain fp32.
+
+    Divisions are `tl.div_rn`, rounded as IEEE 754 says: `/` is approximate in fp32.
+
+    Args:
+        weight_ptr: the block's columns, fp32 `[n_rows, width]`.
+        keep_ptr: their mask, uint8 `[n_rows, width]`.
+        factor_ptr: their part of U, fp32 `[width, width]`.
+        errors_ptr: fp32 `[n_rows, width]`, contiguous.
+        n_rows: of the weight.
+        width: columns of the block.
+        weight_stride: from row to row of the weight.
+        keep_stride: of the mask.
+        factor_stride: of U.
+        GROUP: M; 0 = unstructured.
+        N_PRUNED: M - N.
+        PANEL: columns of a panel; a multiple of M.
+        PADDED: the power of two that holds them.
+        ROWS: of a program.
+        CHUNK: see there.
     """
     rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     columns = tl.arange(0, PADDED)
@@ -99,10 +119,10 @@ def _walk(
     for left in range(0, width, PANEL):
         length = tl.minimum(width - left, PANEL)
         valid = there & (columns < length)[None, :]
-        of_weight = weight_ptr + rows[:, None] * weight_stride + (start + left + columns)[None, :]
-        of_keep = keep_ptr + rows[:, None] * keep_stride + (start + left + columns)[None, :]
+        of_weight = weight_ptr + rows[:, None] * weight_stride + (left + columns)[None, :]
+        of_keep = keep_ptr + rows[:, None] * keep_stride + (left + columns)[None, :]
         of_errors = errors_ptr + rows[:, None] * width + (left + columns)[None, :]
-        of_factor = factor_ptr + (start + left + columns)[None, :]
+        of_factor = factor_ptr + (left + columns)[None, :]
 
         weight = tl.load(of_weight, mask=valid, other=0.0)
         for done in range(0, left, CHUNK):
@@ -113,14 +133,14 @@ def _walk(
                 other=0.0,
             )
             u = tl.load(
-                of_factor + (start + earlier)[:, None] * factor_stride,
+                of_factor + earlier[:, None] * factor_stride,
                 mask=(earlier < left)[:, None] & (columns < length)[None, :],
                 other=0.0,
             )
             weight -= tl.dot(error, u, input_precision="ieee")
 
         pivots = tl.load(
-            of_factor + (start + left + columns)[None, :] * factor_stride,
+            of_factor + (left + columns)[None, :] * factor_stride,
             mask=(columns < length)[None, :],
             other=1.0,
         )
@@ -132,6 +152,7 @@ def _walk(
         for first in range(0, length, GROUP if GROUP > 0 else PANEL):
             past = tl.minimum(first + (GROUP if GROUP > 0 else PANEL), length)
             if GROUP > 0:
+                # The rows choose their group on the weights as updated up to here.
                 score = tl.div_rn(weight, tl.broadcast_to(pivots, [ROWS, PADDED]))
                 score = score * score
                 rank = tl.zeros([ROWS, PADDED], dtype=tl.int32)
@@ -144,7 +165,7 @@ def _walk(
                 keep = tl.where(group[None, :], rank >= N_PRUNED, keep)
             for column in range(first, past):
                 u = tl.load(
-                    of_factor + (start + left + column) * factor_stride,
+                    of_factor + (left + column) * factor_stride,
                     mask=((columns > column) & (columns < length))[None, :],
                     other=0.0,
                 )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.out_of_memory import is_out_of_memory
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -17,30 +19,55 @@ TOKENS_PER_CHUNK = 256
 
 
 def window_losses(
-    model: PreTrainedModel, input_ids: Tensor, *, on_windows: Callable[[int], None] | None = None
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    *,
+    on_windows: Callable[[int], None] | None = None,
+    on_halved: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Mean negative log-likelihood of the seqlen - 1 predicted tokens of every window.
+
+    Where memory runs out the batch is halved, and the same windows are tried again.
 
     Args:
         model: a causal language model in evaluation mode.
         input_ids: int64 `[n_windows, seqlen]`.
         on_windows: called with the number of windows done, batch by batch.
+        on_halved: called with the number of windows in a batch from then on, where memory ran out.
 
     Returns:
         Nats, float64 `[n_windows]` on the CPU; NaN or infinite where the model's logits are.
     """
     losses: list[Tensor] = []
-    with torch.inference_mode():
-        for batch in torch.split(input_ids, max(1, TOKENS_PER_BATCH // input_ids.shape[1])):
-            tokens = batch.to(model.device)
-            logits_BTV = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-            losses.extend(
-                _token_losses(logits_TV, target_T).double().mean().cpu()
-                for logits_TV, target_T in zip(logits_BTV, tokens[:, 1:], strict=True)
-            )
+    size = max(1, TOKENS_PER_BATCH // input_ids.shape[1])
+    while len(losses) < len(input_ids):
+        batch = input_ids[len(losses) : len(losses) + size]
+        try:
+            of_batch = _batch_losses(model, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+        else:
+            losses.extend(of_batch)
             if on_windows is not None:
                 on_windows(len(batch))
+            continue
+        # Out here the error is gone, and with it what its frames held.
+        size = len(batch) // 2
+        if on_halved is not None:
+            on_halved(size)
     return torch.stack(losses)
+
+
+@torch.inference_mode()
+def _batch_losses(model: PreTrainedModel, input_ids: Tensor) -> list[Tensor]:
+    """The loss of every window of one batch `[batch, seqlen]`, float64 on the CPU."""
+    tokens = input_ids.to(model.device)
+    logits_BTV = model(input_ids=tokens, use_cache=False).logits[:, :-1]
+    return [
+        _token_losses(logits_TV, target_T).double().mean().cpu()
+        for logits_TV, target_T in zip(logits_BTV, tokens[:, 1:], strict=True)
+    ]
 
 
 def _token_losses(logits_TV: Tensor, target_T: Tensor) -> Tensor:

@@ -14,10 +14,13 @@ from methods.magnitude import magnitude_keep
 from methods.pattern import (
     SemiStructured,
     Unstructured,
+    kth_lowest,
+    kth_lowest_in_parallel,
     parse_pattern,
     prune_lowest,
     prune_n_of_m,
     require_finite,
+    up_to,
 )
 from tests.methods import oracles
 
@@ -200,6 +203,24 @@ def test_a_large_tied_group_loses_exactly_its_share():
     assert int((~keep).sum()) == k
     order = torch.sort(scores, stable=True).indices
     assert not keep[order[:k]].any()
+
+
+@settings(deadline=None, max_examples=300)
+@given(score_rows(columns=st.integers(1, 40)), st.data())
+def test_a_gpu_finds_the_same_threshold_and_removes_the_same(scores, data):
+    k = data.draw(st.integers(1, scores.shape[1]), label="k")
+    rows = torch.from_numpy(scores)
+    threshold = kth_lowest_in_parallel(rows, k)
+    assert threshold.shape == (len(rows), 1)
+    assert torch.equal(threshold, kth_lowest(rows, k))
+    assert torch.equal(~up_to(rows, threshold, k), prune_lowest(rows, k))
+
+
+def test_a_row_too_long_to_be_sorted_on_a_gpu_is_searched(monkeypatch):
+    scores = torch.rand(1, 1000, generator=torch.Generator().manual_seed(1)).mul(64).round()
+    sorted_out = kth_lowest_in_parallel(scores, 400)
+    monkeypatch.setattr("methods.pattern.LONGEST_SORTED", 999)
+    assert torch.equal(kth_lowest_in_parallel(scores, 400), sorted_out)
 
 
 @settings(deadline=None, max_examples=300)

@@ -92,6 +92,34 @@ def test_importing_it_loads_nothing_heavy(module):
     assert done.stdout.split() == []
 
 
+def test_triton_is_imported_by_kernels_alone():
+    imported = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("methods", "suite", "reports")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        if str(name).partition(".")[0] == "triton"
+    }
+    assert imported
+    assert all(name.startswith("methods/kernels/") for name in imported)
+
+
+def test_pruning_on_the_cpu_does_not_load_triton():
+    probe = (
+        "import sys, torch, methods.sparsegpt, methods.columns, methods.pattern as p\n"
+        "for text in '0.5', '2:4':\n"
+        "    methods.columns.solve_columns(torch.ones(4, 8), torch.eye(8), p.parse_pattern(text), 8)\n"
+        "print('triton' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
+
+
 def test_every_public_name_of_methods_can_be_had_from_the_package():
     import methods
 

@@ -1,0 +1,102 @@
+"""Memory that runs out costs time and a warning, never a mask."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from methods.base import Placement
+from methods.decoder import read_decoder
+from methods.out_of_memory import is_out_of_memory
+from methods.pattern import parse_pattern
+from methods.patching import replaced_forward
+from methods.registry import build
+from tests.methods.tiny_models import make_calibration, make_model
+
+METHODS = [
+    ("wanda", {}),
+    ("sparsegpt", {}),
+    ("llm-barber", {"rebuild_ratio": 0.5}),
+    ("dsnot", {}),
+]
+
+
+@contextmanager
+def memory_for(model, n_samples: int, *, layer: int = 0, forwards: int = 0) -> Iterator[list[int]]:
+    """The MLP of one layer has memory for so many samples, except for its first few forwards.
+
+    Gives the sizes of the batches that it saw.
+    """
+    mlp = read_decoder(model).layers[layer].blocks[1].entry
+    forward = mlp.forward
+    seen: list[int] = []
+
+    def short_of_memory(x, *args, **kwargs):
+        seen.append(len(x))
+        if len(seen) > forwards and len(x) > n_samples:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(x, *args, **kwargs)
+
+    with replaced_forward(mlp, short_of_memory):
+        yield seen
+
+
+@pytest.mark.parametrize(("name", "settings"), METHODS)
+def test_batches_are_halved_until_they_fit(name, settings):
+    calibration = make_calibration(n_samples=8)
+    model = make_model("llama")
+    with memory_for(model, 2):
+        result = build(name, settings).prune(model, parse_pattern("0.5"), calibration, placement=Placement(8))
+    expected = build(name, settings).prune(
+        make_model("llama"), parse_pattern("0.5"), calibration, placement=Placement(2)
+    )
+    assert result.mask_digest == expected.mask_digest
+    warnings = [warning for report in result.layers for warning in report.warnings]
+    assert "memory ran out with batches of 8 sequences; it went on with 4" in warnings
+    assert "memory ran out with batches of 4 sequences; it went on with 2" in warnings
+    assert not [warning for report in expected.layers for warning in report.warnings]
+
+
+@pytest.mark.parametrize("forwards", range(1, 14))
+@pytest.mark.parametrize(("name", "settings"), METHODS)
+def test_wherever_it_happens_no_sample_is_lost_or_counted_twice(name, settings, forwards):
+    """In fp64, in which the order of sums decides nothing."""
+    calibration = make_calibration(n_samples=7)
+    model = make_model("llama").double()
+    with memory_for(model, 3, layer=1, forwards=forwards):
+        result = build(name, settings).prune(model, parse_pattern("0.5"), calibration, placement=Placement(4))
+    expected = build(name, settings).prune(
+        make_model("llama").double(), parse_pattern("0.5"), calibration, placement=Placement(4)
+    )
+    assert result.mask_digest == expected.mask_digest
+    for report, other in zip(result.layers, expected.layers, strict=True):
+        assert report.n_tokens == other.n_tokens
+
+
+def test_a_single_sequence_that_does_not_fit_is_the_end():
+    model = make_model("llama")
+    with memory_for(model, 0), pytest.raises(torch.OutOfMemoryError):
+        build("wanda").prune(model, parse_pattern("0.5"), make_calibration(), placement=Placement(4))
+
+
+def test_other_errors_halve_nothing():
+    model = make_model("llama")
+    mlp = read_decoder(model).layers[0].blocks[1].entry
+    seen: list[int] = []
+
+    def broken(x, *args, **kwargs):
+        seen.append(len(x))
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with replaced_forward(mlp, broken), pytest.raises(RuntimeError, match="shapes"):
+        build("wanda").prune(model, parse_pattern("0.5"), make_calibration(), placement=Placement(4))
+    assert len(seen) == 1
+
+
+def test_the_host_runs_out_of_memory_in_its_own_words():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60)
+    assert is_out_of_memory(raised.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("anything else"))

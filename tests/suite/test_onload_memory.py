@@ -1,0 +1,102 @@
+"""With `--placement onload` a model is pruned by a process that may not hold its weights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from methods.tensor_files import TensorFiles
+
+ROOT = Path(__file__).parents[2]
+N_LAYERS = 30
+ALLOWANCE = 320 * 2**20
+"""Bytes beyond what the imported libraries take; the weights are 567 MB."""
+
+UNDER_A_LIMIT = """
+import resource, sys
+from suite.cli import main
+
+def prune(model, out):
+    sys.argv = ["prunebench", "prune", model, "--placement", placement, "--method", method, "--out", out,
+                "--sparsity", "0.5", "--calibration", "ids.safetensors", "--n-samples", "2", "--seqlen", "16",
+                "--dtype", "bfloat16", "--device", "cpu"]
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code or 0
+
+placement, method, allowance, out = sys.argv[1:]
+# What is imported on the way is there before the limit is.
+assert prune("small", f"{out}-small") == 0
+now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
+limit = now + int(allowance)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sys.exit(prune("large", out))
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds a large model, whose layers are alike, a small one and token ids."""
+    folder = tmp_path_factory.mktemp("onload")
+    widths = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 8, "vocab_size": 256}
+    torch.manual_seed(0)
+    small = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, **widths)).to(torch.bfloat16)
+    small.save_pretrained(folder / "small")
+    LlamaConfig(num_hidden_layers=N_LAYERS, **widths).save_pretrained(folder / "large")
+    shard_of = {}
+    for index in range(N_LAYERS):
+        named = {
+            name.replace("layers.0", f"layers.{index}"): tensor.contiguous()
+            for name, tensor in small.state_dict().items()
+            if "layers.0" in name or index == 0
+        }
+        save_file(named, folder / "large" / f"model-{index}.safetensors", metadata={"format": "pt"})
+        shard_of |= dict.fromkeys(named, f"model-{index}.safetensors")
+    (folder / "large" / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": shard_of})
+    )
+    save_file({"input_ids": torch.randint(0, 256, (2, 16))}, folder / "ids.safetensors")
+    yield folder
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+
+
+def prune_under_limit(folder, placement, method):
+    return subprocess.run(
+        [sys.executable, "-c", UNDER_A_LIMIT, placement, method, str(ALLOWANCE), f"{placement}-{method}"],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("method", ["magnitude", "llm-barber"])
+def test_a_model_is_pruned_in_less_memory_than_its_weights_take(folder, method):
+    weights = TensorFiles.of_folder(folder / "large").stored.values()
+    assert sum(stored.n_bytes for stored in weights) > 1.6 * ALLOWANCE
+    done = prune_under_limit(folder, "onload", method)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((folder / f"onload-{method}" / "pruning.json").read_text())
+    assert summary["sparsity"] == pytest.approx(0.5)
+    files = TensorFiles.of_folder(folder / f"onload-{method}")
+    assert files.stored.keys() == TensorFiles.of_folder(folder / "large").stored.keys()
+    last = files.read(f"model.layers.{N_LAYERS - 1}.mlp.up_proj.weight")
+    assert int((last == 0).sum()) >= last.numel() // 2
+
+
+def test_the_limit_is_real(folder):
+    done = prune_under_limit(folder, "resident", "magnitude")
+    assert done.returncode in (2, 3)
+    assert "memory" in done.stderr.lower()
+    assert not (folder / "resident-magnitude").exists()

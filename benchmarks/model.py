@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.machine import measuring
 from benchmarks.rows import Row, described, markdown, said, save_rows, setting
-from benchmarks.shapes import workload
+from benchmarks.sizes import workload
 from benchmarks.timing import Bench, time_method
 from methods.base import CalibrationSet, Placement
 from methods.contract import dense_weights

@@ -109,7 +109,8 @@ def _swaps(keep: Tensor, scores: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     """The upper Cholesky factor of the inverse of the damped Hessian."""
     damped = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian))
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    return factor
 
 
 def solve_columns(

@@ -8,7 +8,7 @@ import torch
 from benchmarks import plain_methods
 from benchmarks.floor import floor
 from benchmarks.machine import measure
-from benchmarks.shapes import workload
+from benchmarks.sizes import workload
 from benchmarks.work import work_of
 from methods.contract import dense_weights
 from methods.pattern import parse_pattern

@@ -25,6 +25,9 @@ from suite.memory import MemoryWatch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SLACK = 1.6
+"""A row's time against its floor, as a guess."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -80,6 +83,12 @@ def empty_row(bench: Bench, method: str, pattern: str) -> Row:
         placement=str(getattr(bench.placement, "weights", "resident")),
         batch_size=bench.placement.batch_size_for(bench.calibration.seqlen),
     )
+
+
+def expected_seconds(bench: Bench, method: str, rates: MachineRates) -> float:
+    """About how long a row will take, its measurements included: for whoever has to end in time."""
+    work = work_of(method, settings_of(build(method)), bench.load)
+    return SLACK * floor(work, bench.load, rates).seconds
 
 
 def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label: str | None = None) -> Row:
@@ -169,4 +178,4 @@ def _give_back_memory(device: torch.device) -> None:
         trim(0)
 
 
-__all__ = ["Bench", "empty_row", "time_method"]
+__all__ = ["Bench", "empty_row", "expected_seconds", "time_method"]

@@ -126,14 +126,16 @@ def _solve_panel(
     pivots = u.diagonal()[:, None]
     for start in range(0, n_columns, span):
         group = slice(start, start + span)
+        pivot = pivots[group]
         if isinstance(pattern, SemiStructured):
-            keep_CO[group] = _keep_n_of_m((weight_CO[group] / pivots[group]).square_(), pattern)
+            keep_CO[group] = _keep_n_of_m((weight_CO[group] / pivot).square_(), pattern)
         # A surviving weight makes no error: it is divided by infinity. A masked one becomes 0 by its update.
-        divisors = torch.where(keep_CO[group], torch.inf, pivots[group])
-        for column, divisor in enumerate(divisors.unbind(), start):
-            torch.div(weight_CO[column], divisor, out=errors_CO[column])
+        divisors = torch.where(keep_CO[group], torch.inf, pivot)
+        steps = zip(weight_CO[group].unbind(), divisors.unbind(), errors_CO[group].unbind(), strict=True)
+        for column, (weight, divisor, error) in enumerate(steps, start):
+            torch.div(weight, divisor, out=error)
             to_right = slice(column + 1, n_columns)
-            weight_CO[to_right].addr_(u[column, to_right], errors_CO[column], alpha=-1)
+            weight_CO[to_right].addr_(u[column, to_right], error, alpha=-1)
 
 
 def _keep_n_of_m(score_MO: Tensor, pattern: SemiStructured) -> Tensor:
@@ -143,10 +145,10 @@ def _keep_n_of_m(score_MO: Tensor, pattern: SemiStructured) -> Tensor:
         # NumPy compares and counts in bytes, in a few microseconds; torch needs ten calls that take one each.
         scores = score_MO.numpy()
         n_lower = (scores[:, None] < scores).view(np.uint8).sum(0, dtype=np.uint8)
-        keep = torch.from_numpy(n_lower >= m - pattern.n)
+        keep = n_lower >= m - pattern.n
         # A tie across the border leaves too few; it is settled below.
-        if int(keep.count_nonzero()) == n_rows * pattern.n:
-            return keep
+        if np.count_nonzero(keep) == n_rows * pattern.n:
+            return torch.from_numpy(keep)
     return prune_lowest(score_MO.T.contiguous(), m - pattern.n).T
 
 

@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", nargs="+", default=["all"], choices=["all", "model", *ALL, "70b"])
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the JSON rows")
     parser.add_argument(
-        "--budget-seconds", type=float, default=540, help="no row is begun later; a rerun goes on from there"
+        "--budget-seconds",
+        type=float,
+        default=540,
+        help="no row is begun that is not expected to end by then; a rerun goes on from there",
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS))

@@ -19,7 +19,7 @@ from methods.errors import InputError
 STAGE = "model"
 NEEDED = (
     *("pydantic", "typer", "rich", "pandas", "pyarrow", "scipy", "jinja2", "altair", "vl_convert"),
-    *("datasets", "safetensors", "tokenizers", "filelock", "platformdirs", "mwparserfromhell", "gguf"),
+    *("safetensors", "tokenizers", "filelock", "platformdirs"),
 )
 """What `prunebench run` imports beyond what the timing stages do."""
 

@@ -46,18 +46,20 @@ class Ledger:
         """Whether nothing more is to be begun."""
         return time.monotonic() >= self._deadline
 
-    def wants(self, row: Row) -> bool:
-        """Whether a row is still to be made and there is time to begin it; says so if there is none."""
+    def wants(self, row: Row, expected_seconds: float = 0) -> bool:
+        """Whether a row is still to be made and there is time for it; says so if there is none."""
         if any(_key(made) == _key(row) for made in self.rows):
             return False
-        if self.out_of_time:
-            print(f"not begun, the budget is spent: {title(row)}", file=sys.stderr)
+        left = self._deadline - time.monotonic()
+        if left <= expected_seconds:
+            needs = f", it needs about {expected_seconds:.0f} s" if expected_seconds else ""
+            print(f"not begun, {max(0, left):.0f} s are left{needs}: {title(row)}", file=sys.stderr)
             return False
         return True
 
-    def make(self, row: Row, work: Callable[[], Row]) -> None:
+    def make(self, row: Row, work: Callable[[], Row], expected_seconds: float = 0) -> None:
         """Takes down what `work` makes of `row`; where it fails, why."""
-        if not self.wants(row):
+        if not self.wants(row, expected_seconds):
             return
         print(f"{title(row)} ...", file=sys.stderr)
         self.take(_tried(row, work))

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.ledger import Ledger
+from benchmarks.gpu.resident import make_rows
 from benchmarks.gpu.shapes import Shape
 from benchmarks.machine import MachineRates, measure
-from benchmarks.shapes import workload
-from benchmarks.timing import Bench, empty_row, time_method
+from benchmarks.sizes import workload
+from benchmarks.timing import Bench
 from methods.base import Placement
 from methods.decoder import DecoderLayer, read_decoder
 from methods.homes import target_parameters
@@ -107,11 +108,7 @@ def run(
         rates=_measuring(shape, device),
         device=device,
     )
-    for method, pattern in runs:
-        ledger.make(
-            empty_row(bench, method, pattern),
-            partial(time_method, bench, method, pattern, repeats=repeats),
-        )
+    make_rows(bench, runs, ledger, repeats=repeats)
 
 
 def sharing_model(shape: Shape, device: torch.device) -> tuple[PreTrainedModel, SharedHome]:

@@ -10,9 +10,10 @@ import torch
 from benchmarks.gpu.ledger import Ledger
 from benchmarks.gpu.shapes import Shape, fill
 from benchmarks.machine import measuring
-from benchmarks.shapes import workload
-from benchmarks.timing import Bench, empty_row, time_method
+from benchmarks.sizes import workload
+from benchmarks.timing import Bench, empty_row, expected_seconds, time_method
 from methods.base import Placement
+from methods.errors import InputError
 
 
 def run(
@@ -47,11 +48,22 @@ def run(
         rates=measuring(model, shape.n_samples, shape.seqlen),
         device=device,
     )
+    make_rows(bench, runs, ledger, repeats=repeats)
+
+
+def make_rows(bench: Bench, runs: Sequence[tuple[str, str]], ledger: Ledger, *, repeats: int) -> None:
+    """Times each method and pattern for which there is time."""
+    rates = bench.rates()
     for method, pattern in runs:
+        try:
+            expected = repeats * expected_seconds(bench, method, rates)
+        except InputError:  # no such method, or none with a floor: the row will say so
+            expected = 0
         ledger.make(
             empty_row(bench, method, pattern),
             partial(time_method, bench, method, pattern, repeats=repeats),
+            expected,
         )
 
 
-__all__ = ["run"]
+__all__ = ["make_rows", "run"]

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.floor import floor, forward_seconds, mean_floor
 from benchmarks.machine import MachineRates, measure
-from benchmarks.shapes import workload
+from benchmarks.sizes import workload
 from benchmarks.work import (
     Matrix,
     activation_gradient_flops,

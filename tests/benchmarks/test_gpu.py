@@ -112,7 +112,15 @@ def test_no_row_is_begun_once_the_budget_is_spent(tmp_path, capsys):
     assert main([*_tiny(tmp_path, "7b", "contract"), "--budget-seconds", "0"]) == 0
     said = capsys.readouterr()
     assert said.out == "no rows yet\n"
-    assert "not begun, the budget is spent: LLaMA-7B (tiny) wanda 0.5" in said.err
+    assert "not begun, 0 s are left: LLaMA-7B (tiny) wanda 0.5" in said.err
+
+
+def test_a_row_that_would_not_end_in_time_is_not_begun(tmp_path, capsys, monkeypatch):
+    expected = {"magnitude": 1, "wanda": 10_000}
+    monkeypatch.setattr(resident, "expected_seconds", lambda bench, method, rates: expected[method])
+    assert main([*_tiny(tmp_path), "--methods", "wanda", "magnitude"]) == 0
+    assert [row.method for row in rows_of(tmp_path, "7b")] == ["magnitude"]
+    assert "it needs about 10000 s: LLaMA-7B (tiny) wanda 0.5" in capsys.readouterr().err
 
 
 def test_without_a_gpu_it_says_what_to_do(tmp_path, capsys, monkeypatch):

@@ -58,6 +58,22 @@ def test_batches_are_halved_until_they_fit(name, settings):
     assert not [warning for report in expected.layers for warning in report.warnings]
 
 
+@pytest.mark.parametrize("forwards", range(1, 8))
+@pytest.mark.parametrize("name", ["wanda", "llm-barber"])
+def test_layers_that_come_and_go_are_halved_for_as_well(name, forwards):
+    """The arguments of the layers are noted anew in the middle of a visit."""
+    calibration = make_calibration(n_samples=6)
+    model = make_model("llama").double()
+    with memory_for(model, 2, layer=1, forwards=forwards):
+        result = build(name).prune(
+            model, parse_pattern("0.5"), calibration, placement=Placement(4, weights="onload")
+        )
+    expected = build(name).prune(
+        make_model("llama").double(), parse_pattern("0.5"), calibration, placement=Placement(4)
+    )
+    assert result.mask_digest == expected.mask_digest
+
+
 @pytest.mark.parametrize("forwards", range(1, 14))
 @pytest.mark.parametrize(("name", "settings"), METHODS)
 def test_wherever_it_happens_no_sample_is_lost_or_counted_twice(name, settings, forwards):

@@ -14,8 +14,9 @@ from methods.tensor_files import TensorFiles
 
 ROOT = Path(__file__).parents[2]
 N_LAYERS = 30
-ALLOWANCE = 320 * 2**20
-"""Bytes beyond what the imported libraries take; the weights are 567 MB."""
+MIB = 2**20
+N_BYTES = 540 * MIB
+"""Of the weights, at least."""
 
 UNDER_A_LIMIT = """
 import resource, sys
@@ -24,13 +25,13 @@ from suite.cli import main
 def prune(model, out):
     sys.argv = ["prunebench", "prune", model, "--placement", placement, "--method", method, "--out", out,
                 "--sparsity", "0.5", "--calibration", "ids.safetensors", "--n-samples", "2", "--seqlen", "16",
-                "--dtype", "bfloat16", "--device", "cpu"]
+                "--dtype", "bfloat16", "--device", "cpu", *settings]
     try:
         main()
     except SystemExit as ended:
         return ended.code or 0
 
-placement, method, allowance, out = sys.argv[1:]
+placement, method, allowance, out, *settings = sys.argv[1:]
 # What is imported on the way is there before the limit is.
 assert prune("small", f"{out}-small") == 0
 now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
@@ -69,11 +70,22 @@ def folder(tmp_path_factory):
         file.unlink()
 
 
-def prune_under_limit(folder, placement, method):
+def prune_under_limit(folder, placement, method, *settings, allowance=256 * MIB):
+    """Lets a process have `allowance` bytes beyond what it takes with all libraries imported."""
     return subprocess.run(
-        [sys.executable, "-c", UNDER_A_LIMIT, placement, method, str(ALLOWANCE), f"{placement}-{method}"],
+        [
+            *(sys.executable, "-c", UNDER_A_LIMIT, placement, method, str(allowance)),
+            *(f"{placement}-{method}", *settings),
+        ],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "PATH": "/usr/bin:/bin",
+            # Freed matrices of this size would stay in the allocator's hands, scattered, and count; those of
+            # a model that is too large for its machine, 32 MB and more, never do.
+            "MALLOC_MMAP_THRESHOLD_": "1048576",
+        },
         capture_output=True,
         text=True,
         timeout=170,
@@ -81,22 +93,26 @@ def prune_under_limit(folder, placement, method):
     )
 
 
-@pytest.mark.parametrize("method", ["magnitude", "llm-barber"])
-def test_a_model_is_pruned_in_less_memory_than_its_weights_take(folder, method):
+# Two passes, and every layer twice, sparse and dense; the gradients would only take time.
+BARBER = ("llm-barber", "--set", "initial=magnitude", "--set", "score=weight")
+
+
+@pytest.mark.parametrize("method", [("wanda",), BARBER], ids=["wanda", "llm-barber"])
+def test_a_model_is_pruned_in_less_memory_than_half_its_weights_take(folder, method):
     weights = TensorFiles.of_folder(folder / "large").stored.values()
-    assert sum(stored.n_bytes for stored in weights) > 1.6 * ALLOWANCE
-    done = prune_under_limit(folder, "onload", method)
+    assert sum(stored.n_bytes for stored in weights) > N_BYTES
+    done = prune_under_limit(folder, "onload", *method)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((folder / f"onload-{method}" / "pruning.json").read_text())
+    summary = json.loads((folder / f"onload-{method[0]}" / "pruning.json").read_text())
     assert summary["sparsity"] == pytest.approx(0.5)
-    files = TensorFiles.of_folder(folder / f"onload-{method}")
+    files = TensorFiles.of_folder(folder / f"onload-{method[0]}")
     assert files.stored.keys() == TensorFiles.of_folder(folder / "large").stored.keys()
     last = files.read(f"model.layers.{N_LAYERS - 1}.mlp.up_proj.weight")
     assert int((last == 0).sum()) >= last.numel() // 2
 
 
 def test_the_limit_is_real(folder):
-    done = prune_under_limit(folder, "resident", "magnitude")
+    done = prune_under_limit(folder, "resident", "magnitude", allowance=N_BYTES)
     assert done.returncode in (2, 3)
     assert "memory" in done.stderr.lower()
     assert not (folder / "resident-magnitude").exists()

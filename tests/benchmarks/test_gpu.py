@@ -14,6 +14,7 @@ from benchmarks.gpu.onload import sharing_model
 from benchmarks.gpu.shapes import SHAPES, tiny
 from benchmarks.rows import load_rows
 from methods.base import Placement
+from methods.columns import solve_block
 from methods.decoder import read_decoder
 from methods.pattern import parse_pattern
 from methods.registry import build
@@ -147,6 +148,20 @@ def test_timing_needs_neither_pydantic_nor_the_command_line():
         [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("spoil", "status"), [(0, "ok"), (1, "differs")])
+def test_a_kernel_is_held_against_its_twin(tmp_path, monkeypatch, spoil, status):
+    def kernel(weight, keep, factor, pattern, start, end):
+        errors = solve_block(weight, keep, factor, pattern, start, end)
+        keep[:, start : start + spoil] = True
+        return errors
+
+    monkeypatch.setattr("benchmarks.gpu.contract.block_solver", lambda weight: kernel)
+    main(_tiny(tmp_path, "contract"))
+    walks = [row for row in rows_of(tmp_path, "contract") if row.method == "solve_columns"]
+    assert {row.status for row in walks} == {status}
+    assert all("kernel and twin on cpu, one block: masks agree on" in row.detail for row in walks)
 
 
 def test_a_profile_names_what_took_long(tmp_path, capsys):

@@ -9,8 +9,8 @@ import torch
 from methods.base import Placement
 from methods.decoder import read_decoder
 from methods.out_of_memory import is_out_of_memory
-from methods.pattern import parse_pattern
 from methods.patching import replaced_forward
+from methods.pattern import parse_pattern
 from methods.registry import build
 from tests.methods.tiny_models import make_calibration, make_model
 

@@ -137,6 +137,7 @@ def _names_in_files(model: PreTrainedModel, files: TensorFiles, called: str) -> 
         InputError: a tensor of the model has to be made from several others, or is not there.
     """
     state = model.state_dict(keep_vars=True)
+    # What the library noted of how it went from names in files to names in the model.
     conversions = getattr(model, "_weight_conversions", None) or ()
     prefix = f"{model.base_model_prefix}."
     names: dict[str, str] = {}

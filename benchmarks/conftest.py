@@ -42,13 +42,34 @@ class Judge:
 
     benchmark: Any
 
-    def compare(self, name: str, floor_seconds: float, plain: Callable[[], object]) -> None:
-        """Times `plain` once and says how the benchmark's median compares with it and with the floor."""
+    def compare(
+        self,
+        name: str,
+        floor_seconds: float,
+        plain: Callable[[], object],
+        *,
+        strict_seconds: float | None = None,
+        before_plain: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Times `plain` once, after a run to warm up, and says how the benchmark's median compares.
+
+        Args:
+            name: of what was timed.
+            floor_seconds: what it is held against.
+            plain: does the same without haste.
+            strict_seconds: the strict floor, where there is one.
+            before_plain: run before each run of `plain` and not timed.
+        """
+        # Without --benchmark-enable there are no times, only the comparison of results.
+        timed = bool(self.benchmark.stats)
+        if timed:
+            before_plain()
+            plain()
+        before_plain()
         start = time.perf_counter()
         plain()
         plain_seconds = time.perf_counter() - start
-        # Without --benchmark-enable there are no times, only the comparison of results.
-        if not self.benchmark.stats:
+        if not timed:
             return
         median = self.benchmark.stats.stats.median
         self.benchmark.extra_info |= {
@@ -57,8 +78,15 @@ class Judge:
             "plain_seconds": plain_seconds,
             "ratio_to_plain": median / plain_seconds,
         }
+        floors = f"floor {floor_seconds:.3g} s, ratio {median / floor_seconds:.2f}"
+        if strict_seconds is not None:
+            self.benchmark.extra_info |= {
+                "strict_floor_seconds": strict_seconds,
+                "ratio_to_strict_floor": median / strict_seconds,
+            }
+            floors += f"; strict floor {strict_seconds:.3g} s, ratio {median / strict_seconds:.2f}"
         print(
-            f"\n{name}: {median:.4g} s, floor {floor_seconds:.3g} s, ratio {median / floor_seconds:.2f}; "
+            f"\n{name}: {median:.4g} s, {floors}; "
             f"plain {plain_seconds:.4g} s, {plain_seconds / median:.1f} times as long"
         )
 

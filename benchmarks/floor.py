@@ -1,11 +1,13 @@
-"""The floor of a method on a model: the seconds that its work takes at the rates of this machine.
+"""The floors of a method on a model: the seconds that its work takes at the rates of this machine.
 
     floor = forwards x the decoder's own forward
-          + products beyond the forwards / the rate of a product
+          + products beside the forwards / the rate of a product
           + bytes of the passes over the weights / the rate of a copy
 
-The forward is measured, not computed: it holds the model's elementwise work. Beside it stands the plain
-roofline, every product at the rate of a large square one, which tells how far the model's own forward is from
+There are two, because work can be counted in two ways (`benchmarks.work.Work`): the usual one takes a
+backward for two forwards, the strict one counts its products. The forward is measured, not computed: it holds
+the model's elementwise work. Beside them stands the plain roofline, every product of the strict count at the
+rate of a large square one, those of the forwards too, which tells how far the model's own forward is from
 what the hardware can do.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from benchmarks.machine import MachineRates
-from benchmarks.work import Work, Workload, traffic_bytes
+from benchmarks.work import Count, Work, Workload, forward_flops, traffic_bytes
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,20 @@ class Floor:
     """Seconds by what they are spent on.
 
     Attributes:
-        forwards: in the model's own forwards, and in what counts as one.
-        weight_gradients: what the gradients of weights take beyond their forward-equivalent, where the
-            backend has to form them in fp32 and the model is in another type.
+        forwards: in the model's own forwards, and in what is taken for one.
+        activation_gradients: in products from a block's output back to its targets.
+        weight_gradients: in the gradients of weights.
         gram: in X^T X.
         solve: in factorizations and column updates.
         traffic: in passes over the weights.
-        roofline: all products at the rate of a square one; no part of the sum.
     """
 
     forwards: float
+    activation_gradients: float
     weight_gradients: float
     gram: float
     solve: float
     traffic: float
-    roofline: float
 
     @property
     def seconds(self) -> float:
@@ -46,21 +47,45 @@ class Floor:
     @property
     def parts(self) -> dict[str, float]:
         """Seconds by name; they add up to the floor."""
-        return {name: seconds for name, seconds in asdict(self).items() if name != "roofline"}
+        return asdict(self)
 
 
-def floor(work: Work, load: Workload, rates: MachineRates) -> Floor:
-    """The floor of `work` on `load` at `rates`."""
-    extra, everything = work.extra, work.all
+@dataclass(frozen=True)
+class Floors:
+    """Both floors of a method, and the roofline.
+
+    Attributes:
+        usual: of the usual count.
+        strict: of what cannot be avoided. Where the backend has to form gradients of weights in fp32 and the
+            model is in another type, it may lie above the usual one.
+        roofline: seconds of all products of the strict count at the rates of square ones.
+    """
+
+    usual: Floor
+    strict: Floor
+    roofline: float
+
+
+def floors(work: Work, load: Workload, rates: MachineRates) -> Floors:
+    """The floors of `work` on `load` at `rates`."""
+    strict = _floor(work.strict, work, load, rates)
+    return Floors(
+        usual=_floor(work.usual, work, load, rates),
+        strict=strict,
+        roofline=work.strict.forwards * forward_flops(load) / rates.model_flops
+        + (strict.activation_gradients + strict.weight_gradients + strict.gram + strict.solve),
+    )
+
+
+def _floor(count: Count, work: Work, load: Workload, rates: MachineRates) -> Floor:
+    products = count.products
     return Floor(
-        forwards=work.forwards * forward_seconds(load, rates),
-        weight_gradients=extra.weight_gradients * (1 / rates.accumulated_flops - 1 / rates.model_flops),
-        gram=extra.gram / rates.accumulated_flops,
-        solve=extra.solve / rates.fp32_flops,
+        forwards=count.forwards * forward_seconds(load, rates),
+        activation_gradients=products.activation_gradients / rates.model_flops,
+        weight_gradients=products.weight_gradients / rates.accumulated_flops,
+        gram=products.gram / rates.accumulated_flops,
+        solve=products.solve / rates.fp32_flops,
         traffic=traffic_bytes(work, load) / rates.bytes_per_second,
-        roofline=everything.model / rates.model_flops
-        + (everything.weight_gradients + everything.gram) / rates.accumulated_flops
-        + everything.solve / rates.fp32_flops,
     )
 
 
@@ -69,10 +94,18 @@ def forward_seconds(load: Workload, rates: MachineRates) -> float:
     return load.n_tokens * len(load.layers) / rates.layer_tokens_per_second
 
 
-def mean_floor(before: Floor, after: Floor) -> Floor:
+def mean_floors(before: Floors, after: Floors) -> Floors:
     """Halfway between two, measured before and after what is held against them: a machine's speed drifts."""
-    first, second = asdict(before), asdict(after)
-    return Floor(**{name: (first[name] + second[name]) / 2 for name in first})
+    return Floors(
+        _mean(before.usual, after.usual),
+        _mean(before.strict, after.strict),
+        (before.roofline + after.roofline) / 2,
+    )
 
 
-__all__ = ["Floor", "floor", "forward_seconds", "mean_floor"]
+def _mean(before: Floor, after: Floor) -> Floor:
+    second = after.parts
+    return Floor(**{name: (first + second[name]) / 2 for name, first in before.parts.items()})
+
+
+__all__ = ["Floor", "Floors", "floors", "forward_seconds", "mean_floors"]

@@ -114,15 +114,16 @@ def best_seconds(work: Callable[[], object], device: torch.device, *, tries: int
     work()
     seconds = []
     for _ in range(tries):
-        _finish(device)
+        synchronize(device)
         start = time.perf_counter()
         work()
-        _finish(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
 
-def _finish(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -135,4 +136,5 @@ __all__ = [
     "measure",
     "measuring",
     "product_rate",
+    "synchronize",
 ]

@@ -15,9 +15,8 @@ import torch
 from benchmarks.machine import measuring
 from benchmarks.rows import Row, described, markdown, said, save_rows, setting
 from benchmarks.sizes import workload
-from benchmarks.timing import Bench, time_method
+from benchmarks.timing import Bench, restoring, time_method
 from methods.base import CalibrationSet, Placement
-from methods.contract import dense_weights
 from methods.decoder import read_decoder
 from methods.errors import InputError
 
@@ -73,19 +72,12 @@ def _bench(asked: argparse.Namespace) -> Bench:
     model = loaded.model
     if asked.layers is not None:
         keep_layers(model, asked.layers)
-    dense = dense_weights(model)
-
-    def restore() -> None:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(dense[name])
-
     placement = Placement(asked.batch_size)
     return Bench(
         stage="model",
         name=asked.model if "/" not in asked.model else Path(asked.model).name,
         model=model,
-        restore=restore,
+        restore=restoring(model),
         calibration=_calibration(asked, model, loaded.tokenizer),
         placement=placement,
         load=workload(model, asked.n_samples, asked.seqlen, placement),

@@ -1,7 +1,8 @@
 """`python -m benchmarks.precision MODEL`: what pruning in bf16 decides otherwise than in fp32.
 
 Each method prunes the model in both types on the same calibration tokens. The masks are held against each
-other, and each pruned model's perplexity is measured in fp32, so that what differs is what was decided.
+other, and each pruned model's perplexity is measured in fp32, so that what differs is what was decided. Both
+are measured on the same windows, so the difference of their log-perplexities has a paired standard error.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import exp, expm1, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.rows import described, setting
+from benchmarks.timing import restoring
+from methods.decoder import read_decoder
 from methods.errors import InputError
 from methods.pattern import parse_pattern
 from methods.registry import build
@@ -30,6 +35,39 @@ METHODS = ("magnitude", "wanda", "sparsegpt", "llm-barber")
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """On what rows were made.
+
+    Attributes:
+        perplexity: the protocol's name (docs/protocols.md).
+        n_windows: of the evaluation.
+        window_tokens: tokens in each.
+        calibration: where the calibration tokens came from.
+        n_samples: calibration sequences.
+        sample_tokens: tokens in each.
+        n_weights: weights that both masks cover.
+        better: which way a perplexity is better.
+    """
+
+    perplexity: str
+    n_windows: int
+    window_tokens: int
+    calibration: str
+    n_samples: int
+    sample_tokens: int
+    n_weights: int
+    better: str = "lower"
+
+    def __str__(self) -> str:
+        return (
+            f"perplexity: {self.perplexity}, n = {self.n_windows} windows of {self.window_tokens} tokens, in "
+            f"fp32, {self.better} is better; calibration: {self.calibration}, {self.n_samples} x "
+            f"{self.sample_tokens} = {self.n_samples * self.sample_tokens} tokens; masks of "
+            f"{self.n_weights} weights"
+        )
+
+
+@dataclass(frozen=True)
 class Precision:
     """One method in both types.
 
@@ -37,8 +75,11 @@ class Precision:
         method: its name.
         pattern: what it pruned to.
         agreement: share of weights on which both masks agree.
-        perplexity_fp32: pruned in fp32.
-        perplexity_bf16: pruned in bf16, measured in fp32.
+        perplexity_fp32: pruned in fp32; lower is better.
+        perplexity_bf16: pruned in bf16, measured in fp32; lower is better.
+        log_difference: log-perplexity in bf16 - in fp32: the mean over windows of the difference of their
+            losses; below 0 bf16 is better.
+        standard_error: of that mean, std / sqrt(n windows); None of a single window.
     """
 
     method: str
@@ -46,11 +87,49 @@ class Precision:
     agreement: float
     perplexity_fp32: float
     perplexity_bf16: float
+    log_difference: float
+    standard_error: float | None
 
     @property
     def change(self) -> float:
         """Of the perplexity, relative."""
-        return self.perplexity_bf16 / self.perplexity_fp32 - 1
+        return expm1(self.log_difference)
+
+    @property
+    def change_error(self) -> float | None:
+        """The standard error of `change`, to first order."""
+        return None if self.standard_error is None else exp(self.log_difference) * self.standard_error
+
+
+def compared(
+    method: str, pattern: str, masks: tuple[PruneResult, PruneResult], losses: tuple[Tensor, Tensor]
+) -> Precision:
+    """Both types side by side.
+
+    Args:
+        method: its name.
+        pattern: what it pruned to.
+        masks: what it decided in fp32 and in bf16.
+        losses: `[n_windows]` each, nats, of the same windows.
+
+    Raises:
+        InputError: a loss is not finite.
+    """
+    from suite.results.statistics import mean_stderr
+
+    in_fp32, in_bf16 = (losses_W.double() for losses_W in losses)
+    difference = mean_stderr((in_bf16 - in_fp32).tolist())
+    if difference.value is None:
+        raise InputError(f"{method} {pattern}: losses are {difference.status}")
+    return Precision(
+        method,
+        pattern,
+        agreement(*masks),
+        float(in_fp32.mean().exp()),
+        float(in_bf16.mean().exp()),
+        difference.value,
+        difference.stderr,
+    )
 
 
 def agreement(one: PruneResult, other: PruneResult) -> float:
@@ -75,23 +154,41 @@ def main(arguments: list[str] | None = None) -> int:
 
     asked = _parser().parse_args(arguments)
     try:
-        rows = _compared(asked)
+        protocol, rows = _measured(asked)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     made_on = setting(torch.device("cpu"))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"rows": [asdict(row) for row in rows], "setting": asdict(made_on)}, indent=2)
-    asked.out.write_text(text, encoding="utf-8")
-    print(described(made_on), "", sep="\n")
-    print("| method | pattern | masks agree | perplexity fp32 | perplexity bf16 | change |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for row in rows:
-        print(
-            f"| {row.method} | {row.pattern} | {row.agreement:.2%} | {row.perplexity_fp32:.2f} | "
-            f"{row.perplexity_bf16:.2f} | {row.change:+.2%} |"
-        )
+    content = {
+        "protocol": asdict(protocol),
+        "rows": [asdict(row) for row in rows],
+        "setting": asdict(made_on),
+    }
+    asked.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(described(made_on), "", protocol, "", _markdown(rows), sep="\n")
     return 0
+
+
+def _markdown(rows: Sequence[Precision]) -> str:
+    head = ("method", "pattern", "masks agree", "perplexity fp32", "perplexity bf16")
+    head += ("log-perplexity, bf16 - fp32 (± standard error)", "change of perplexity (± standard error)")
+    cells = [head, ("---",) * len(head)]
+    for row in rows:
+        error = "n/a" if row.standard_error is None else f"{row.standard_error:.5f}"
+        relative = "n/a" if row.change_error is None else f"{row.change_error:.2%}"
+        cells.append(
+            (
+                row.method,
+                row.pattern,
+                f"{row.agreement:.2%}",
+                f"{row.perplexity_fp32:.2f}",
+                f"{row.perplexity_bf16:.2f}",
+                f"{row.log_difference:+.5f} ± {error}",
+                f"{row.change:+.2%} ± {relative}",
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,58 +205,58 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compared(asked: argparse.Namespace) -> list[Precision]:
+def _measured(asked: argparse.Namespace) -> tuple[Protocol, list[Precision]]:
     from suite.cell import CalibrationSpec, PerplexitySpec
     from suite.corpora import calibration_set, evaluation_windows
+    from suite.evaluation.perplexity import window_losses
     from suite.models import load_model
 
     loaded = load_model(asked.model, dtype="float32")
-    lower = load_model(asked.model, dtype="bfloat16").model
+    model, lower = loaded.model, load_model(asked.model, dtype="bfloat16").model
     spec = CalibrationSpec(source=asked.calibration, n_samples=asked.n_samples, seqlen=asked.seqlen)
     calibration = calibration_set(spec, loaded.tokenizer)
     evaluated = PerplexitySpec(
         corpus=asked.evaluation, seqlen=asked.seqlen, max_tokens=asked.windows * asked.seqlen
     )
-    windows = evaluation_windows(evaluated, loaded.tokenizer).input_ids
-    dense = {id(model): _copy(model) for model in (loaded.model, lower)}
+    windows = evaluation_windows(evaluated, loaded.tokenizer)
+    restores = (restoring(model), restoring(lower))
+    protocol = Protocol(
+        perplexity=_named(windows.protocol, asked.evaluation),
+        n_windows=windows.input_ids.shape[0],
+        window_tokens=windows.input_ids.shape[1],
+        calibration=_named(asked.calibration, asked.calibration),
+        n_samples=calibration.n_samples,
+        sample_tokens=calibration.seqlen,
+        n_weights=sum(prod(target.shape) for _, _, target in read_decoder(model).targets()),
+    )
     rows = []
     for method in asked.methods:
         for pattern in asked.patterns:
-            for model in (loaded.model, lower):
-                _write(model, dense[id(model)])
-            in_fp32 = _pruned(loaded.model, method, pattern, calibration)
-            perplexity_fp32 = _perplexity(loaded.model, windows)
+            for restore in restores:
+                restore()
+            in_fp32 = _pruned(model, method, pattern, calibration)
+            losses_fp32 = window_losses(model, windows.input_ids)
             in_bf16 = _pruned(lower, method, pattern, calibration)
-            _write(loaded.model, {name: value.float() for name, value in _copy(lower).items()})
-            row = Precision(
-                method,
-                pattern,
-                agreement(in_fp32, in_bf16),
-                perplexity_fp32,
-                _perplexity(loaded.model, windows),
-            )
-            rows.append(row)
-            print(row, file=sys.stderr)
-    return rows
+            # Widened, so that both are measured in one type.
+            _write(model, lower)
+            losses_bf16 = window_losses(model, windows.input_ids)
+            rows.append(compared(method, pattern, (in_fp32, in_bf16), (losses_fp32, losses_bf16)))
+            print(rows[-1], file=sys.stderr)
+    return protocol, rows
+
+
+def _named(text: str, source: str) -> str:
+    """`text` with a file called by its name alone, whose folder says nothing."""
+    return text.replace(source, Path(source).name) if Path(source).is_file() else text
 
 
 def _pruned(model: PreTrainedModel, method: str, pattern: str, calibration: CalibrationSet) -> PruneResult:
     return build(method).prune(model, parse_pattern(pattern), calibration)
 
 
-def _perplexity(model: PreTrainedModel, windows: Tensor) -> float:
-    from suite.evaluation.perplexity import window_losses
-
-    return float(window_losses(model, windows).mean().exp())
-
-
-def _copy(model: PreTrainedModel) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def _write(model: PreTrainedModel, weights: dict[str, Any]) -> None:
+def _write(model: PreTrainedModel, weights_of: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
-        parameter.detach().copy_(weights[name])
+        parameter.detach().copy_(weights_of.get_parameter(name))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 
-ROW_VERSION = 1
+from methods.errors import InputError
+
+ROW_VERSION = 2
 CONTRACT = "contract"
 """The stage whose rows say whether, not how long."""
 
 _PACKAGES = ("torch", "transformers", "numpy", "triton")
 _TIMED = (
     *("model", "layers", "placement", "method", "pattern", "dtype", "tokens", "seconds", "floor", "ratio"),
-    *("ratio to forwards alone", "roofline", "seconds by phase", "host peak", "device peak", "status"),
+    *("strict floor", "strict ratio", "roofline", "seconds by phase", "host peak", "device peak", "status"),
 )
 _CHECKED = ("on", "checked", "pattern", "outcome", "detail")
 
@@ -40,22 +42,26 @@ class Row:
         seqlen: tokens in each.
         n_layers: decoder layers.
         placement: `resident` or `onload`.
-        seconds: end to end after the model is loaded: the best repeat; None where none was finished.
+        seconds: end to end after the model is loaded: the median repeat, of two in the middle the quicker
+            one; None where none was finished.
         repeats: seconds of each repeat.
-        phases: seconds by phase, of the best repeat.
-        floor_seconds: of the best repeat: mean of before and after it.
+        phases: seconds by phase; these and all that follows up to `rates` are of the same repeat.
+        floor_seconds: mean of before and after it.
         floor_parts: the same by part.
-        ratio: median over the repeats of seconds / floor.
-        ratio_to_forwards: the same against the forwards alone.
-        roofline_seconds: all products at the rate of a square one.
+        ratio: seconds / floor; lower is better.
+        strict_floor: the floor of what cannot be avoided.
+        strict_parts: the same by part.
+        strict_ratio: seconds / strict floor; lower is better.
+        roofline_seconds: all products of the strict floor at the rate of a square one.
         forward_seconds: one forward of the calibration set, mean of before and after.
-        batch_size: sequences in a batch of the prune.
-        rates: what was measured just before the best repeat.
+        batch_size: sequences in a batch of the prune, as it began.
+        rates: what was measured just before.
         peak_host_bytes: resident memory of the process above what it was at the start of the prune, highest
             of the repeats.
         peak_device_bytes: allocated on the accelerator in all, likewise; None without one.
         status: `ok`, or why there are no numbers.
         detail: more to say, in words.
+        warnings: of any repeat: that memory ran out, and with what it went on, such as smaller batches.
     """
 
     stage: str
@@ -73,7 +79,9 @@ class Row:
     floor_seconds: float | None = None
     floor_parts: Mapping[str, float] = field(default_factory=dict)
     ratio: float | None = None
-    ratio_to_forwards: float | None = None
+    strict_floor: float | None = None
+    strict_parts: Mapping[str, float] = field(default_factory=dict)
+    strict_ratio: float | None = None
     roofline_seconds: float | None = None
     forward_seconds: float | None = None
     batch_size: int | None = None
@@ -82,6 +90,7 @@ class Row:
     peak_device_bytes: int | None = None
     status: str = "ok"
     detail: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,10 +132,17 @@ def save_rows(path: Path, rows: Sequence[Row], made_on: Setting) -> None:
 
 
 def load_rows(path: Path) -> tuple[list[Row], Setting]:
-    """What `save_rows` wrote."""
+    """What `save_rows` wrote.
+
+    Raises:
+        InputError: rows of another version, whose columns mean something else.
+    """
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if content["row_version"] != ROW_VERSION:
-        raise ValueError(f"{path.name} is of version {content['row_version']}, expected {ROW_VERSION}")
+        raise InputError(
+            f"{path.name} holds rows of version {content['row_version']}, expected {ROW_VERSION}: "
+            "make them anew in another folder"
+        )
     known = {entry.name for entry in fields(Row)}
     rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in content["rows"]]
     return rows, Setting(**content["setting"])
@@ -153,8 +169,9 @@ def said(row: Row) -> str:
     text = f"{title(row)}: {_seconds(row.seconds)} s ({phases})"
     if row.floor_seconds is not None:
         text += f", floor {_seconds(row.floor_seconds)} s, ratio {_number(row.ratio, '{:.2f}')}"
+        text += f"; strict floor {_seconds(row.strict_floor)} s, ratio {_number(row.strict_ratio, '{:.2f}')}"
         text += f"; roofline {_seconds(row.roofline_seconds)} s"
-    return f"{text} {row.detail}".rstrip()
+    return "; ".join((f"{text} {row.detail}".rstrip(), *row.warnings))
 
 
 def title(row: Row) -> str:
@@ -183,12 +200,13 @@ def _cells(row: Row) -> list[str]:
         _seconds(row.seconds),
         _seconds(row.floor_seconds),
         _number(row.ratio, "{:.2f}x"),
-        _number(row.ratio_to_forwards, "{:.2f}x"),
+        _seconds(row.strict_floor),
+        _number(row.strict_ratio, "{:.2f}x"),
         _seconds(row.roofline_seconds),
         ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in row.phases.items()),
         _number(row.peak_host_bytes, "{:.2f} GiB", 2**30),
         _number(row.peak_device_bytes, "{:.2f} GiB", 2**30),
-        f"{row.status} {row.detail}".rstrip(),
+        "; ".join((f"{row.status} {row.detail}".rstrip(), *row.warnings)),
     ]
 
 

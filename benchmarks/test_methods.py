@@ -3,14 +3,13 @@
 from functools import partial
 
 import pytest
-import torch
 
 from benchmarks import plain_methods
-from benchmarks.floor import floor
+from benchmarks.floor import floors, mean_floors
 from benchmarks.machine import measure
 from benchmarks.sizes import workload
+from benchmarks.timing import restoring
 from benchmarks.work import work_of
-from methods.contract import dense_weights
 from methods.pattern import parse_pattern
 from methods.registry import build, settings_of
 
@@ -23,13 +22,14 @@ LATER_LAYERS_AGREEMENT = 0.9
 @pytest.mark.parametrize("pattern", ["0.5", "2:4"])
 @pytest.mark.parametrize("name", list(plain_methods.METHODS))
 def test_prune(benchmark, judge, model, calibration, name, pattern):
-    dense, method, results = dense_weights(model), build(name), []
+    restore, method, results = restoring(model), build(name), []
+    load = workload(model, calibration.n_samples, calibration.seqlen)
+    work = work_of(name, settings_of(method), load)
 
-    def restore():
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                parameter.copy_(dense[key])
+    def measured():
+        return floors(work, load, measure(model, load.n_samples, load.seqlen))
 
+    before = measured()
     benchmark.pedantic(
         lambda: results.append(method.prune(model, parse_pattern(pattern), calibration)),
         setup=restore,
@@ -37,13 +37,18 @@ def test_prune(benchmark, judge, model, calibration, name, pattern):
         warmup_rounds=1,
     )
     restore()
-    load = workload(model, calibration.n_samples, calibration.seqlen)
-    found = floor(work_of(name, settings_of(method), load), load, measure(model, load.n_samples, load.seqlen))
+    found = mean_floors(before, measured())
     masks = {}
     plainly = partial(
         plain_methods.METHODS[name], model, plain_methods.read_pattern(pattern), calibration.input_ids
     )
-    judge.compare(f"{name} {pattern}", found.seconds, lambda: masks.update(plainly()))
+    judge.compare(
+        f"{name} {pattern}",
+        found.usual.seconds,
+        lambda: masks.update(plainly()),
+        strict_seconds=found.strict.seconds,
+        before_plain=restore,
+    )
     restore()
     ours = results[-1].keep
     assert ours.keys() == masks.keys()

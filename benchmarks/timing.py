@@ -5,19 +5,19 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from statistics import median
 from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
-from benchmarks.floor import Floor, floor, forward_seconds, mean_floor
-from benchmarks.machine import MachineRates
+from benchmarks.floor import Floors, floors, forward_seconds, mean_floors
+from benchmarks.machine import MachineRates, synchronize
 from benchmarks.rows import Row
 from benchmarks.work import Workload, work_of
 from methods.base import CalibrationSet, Placement, PruneResult
+from methods.contract import dense_weights
 from methods.pattern import parse_pattern
 from methods.registry import build, settings_of
 from suite.memory import MemoryWatch
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SLACK = 1.6
 """A row's time against its floor, as a guess."""
+
+SHORT_OF_MEMORY = "memory ran out"
+"""In a warning that says so, and with what the prune went on."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class _Repeat:
 
     seconds: float
     result: PruneResult
-    floor: Floor
+    floors: Floors
     rates: MachineRates
     forward_seconds: float
     peak_host_bytes: int
@@ -81,21 +84,35 @@ def empty_row(bench: Bench, method: str, pattern: str) -> Row:
         seqlen=bench.calibration.seqlen,
         n_layers=len(bench.load.layers),
         placement=str(getattr(bench.placement, "weights", "resident")),
-        batch_size=bench.placement.batch_size_for(bench.calibration.seqlen),
+        batch_size=bench.placement.batch_size_for(bench.calibration.seqlen, bench.device),
     )
 
 
 def expected_seconds(bench: Bench, method: str, rates: MachineRates) -> float:
     """About how long a row will take, its measurements included: for whoever has to end in time."""
     work = work_of(method, settings_of(build(method)), bench.load)
-    return SLACK * floor(work, bench.load, rates).seconds
+    found = floors(work, bench.load, rates)
+    return SLACK * max(found.usual.seconds, found.strict.seconds)
+
+
+def restoring(model: PreTrainedModel) -> Callable[[], None]:
+    """Copies all weights to the CPU; gives what writes them back."""
+    dense = dense_weights(model)
+
+    def restore() -> None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(dense[name])
+
+    return restore
 
 
 def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label: str | None = None) -> Row:
     """Prunes the model `repeats` times; it is dense again afterwards.
 
     The machine is measured anew before and after each prune, because its speed drifts; a prune is held
-    against the mean of the two.
+    against the mean of the two. The row's times, floors and ratios are all those of one prune, the median by
+    seconds (of an even number the quicker of the two in the middle).
 
     Args:
         bench: the model and what it is pruned with.
@@ -109,25 +126,35 @@ def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label:
     for _ in range(repeats):
         repeat, rates = _repeat(bench, method, pattern, rates)
         made.append(repeat)
-    best = min(made, key=lambda repeat: repeat.seconds)
+    middle = sorted(made, key=lambda repeat: repeat.seconds)[(repeats - 1) // 2]
+    usual, strict = middle.floors.usual, middle.floors.strict
     on_device = [repeat.peak_device_bytes for repeat in made if repeat.peak_device_bytes is not None]
     return replace(
         empty_row(bench, label or method, pattern),
-        seconds=best.seconds,
+        seconds=middle.seconds,
         repeats=tuple(repeat.seconds for repeat in made),
-        phases=dict(best.result.phases),
-        floor_seconds=best.floor.seconds,
-        floor_parts=best.floor.parts,
-        ratio=median(repeat.seconds / repeat.floor.seconds for repeat in made),
-        ratio_to_forwards=median(repeat.seconds / repeat.floor.forwards for repeat in made)
-        if best.floor.forwards
-        else None,
-        roofline_seconds=best.floor.roofline,
-        forward_seconds=best.forward_seconds,
-        rates=asdict(best.rates),
+        phases=dict(middle.result.phases),
+        floor_seconds=usual.seconds,
+        floor_parts=usual.parts,
+        ratio=middle.seconds / usual.seconds,
+        strict_floor=strict.seconds,
+        strict_parts=strict.parts,
+        strict_ratio=middle.seconds / strict.seconds,
+        roofline_seconds=middle.floors.roofline,
+        forward_seconds=middle.forward_seconds,
+        rates=asdict(middle.rates),
         peak_host_bytes=max(repeat.peak_host_bytes for repeat in made),
         peak_device_bytes=max(on_device, default=None),
+        warnings=tuple(dict.fromkeys(said for repeat in made for said in _memory_warnings(repeat.result))),
     )
+
+
+def _memory_warnings(result: PruneResult) -> Iterator[str]:
+    """What a prune and the one it started from say of memory that ran out."""
+    if result.initial is not None:
+        yield from _memory_warnings(result.initial)
+    for report in result.layers:
+        yield from (warning for warning in report.warnings if SHORT_OF_MEMORY in warning)
 
 
 def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tuple[_Repeat, MachineRates]:
@@ -136,7 +163,7 @@ def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tu
     at_start = psutil.Process().memory_info().rss
     try:
         with MemoryWatch(bench.device) as memory:
-            _finish(bench.device)
+            synchronize(bench.device)
             start = time.perf_counter()
             result = pruner.prune(
                 bench.model,
@@ -144,7 +171,7 @@ def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tu
                 bench.calibration if pruner.needs_calibration else None,
                 placement=bench.placement,
             )
-            _finish(bench.device)
+            synchronize(bench.device)
             seconds = time.perf_counter() - start
     finally:
         bench.restore()
@@ -154,18 +181,13 @@ def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tu
     repeat = _Repeat(
         seconds,
         result,
-        mean_floor(floor(work, bench.load, before), floor(work, bench.load, after)),
+        mean_floors(floors(work, bench.load, before), floors(work, bench.load, after)),
         before,
         (forward_seconds(bench.load, before) + forward_seconds(bench.load, after)) / 2,
         max(0, memory.host_bytes - at_start),
         memory.device_bytes,
     )
     return repeat, after
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _give_back_memory(device: torch.device) -> None:
@@ -178,4 +200,4 @@ def _give_back_memory(device: torch.device) -> None:
         trim(0)
 
 
-__all__ = ["Bench", "empty_row", "expected_seconds", "time_method"]
+__all__ = ["SHORT_OF_MEMORY", "Bench", "empty_row", "expected_seconds", "restoring", "time_method"]

@@ -12,9 +12,12 @@ from typing import Any
 from methods.errors import InputError
 from methods.registry import build
 
-BARBER_FORWARDS = 5
+BARBER_FORWARDS = 3
 """Of LLM-Barber's own pass: the sparse block, the dense block and the rebuilt layer are run forward once
-each; the backward is two more, one for the gradients of activations, one for those of weights."""
+each."""
+
+BACKWARD_FORWARDS = 2
+"""A backward is taken for so many: one for the gradients of activations, one for those of weights."""
 
 FIRST_PASS_FORWARDS = 2
 """Of a pass that prunes layer by layer: one forward to gather, one to move on through the pruned layer."""
@@ -92,24 +95,40 @@ class Products:
     """Matrix products in FLOPs, by what they may be computed in.
 
     Attributes:
-        model: at the model's dtype: what a forward and a backward multiply.
+        activation_gradients: from a block's output back to its targets, at the model's dtype.
         weight_gradients: a gradient of each weight for each sample, added up in fp32.
         gram: X^T X, added up in fp32.
         solve: factorizations and column updates, in fp32.
     """
 
-    model: float = 0
+    activation_gradients: float = 0
     weight_gradients: float = 0
     gram: float = 0
     solve: float = 0
 
     def __add__(self, other: Products) -> Products:
         return Products(
-            self.model + other.model,
+            self.activation_gradients + other.activation_gradients,
             self.weight_gradients + other.weight_gradients,
             self.gram + other.gram,
             self.solve + other.solve,
         )
+
+
+@dataclass(frozen=True)
+class Count:
+    """Forwards, and the products that are part of none of them.
+
+    Attributes:
+        forwards: of the whole decoder over all calibration tokens.
+        products: beside them.
+    """
+
+    forwards: int = 0
+    products: Products = Products()
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.forwards + other.forwards, self.products + other.products)
 
 
 @dataclass(frozen=True)
@@ -129,52 +148,50 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a method has to do.
+    """All that a method has to do, counted in two ways.
 
     Attributes:
-        forwards: forwards of the whole decoder over all calibration tokens, or their equivalents.
-        extra: products that are part of no forward. The gradients of weights stand here too, although a
-            forward is counted for them: a backend may have to form them in fp32 (`benchmarks.floor`).
-        all: every product, those of the forwards too: the plain roofline.
-        traffic: passes over the weights.
+        usual: a backward is taken for two forwards and nothing beside them; a Gram matrix is formed whole.
+        strict: what cannot be avoided: the forwards that are really run, the products of a backward each at
+            its own rate, the triangle of a Gram matrix.
+        traffic: passes over the weights, the same for both.
     """
 
-    forwards: int
-    extra: Products
-    all: Products
+    usual: Count
+    strict: Count
     traffic: tuple[Traffic, ...]
 
 
 def work_of(method: str, settings: Mapping[str, Any], load: Workload) -> Work:
-    """What `method` has to do on `load`, whatever the pattern: N:M has the same floor.
+    """What `method` has to do on `load`, whatever the pattern: N:M has the same floors.
 
     Raises:
         InputError: the method is not known here.
     """
     if method == "magnitude":
-        return Work(0, Products(), Products(), pruning_traffic(load.weight_bytes))
-    if method in ("wanda", "ria", "sparsegpt"):
-        extra = sparsegpt_products(load) if method == "sparsegpt" else Products()
-        forwards = Products(model=FIRST_PASS_FORWARDS * forward_flops(load))
-        return Work(FIRST_PASS_FORWARDS, extra, forwards + extra, pruning_traffic(load.weight_bytes))
+        return Work(Count(), Count(), pruning_traffic(load.weight_bytes))
+    if method in ("wanda", "ria"):
+        moving = Count(FIRST_PASS_FORWARDS)
+        return Work(moving, moving, pruning_traffic(load.weight_bytes))
+    if method == "sparsegpt":
+        return Work(
+            Count(FIRST_PASS_FORWARDS, Products(gram=gram_flops(load), solve=solve_flops(load))),
+            Count(FIRST_PASS_FORWARDS, Products(gram=gram_triangle_flops(load), solve=solve_flops(load))),
+            pruning_traffic(load.weight_bytes),
+        )
     if method in ("dsnot", "llm-barber"):
         full: Any = build(method, settings)
         initial = work_of(full.initial, full.initial_settings, load)
         own = _refinement(load) if method == "dsnot" else _rebuild(load)
-        return Work(
-            initial.forwards + own.forwards,
-            initial.extra + own.extra,
-            initial.all + own.all,
-            (*initial.traffic, *own.traffic),
-        )
+        return Work(initial.usual + own.usual, initial.strict + own.strict, (*initial.traffic, *own.traffic))
     raise InputError(f"no floor is known for method {method!r}; benchmarks/work.py has those that are")
 
 
 def _refinement(load: Workload) -> Work:
     """DSnoT's own pass: it gathers and moves on as Wanda does, from weights that were put aside."""
-    forwards = Products(model=FIRST_PASS_FORWARDS * forward_flops(load))
+    moving = Count(FIRST_PASS_FORWARDS)
     traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
-    return Work(FIRST_PASS_FORWARDS, Products(), forwards, _named("refine", traffic))
+    return Work(moving, moving, _named("refine", traffic))
 
 
 def _rebuild(load: Workload) -> Work:
@@ -183,10 +200,15 @@ def _rebuild(load: Workload) -> Work:
     The squares of a sample's gradients are not counted as traffic: a kernel can add them up where it forms
     them.
     """
-    gradients = Products(weight_gradients=weight_gradient_flops(load))
-    products = Products(model=3 * forward_flops(load) + activation_gradient_flops(load)) + gradients
+    backward = Products(
+        activation_gradients=activation_gradient_flops(load), weight_gradients=weight_gradient_flops(load)
+    )
     traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
-    return Work(BARBER_FORWARDS, gradients, products, _named("rebuild", traffic))
+    return Work(
+        Count(BARBER_FORWARDS + BACKWARD_FORWARDS),
+        Count(BARBER_FORWARDS, backward),
+        _named("rebuild", traffic),
+    )
 
 
 def linear_flops(load: Workload) -> float:
@@ -224,19 +246,25 @@ def weight_gradient_flops(load: Workload) -> float:
     return linear_flops(load)
 
 
-def sparsegpt_products(load: Workload) -> Products:
-    """X^T X for each distinct input, and for each a factor; for each target the walk through its columns."""
-    leads = [m for layer in load.layers for m in layer.matrices if m.leads]
-    targets = [m for layer in load.layers for m in layer.matrices]
-    return Products(
-        gram=sum(2.0 * load.n_tokens * m.inputs**2 for m in leads),
-        solve=sum(factor_flops(m.inputs) for m in leads) + sum(column_flops(m) for m in targets),
-    )
+def gram_flops(load: Workload) -> float:
+    """X^T X of each distinct input, every element of it: 2 * tokens * in^2."""
+    return sum(2.0 * load.n_tokens * m.inputs**2 for m in _leads(load))
+
+
+def gram_triangle_flops(load: Workload) -> float:
+    """The same where each pair of inputs is multiplied once, since the matrix is symmetric."""
+    return sum(float(load.n_tokens) * m.inputs * (m.inputs + 1) for m in _leads(load))
+
+
+def solve_flops(load: Workload) -> float:
+    """A factor for each distinct input, and for each target the walk through its columns."""
+    targets = (matrix for layer in load.layers for matrix in layer.matrices)
+    return sum(factor_flops(m.inputs) for m in _leads(load)) + sum(column_flops(m) for m in targets)
 
 
 def factor_flops(n: int) -> float:
-    """Of H `[n, n]`: Cholesky n^3 / 3, the inverse from it 2 n^3 / 3, Cholesky of the inverse n^3 / 3."""
-    return 4 / 3 * n**3
+    """Of H `[n, n]` read backwards: its Cholesky factor n^3 / 3, and that triangle's inverse n^3 / 3."""
+    return 2 / 3 * n**3
 
 
 def column_flops(matrix: Matrix) -> float:
@@ -259,6 +287,11 @@ def kept_aside(weight_bytes: int) -> Traffic:
     return Traffic("dense", 2 * weight_bytes, "the dense weight is read and put aside")
 
 
+def _leads(load: Workload) -> list[Matrix]:
+    """One matrix for each distinct input."""
+    return [matrix for layer in load.layers for matrix in layer.matrices if matrix.leads]
+
+
 def _named(prefix: str, traffic: tuple[Traffic, ...]) -> tuple[Traffic, ...]:
     return tuple(replace(part, name=f"{prefix} {part.name}") for part in traffic)
 
@@ -269,6 +302,7 @@ def traffic_bytes(work: Work, load: Workload) -> float:
 
 
 __all__ = [
+    "Count",
     "LayerShape",
     "Matrix",
     "Products",
@@ -280,9 +314,11 @@ __all__ = [
     "column_flops",
     "factor_flops",
     "forward_flops",
+    "gram_flops",
+    "gram_triangle_flops",
     "linear_flops",
     "pruning_traffic",
-    "sparsegpt_products",
+    "solve_flops",
     "traffic_bytes",
     "weight_gradient_flops",
     "work_of",

@@ -67,7 +67,7 @@ def token_digest(input_ids: Tensor) -> str:
     return digest.hexdigest()
 
 
-HOST_TOKENS, ACCELERATOR_TOKENS = 4096, 16384
+HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
 """In a batch, about: enough to keep the device busy, and no more memory than that takes."""
 
 
@@ -76,7 +76,7 @@ class Placement:
     """Where a model's decoder layers are while it is pruned, and in what portions the calibration goes by.
 
     Attributes:
-        batch_size: sequences in one batch; None = as many as make about 4,096 tokens on a CPU and 16,384 on
+        batch_size: sequences in one batch; None = as many as make about 2,048 tokens on a CPU and 16,384 on
             an accelerator, and half as many wherever memory runs out. It is part of
             what fixes a mask to the bit, because sums are formed batch by batch.
         weights: `resident`: the model computes where it is. `onload`: one decoder layer at a time visits

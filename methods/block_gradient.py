@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import frexp, prod
@@ -16,8 +16,12 @@ from methods.decoder import Block, DecoderLayer
 from methods.errors import StructureError
 from methods.pattern import require_finite
 from methods.statistics import SquaredGradients
-from methods.stream import BlockCall, LayerStream, relative_error
+from methods.stream import LayerStream, relative_error
 from methods.target import Target, TargetCall, noting_calls
+from methods.watching import BlockCall
+
+# cuBLAS is repeatable only with a workspace of its own, which it asks for when it is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,13 @@ def _add_gradients(
         The block's output, and the constant by which the loss was scaled: one for all batches of a block,
         found on the first.
     """
-    with torch.enable_grad(), _repeatable(call.output.device), _noted_calls(block) as noted:
+    with torch.enable_grad(), _noted_calls(block) as noted:
         output = run_dense(call.args, call.kwargs)
         upstream = output.detach() - call.output
         if scale is None:
             scale = _loss_scale(upstream)
         upstream = upstream if scale == 1 else upstream * scale
-        gradients = torch.autograd.grad(output, [made.y for made in noted.values()], upstream)
+        gradients = _gradients(output, [made.y for made in noted.values()], upstream)
     n_batch_tokens = call.output.numel() // call.output.shape[-1]
     for (name, made), dy in zip(noted.items(), gradients, strict=True):
         x_NI = made.x.reshape(-1, made.x.shape[-1])
@@ -165,27 +169,36 @@ def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tok
     return [seqlen] * n_samples
 
 
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Gradients on an accelerator are the same to the bit each time while the body runs.
+def _gradients(output: Tensor, of: Sequence[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of `output` times `upstream` with respect to each of `of`, the same to the bit each time.
 
-    Attention's backward adds up in any order there unless it is told not to; what has no such way (cuBLAS
-    without a workspace of its own) would warn, and is repeatable on one stream anyway.
+    On an accelerator attention's backward adds up in any order unless it is told not to. A model with an
+    operation that has no other way is differentiated all the same; its masks may then differ in ties.
     """
-    if device.type == "cpu":
-        yield
-        return
-    before, warned = (
+    with _deterministic():
+        try:
+            return torch.autograd.grad(output, of, upstream, retain_graph=True)
+        except RuntimeError as error:
+            if "deterministic" not in str(error):
+                raise
+    return torch.autograd.grad(output, of, upstream)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """torch takes deterministic ways only while the body runs, and fills no memory that it need not."""
+    before, warns = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before, warn_only=warned)
+    settings: Any = torch.utils.deterministic
+    fills, settings.fill_uninitialized_memory = settings.fill_uninitialized_memory, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+        settings.fill_uninitialized_memory = fills
 
 
 def _loss_scale(upstream: Tensor) -> float:

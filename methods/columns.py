@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -63,12 +64,31 @@ def solve_columns(
 
 
 def block_solver(weight: Tensor) -> BlockSolver:
-    """What solves the blocks of `weight`: the kernel for fp32 on a GPU that Triton serves, else its twin."""
-    if weight.is_cuda and weight.dtype == torch.float32 and find_spec("triton") is not None:
-        from methods.kernels.columns import solve_block as solve_block_by_kernel
+    """What solves the blocks of `weight`: the kernel for fp32 on a GPU that it serves, else its twin."""
+    if not weight.is_cuda or weight.dtype != torch.float32 or kernel_problem(weight.device) is not None:
+        return solve_block
+    from methods.kernels.columns import solve_block as solve_block_by_kernel
 
-        return solve_block_by_kernel
-    return solve_block
+    return solve_block_by_kernel
+
+
+@cache
+def kernel_problem(device: torch.device) -> str | None:
+    """Why a GPU is not served by the kernel; None where it is. Tried once, on a few weights.
+
+    Triton asks for a C compiler, and for a GPU that is not too old.
+    """
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    from methods.kernels.columns import solve_block as solve_block_by_kernel
+
+    weight, factor = torch.ones(1, 4, device=device), torch.eye(4, device=device)
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    try:
+        solve_block_by_kernel(weight, keep, factor, SemiStructured(2, 4), 0, 4)
+    except Exception as error:  # whatever a compiler throws: there is a twin, and the reason is recorded
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    return None
 
 
 def solve_block(
@@ -152,4 +172,12 @@ def _keep_n_of_m(score_MO: Tensor, pattern: SemiStructured) -> Tensor:
     return prune_lowest(score_MO.T.contiguous(), m - pattern.n).T
 
 
-__all__ = ["BlockSolver", "block_size", "block_solver", "panel_width", "solve_block", "solve_columns"]
+__all__ = [
+    "BlockSolver",
+    "block_size",
+    "block_solver",
+    "kernel_problem",
+    "panel_width",
+    "solve_block",
+    "solve_columns",
+]

@@ -93,40 +93,58 @@ def prune_layer_by_layer(
         with clock.phase("propagate"):
             stream = LayerStream(model, decoder, calibration, residence)
         for layer in decoder.layers:
+            # A layer's statistics and solutions are as large as itself or larger: they end with the call.
             with residence.visiting(layer):
-                with clock.phase("statistics"):
-                    gathered, dense_probe = stream.within_memory(partial(_gather, stream, layer, statistic))
-                with clock.phase("solve"):
-                    solutions = {
-                        name: _apply(solve, target, gathered, pattern, unreached)
-                        for name, target in layer.targets.items()
-                    }
-                with clock.phase("propagate"):
-                    probe = stream.advance(layer)
-                said = stream.take_warnings()
-            for block, output, dense in zip(layer.blocks, probe, dense_probe, strict=True):
-                require_finite(dense, f"{layer.name} ({block.kind})", "its dense outputs")
-                error = relative_error(output, dense)
-                for name, target in block.targets.items():
-                    mask = target.pack(solutions[name].keep)
-                    keep[target.mask_name] = mask
-                    standing = solutions[name].standing
-                    report = LayerReport(
-                        module=name,
-                        layer=layer.index,
-                        block=block.kind,
-                        shape=target.shape,
-                        n_pruned=mask.numel - mask.n_kept,
-                        error_after=error,
-                        damping=solutions[name].damping,
-                        swaps=solutions[name].swaps,
-                        n_tokens=standing.n_tokens if standing else gathered.n_tokens(name),
-                        warnings=(*solutions[name].warnings, *said),
-                    )
-                    said = ()
-                    reports.append(report)
-                    on_layer(report)
+                of_layer = _prune_layer(stream, layer, pattern, statistic, solve, unreached, clock)
+            for mask_name, mask, report in of_layer:
+                keep[mask_name] = mask
+                reports.append(report)
+                on_layer(report)
     return PruneResult(keep, tuple(reports), clock.seconds)
+
+
+def _prune_layer(
+    stream: LayerStream,
+    layer: DecoderLayer,
+    pattern: SparsityPattern,
+    statistic: Callable[[Target], S],
+    solve: Solver[S],
+    unreached: Callable[[str], Solution] | None,
+    clock: PhaseClock,
+) -> list[tuple[str, KeepMask, LayerReport]]:
+    """Prunes one layer and moves the stream on; gives mask name, mask and report of each target."""
+    with clock.phase("statistics"):
+        gathered, dense_probe = stream.within_memory(partial(_gather, stream, layer, statistic))
+    with clock.phase("solve"):
+        solutions = {
+            name: _apply(solve, target, gathered, pattern, unreached)
+            for name, target in layer.targets.items()
+        }
+    with clock.phase("propagate"):
+        probe = stream.advance(layer)
+    said = stream.take_warnings()
+    pruned = []
+    for block, output, dense in zip(layer.blocks, probe, dense_probe, strict=True):
+        require_finite(dense, f"{layer.name} ({block.kind})", "its dense outputs")
+        error = relative_error(output, dense)
+        for name, target in block.targets.items():
+            solution = solutions[name]
+            mask = target.pack(solution.keep)
+            report = LayerReport(
+                module=name,
+                layer=layer.index,
+                block=block.kind,
+                shape=target.shape,
+                n_pruned=mask.numel - mask.n_kept,
+                error_after=error,
+                damping=solution.damping,
+                swaps=solution.swaps,
+                n_tokens=solution.standing.n_tokens if solution.standing else gathered.n_tokens(name),
+                warnings=(*solution.warnings, *said),
+            )
+            pruned.append((target.mask_name, mask, report))
+            said = ()
+    return pruned
 
 
 def _gather(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import inf, prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -160,19 +161,26 @@ def _advance(stream: LayerStream, layer: DecoderLayer) -> dict[str, InputNorms]:
 
     Experts that no token reached are left out: of their outliers nothing is known.
     """
-    gathered = SharedInputs(layer.targets, InputNorms.of)
-    for batch in range(stream.n_batches):
-        with gathered.collecting():
-            stream.hidden[batch] = stream.forward(layer, batch)
+    gathered, stream.hidden = stream.within_memory(partial(_gather, stream, layer))
     # In this order the first module that holds what is not finite is named, not its layer.
     reached = {n: t for n, t in layer.targets.items() if t.expert is None or gathered.n_tokens(n)}
     norms = {name: gathered.judged(target) for name, target in reached.items()}
     for name, target in reached.items():
         require_finite(norms[name].value, name, "the activations it reads")
         require_finite(target.weight, name, "its weights")
-    for hidden in stream.hidden:
-        require_finite(hidden, layer.name, "its outputs")
+    for batch in range(stream.n_batches):
+        require_finite(stream.on_device(batch), layer.name, "its outputs")
     return norms
+
+
+def _gather(stream: LayerStream, layer: DecoderLayer) -> tuple[SharedInputs[InputNorms], list[Tensor]]:
+    """What the targets of a layer read, and the layer's outputs, the stream staying where it is."""
+    gathered = SharedInputs(layer.targets, InputNorms.of)
+    outputs = []
+    for batch in range(stream.n_batches):
+        with gathered.collecting():
+            outputs.append(stream.put_away(stream.forward(layer, batch)))
+    return gathered, outputs
 
 
 __all__ = ["OWL", "layer_sparsities", "outlier_share"]

@@ -103,6 +103,9 @@ class Prefetch:
         return self._thread.submit(self._fetch, layer, dense)
 
     def _fetch(self, layer: DecoderLayer, dense: bool) -> OnDevice:
+        if self._device.type == "cuda":
+            # This thread's own device is the first; pinned memory would be asked of that one.
+            torch.cuda.set_device(self._device)
         stamp = self._home.stamp(layer)
         pinned = self._stream is not None
         tensors = self._sent(self._home.fetch(layer, pinned=pinned))

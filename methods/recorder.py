@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from methods.decoder import Decoder
 from methods.patching import replaced_forward
+from methods.watching import Reached
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,10 +26,6 @@ class LayerArguments:
     kwargs: Mapping[str, Any]
 
 
-class Reached(BaseException):
-    """Ends a forward early, once what it was run for has been seen."""
-
-
 class Recorder:
     """Lets a model run with stand-ins for its decoder layers, which note what each of them is given."""
 
@@ -38,20 +35,27 @@ class Recorder:
         self._arguments: list[list[LayerArguments]] = []
         self._gives_tuple: bool | None = None
         self._canonical: dict[int, Any] = {}
+        self._put_away: Callable[[Tensor], Tensor] = _as_it_is
+
+    @property
+    def runs_first_layer(self) -> bool:
+        """Whether the first layer itself is still to be run once, to see what a layer gives."""
+        return self._gives_tuple is None
 
     def record(
-        self, model: PreTrainedModel, batches: Sequence[Tensor]
+        self, model: PreTrainedModel, batches: Sequence[Tensor], put_away: Callable[[Tensor], Tensor]
     ) -> tuple[list[Tensor], list[list[LayerArguments]]]:
         """What enters the decoder layers.
 
         Args:
             model: whose layers these are.
             batches: token ids, int64 `[batch, seqlen]` each.
+            put_away: moves a batch's hidden states to where they are kept.
 
         Returns:
             A batch's hidden states `[batch, seqlen, hidden]`, and for each batch each layer's arguments.
         """
-        self._hidden, self._arguments = [], []
+        self._hidden, self._arguments, self._put_away = [], [], put_away
         with ExitStack() as patches:
             for index, module in enumerate(self._layers):
                 stand_in = self._stand_in(index, module.forward)
@@ -71,7 +75,7 @@ class Recorder:
             else:
                 hidden = kwargs.pop("hidden_states")
             if index == 0:
-                self._hidden.append(hidden)
+                self._hidden.append(self._put_away(hidden))
             self._arguments[-1].append(
                 LayerArguments(self._kept(args), {key: self._kept(value) for key, value in kwargs.items()})
             )
@@ -103,6 +107,10 @@ class Recorder:
         return value
 
 
+def _as_it_is(hidden: Tensor) -> Tensor:
+    return hidden
+
+
 def _tensors(given: LayerArguments) -> Iterator[Tensor]:
     pending = [*given.args, *given.kwargs.values()]
     while pending:
@@ -113,4 +121,4 @@ def _tensors(given: LayerArguments) -> Iterator[Tensor]:
             yield value
 
 
-__all__ = ["LayerArguments", "Reached", "Recorder"]
+__all__ = ["LayerArguments", "Recorder"]

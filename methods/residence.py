@@ -36,8 +36,12 @@ class Residence(ABC):
 
     @abstractmethod
     @contextmanager
-    def before_layers(self) -> Iterator[None]:
-        """What the model runs before its first decoder layer, and that layer, are on the device meanwhile."""
+    def before_layers(self, *, first_layer: bool) -> Iterator[None]:
+        """What the model runs before its decoder layers is on the device meanwhile.
+
+        Args:
+            first_layer: so is its first decoder layer; no layer is being visited then.
+        """
         yield
 
     @abstractmethod
@@ -74,7 +78,7 @@ class Resident(Residence):
         self._dense: dict[str, Tensor] = {}
 
     @contextmanager
-    def before_layers(self) -> Iterator[None]:
+    def before_layers(self, *, first_layer: bool) -> Iterator[None]:
         """Everything is there."""
         yield
 
@@ -126,8 +130,12 @@ class Onloaded(Residence):
             self._home.forget_dense()
 
     @contextmanager
-    def before_layers(self) -> Iterator[None]:
-        """Brings all that is no decoder layer and no output head, and the first layer."""
+    def before_layers(self, *, first_layer: bool) -> Iterator[None]:
+        """Brings all that is no decoder layer and no output head, and the first layer if it is wanted."""
+        if not first_layer:
+            with _holding(self._outside()):
+                yield
+            return
         first = self._decoder.layers[0]
         taken = self._prefetch.take(first, dense=self._remembers)
         with _holding(self._outside()), _holding(_layer_tensors(first, taken, self.device)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
-from methods.columns import block_size, solve_columns
+from methods.columns import block_size, kernel_problem, solve_columns
 from methods.errors import InputError, SingularHessianError
 from methods.layerwise import Solution, prune_layer_by_layer
 from methods.pattern import SparsityPattern, UniformPattern
@@ -111,6 +111,8 @@ class SparseGPT:
             warnings.append(f"{n_dead} inputs were never active; their weights were set to 0")
         if factor.damping != self.damping:
             warnings.append(f"the Hessian needed damping {factor.damping:g} instead of {self.damping:g}")
+        if weight.is_cuda and (problem := kernel_problem(weight.device)):
+            warnings.append(f"solved without the GPU kernel, which is slow: {problem}")
         return Solution(keep, weight, factor.damping, warnings=tuple(warnings))
 
 

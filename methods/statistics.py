@@ -196,11 +196,14 @@ class SharedInputs(Generic[S]):
     def last(self) -> Target | None:
         """The target whose input is the last that a forward gives: nothing is learned from going on.
 
-        None before the first forward, and where the last one is not called just once in each forward.
+        None before the first forward, and where forwards may differ: unless each target but the experts that
+        are stacked was called just once in the first.
         """
-        if not self._n_forwards or self._calls[-1].expert is not None:
+        called = sorted(target.name for target in self._calls if target.expert is None)
+        all_of_them = sorted(name for name, target in self._targets.items() if target.expert is None)
+        if not self._n_forwards or called != all_of_them or self._calls[-1].expert is not None:
             return None
-        return self._calls[-1] if self._calls.count(self._calls[-1]) == 1 else None
+        return self._calls[-1]
 
     @contextmanager
     def collecting(self) -> Iterator[None]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +12,20 @@ from torch import Tensor, nn
 from methods.base import CalibrationSet
 from methods.decoder import Block, Decoder, DecoderLayer, first_tensor
 from methods.experts import routed_forwards
+from methods.kept_attention import KeptAttention
 from methods.out_of_memory import is_out_of_memory
-from methods.patching import replaced_forward
 from methods.pattern import require_finite
-from methods.recorder import LayerArguments, Reached, Recorder
+from methods.recorder import LayerArguments, Recorder
 from methods.residence import Residence
+from methods.watching import BlockCall, Reached, ending_after, ending_before, watching
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class BlockCall:
-    """One call of a block on one batch: what went in and what came out."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Tensor
+LARGE_SHARE = 0.1
+"""Of the device's memory: hidden states that take more of it move to the host before batches are halved."""
 
 
 class LayerStream:
@@ -40,10 +34,12 @@ class LayerStream:
     The model's own forward is run once over each batch with its decoder layers skipped, so that every
     argument it passes to each layer is replayed as given, whatever the family's call looks like.
 
-    Where memory runs out the batches are halved, for good, and the work goes on.
+    Where memory runs out the stream takes less of it, and the work goes on: the attention's outputs are not
+    kept any more, hidden states that fill the device move to the host, batches are halved, for good.
 
     Attributes:
-        hidden: a tensor `[batch, seqlen, hidden]` a batch: the input of the layer that comes next.
+        hidden: a tensor `[batch, seqlen, hidden]` a batch: the input of the layer that comes next. On the
+            device, or in pinned memory of the host.
     """
 
     def __init__(
@@ -57,7 +53,8 @@ class LayerStream:
         size = residence.placement.batch_size_for(calibration.seqlen, residence.device)
         self._sizes = [len(part) for part in torch.split(calibration.input_ids, size)]
         self._arguments: list[list[LayerArguments]] = []
-        self._attention_outputs: dict[int, Any] = {}
+        self._kept_attention = KeptAttention()
+        self._on_host = False
         self._warnings: list[str] = []
         self.hidden: list[Tensor] = []
         self.hidden = self.within_memory(self._record)
@@ -77,41 +74,45 @@ class LayerStream:
         return warnings
 
     def within_memory(self, work: Callable[[], T]) -> T:
-        """What `work` gives. It is begun anew on smaller batches as long as it runs out of memory."""
+        """What `work` gives. It is begun anew, with less memory, as long as it runs out of it."""
         while True:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not self._can_halve(error):
+                if not self._can_take_less(error):
                     raise
             # Out here the error is gone, and with it what its frames held.
-            self._halve()
+            self._take_less()
 
     def forward(self, layer: DecoderLayer, batch: int) -> Tensor:
         """The layer's output `[batch, seqlen, hidden]` with the weights it has now."""
         given = self._arguments[batch][layer.index]
-        return first_tensor(layer.module(self.hidden[batch], *given.args, **given.kwargs))
+        return first_tensor(layer.module(self.on_device(batch), *given.args, **given.kwargs))
+
+    def on_device(self, batch: int) -> Tensor:
+        """The hidden states of one batch, on the device."""
+        return self.hidden[batch].to(self._residence.device, non_blocking=True)
 
     def forward_up_to(self, layer: DecoderLayer, batch: int, module: nn.Module) -> None:
         """Runs the layer as it is now until `module` has been given its input."""
-        with _ending_before(module), suppress(Reached):
+        with ending_before(module), suppress(Reached):
             self.forward(layer, batch)
 
     def call_of(self, layer: DecoderLayer, batch: int, block: Block) -> BlockCall:
         """Runs the layer as it is now up to the end of `block`, and gives that block's call.
 
-        Of the MLP it keeps what the attention gave on the way, so that `advance` need not run it again: by
-        then the attention has to be final.
+        The attention has to be final by the time the MLP is asked for: what it gave on the way is kept for
+        `advance`.
         """
         attention = layer.blocks[0]
-        kept = self._keeping(batch, attention, block) if block is not attention else nullcontext()
-        with _watching([block]) as calls, kept, _ending_after(block.exit), suppress(Reached):
+        kept = nullcontext() if block is attention else self._kept_attention.keeping(batch, layer)
+        with watching([block]) as calls, kept, ending_after(block.exit), suppress(Reached):
             self.forward(layer, batch)
         return calls[0]
 
     def calls_of(self, layer: DecoderLayer, batch: int) -> tuple[Tensor, list[BlockCall]]:
         """Runs the whole layer; gives its output and the call of each of its blocks."""
-        with _watching(layer.blocks) as calls:
+        with watching(layer.blocks, copies=True) as calls:
             output = self.forward(layer, batch)
         return output, calls
 
@@ -128,82 +129,86 @@ class LayerStream:
         n_done = 0
         while n_done < self.n_batches:
             try:
-                with self._attention_kept(layer, n_done):
+                with self._kept_attention.serving(n_done, layer):
                     if probe:
                         output = self.forward(layer, n_done)
                     else:
                         output, calls = self.calls_of(layer, n_done)
             except (RuntimeError, MemoryError) as error:
-                if not self._can_halve(error):
+                if not self._can_take_less(error, n_done):
                     raise
             else:
                 require_finite(output, layer.name, "its outputs")
                 if not probe:
                     probe = [call.output for call in calls]
-                self.hidden[n_done] = output
-                self._attention_outputs.pop(n_done, None)
+                self.hidden[n_done] = self.put_away(output)
+                self._kept_attention.forget(n_done)
                 n_done += 1
                 continue
-            self._halve(n_done)
+            self._take_less(n_done)
         return probe
 
-    @contextmanager
-    def _keeping(self, batch: int, attention: Block, mlp: Block) -> Iterator[None]:
-        """Keeps what `attention` gives while the body runs, if it is done before `mlp` begins."""
-        begun = False
+    def _can_take_less(self, error: BaseException, start: int = 0) -> bool:
+        """Whether `error` says that memory ran out, and something can be done about it."""
+        if not is_out_of_memory(error):
+            return False
+        return self._kept_attention.holds_any or self._can_move() or max(self._sizes[start:]) > 1
 
-        def begins(*_: Any) -> None:
-            nonlocal begun
-            begun = True
+    def _take_less(self, start: int = 0) -> None:
+        """Does the first thing that helps; batches before `start` are left as they are."""
+        can_halve = max(self._sizes[start:]) > 1
+        if self._kept_attention.holds_any:
+            self._kept_attention.give_up()
+            self._warnings.append("memory ran out; from here on the attention is run again, not kept")
+        elif self._can_move() and (not can_halve or self._fills_the_device()):
+            self._on_host = True
+            self.hidden = [self.put_away(hidden) for hidden in self.hidden]
+            self._warnings.append("memory ran out; from here on hidden states stay on the host")
+        else:
+            self._halve(start)
+        if self._residence.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-        def keep(_: nn.Module, args: Any, output: Any) -> None:
-            if not begun and _is_one_tensor(output):
-                self._attention_outputs[batch] = output
-
-        hooks = (mlp.entry.register_forward_pre_hook(begins), attention.exit.register_forward_hook(keep))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    @contextmanager
-    def _attention_kept(self, layer: DecoderLayer, batch: int) -> Iterator[None]:
-        """The layer's attention gives what was kept of it, if anything was."""
-        if batch not in self._attention_outputs:
-            yield
-            return
-        output = self._attention_outputs[batch]
-        with replaced_forward(layer.blocks[0].exit, lambda *args, **kwargs: output):
-            yield
-
-    def _can_halve(self, error: BaseException) -> bool:
-        return is_out_of_memory(error) and max(self._sizes) > 1
-
-    def _halve(self, start: int = 0) -> None:
+    def _halve(self, start: int) -> None:
         """Cuts every batch from `start` on in two, where it has more than one sequence."""
         halved: list[list[int]] = [
             [size] if index < start or size == 1 else [size - size // 2, size // 2]
             for index, size in enumerate(self._sizes)
         ]
-        before, self._sizes = max(self._sizes), [size for sizes in halved for size in sizes]
+        before = max(self._sizes[start:])
         self._warnings.append(
-            f"memory ran out with batches of {before} sequences; it went on with {max(halved[-1])}"
+            f"memory ran out with batches of {before} sequences; it went on with {before - before // 2}"
         )
-        self._attention_outputs.clear()
-        if self._residence.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._sizes = [size for sizes in halved for size in sizes]
+        self._kept_attention.forget()
         if self.hidden:
             parts = [torch.split(h, sizes) for h, sizes in zip(self.hidden, halved, strict=True)]
             self.hidden = [part for split in parts for part in split]
             self._record()
 
+    def _can_move(self) -> bool:
+        """Whether there is another memory for the hidden states."""
+        return self._residence.device.type == "cuda" and not self._on_host
+
+    def _fills_the_device(self) -> bool:
+        """Whether the hidden states are a good part of what the device holds."""
+        n_bytes = sum(hidden.numel() * hidden.element_size() for hidden in self.hidden)
+        total: int = torch.cuda.get_device_properties(self._residence.device).total_memory
+        return n_bytes > LARGE_SHARE * total
+
+    def put_away(self, hidden: Tensor) -> Tensor:
+        """`hidden` where hidden states are kept, to be read through `on_device`."""
+        if not self._on_host or hidden.device.type != "cuda":
+            return hidden
+        # The copy and what will read it are in the order of one stream, so nothing has to wait here.
+        return torch.empty_like(hidden, device="cpu", pin_memory=True).copy_(hidden, non_blocking=True)
+
     def _record(self) -> list[Tensor]:
         """Notes every layer's arguments; gives the hidden states that enter the first one."""
-        with self._residence.before_layers():
+        with self._residence.before_layers(first_layer=self._recorder.runs_first_layer):
             batches = torch.split(self._input_ids, self._sizes)
             hidden, self._arguments = self._recorder.record(
-                self._model, [batch.to(self._residence.device) for batch in batches]
+                self._model, [batch.to(self._residence.device) for batch in batches], self.put_away
             )
         return hidden
 
@@ -239,55 +244,4 @@ def relative_error(output: Tensor, reference: Tensor) -> float | None:
     return float(difference / norm)
 
 
-@contextmanager
-def _watching(blocks: Sequence[Block]) -> Iterator[list[BlockCall]]:
-    """Notes the calls of `blocks` while the body runs; the list is in the order of `blocks` at its end."""
-    inputs: dict[int, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
-    outputs: dict[int, Tensor] = {}
-    calls: list[BlockCall] = []
-    with ExitStack() as hooks:
-        for index, block in enumerate(blocks):
-
-            def entered(_: nn.Module, args: Any, kwargs: Any, index: int = index) -> None:
-                inputs[index] = (args, kwargs)
-
-            def left(_: nn.Module, args: Any, output: Any, index: int = index) -> None:
-                outputs[index] = first_tensor(output)
-
-            hooks.callback(block.entry.register_forward_pre_hook(entered, with_kwargs=True).remove)
-            hooks.callback(block.exit.register_forward_hook(left).remove)
-        yield calls
-    calls.extend(BlockCall(*inputs[index], outputs[index]) for index in range(len(blocks)))
-
-
-@contextmanager
-def _ending_after(module: nn.Module) -> Iterator[None]:
-    """Ends the forward that runs in the body as soon as `module` is done."""
-    hook = module.register_forward_hook(_end)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def _ending_before(module: nn.Module) -> Iterator[None]:
-    """Ends the forward that runs in the body as soon as `module` is reached."""
-    hook = module.register_forward_pre_hook(_end)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _end(*_: Any) -> None:
-    raise Reached
-
-
-def _is_one_tensor(output: Any) -> bool:
-    """Whether holding a module's output means holding one tensor of the hidden states' size."""
-    members = output if isinstance(output, tuple | list) else (output,)
-    return isinstance(members[0], Tensor) and not any(isinstance(member, Tensor) for member in members[1:])
-
-
-__all__ = ["BlockCall", "LayerStream", "at_rest", "relative_error"]
+__all__ = ["LayerStream", "at_rest", "relative_error"]

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.gpu.ledger import Ledger
 from benchmarks.rows import Row
+from benchmarks.timing import SHORT_OF_MEMORY
 from methods.errors import InputError
 
 STAGE = "model"
@@ -108,6 +109,7 @@ def _rows(records: Iterable[Path]) -> Iterable[Row]:
             peak_device_bytes=metrics.get("peak_device_bytes", {}).get("value"),
             status="ok" if failure is None else "failed",
             detail=_perplexity(metrics) if failure is None else f"{failure['error']}: {failure['message']}",
+            warnings=tuple(said for said in record["warnings"] if SHORT_OF_MEMORY in said),
         )
 
 

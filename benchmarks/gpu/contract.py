@@ -1,4 +1,6 @@
-"""The contract of every method with the models on the device, and the column walk against the host's."""
+"""The contract of every method with the models on the device, a prune against the same prune, and the column
+walk against the host's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +17,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.ledger import Ledger
+from benchmarks.gpu.shapes import Shape
+from benchmarks.precision import agreement
 from benchmarks.rows import CONTRACT, Row, Setting
 from methods.columns import BlockSolver, block_size, block_solver, solve_block, solve_columns
 from methods.conformance import FAMILIES, Case, Verdict, covering, covering_hard, examine
 from methods.conformance.family import Family
 from methods.conformance.variants import built_in_variants
 from methods.pattern import SemiStructured, UniformPattern, parse_pattern
+from methods.registry import build
 from methods.sparsegpt import inverse_factor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+REPEATED = "llm-barber"
+"""The method that is run twice: it has forwards, backwards and sums over samples."""
+REPEATED_PATTERNS = ("0.5", "2:4")
 COLUMNS = "solve_columns"
 COLUMN_PATTERNS = ("0.5", "2:4", "4:8", "1:4")
 LEAST_AGREEMENT = 0.999
@@ -54,8 +63,11 @@ class DeviceFamily(Family):
         return super().build(dtype).to(self.device)
 
 
-def run(device: torch.device, ledger: Ledger, folder: Path, *, limit: int | None = None) -> None:
-    """Makes a row for each pattern of the column walk and one for each method with its settings.
+def run(
+    device: torch.device, ledger: Ledger, folder: Path, *, repeated: Shape, limit: int | None = None
+) -> None:
+    """Makes a row for each pattern of the column walk and of the prune that is repeated, and one for each
+    method with its settings.
 
     Every case's outcome is kept in `contract-cases.json` too, so that a later run goes on where this one
     stopped.
@@ -64,11 +76,16 @@ def run(device: torch.device, ledger: Ledger, folder: Path, *, limit: int | None
         device: where models are.
         ledger: takes the rows.
         folder: where the outcomes are kept.
+        repeated: of the model that is pruned twice.
         limit: at most so many cases, spread over all; None = all that cover every pair.
     """
     for pattern in COLUMN_PATTERNS:
         row = Row(CONTRACT, "random matrix", COLUMNS, pattern, dtype="float32")
         ledger.make(row, _on(device, row))
+    for pattern in REPEATED_PATTERNS:
+        dtype = str(repeated.dtype).removeprefix("torch.")
+        row = Row(CONTRACT, f"{repeated.name}, {repeated.n_layers} layers, {dtype}", REPEATED, pattern, dtype)
+        ledger.make(row, partial(_twice, repeated, device, row))
     cases = _cases(device, limit)
     outcomes = _Outcomes(folder / "contract-cases.json", ledger.setting)
     for done, case in enumerate(cases):
@@ -132,6 +149,19 @@ def _take_rows(ledger: Ledger, cases: Sequence[Case], outcomes: _Outcomes) -> No
             detail=f"{said}, of {len(mine)} cases" + "".join(f"; {reason}" for reason in broken[:3]),
         )
         ledger.take(row, aloud=bool(broken))
+
+
+def _twice(shape: Shape, device: torch.device, row: Row) -> Row:
+    """Prunes the same model twice and compares the masks to the bit."""
+    first, second = (
+        build(row.method).prune(shape.build(device), parse_pattern(row.pattern), shape.calibration())
+        for _ in range(2)
+    )
+    same = first.mask_digest == second.mask_digest
+    said = f"pruned twice on {device.type}: " + (
+        "the same masks" if same else f"masks agree on {agreement(first, second):.6%}"
+    )
+    return replace(row, status="ok" if same else "differs", detail=said)
 
 
 def _on(device: torch.device, row: Row) -> Callable[[], Row]:

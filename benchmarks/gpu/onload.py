@@ -35,8 +35,9 @@ REFERENCE_LAYERS = 2
 class SharedHome:
     """A `LayerHome` for layers of one shape, of which it holds a single one.
 
-    Every layer is given the same dense weights, and once it was stored the weights that were stored last. So
-    a pruned layer is a pruned one, but it may be another's.
+    Every layer is given the same dense weights, and once it was stored the weights that were stored last,
+    whichever layer's they were. So what travels and what is computed take their time, but no mask and no
+    weight of a model with more than one layer means anything.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
@@ -53,10 +54,15 @@ class SharedHome:
     def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
         """Copies."""
         pruned = self._pruned if layer.index in self._stored else {}
-        return {name: _copy(pruned.get(name, dense), pinned) for name, dense in self._dense.items()}
+        now = {name: pruned.get(name, dense) for name, dense in self._dense.items()}
+        return _pinned(now) if pinned else {name: value.clone() for name, value in now.items()}
 
     def store(self, layer: DecoderLayer, weights: Mapping[str, Tensor]) -> None:
-        """Writes over what was stored before, of whichever layer."""
+        """Writes these tensors over those of the same names that were stored last, of whichever layer.
+
+        Every layer stored before is given them from now on; one that is fetched by another thread meanwhile
+        may be given some of both.
+        """
         for name, weight in weights.items():
             self._pruned.setdefault(name, torch.empty_like(self._dense[name])).copy_(weight)
         self._stored.add(layer.index)
@@ -68,7 +74,7 @@ class SharedHome:
     def dense(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
         """The weights all layers began with."""
         own = {name: self._dense[name] for name in target_parameters(layer)}
-        return {name: _copy(value, pinned) for name, value in own.items()} if pinned else own
+        return _pinned(own) if pinned else own
 
     def restore_dense(self) -> None:
         """No layer counts as stored any more."""
@@ -136,8 +142,9 @@ def _measuring(shape: Shape, device: torch.device) -> Callable[[], MachineRates]
     return partial(rates, (rates().batch_size,))
 
 
-def _copy(value: Tensor, pinned: bool) -> Tensor:
-    return torch.empty_like(value, pin_memory=pinned).copy_(value)
+def _pinned(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in memory that a GPU can read while others work."""
+    return {name: value.pin_memory() for name, value in values.items()}
 
 
 __all__ = ["SharedHome", "run", "sharing_model"]

@@ -7,7 +7,7 @@ are 128 tokens.
 
 import pytest
 
-from benchmarks.floor import floor, forward_seconds, mean_floor
+from benchmarks.floor import floors, forward_seconds, mean_floors
 from benchmarks.machine import MachineRates, measure
 from benchmarks.sizes import workload
 from benchmarks.work import (
@@ -17,8 +17,10 @@ from benchmarks.work import (
     column_flops,
     factor_flops,
     forward_flops,
+    gram_flops,
+    gram_triangle_flops,
     linear_flops,
-    sparsegpt_products,
+    solve_flops,
     traffic_bytes,
     weight_gradient_flops,
     work_of,
@@ -38,6 +40,13 @@ RATES = MachineRates(
     batch_size=4,
 )
 FORWARD = 128 * 2 / 64
+GRAM = 2 * (2 * 128) * (3 * 16**2 + 32**2)
+TRIANGLE = 2 * 128 * (3 * 16 * 17 + 32 * 33)
+SOLVE = 2 * 2 / 3 * 45_056 + 90_112
+BACKWARD = 933_888
+NOTHING = dict.fromkeys(
+    ("forwards", "activation_gradients", "weight_gradients", "gram", "solve", "traffic"), 0
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,64 +87,78 @@ def test_products(load):
 
 
 def test_sparsegpt_forms_one_gram_matrix_an_input(load):
-    products = sparsegpt_products(load)
-    assert products.gram == 2 * (2 * 128) * (3 * 16**2 + 32**2) == 917_504
-    factors, columns = 2 * 4 / 3 * (3 * 16**3 + 32**3), 2 * 45_056
-    assert products.solve == pytest.approx(factors + columns)
-    assert factor_flops(3) == pytest.approx(36)
+    assert gram_flops(load) == GRAM == 917_504
+    assert gram_triangle_flops(load) == TRIANGLE == 2 * 128 * (3 * 16 * 17 + 32 * 33)
+    assert gram_flops(load) / 2 < gram_triangle_flops(load) < gram_flops(load)
+    factors, columns = 2 * 2 / 3 * (3 * 16**3 + 32**3), 2 * 45_056
+    assert solve_flops(load) == pytest.approx(factors + columns) == pytest.approx(SOLVE)
+    # Cholesky 9, the inverse of a triangle 9.
+    assert factor_flops(3) == pytest.approx(18)
     assert column_flops(Matrix(5, 3, leads=True, from_block_input=True)) == 45
 
 
 @pytest.mark.parametrize(
-    ("method", "settings", "forwards"),
+    ("method", "settings", "usual", "strict"),
     [
-        ("magnitude", {}, 0),
-        ("wanda", {}, 2),
-        ("ria", {}, 2),
-        ("sparsegpt", {}, 2),
-        ("dsnot", {}, 4),
-        ("dsnot", {"initial": "magnitude"}, 2),
-        ("llm-barber", {}, 7),
-        ("llm-barber", {"initial": "magnitude"}, 5),
-        ("llm-barber", {"initial": "sparsegpt"}, 7),
-        ("llm-barber", {"initial": "dsnot"}, 9),
+        ("magnitude", {}, 0, 0),
+        ("wanda", {}, 2, 2),
+        ("ria", {}, 2, 2),
+        ("sparsegpt", {}, 2, 2),
+        ("dsnot", {}, 4, 4),
+        ("dsnot", {"initial": "magnitude"}, 2, 2),
+        ("llm-barber", {}, 7, 5),
+        ("llm-barber", {"initial": "magnitude"}, 5, 3),
+        ("llm-barber", {"initial": "sparsegpt"}, 7, 5),
+        ("llm-barber", {"initial": "dsnot"}, 9, 7),
     ],
 )
-def test_forwards(load, method, settings, forwards):
-    assert work_of(method, settings, load).forwards == forwards
+def test_forwards(load, method, settings, usual, strict):
+    work = work_of(method, settings, load)
+    assert (work.usual.forwards, work.strict.forwards) == (usual, strict)
 
 
 def test_wanda_in_seconds(load):
     work = work_of("wanda", {}, load)
     # A score is 4 read and 4 written, a choice 4 + 1, a write 4 + 1 + 4, packing 1 + 1/8.
     assert traffic_bytes(work, load) == 4608 * 23.125 == 106_560
-    found = floor(work, load, RATES)
+    found = floors(work, load, RATES)
     assert forward_seconds(load, RATES) == FORWARD == 4
-    assert found.parts == pytest.approx(
-        {"forwards": 8, "weight_gradients": 0, "gram": 0, "solve": 0, "traffic": 0.10656}
-    )
-    assert found.seconds == pytest.approx(8.10656)
+    assert found.usual.parts == pytest.approx({**NOTHING, "forwards": 8, "traffic": 0.10656})
+    assert found.usual.seconds == pytest.approx(8.10656)
+    assert found.strict == found.usual
     assert found.roofline == pytest.approx(2 * 1_449_984 / 4e6)
 
 
 def test_sparsegpt_in_seconds(load):
-    found = floor(work_of("sparsegpt", {}, load), load, RATES)
-    solve = 2 * 4 / 3 * 45_056 + 90_112
-    assert found.gram == pytest.approx(917_504 / 2e6)
-    assert found.solve == pytest.approx(solve / 1e6)
-    assert found.seconds == pytest.approx(8 + 917_504 / 2e6 + solve / 1e6 + 0.10656)
-    assert found.roofline == pytest.approx(2 * 1_449_984 / 4e6 + 917_504 / 2e6 + solve / 1e6)
+    found = floors(work_of("sparsegpt", {}, load), load, RATES)
+    parts = {**NOTHING, "forwards": 8, "solve": SOLVE / 1e6, "traffic": 0.10656}
+    assert found.usual.parts == pytest.approx({**parts, "gram": GRAM / 2e6})
+    assert found.strict.parts == pytest.approx({**parts, "gram": TRIANGLE / 2e6})
+    assert found.usual.seconds == pytest.approx(8 + GRAM / 2e6 + SOLVE / 1e6 + 0.10656)
+    assert found.roofline == pytest.approx(2 * 1_449_984 / 4e6 + TRIANGLE / 2e6 + SOLVE / 1e6)
 
 
 def test_llm_barber_in_seconds(load):
-    found = floor(work_of("llm-barber", {}, load), load, RATES)
-    # The seventh forward stands for the gradients of weights at the model's dtype; half as fast they take
-    # as long again.
-    assert found.forwards == 7 * 4
-    assert found.weight_gradients == pytest.approx(LINEAR / 2e6 - LINEAR / 4e6)
+    found = floors(work_of("llm-barber", {}, load), load, RATES)
     # Both passes write a mask; the dense weights are put aside, 4 read and 4 written.
-    assert found.traffic == pytest.approx(4608 * (23.125 + 8 + 23.125) / 1e6)
-    assert found.roofline == pytest.approx((5 * 1_449_984 + 933_888) / 4e6 + LINEAR / 2e6)
+    traffic = 4608 * (23.125 + 8 + 23.125) / 1e6
+    # The backward is two of the seven forwards, and nothing beside them.
+    assert found.usual.parts == pytest.approx({**NOTHING, "forwards": 7 * 4, "traffic": traffic})
+    gradients = {"activation_gradients": BACKWARD / 4e6, "weight_gradients": LINEAR / 2e6}
+    assert found.strict.parts == pytest.approx(
+        {**NOTHING, "forwards": 5 * 4, **gradients, "traffic": traffic}
+    )
+    assert found.strict.seconds == pytest.approx(20 + BACKWARD / 4e6 + LINEAR / 2e6 + traffic)
+    assert found.roofline == pytest.approx((5 * 1_449_984 + BACKWARD) / 4e6 + LINEAR / 2e6)
+
+
+def test_what_the_initial_method_needs_is_counted_once(load):
+    alone, within = (
+        floors(work_of(*asked, load), load, RATES)
+        for asked in (("sparsegpt", {}), ("llm-barber", {"initial": "sparsegpt"}))
+    )
+    for mine, whole in ((alone.usual, within.usual), (alone.strict, within.strict)):
+        assert (whole.gram, whole.solve) == (mine.gram, mine.solve)
 
 
 def test_a_floor_of_its_own_needs_a_method_that_is_known(load):
@@ -149,8 +172,15 @@ def test_experts_are_refused():
 
 
 def test_the_mean_of_two_floors(load):
-    one = floor(work_of("wanda", {}, load), load, RATES)
-    assert mean_floor(one, one) == one
+    work = work_of("llm-barber", {"initial": "sparsegpt"}, load)
+    slower = MachineRates(2e6, 0.5e6, 1e6, 0.5e6, 32, 4)
+    before, after = floors(work, load, RATES), floors(work, load, slower)
+    mean = mean_floors(before, after)
+    # Half the rates are twice the seconds, so that halfway is half as much again.
+    for first, between in ((before.usual, mean.usual), (before.strict, mean.strict)):
+        assert between.parts == pytest.approx({name: 1.5 * part for name, part in first.parts.items()})
+    assert mean.roofline == pytest.approx(1.5 * before.roofline)
+    assert mean_floors(after, before) == mean
 
 
 def test_what_is_measured_is_positive_and_leaves_the_model_as_it_was():

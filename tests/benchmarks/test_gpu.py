@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import resident
+from benchmarks.gpu import contract, resident
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.onload import sharing_model
 from benchmarks.gpu.shapes import SHAPES, tiny
@@ -48,10 +48,19 @@ def test_one_command_makes_the_rows_of_every_stage(tmp_path):
             assert row.placement == ("onload" if stage == "30b" else "resident")
             assert row.seconds > 0 and row.floor_seconds > 0 and row.ratio > 0 and row.phases
             assert sum(row.floor_parts.values()) == pytest.approx(row.floor_seconds)
+            assert sum(row.strict_parts.values()) == pytest.approx(row.strict_floor)
             assert (row.roofline_seconds > 0) == (row.method != "magnitude")
-    contract = rows_of(tmp_path, "contract")
-    assert {row.pattern for row in contract if row.method == "solve_columns"} == {"0.5", "2:4", "4:8", "1:4"}
-    assert all(row.status == "ok" for row in contract)
+    contract_rows = rows_of(tmp_path, "contract")
+    assert {row.pattern for row in contract_rows if row.method == "solve_columns"} == {
+        "0.5",
+        "2:4",
+        "4:8",
+        "1:4",
+    }
+    assert all(row.status == "ok" for row in contract_rows)
+    twice = [row for row in contract_rows if row.model.startswith("LLaMA-7B (tiny), 3 layers, bfloat16")]
+    assert [(row.method, row.pattern) for row in twice] == [("llm-barber", "0.5"), ("llm-barber", "2:4")]
+    assert {row.detail for row in twice} == {"pruned twice on cpu: the same masks"}
     cases = json.loads((tmp_path / "contract-cases.json").read_text())["cases"].values()
     assert len(cases) == 12 and {case["verdict"] for case in cases} == {"kept"}
     evaluated = rows_of(tmp_path, "model")
@@ -164,6 +173,31 @@ def test_a_kernel_is_held_against_its_twin(tmp_path, monkeypatch, spoil, status)
     assert all("kernel and twin on cpu, one block: masks agree on" in row.detail for row in walks)
 
 
+def test_a_prune_that_is_not_repeatable_is_seen(tmp_path, monkeypatch):
+    real, tried = contract.build, []
+
+    def other_each_time(name):
+        tried.append(name)
+        return real("magnitude" if len(tried) % 2 else name)
+
+    monkeypatch.setattr(contract, "build", other_each_time)
+    assert main(_tiny(tmp_path, "contract")) == 3
+    twice = [
+        row
+        for row in rows_of(tmp_path, "contract")
+        if row.pattern in ("0.5", "2:4") and row.dtype == "bfloat16"
+    ]
+    assert [row.status for row in twice] == ["differs", "differs"]
+    assert all("pruned twice on cpu: masks agree on " in row.detail for row in twice)
+
+
+def test_rows_of_another_version_are_not_read(tmp_path, capsys):
+    (tmp_path / "7b.json").write_text('{"row_version": 1, "setting": {}, "rows": []}')
+    for asked in (["--table", str(tmp_path)], _tiny(tmp_path)):
+        assert main(asked) == 2
+        assert "7b.json holds rows of version 1, expected 2: make them anew" in capsys.readouterr().err
+
+
 def test_a_profile_names_what_took_long(tmp_path, capsys):
     asked = ["--tiny", "--device", "cpu", "--profile", "wanda", "--patterns", "2:4", "--out", str(tmp_path)]
     assert main(asked) == 0
@@ -197,6 +231,22 @@ def test_layers_that_share_storage_are_pruned_as_layers_that_do_not(method):
     shared = build(method).prune(model, *arguments, placement=placement)
     resident_result = build(method).prune(shape.build("cpu"), *arguments)
     assert shared.mask_digest == resident_result.mask_digest
+
+
+def test_a_stored_layer_is_given_what_was_stored_last():
+    model, home = sharing_model(tiny(SHAPES["30b"]), torch.device("cpu"))
+    first, second, third = read_decoder(model).layers
+    dense = home.fetch(third)
+    name = next(iter(home.dense(first)))
+    for number, layer in enumerate((first, second), 1):
+        home.store(layer, {name: torch.full_like(dense[name], number)})
+    for layer in (first, second):
+        found = home.fetch(layer)
+        assert bool((found.pop(name) == 2).all())
+        assert all(torch.equal(value, dense[other]) for other, value in found.items())
+    assert torch.equal(home.fetch(third)[name], dense[name])
+    home.restore_dense()
+    assert torch.equal(home.fetch(first)[name], dense[name])
 
 
 def _tiny(folder, *stages):

@@ -1,5 +1,7 @@
 """`python -m benchmarks.model` on a folder that holds a tiny model."""
 
+from statistics import median
+
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ def folder(tmp_path_factory):
 def test_it_prints_a_table_and_keeps_the_rows(folder, tmp_path, capsys):
     out = tmp_path / "rows.json"
     asked = [str(folder), "--methods", "magnitude", "llm-barber", "--calibration", "random"]
-    sizes = ["--n-samples", "4", "--seqlen", "16", "--repeats", "2", "--layers", "1"]
+    sizes = ["--n-samples", "4", "--seqlen", "16", "--repeats", "3", "--layers", "1"]
     assert main([*asked, *sizes, "--out", str(out)]) == 0
     rows, made_on = load_rows(out)
     assert [(row.method, row.pattern) for row in rows] == [
@@ -27,12 +29,18 @@ def test_it_prints_a_table_and_keeps_the_rows(folder, tmp_path, capsys):
     ]
     for row in rows:
         assert (row.model, row.n_layers, row.n_samples, row.seqlen) == ("llama", 1, 4, 16)
-        assert len(row.repeats) == 2 and row.seconds == min(row.repeats)
+        assert len(row.repeats) == 3 and row.seconds == median(row.repeats)
+        assert row.ratio == pytest.approx(row.seconds / row.floor_seconds)
+        assert row.strict_ratio == pytest.approx(row.seconds / row.strict_floor)
+        assert sum(row.strict_parts.values()) == pytest.approx(row.strict_floor)
+        assert row.warnings == []
         assert row.peak_host_bytes >= 0 and row.peak_device_bytes is None
     assert set(rows[-1].phases) == {"propagate", "statistics", "solve"}
-    assert rows[0].ratio_to_forwards is None and rows[-1].ratio_to_forwards >= rows[-1].ratio
+    assert rows[0].strict_floor == rows[0].floor_seconds
+    assert rows[-1].strict_parts["weight_gradients"] > 0 == rows[-1].floor_parts["weight_gradients"]
     assert made_on.device.startswith("cpu (") and made_on.packages["torch"] == torch.__version__
     said = capsys.readouterr().out
+    assert "| seconds | floor | ratio | strict floor | strict ratio |" in said
     assert "| llama | 1 | resident | llm-barber | 2:4 | float32 | 4 x 16 |" in said
     for text in (said, out.read_text()):
         assert str(folder.parent) not in text

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from methods.base import Placement
-from methods.block_gradient import BlockStudy, study_block
+from methods.block_gradient import BlockStudy, _gradients, study_block
 from methods.decoder import DecoderLayer, read_decoder
 from methods.errors import InputError, NonFiniteError, StructureError
 from methods.pattern import parse_pattern
@@ -267,3 +267,44 @@ def test_settings_of_the_initial_method_reach_it():
         make_model("llama"), parse_pattern("0.5"), make_calibration()
     )
     assert {report.damping for report in result.layers} == {0.25}
+
+
+def test_gradients_are_asked_for_in_a_deterministic_way_and_the_setting_comes_back():
+    x = torch.ones(3, requires_grad=True)
+    seen: list[bool] = []
+    y = Watched.apply(x, seen)
+    assert torch.equal(_gradients(y, [x], torch.ones(3))[0], torch.full((3,), 2.0))
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_an_operator_that_has_no_deterministic_way_is_differentiated_all_the_same():
+    x = torch.ones(3, requires_grad=True)
+    seen: list[bool] = []
+    y = Watched.apply(x, seen, True)
+    assert torch.equal(_gradients(y, [x], torch.ones(3))[0], torch.full((3,), 2.0))
+    assert seen == [True, False]
+
+
+def test_other_errors_of_a_backward_are_raised():
+    x = torch.ones(3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="shape"):
+        _gradients(2 * x, [x], torch.ones(4))
+
+
+class Watched(torch.autograd.Function):
+    """2 x; notes whether its backward was to be deterministic, and may have no such way."""
+
+    @staticmethod
+    def forward(ctx, x, seen, refuses=False):
+        ctx.seen, ctx.refuses = seen, refuses
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, dy):
+        asked = torch.are_deterministic_algorithms_enabled()
+        ctx.seen.append(asked)
+        if asked and ctx.refuses:
+            raise RuntimeError("histc does not have a deterministic implementation")
+        return 2 * dy, None, None

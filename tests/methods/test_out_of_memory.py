@@ -9,9 +9,11 @@ import torch
 from methods.base import Placement
 from methods.decoder import read_decoder
 from methods.out_of_memory import is_out_of_memory
+from methods.owl import OWL
 from methods.patching import replaced_forward
 from methods.pattern import parse_pattern
 from methods.registry import build
+from methods.stream import LayerStream
 from tests.methods.tiny_models import make_calibration, make_model
 
 METHODS = [
@@ -96,6 +98,63 @@ def test_a_single_sequence_that_does_not_fit_is_the_end():
         build("wanda").prune(model, parse_pattern("0.5"), make_calibration(), placement=Placement(4))
 
 
+@pytest.mark.parametrize("forwards", range(1, 6))
+@pytest.mark.parametrize("name", ["wanda", "llm-barber"])
+def test_it_ends_wherever_a_single_sequence_does_not_fit(name, forwards):
+    """Also where larger batches are already through."""
+    model = make_model("llama")
+    with memory_for(model, 0, layer=1, forwards=forwards), pytest.raises(torch.OutOfMemoryError):
+        build(name).prune(model, parse_pattern("0.5"), make_calibration(n_samples=6), placement=Placement(2))
+
+
+def test_an_allocation_goes_on_as_well():
+    calibration, pattern = make_calibration(n_samples=7), parse_pattern("0.5")
+    expected = OWL().allocate(make_model("llama").double(), pattern, calibration, placement=Placement(4))
+    for forwards in range(4):
+        model = make_model("llama").double()
+        with memory_for(model, 2, layer=1, forwards=forwards) as seen:
+            allocated = OWL().allocate(model, pattern, calibration, placement=Placement(4))
+        assert allocated == expected
+        assert max(seen) > 2, "memory never ran out"
+
+
+def test_kept_attention_is_the_first_to_go():
+    """In the second layer's last forwards, LLM-Barber's stream moves on with what it kept."""
+    calibration, pattern = make_calibration(n_samples=6), parse_pattern("0.5")
+    said: list[str] = []
+    for forwards in range(6, 20):
+        model = make_model("llama").double()
+        with memory_for(model, 1, layer=1, forwards=forwards):
+            result = build("llm-barber").prune(model, pattern, calibration, placement=Placement(2))
+        said += [warning for report in result.layers for warning in report.warnings]
+    assert "memory ran out; from here on the attention is run again, not kept" in said
+
+
+def test_hidden_states_that_fill_the_device_move_before_batches_are_halved(monkeypatch):
+    calibration, pattern = make_calibration(n_samples=6), parse_pattern("0.5")
+    expected = build("wanda").prune(make_model("llama"), pattern, calibration, placement=Placement(2))
+    monkeypatch.setattr(LayerStream, "_can_move", lambda stream: not stream._on_host)
+    monkeypatch.setattr(LayerStream, "_fills_the_device", lambda stream: bool(stream.hidden))
+    model = make_model("llama")
+    failed: list[int] = []
+
+    def once(x, *args, **kwargs):
+        if not failed and len(stream_of_layer_1) >= 2:
+            failed.append(len(x))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        stream_of_layer_1.append(len(x))
+        return forward(x, *args, **kwargs)
+
+    stream_of_layer_1: list[int] = []
+    mlp = read_decoder(model).layers[1].blocks[1].entry
+    forward = mlp.forward
+    with replaced_forward(mlp, once):
+        result = build("wanda").prune(model, pattern, calibration, placement=Placement(2))
+    assert result.mask_digest == expected.mask_digest
+    said = [warning for report in result.layers for warning in report.warnings]
+    assert said == ["memory ran out; from here on hidden states stay on the host"]
+
+
 def test_other_errors_halve_nothing():
     model = make_model("llama")
     mlp = read_decoder(model).layers[0].blocks[1].entry
@@ -115,4 +174,21 @@ def test_the_host_runs_out_of_memory_in_its_own_words():
         torch.empty(2**60)
     assert is_out_of_memory(raised.value)
     assert is_out_of_memory(MemoryError())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be reported later",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_libraries_run_out_of_memory_in_theirs(words):
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(ValueError(words))
+
+
+def test_anything_else_is_something_else():
     assert not is_out_of_memory(RuntimeError("anything else"))

@@ -229,7 +229,7 @@ def test_the_next_layer_comes_while_one_is_visited_and_no_layer_before_that():
 def test_the_first_layer_is_fetched_once_for_the_forward_before_it_and_its_own_visit():
     model, decoder, home = watched(2)
     with residing(model, decoder, Placement(weights="onload", home=home)) as residence:
-        with residence.before_layers():
+        with residence.before_layers(first_layer=True):
             assert home.events == ["fetch 0"]
         with residence.visiting(decoder.layers[0]):
             settle(residence)

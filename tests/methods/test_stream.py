@@ -15,6 +15,7 @@ from transformers import (
 from methods.base import CalibrationSet, Placement
 from methods.decoder import read_decoder
 from methods.errors import NonFiniteError
+from methods.patching import replaced_forward
 from methods.residence import Resident
 from methods.statistics import GramMatrix, SharedInputs
 from methods.stream import LayerStream, at_rest, relative_error
@@ -40,6 +41,11 @@ OTHER_FAMILIES = {
     ),
     "falcon": FalconConfig(**SMALL),
 }
+
+
+def other_model(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(OTHER_FAMILIES[family]).eval()
 
 
 def head_of(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -329,3 +335,75 @@ def test_a_relative_error_is_squared_and_relative_to_the_reference():
     assert relative_error(torch.zeros(2), reference) == 1
     assert relative_error(torch.tensor([3.0, 9.0]), reference) == 1
     assert relative_error(torch.tensor([3.0, 4.5]), reference) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_FAMILIES])
+def test_moving_on_with_kept_attention_is_moving_on(family):
+    """What was kept while the MLP was looked at gives the same outputs as running it again."""
+    model = make_model(family) if family in FAMILIES else other_model(family)
+    decoder, calibration = read_decoder(model), make_calibration(n_samples=6)
+    with at_rest(model):
+        plain, keeping = (
+            LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2))) for _ in range(2)
+        )
+        for layer in decoder.layers:
+            for batch in range(keeping.n_batches):
+                keeping.call_of(layer, batch, layer.blocks[1])
+            runs: list[None] = []
+            attention = layer.blocks[0].exit
+            with replaced_forward(attention, counting(attention.forward, runs)):
+                probe = keeping.advance(layer)
+            # The first time of all it is run once more, to see that it is asked for once.
+            assert len(runs) == (1 if layer.index == 0 else 0)
+            for kept, again in zip(probe, plain.advance(layer), strict=True):
+                torch.testing.assert_close(kept, again)
+        for kept, again in zip(keeping.hidden, plain.hidden, strict=True):
+            torch.testing.assert_close(kept, again)
+
+
+def counting(forward, runs: list[None]):
+    def count(*args, **kwargs):
+        runs.append(None)
+        return forward(*args, **kwargs)
+
+    return count
+
+
+def test_attention_that_is_asked_for_twice_is_not_kept():
+    model, calibration = make_model("llama"), make_calibration(n_samples=6)
+    decoder = read_decoder(model)
+    for layer in decoder.layers:
+        layer.module.forward = twice(layer.module)
+    with at_rest(model):
+        plain, keeping = (
+            LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2))) for _ in range(2)
+        )
+        for layer in decoder.layers:
+            for batch in range(keeping.n_batches):
+                keeping.call_of(layer, batch, layer.blocks[1])
+            keeping.advance(layer)
+            plain.advance(layer)
+        for kept, again in zip(keeping.hidden, plain.hidden, strict=True):
+            torch.testing.assert_close(kept, again)
+
+
+def twice(layer: torch.nn.Module):
+    """A layer that runs its attention once more after its MLP."""
+    forward = layer.forward
+
+    def run(hidden, *args, **kwargs):
+        output = forward(hidden, *args, **kwargs)
+        return output + layer.self_attn(hidden_states=layer.input_layernorm(output), **kwargs)[0]
+
+    return run
+
+
+def test_what_a_block_gave_is_not_changed_by_what_its_layer_does_with_it():
+    """Falcon adds the attention's output to the MLP's in place."""
+    model, calibration = other_model("falcon"), make_calibration(n_samples=2)
+    decoder = read_decoder(model)
+    with at_rest(model):
+        stream = LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2)))
+        layer = decoder.layers[0]
+        alone = stream.call_of(layer, 0, layer.blocks[1]).output
+        torch.testing.assert_close(stream.calls_of(layer, 0)[1][1].output, alone)

@@ -36,20 +36,42 @@ class OnGpu:
     """As much of a tensor as the choice of a solver looks at."""
 
     is_cuda = True
+    device = torch.device("cpu")
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
 
+@pytest.fixture
+def untried():
+    """Whether the kernel serves a GPU is tried once in a process."""
+    columns.kernel_problem.cache_clear()
+    yield
+    columns.kernel_problem.cache_clear()
+
+
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
-def test_fp32_on_a_gpu_is_solved_by_the_kernel_and_all_else_by_its_twin():
+def test_fp32_on_a_gpu_is_solved_by_the_kernel_and_all_else_by_its_twin(monkeypatch):
     from methods.kernels.columns import solve_block
 
+    monkeypatch.setattr(columns, "kernel_problem", lambda device: None)
     assert columns.block_solver(OnGpu(torch.float32)) is solve_block
     assert columns.block_solver(OnGpu(torch.float64)) is columns.solve_block
     assert columns.block_solver(torch.zeros(1)) is columns.solve_block
 
 
-def test_a_gpu_without_triton_is_served_by_the_twin(monkeypatch):
+def test_a_gpu_without_triton_is_served_by_the_twin(monkeypatch, untried):
     monkeypatch.setattr(columns, "find_spec", lambda name: None)
+    assert columns.kernel_problem(torch.device("cpu")) == "Triton is not installed"
+    assert columns.block_solver(OnGpu(torch.float32)) is columns.solve_block
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+def test_a_gpu_for_which_the_kernel_cannot_be_compiled_is_served_by_the_twin(monkeypatch, untried):
+    def no_compiler(*_):
+        raise RuntimeError("Failed to find C compiler. Please specify via CC\nand more")
+
+    monkeypatch.setattr("methods.kernels.columns.solve_block", no_compiler)
+    said = "RuntimeError: Failed to find C compiler. Please specify via CC"
+    assert columns.kernel_problem(torch.device("cpu")) == said
     assert columns.block_solver(OnGpu(torch.float32)) is columns.solve_block

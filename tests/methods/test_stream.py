@@ -181,8 +181,9 @@ def test_the_last_batch_may_be_smaller():
     assert [tuple(hidden.shape) for hidden in stream.hidden] == [(2, 24, 64), (2, 24, 64), (1, 24, 64)]
 
 
-def test_left_to_itself_a_batch_is_about_4096_tokens():
-    assert Placement().batch_size_for(128) == 32
+def test_left_to_itself_a_batch_is_as_large_as_keeps_the_device_busy():
+    assert Placement().batch_size_for(128) == 16
+    assert Placement().batch_size_for(128, torch.device("cuda")) == 128
     assert Placement().batch_size_for(5000) == 1
     assert Placement(7).batch_size_for(5000) == 7
 

@@ -8,14 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from methods.base import CalibrationSet, KeepMask, LayerReport, Placement, PruneResult, PruningMethod
+    from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, PruningMethod
     from methods.errors import ContractError, InputError, NonFiniteError, PruningError
+    from methods.keep_mask import KeepMask
     from methods.pattern import SemiStructured, SparsityPattern, Unstructured, parse_pattern
     from methods.registry import build, method_class, names
 
 _HOME = {
     "CalibrationSet": "base",
-    "KeepMask": "base",
+    "KeepMask": "keep_mask",
     "LayerReport": "base",
     "Placement": "base",
     "PruneResult": "base",

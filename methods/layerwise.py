@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from methods.base import CalibrationSet, KeepMask, LayerReport, PhaseClock, Placement, PruneResult
+from methods.base import CalibrationSet, LayerReport, PhaseClock, Placement, PruneResult
 from methods.decoder import DecoderLayer, read_decoder
+from methods.keep_mask import KeepMask
 from methods.pattern import SparsityPattern, UniformPattern, require_finite
 from methods.residence import residing
 from methods.statistics import InputStatistic, SharedInputs

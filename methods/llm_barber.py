@@ -11,7 +11,6 @@ from torch import Tensor
 
 from methods.base import (
     CalibrationSet,
-    KeepMask,
     LayerReport,
     PhaseClock,
     Placement,
@@ -24,6 +23,7 @@ from methods.block_gradient import BlockStudy, study_block
 from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
 from methods.initial import UNREACHED, InitialMask, initial_settings
+from methods.keep_mask import KeepMask
 from methods.layerwise import expert_warnings
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.rebuild import Granularity, rebuild_block

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from methods.base import (
     CalibrationSet,
-    KeepMask,
     LayerReport,
     PhaseClock,
     Placement,
@@ -18,6 +17,7 @@ from methods.base import (
     ignore_layer,
 )
 from methods.decoder import read_decoder
+from methods.keep_mask import KeepMask
 from methods.pattern import (
     SemiStructured,
     SparsityPattern,

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from methods.base import KeepMask
 from methods.experts import RoutedForward
+from methods.keep_mask import KeepMask
 
 
 @dataclass(frozen=True)

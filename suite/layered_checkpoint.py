@@ -101,6 +101,7 @@ def _check(
             stored = weights[target.parameter_name.removeprefix(f"{layer.name}.")]
             matrix = stored if target.expert is None else stored[target.expert]
             n_zeros[name] = matrix.numel() - int(matrix.count_nonzero())
+        # A method that left the layer alone need not have visited it.
         if not home.file_of(layer).exists():
             home.store(layer, {name: weights[name] for name in target_parameters(layer)})
     check_counts(method, pruned.pattern, loaded.model, result)

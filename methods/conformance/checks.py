@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import KeepMask, LayerReport, PruneResult, PruningMethod
+from methods.base import LayerReport, PruneResult, PruningMethod
 from methods.conformance.family import Family, target_name
 from methods.conformance.outcome import BrokenPromiseError
 from methods.contract import ModelState
+from methods.keep_mask import KeepMask
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern
 
 if TYPE_CHECKING:

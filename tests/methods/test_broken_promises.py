@@ -13,9 +13,10 @@ import torch.nn.utils.prune
 from torch import nn
 
 import methods.contract
-from methods.base import KeepMask, PruneResult
+from methods.base import PruneResult
 from methods.conformance import FAMILIES, Verdict
 from methods.conformance.advice import advice_for
+from methods.keep_mask import KeepMask
 from methods.llm_barber import LLMBarber
 from methods.magnitude import Magnitude
 from methods.pattern import parse_pattern

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from methods.base import KeepMask, LayerReport, PruneResult
+from methods.base import LayerReport, PruneResult
 from methods.conformance import (
     FAMILIES,
     HARD,
@@ -23,6 +23,7 @@ from methods.conformance import (
 from methods.conformance.cases import any_pattern
 from methods.conformance.variants import built_in_variants
 from methods.decoder import read_decoder
+from methods.keep_mask import KeepMask
 from methods.magnitude import Magnitude, magnitude_keep
 from methods.pattern import SemiStructured, parse_pattern
 from methods.target import Target

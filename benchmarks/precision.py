@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 def _measured(asked: argparse.Namespace) -> tuple[Protocol, list[Precision]]:
     from suite.cell import CalibrationSpec, PerplexitySpec
     from suite.corpora import calibration_set, evaluation_windows
-    from suite.evaluation.perplexity import window_losses
+    from suite.evaluation.windows import score_windows
     from suite.models import load_model
 
     loaded = load_model(asked.model, dtype="float32")
@@ -235,11 +235,11 @@ def _measured(asked: argparse.Namespace) -> tuple[Protocol, list[Precision]]:
             for restore in restores:
                 restore()
             in_fp32 = _pruned(model, method, pattern, calibration)
-            losses_fp32 = window_losses(model, windows.input_ids)
+            losses_fp32 = score_windows(model, windows.input_ids).nll
             in_bf16 = _pruned(lower, method, pattern, calibration)
             # Widened, so that both are measured in one type.
             _write(model, lower)
-            losses_bf16 = window_losses(model, windows.input_ids)
+            losses_bf16 = score_windows(model, windows.input_ids).nll
             rows.append(compared(method, pattern, (in_fp32, in_bf16), (losses_fp32, losses_bf16)))
             print(rows[-1], file=sys.stderr)
     return protocol, rows

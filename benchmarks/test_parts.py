@@ -13,7 +13,7 @@ from methods.pattern import SemiStructured, parse_pattern, prune_lowest, prune_n
 from methods.rebuild import rebuild, rebuild_n_of_m
 from methods.sparsegpt import inverse_factor
 from methods.statistics import GramMatrix, InputNorms, SquaredGradients
-from suite.evaluation.perplexity import window_losses
+from suite.evaluation.windows import score_windows
 
 ROWS, COLUMNS = 1024, 1024
 TOKENS, SAMPLES = 2048, 8
@@ -157,8 +157,8 @@ def test_solve_columns(benchmark, judge, activations, weight, pattern):
 
 def test_perplexity(benchmark, judge, model, calibration):
     ids = calibration.input_ids
-    ours = timed(benchmark, lambda: window_losses(model, ids))
+    ours = timed(benchmark, lambda: score_windows(model, ids).nll)
     with torch.no_grad():
         forward = best_seconds(lambda: model(input_ids=ids, use_cache=False), CPU, tries=2)
-    judge.compare("window_losses", forward, lambda: plain.window_losses(model, ids))
+    judge.compare("score_windows", forward, lambda: plain.window_losses(model, ids))
     torch.testing.assert_close(ours, plain.window_losses(model, ids), rtol=1e-4, atol=0)

@@ -12,7 +12,8 @@ from itertools import groupby
 
 from reports.ranking import Protocol, Ranking, Setting, pattern_order, rankings_of
 from reports.wording import counted, listed, pattern_name, visible
-from suite.results.record import Record, WindowLosses
+from suite.results.items import WindowLosses
+from suite.results.record import Record
 
 
 class ReportError(ValueError):

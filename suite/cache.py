@@ -48,7 +48,7 @@ def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path
         AssetError: the cache cannot be written, or what `build` raised.
     """
     root = cache_root()
-    folder = root / f"{name}-{version}"
+    folder = cached_folder(name, version)
     if _is_intact(folder):
         return folder
     try:
@@ -63,6 +63,11 @@ def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path
         ) from error
     _verified.add(folder)
     return folder
+
+
+def cached_folder(name: str, version: str) -> Path:
+    """Where `built_folder` puts a folder; it may not be there yet."""
+    return cache_root() / f"{name}-{version}"
 
 
 def file_sha256(path: Path) -> str:
@@ -134,4 +139,4 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["MANIFEST", "AssetError", "built_folder", "cache_root", "file_sha256"]
+__all__ = ["MANIFEST", "AssetError", "built_folder", "cache_root", "cached_folder", "file_sha256"]

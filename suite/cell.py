@@ -53,6 +53,37 @@ class PerplexitySpec(Spec):
         return f"{self.corpus}-token-s{self.seqlen}"
 
 
+class TaskSpec(Spec):
+    """One lm-eval task."""
+
+    name: str
+    """As lm-eval knows it, or one of prunebench's offline tasks."""
+    num_fewshot: int | None = Field(None, ge=0)
+    """Examples before each question; None = the task's own number."""
+    limit: int | None = Field(None, ge=1)
+    """At most this many questions, from the start; None = all."""
+    folder: str | None = None
+    """A folder with the user's own task files, searched besides lm-eval's."""
+
+
+class AnswersSpec(Spec):
+    """Greedy answers to a set of prompts."""
+
+    prompts: str = "built-in"
+    """`built-in`, or a `.jsonl` file."""
+    max_new_tokens: int = Field(48, ge=1)
+    """Where an answer that does not end is cut."""
+
+
+class SpeedSpec(Spec):
+    """Tokens per second, reading a prompt and writing an answer."""
+
+    prompt_tokens: int = Field(512, ge=2)
+    """In the prompt that is read in one go (prefill)."""
+    new_tokens: int = Field(32, ge=2)
+    """Written one after another (generation)."""
+
+
 class AllocationSpec(Spec):
     """How a cell's sparsity is divided among the target modules."""
 
@@ -85,7 +116,17 @@ class Cell(Spec):
     dtype: DType
     """In which the model is loaded, pruned and evaluated."""
     perplexity: tuple[PerplexitySpec, ...] = ()
-    """What is measured, besides cost."""
+    """On which texts, in order; the first one ranks."""
+    divergence: bool = False
+    """Whether the next-token distributions on those texts are held against the dense model's."""
+    tasks: tuple[TaskSpec, ...] = ()
+    """Zero-shot and few-shot tasks."""
+    answers: AnswersSpec | None = None
+    """Greedy answers, held against the dense model's."""
+    speed: SpeedSpec | None = None
+    """Tokens per second."""
+    checkpoint: str | None = None
+    """The finished checkpoint that was measured, where nothing was pruned here."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run."""
 
@@ -94,8 +135,9 @@ class Cell(Spec):
         """SHA-256 (hex) of the canonical JSON of this cell."""
         content = self.model_dump(mode="json")
         # What joined after the first records counts only where it is set, so that they are still found.
-        if content["allocation"] is None:
-            del content["allocation"]
+        for joined in ("allocation", "divergence", "tasks", "answers", "speed", "checkpoint"):
+            if not content[joined]:
+                del content[joined]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -113,8 +155,18 @@ class Cell(Spec):
 
     @property
     def is_dense(self) -> bool:
-        """Whether it prunes nothing."""
+        """Whether it is the model that others are compared with."""
         return self.method == DENSE
+
+    @property
+    def prunes(self) -> bool:
+        """Whether something is pruned for it: not for the dense model, nor for a finished checkpoint."""
+        return not self.is_dense and self.checkpoint is None
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is held against the dense model."""
+        return not self.is_dense and (self.divergence or bool(self.tasks) or self.answers is not None)
 
     @property
     def label(self) -> str:
@@ -143,10 +195,13 @@ def _file_safe(name: str) -> str:
 __all__ = [
     "DENSE",
     "AllocationSpec",
+    "AnswersSpec",
     "CalibrationSpec",
     "Cell",
     "DType",
     "PerplexitySpec",
     "SettingValue",
     "Spec",
+    "SpeedSpec",
+    "TaskSpec",
 ]

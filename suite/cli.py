@@ -18,6 +18,8 @@ from typer.exceptions import TyperException
 from methods.errors import InputError, PruningError
 
 if TYPE_CHECKING:
+    import torch
+
     from suite.executors import PlannedCell
     from suite.progress import ProgressBars
 
@@ -68,6 +70,7 @@ class Listable(StrEnum):
     allocations = "allocations"
     models = "models"
     corpora = "corpora"
+    tasks = "tasks"
     suites = "suites"
 
 
@@ -99,7 +102,8 @@ def run(
     from suite.config import load_suite, plan
     from suite.executors import decide, hold_against_inputs, run_here
     from suite.harness import present_code
-    from suite.plan import matching, preflight, resolve_device, resolve_dtype
+    from suite.plan import matching, resolve_device, resolve_dtype
+    from suite.preflight import preflight
     from suite.results import ResultStore
     from suite.workbench import Workbench
 
@@ -110,7 +114,7 @@ def run(
     store = ResultStore(out)
     planned = decide(cells, store, existing.value, code=present_code)
     if dry_run:
-        _print_plan(planned, as_json)
+        _print_plan(planned, target, as_json)
         return
     inputs = preflight(cells)
     planned = hold_against_inputs(planned, existing.value, inputs)
@@ -187,7 +191,8 @@ def prune(
     from suite.checkpoint import write_checkpoint
     from suite.checkpoint_folder import require_empty
     from suite.layered_checkpoint import write_layered_checkpoint
-    from suite.plan import model_key, preflight, pruning_cell, resolve_device, resolve_dtype
+    from suite.plan import pruning_cell, resolve_device, resolve_dtype
+    from suite.preflight import model_key, preflight
     from suite.workbench import Workbench
 
     require_empty(out)
@@ -223,6 +228,81 @@ def prune(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name; pruned or not.")],
+    dense: Annotated[
+        str | None,
+        typer.Option(help="The dense model to hold it against: divergence, flips, answers side by side."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also put the records into this results folder.")] = None,
+    perplexity: Annotated[
+        list[str] | None,
+        typer.Option(help="A corpus or text file; may be given often. [default: wiki-sample, news-sample]"),
+    ] = None,
+    seqlen: Annotated[int, typer.Option(min=2, help="Tokens in a window of text.")] = 2048,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="At most this many of each text.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="An lm-eval task, offline, paper7 or none; may be given often. [default: offline]"),
+    ] = None,
+    task_folder: Annotated[str | None, typer.Option(help="A folder with task files of your own.")] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many questions a task.")] = None,
+    prompts: Annotated[str, typer.Option(help="built-in, a .jsonl file, or none.")] = "built-in",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Where an answer is cut.")] = 48,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure tokens per second.")] = True,
+    dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
+        DTypeChoice.auto
+    ),
+    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
+    dense_revision: Annotated[str | None, typer.Option(help="The dense model's.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure any checkpoint: perplexity, tasks, answers, size and speed."""
+    from suite.checkpoint_evaluation import evaluate_checkpoint
+    from suite.evaluation_table import evaluation_rows
+    from suite.plan import evaluation_cell, resolve_device, resolve_dtype
+    from suite.results import ResultStore
+
+    target = resolve_device(device)
+    asked = evaluation_cell(
+        model,
+        dense,
+        corpora=perplexity or ["wiki-sample", "news-sample"],
+        seqlen=seqlen,
+        max_tokens=max_tokens,
+        tasks=task or ["offline"],
+        task_folder=task_folder,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        prompts=prompts,
+        max_new_tokens=max_new_tokens,
+        speed=speed,
+        dtype=resolve_dtype(dtype.value, target),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    with _bars(1 if dense is None else 2) as bars:
+        evaluated = evaluate_checkpoint(
+            asked, dense, dense_revision=dense_revision, device=target, watcher=bars
+        )
+    if out is not None:
+        store = ResultStore(out)
+        for found in evaluated:
+            _say(str(store.write(found.record, found.items)))
+    record = evaluated[-1].record
+    if as_json:
+        _print_json(record.sealed().model_dump(mode="json"))
+        return
+    for line in evaluation_rows(record, evaluated[0].record if dense is not None else None):
+        print(line)
+    for remark in record.warnings:
+        _say(remark)
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="A folder of records.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
@@ -236,15 +316,16 @@ def report(
 
 @app.command("list")
 def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) -> None:
-    """List methods, allocations, models, corpora or suites."""
+    """List methods, allocations, models, corpora, tasks or suites."""
     from suite.listing import listing
 
     rows = listing(what.value)
     if as_json:
         _print_json(rows)
         return
+    width = max(16, *(len(row["name"]) for row in rows))
     for row in rows:
-        print(f"{row['name']:<16} {row['description']}")
+        print(f"{row['name']:<{width}} {row['description']}")
 
 
 @app.command()
@@ -364,26 +445,18 @@ def _write_report(results: Path, out: Path, *, title: str) -> Path:
     return out
 
 
-def _print_plan(planned: list[PlannedCell], as_json: bool) -> None:
+def _print_plan(planned: list[PlannedCell], device: torch.device, as_json: bool) -> None:
+    from suite.estimate import estimate
+    from suite.plan_table import as_json_rows, as_lines
+
+    estimates = [estimate(entry.cell, device) for entry in planned]
     if as_json:
-        _print_json(
-            [
-                {
-                    "cell": entry.cell.model_dump(mode="json"),
-                    "digest": entry.cell.digest,
-                    "state": entry.state.kind,
-                    "reason": entry.state.reason,
-                    "runs": entry.runs,
-                }
-                for entry in planned
-            ]
-        )
+        _print_json(as_json_rows(planned, estimates))
         return
-    for entry in planned:
-        action = "run" if entry.runs else "keep"
-        reason = f"  ({entry.state.reason})" if entry.state.reason else ""
-        print(f"{action:<5} {entry.state.kind:<9} {entry.cell.digest[:8]}  {entry.cell.label}{reason}")
-    _say(f"{sum(entry.runs for entry in planned)} of {len(planned)} cells would run")
+    *lines, total = as_lines(planned, estimates)
+    for line in lines:
+        print(line)
+    _say(total)
 
 
 def _bars(n_cells: int) -> ProgressBars:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError
 from methods.registry import allocations, build, did_you_mean, method_class, settings_of
-from suite.cell import DENSE, AllocationSpec, CalibrationSpec, Cell, DType, PerplexitySpec
+from suite.cell import (
+    DENSE,
+    AllocationSpec,
+    AnswersSpec,
+    CalibrationSpec,
+    Cell,
+    DType,
+    PerplexitySpec,
+    SpeedSpec,
+    TaskSpec,
+)
 from suite.suite_file import AllocationTable, MethodTable, SuiteConfig, parse_suite
 from suite.toml_lines import KeyPath
 
@@ -72,8 +82,16 @@ def plan(config: SuiteConfig, *, dtype: DType) -> list[Cell]:
     """
     variants = [_variant(config, place, table) for place, table in enumerate(config.methods)]
     _check_names(config, variants)
+    _check_prompts(config)
     calibrations = _calibrations(config)
-    base = {"dtype": dtype, "perplexity": _perplexity(config)}
+    base = {
+        "dtype": dtype,
+        "perplexity": _perplexity(config),
+        "divergence": config.divergence,
+        "tasks": _tasks(config),
+        "answers": config.answers and AnswersSpec(**config.answers.model_dump()),
+        "speed": config.speed and SpeedSpec(**config.speed.model_dump()),
+    }
     cells: list[Cell] = []
     asked: dict[str, KeyPath] = {}
     for model in config.models:
@@ -214,6 +232,34 @@ def _calibrations(config: SuiteConfig) -> tuple[CalibrationSpec, ...]:
         CalibrationSpec(source=table.source, n_samples=table.n_samples, seqlen=table.seqlen, seed=seed)
         for seed in table.seeds
     )
+
+
+def _tasks(config: SuiteConfig) -> tuple[TaskSpec, ...]:
+    from suite.evaluation.task_names import check_task, expand_sets
+
+    specs: list[TaskSpec] = []
+    for place, table in enumerate(config.tasks):
+        for name in expand_sets([table.name]):
+            try:
+                check_task(name, table.folder)
+            except InputError as error:
+                key = "folder" if "folder" in str(error).split("'")[0] else "name"
+                raise config.places.error(("tasks", place, key), error) from error
+            spec = TaskSpec(**{**table.model_dump(), "name": name})
+            if (spec.name, spec.num_fewshot) in [(other.name, other.num_fewshot) for other in specs]:
+                raise config.places.error(("tasks", place), f"task {name!r} is there already")
+            specs.append(spec)
+    return tuple(specs)
+
+
+def _check_prompts(config: SuiteConfig) -> None:
+    from suite.prompts import load_prompts
+
+    if config.answers is not None:
+        try:
+            load_prompts(config.answers.prompts)
+        except InputError as error:
+            raise config.places.error(("answers", "prompts"), error) from error
 
 
 def _perplexity(config: SuiteConfig) -> tuple[PerplexitySpec, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from methods.errors import InputError
 from suite.cell import Cell
-from suite.plan import Inputs, ModelKey, input_difference, model_key
+from suite.preflight import Inputs, ModelKey, input_difference, model_key
 from suite.results import CellState, ResultStore
 from suite.results.record import CodeVersion
 from suite.watcher import Silent, Watcher

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from methods.base import PhaseClock, PruneResult, token_digest
+from methods.base import PruneResult
 from methods.contract import ModelState, check_contract
 from methods.decoder import read_decoder
+from methods.pattern import parse_pattern
 from methods.registry import method_class
-from suite.evaluation.perplexity import window_losses
-from suite.memory import MemoryWatch
+from suite.measurement import Measured, PrunedMatrix, add_size, measure_dense, measure_pruned
+from suite.phases import PhaseLog
 from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
 from suite.results.record import (
@@ -27,9 +26,7 @@ from suite.results.record import (
     ModuleReport,
     PhaseCost,
     Record,
-    WindowLosses,
 )
-from suite.results.statistics import perplexity_from_nll
 from suite.watcher import Silent, Watcher
 from suite.workbench import Workbench
 
@@ -38,8 +35,7 @@ if TYPE_CHECKING:
 
     from methods.base import CalibrationSet
     from methods.pattern import SparsityPattern
-    from suite.cell import CalibrationSpec, Cell, PerplexitySpec
-    from suite.corpora import EvaluationWindows
+    from suite.cell import CalibrationSpec, Cell
     from suite.models import LoadedModel
 
 
@@ -71,7 +67,7 @@ def run_cell(
 def present_code(cell: Cell) -> CodeVersion:
     """The version of the code that would run `cell` now."""
     return code_version(
-        None if cell.is_dense else method_class(cell.method).version, part_versions=part_versions(cell)
+        method_class(cell.method).version if cell.prunes else None, part_versions=part_versions(cell)
     )
 
 
@@ -83,31 +79,40 @@ class _CellRun:
         self._workbench = workbench
         self._watcher = watcher
         self._created = datetime.now(UTC).isoformat(timespec="seconds")
-        self._phase = "load"
-        self._phases: list[PhaseCost] = []
+        self._log = PhaseLog(workbench.device, watcher)
         self._model: ModelIdentity | None = None
         self._calibration: CalibrationIdentity | None = None
         self._floor: MachineFloor | None = None
         self._result: PruneResult | None = None
-        self._metrics: list[Metric] = []
-        self._windows: list[tuple[EvaluationWindows, WindowLosses]] = []
-        self._said: list[str] = []
+        self._measured = Measured()
 
     def measure(self) -> None:
         """Loads, prunes, checks and evaluates."""
-        with self._timed("load"):
-            loaded, dense = self._workbench.dense_model(self._cell)
+        cell, workbench, log = self._cell, self._workbench, self._log
+        with log.timed("load"):
+            loaded, dense = workbench.dense_model(cell)
         self._model = loaded.identity
-        with self._timed("floor"):
-            self._floor = self._workbench.floor()
-        if not self._cell.is_dense:
-            self._prune(loaded, dense)
-        for spec in self._cell.perplexity:
-            self._measure_perplexity(loaded, spec)
+        with log.timed("floor"):
+            self._floor = workbench.floor()
+        inputs, reference = workbench.inputs(cell), workbench.reference(cell)
+        if cell.is_dense:
+            self._measured = measure_dense(loaded, cell, inputs, reference, log)
+            add_size(self._measured, loaded, (), None)
+            return
+        missing = reference.missing(cell) if cell.compares else None
+        if missing is not None:  # the dense cell was not run in this process
+            with log.timed("dense reference"):
+                measure_dense(loaded, missing, inputs, reference, PhaseLog(workbench.device, self._watcher))
+        result = self._prune(loaded, dense)
+        self._measured = measure_pruned(
+            loaded, cell, inputs, reference, log, dense_again=lambda: workbench.dense_model(cell)[0]
+        )
+        self._add_pruned(loaded, result)
 
     def record(self, error: Exception | None = None) -> Record:
         """What was gathered, as the record of a finished cell, or of one that `error` ended."""
         result = self._result if error is None else None
+        measured = self._measured if error is None else Measured()
         return Record(
             status="complete" if error is None else "failed",
             created=self._created,
@@ -118,114 +123,63 @@ class _CellRun:
             calibration=self._calibration,
             mask_digest=result.mask_digest if result else None,
             initial_mask_digest=result.initial.mask_digest if result and result.initial else None,
-            phases=tuple(self._phases),
+            phases=tuple(self._log.costs),
             floor=self._floor,
-            metrics=(*self._metrics, *_cost_metrics(self._phases)) if error is None else (),
-            windows=tuple(losses for _, losses in self._windows) if error is None else (),
+            metrics=(*measured.metrics, *_cost_metrics(self._log.costs)) if error is None else (),
+            windows=tuple(measured.windows),
+            divergences=tuple(measured.divergences),
+            tasks=tuple(measured.tasks),
+            answers=measured.answers,
             modules=_module_reports(result) if result else (),
-            warnings=(*(_warnings(result) if result else ()), *self._said),
-            failure=None if error is None else _failure(self._phase, error),
+            warnings=(*(_warnings(result) if result else ()), *measured.remarks),
+            failure=None if error is None else _failure(self._log.current, error),
         )
 
     def items(self) -> pd.DataFrame:
-        """A row an evaluation window: its protocol, place, token digest, loss and predicted tokens."""
-        import pandas as pd
+        """A row a measured item (`suite.measurement.measured.ItemRow`)."""
+        return self._measured.items()
 
-        rows = [
-            (losses.protocol, item, token_digest(tokens), nll, losses.seqlen - 1)
-            for windows, losses in self._windows
-            for item, (tokens, nll) in enumerate(zip(windows.input_ids, losses.nll, strict=True))
-        ]
-        return pd.DataFrame(rows, columns=["protocol", "item", "item_digest", "nll", "n_tokens"])
-
-    def _prune(self, loaded: LoadedModel, dense: ModelState) -> None:
+    def _prune(self, loaded: LoadedModel, dense: ModelState) -> PruneResult:
         method = method_of(self._cell)
         spec = self._cell.calibration
         calibration = None if spec is None else self._calibrate(spec)
         pattern = self._pattern(loaded, calibration)
         n_targets = sum(1 for _ in read_decoder(loaded.model).targets())
-        with self._timed("prune", n_targets):
+        with self._log.timed("prune", n_targets):
             result = method.prune(
                 loaded.model,
                 pattern,
                 calibration,
                 placement=self._workbench.placement,
-                on_layer=lambda _: self._watcher.stepped(),
+                on_layer=lambda _: self._log.stepped(),
             )
-        self._phases.extend(PhaseCost(name=name, seconds=seconds) for name, seconds in result.phases.items())
-        with self._timed("check"):
+        for name, seconds in result.phases.items():
+            self._log.add(name, seconds)
+        with self._log.timed("check"):
             check_contract(method, pattern, dense, loaded.model, result)
         self._result = result
-        self._metrics.append(
-            Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
-        )
+        return result
 
     def _pattern(self, loaded: LoadedModel, calibration: CalibrationSet | None) -> SparsityPattern:
         if self._cell.allocation is None:
             return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
-        with self._timed("allocate"):
+        with self._log.timed("allocate"):
             return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
 
     def _calibrate(self, spec: CalibrationSpec) -> CalibrationSet:
-        self._begin("calibrate")
+        self._log.begin("calibrate")
         timed = self._workbench.inputs(self._cell).calibrations[spec]
-        self._phases.append(PhaseCost(name="calibrate", seconds=timed.seconds))
+        self._log.add("calibrate", timed.seconds)
         self._calibration = timed.identity
         return timed.calibration
 
-    def _measure_perplexity(self, loaded: LoadedModel, spec: PerplexitySpec) -> None:
-        windows = self._workbench.inputs(self._cell).windows[spec]
-        with self._timed(f"evaluate {windows.protocol}", len(windows.input_ids)):
-            nll = window_losses(
-                loaded.model,
-                windows.input_ids,
-                on_windows=self._watcher.stepped,
-                on_halved=lambda size: self._said.append(
-                    f"{windows.protocol}: memory ran out; it went on with batches of {size} windows"
-                ),
-            ).tolist()
-        estimate = perplexity_from_nll(nll)
-        self._metrics.append(
-            Metric(
-                name="perplexity",
-                protocol=windows.protocol,
-                value=estimate.value,
-                stderr=estimate.stderr,
-                n=estimate.n,
-                direction="lower",
-                status=estimate.status,
-            )
+    def _add_pruned(self, loaded: LoadedModel, result: PruneResult) -> None:
+        self._measured.metrics.append(
+            Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
         )
-        finite = tuple(loss if abs(loss) < float("inf") else None for loss in nll)
-        losses = WindowLosses(
-            protocol=windows.protocol,
-            corpus_digest=windows.corpus_digest,
-            corpus_revision=windows.corpus_revision,
-            seqlen=spec.seqlen,
-            limit=windows.limit,
-            nll=finite,
-        )
-        self._windows.append((windows, losses))
-
-    def _begin(self, phase: str, steps: int | None = None) -> None:
-        self._phase = phase
-        self._watcher.phase_started(phase, steps)
-
-    @contextmanager
-    def _timed(self, phase: str, steps: int | None = None) -> Iterator[None]:
-        """Charges time and peak memory of the body to `phase`."""
-        self._begin(phase, steps)
-        clock = PhaseClock(device=self._workbench.device)
-        with MemoryWatch(self._workbench.device) as memory, clock.phase(phase):
-            yield
-        self._phases.append(
-            PhaseCost(
-                name=phase,
-                seconds=clock.seconds[phase],
-                peak_host_bytes=memory.host_bytes,
-                peak_device_bytes=memory.device_bytes,
-            )
-        )
+        itemsize = loaded.model.dtype.itemsize
+        matrices = [PrunedMatrix(mask.numel, mask.n_kept, itemsize) for mask in result.keep.values()]
+        add_size(self._measured, loaded, matrices, parse_pattern(self._cell.pattern or ""))
 
 
 def _cost_metrics(phases: list[PhaseCost]) -> list[Metric]:
@@ -234,10 +188,11 @@ def _cost_metrics(phases: list[PhaseCost]) -> list[Metric]:
     prune = next((phase for phase in phases if phase.name == "prune"), None)
     if prune is None:
         return []
-    costs: list[tuple[str, float | None]] = [
-        ("prune_seconds", prune.seconds + beforehand),
-        ("peak_host_bytes", prune.peak_host_bytes),
-        ("peak_device_bytes", prune.peak_device_bytes),
+    costs: list[tuple[str, float | None, str]] = [
+        ("prune_seconds", prune.seconds + beforehand, ""),
+        ("peak_host_bytes", prune.peak_host_bytes, ""),
+        ("peak_device_bytes", prune.peak_device_bytes, "no accelerator in use"),
+        ("prune_energy_joules", prune.energy_joules, "this machine does not count energy"),
     ]
     return [
         Metric(
@@ -245,9 +200,9 @@ def _cost_metrics(phases: list[PhaseCost]) -> list[Metric]:
             protocol="",
             value=value,
             direction="lower",
-            status="ok" if value is not None else "no accelerator in use",
+            status="ok" if value is not None else absent,
         )
-        for name, value in costs
+        for name, value, absent in costs
     ]
 
 

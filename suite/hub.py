@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +79,26 @@ def dataset_file(repository: str, filename: str, commit: str) -> Path:
             )
 
 
+@lru_cache(maxsize=1)
+def hub_answers() -> bool:
+    """Whether the hub can be reached; asked once, as the answer takes seconds where it cannot."""
+    return _reachable_commit("Salesforce/wikitext", None, "dataset") is not None
+
+
+@contextmanager
+def from_the_cache() -> Iterator[None]:
+    """Lets `datasets` look into the hub's cache alone, instead of trying to reach the hub for a minute."""
+    import datasets
+    import huggingface_hub
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
 def _reachable_commit(repository: str, revision: str | None, kind: Literal["model", "dataset"]) -> str | None:
     """The commit a revision names today; None where the hub does not answer."""
     from huggingface_hub import HfApi
@@ -141,4 +162,4 @@ def _one_line(what: str, revision: str | None) -> Iterator[None]:
         logger.setLevel(level)
 
 
-__all__ = ["HubSnapshot", "dataset_file", "model_snapshot"]
+__all__ = ["HubSnapshot", "dataset_file", "from_the_cache", "hub_answers", "model_snapshot"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from suite.cell import Cell
-    from suite.plan import Inputs
+    from suite.preflight import Inputs
 
 
 def write_layered_checkpoint(

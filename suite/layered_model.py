@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from suite.cell import Cell
-    from suite.plan import Inputs
+    from suite.preflight import Inputs
 
 _RESIDENT_CAN = "give --placement resident, for which the whole model must fit into memory"
 

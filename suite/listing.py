@@ -16,13 +16,14 @@ def listing(what: str) -> list[dict[str, Any]]:
     """The rows of one list, each with `name` and `description`.
 
     Args:
-        what: `methods`, `allocations`, `models`, `corpora` or `suites`.
+        what: `methods`, `allocations`, `models`, `corpora`, `tasks` or `suites`.
     """
     return {
         "methods": _methods,
         "allocations": _allocations,
         "models": _models,
         "corpora": _corpora,
+        "tasks": _tasks,
         "suites": _suites,
     }[what]()
 
@@ -66,6 +67,21 @@ def _corpora() -> list[dict[str, Any]]:
     from suite.corpora import BUILT_IN_CORPORA
 
     return [dataclasses.asdict(corpus) for corpus in BUILT_IN_CORPORA]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from suite.evaluation.task_names import NAMED_SETS
+    from suite.tasks import OFFLINE_TASK_DESCRIPTIONS
+
+    rows = [{"name": name, "description": text} for name, text in OFFLINE_TASK_DESCRIPTIONS.items()]
+    rows += [
+        {"name": name, "description": f"a set: {', '.join(names)}{_REACH.get(name, '')}"}
+        for name, names in NAMED_SETS.items()
+    ]
+    return [*rows, {"name": "...", "description": "every task and group of lm-eval, by its name there"}]
+
+
+_REACH = {"paper7": " (their data sets come from the hub)"}
 
 
 def _suites() -> list[dict[str, Any]]:

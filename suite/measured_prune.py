@@ -10,7 +10,7 @@ from methods.base import PhaseClock, Placement, PruneResult, PruningMethod
 from methods.decoder import read_decoder
 from methods.pattern import SparsityPattern
 from suite.memory import MemoryWatch
-from suite.plan import Inputs, Timed
+from suite.preflight import Inputs, Timed
 from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from methods.errors import InputError
 from suite.assets import SMOLLM2_GGUF, fetch
-from suite.cache import built_folder, file_sha256
+from suite.cache import built_folder, cached_folder, file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -202,16 +202,45 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
         InputError: there is no such model, or its configuration is damaged.
         AssetError: a built-in model could not be fetched.
     """
+    folder, found_revision = find_model(name, revision)
+    model = skeleton_of(folder, name, trust_remote_code)
+    with quiet_transformers(), one_line(name):
+        tokenizer = load_tokenizer(folder, trust_remote_code)
+    return Skeleton(model, tokenizer, found_revision, folder_digest(folder, found_revision))
+
+
+def skeleton_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
+    """The structure that the configuration in `folder` describes, on the meta device.
+
+    Raises:
+        InputError: the configuration is damaged; the message calls the model `name`.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder, found_revision = find_model(name, revision)
     with quiet_transformers(), one_line(name):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        tokenizer = load_tokenizer(folder, trust_remote_code)
-    return Skeleton(model, tokenizer, found_revision, folder_digest(folder, found_revision))
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+    return model
+
+
+def known_folder(name: str, revision: str | None) -> Path | None:
+    """A folder on this machine that holds the model's config.json; None where it would have to be fetched."""
+    source = resolve_model(name)
+    if source.kind == "folder":
+        return Path(name).expanduser()
+    if source.kind == "built-in":
+        from suite.gguf_model import BUILDER_VERSION
+
+        folder = cached_folder("smollm2-135m", f"{SMOLLM2_GGUF.sha256[:12]}-{BUILDER_VERSION}")
+        return folder if folder.is_dir() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def weight_digest(model: nn.Module) -> str:
@@ -374,12 +403,14 @@ __all__ = [
     "digest_of_weights",
     "find_model",
     "folder_digest",
+    "known_folder",
     "load_model",
     "load_skeleton",
     "load_tokenizer",
     "one_line",
     "quiet_transformers",
     "resolve_model",
+    "skeleton_of",
     "smollm2_folder",
     "weight_digest",
 ]

@@ -1,23 +1,31 @@
-"""What is settled before the first cell runs, so that wrong input is found while nothing is lost."""
+"""From what a user asks for on the command line to devices, dtypes and cells."""
 
 from __future__ import annotations
 
-import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 from methods.errors import InputError
-from suite.cell import AllocationSpec, CalibrationSpec, Cell, DType, PerplexitySpec
+from suite.cell import (
+    DENSE,
+    AllocationSpec,
+    AnswersSpec,
+    CalibrationSpec,
+    Cell,
+    DType,
+    PerplexitySpec,
+    SpeedSpec,
+    TaskSpec,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from methods.base import CalibrationSet
-    from suite.corpora import EvaluationWindows
-    from suite.results.record import CalibrationIdentity, Record
+
+NOTHING = "none"
+"""In place of a task or of prompts: do not."""
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -124,6 +132,63 @@ def pruning_cell(
     )
 
 
+def evaluation_cell(
+    model: str,
+    dense: str | None,
+    *,
+    corpora: Sequence[str],
+    seqlen: int,
+    max_tokens: int | None,
+    tasks: Sequence[str],
+    task_folder: str | None,
+    num_fewshot: int | None,
+    limit: int | None,
+    prompts: str,
+    max_new_tokens: int,
+    speed: bool,
+    dtype: DType,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> Cell:
+    """What `prunebench evaluate` measures of a model, as a dense cell of it.
+
+    Raises:
+        InputError: an unknown model, corpus, task or file of prompts.
+    """
+    from suite.corpora import check_source
+    from suite.evaluation.task_names import check_task, expand_sets
+    from suite.models import resolve_model
+    from suite.prompts import load_prompts
+
+    for name in (model, dense):
+        if name is not None:
+            resolve_model(name)
+    for corpus in corpora:
+        check_source(corpus, "evaluation")
+    asked = [name for name in dict.fromkeys(expand_sets(tasks)) if name != NOTHING]
+    for name in asked:
+        check_task(name, task_folder)
+    if prompts != NOTHING:
+        load_prompts(prompts)
+    return Cell(
+        model=model,
+        revision=revision,
+        method=DENSE,
+        dtype=dtype,
+        perplexity=tuple(
+            PerplexitySpec(corpus=corpus, seqlen=seqlen, max_tokens=max_tokens)
+            for corpus in dict.fromkeys(corpora)
+        ),
+        divergence=dense is not None,
+        tasks=tuple(
+            TaskSpec(name=name, num_fewshot=num_fewshot, limit=limit, folder=task_folder) for name in asked
+        ),
+        answers=None if prompts == NOTHING else AnswersSpec(prompts=prompts, max_new_tokens=max_new_tokens),
+        speed=SpeedSpec() if speed else None,
+        trust_remote_code=trust_remote_code,
+    )
+
+
 def one_pattern(sparsity: str | None, pattern: str | None) -> str:
     """The canonical pattern of `--sparsity` and `--pattern`, of which one is enough.
 
@@ -180,158 +245,12 @@ def _value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A calibration set, and the seconds it took to build, which every cell that uses it is charged."""
-
-    calibration: CalibrationSet
-    seconds: float
-
-    @property
-    def identity(self) -> CalibrationIdentity:
-        """Which tokens these are, for a record."""
-        from suite.results.record import CalibrationIdentity
-
-        return CalibrationIdentity(
-            source=self.calibration.source,
-            n_samples=self.calibration.n_samples,
-            seqlen=self.calibration.seqlen,
-            seed=self.calibration.seed,
-            digest=self.calibration.digest,
-        )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the cells of one model read: tokens, and which weights (as `ModelIdentity` has it)."""
-
-    calibrations: Mapping[CalibrationSpec, Timed]
-    windows: Mapping[PerplexitySpec, EvaluationWindows]
-    revision: str | None
-    folder_digest: str | None
-
-
-ModelKey = tuple[str, str | None, bool]
-"""Name, revision and whether its code may run: what decides a tokenizer."""
-
-
-def model_key(cell: Cell) -> ModelKey:
-    """The key of the cell's model."""
-    return cell.model, cell.revision, cell.trust_remote_code
-
-
-def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Inputs]:
-    """Finds out what would fail for reasons that lie in the input, before anything is run.
-
-    Of each model only the configuration and the tokenizer are read. Do the patterns fit its dimensions, can
-    the methods do them, is each text long enough, is any sequence too long?
-
-    Returns:
-        What the cells read, by model.
-
-    Raises:
-        InputError: names the module, the source or the setting at fault.
-    """
-    by_model: dict[ModelKey, list[Cell]] = {}
-    for cell in cells:
-        by_model.setdefault(model_key(cell), []).append(cell)
-    return {key: _preflight_model(key, of_model) for key, of_model in by_model.items()}
-
-
-def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
-    from methods.decoder import read_decoder
-    from methods.pattern import parse_pattern
-    from methods.registry import build
-    from suite.corpora import calibration_set, evaluation_windows
-    from suite.models import load_skeleton
-
-    name, revision, trust_remote_code = key
-    skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
-    decoder = read_decoder(skeleton.model)
-    for cell in cells:
-        if not cell.is_dense:
-            method, pattern = build(cell.method, cell.settings), parse_pattern(cell.pattern or "")
-            decoder.check_pattern(pattern)
-            for _, _, target in decoder.targets():
-                method.comparison_group(target.shape, pattern.for_module(target.name))
-    calibrations: dict[CalibrationSpec, Timed] = {}
-    for cell in cells:
-        spec = cell.calibration
-        if spec is not None and spec not in calibrations:
-            _check_positions(skeleton.model, spec.seqlen)
-            calibrations[spec] = _timed(
-                lambda spec=spec: calibration_set(  # type: ignore[misc]
-                    spec, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
-                )
-            )
-    windows: dict[PerplexitySpec, EvaluationWindows] = {}
-    for corpus in (corpus for cell in cells for corpus in cell.perplexity):
-        if corpus not in windows:
-            _check_positions(skeleton.model, corpus.seqlen)
-            windows[corpus] = evaluation_windows(
-                corpus, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
-            )
-    return Inputs(calibrations, windows, skeleton.revision, skeleton.folder_digest)
-
-
-def input_difference(record: Record, inputs: Inputs) -> str | None:
-    """Why the numbers of `record` may not be those of the present inputs; None where they must be."""
-    model, cell = record.model, record.cell
-    if model is not None and (model.revision, model.folder_digest) != (inputs.revision, inputs.folder_digest):
-        return f"the model {cell.model} was changed since"
-    if cell.calibration is not None and record.calibration is not None:
-        present = inputs.calibrations[cell.calibration].calibration.digest
-        if present != record.calibration.digest:
-            return f"the calibration text {cell.calibration.source} was changed since"
-    digests = {
-        windows.protocol: windows.corpus_digest
-        for windows in map(inputs.windows.get, cell.perplexity)
-        if windows
-    }
-    for losses in record.windows:
-        if digests.get(losses.protocol, losses.corpus_digest) != losses.corpus_digest:
-            return f"the text of {losses.protocol} was changed since"
-    return None
-
-
-def _timed(build: Callable[[], CalibrationSet]) -> Timed:
-    """The calibration set, charged what it takes to tokenize the text and draw from it.
-
-    Built once before the clock starts, so that nobody is charged a download; tokenized anew under the clock,
-    so that it does not matter who came first.
-    """
-    from suite.tokenized_text import forget_texts
-
-    build()
-    forget_texts()
-    start = time.perf_counter()
-    return Timed(build(), time.perf_counter() - start)
-
-
-def vocabulary_size(model: Any) -> int:
-    """How many tokens `model` has embeddings for."""
-    return int(model.get_input_embeddings().weight.shape[0])
-
-
-def _check_positions(model: Any, seqlen: int) -> None:
-    """Raises `InputError` if a sequence is longer than the positions that `model` has."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(longest, int) and seqlen > longest:
-        raise InputError(f"seqlen {seqlen} is longer than the {longest} positions of {type(model).__name__}")
-
-
 __all__ = [
-    "Inputs",
-    "ModelKey",
-    "Timed",
-    "input_difference",
+    "evaluation_cell",
     "matching",
-    "model_key",
     "one_pattern",
     "parse_assignments",
-    "preflight",
     "pruning_cell",
     "resolve_device",
     "resolve_dtype",
-    "vocabulary_size",
 ]

@@ -52,7 +52,7 @@ def pattern_for(
 def part_versions(cell: Cell) -> dict[str, int]:
     """The versions of what the cell's method builds on, by name: initial methods and the allocation."""
     versions: dict[str, int] = {}
-    if cell.is_dense:
+    if not cell.prunes:
         return versions
     part = getattr(method_of(cell), "initial_method", None)
     while part is not None:

@@ -113,6 +113,37 @@ class PerplexityTable(Table):
         return value
 
 
+class TaskTable(Table):
+    """`[[tasks]]`: an lm-eval task, or a set of them (`offline`, `paper7`)."""
+
+    name: Name
+    """A task, a group, or a set."""
+    num_fewshot: int | None = Field(None, ge=0, le=1000)
+    """Examples before each question; without it the task's own number."""
+    limit: int | None = Field(None, ge=1)
+    """At most this many questions, from the start."""
+    folder: Name | None = None
+    """A folder with task files of your own."""
+
+
+class AnswersTable(Table):
+    """`[answers]`: greedy answers to prompts."""
+
+    prompts: Name = "built-in"
+    """`built-in`, or a `.jsonl` file."""
+    max_new_tokens: int = Field(48, ge=1, le=4096)
+    """Where an answer that does not end is cut."""
+
+
+class SpeedTable(Table):
+    """`[speed]`: tokens per second."""
+
+    prompt_tokens: int = Field(512, ge=2, le=MAX_SEQLEN)
+    """Read in one go."""
+    new_tokens: int = Field(32, ge=2, le=4096)
+    """Written one after another."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where the keys of a suite file stand.
@@ -150,7 +181,15 @@ class SuiteConfig(Table):
     methods: tuple[MethodTable, ...] = Field((), min_length=1)
     """What is compared; without any, the dense models alone are measured."""
     perplexity: tuple[PerplexityTable, ...] = Field(min_length=1)
-    """What is measured, besides cost."""
+    """On which texts perplexity is measured; the first one ranks."""
+    divergence: bool = False
+    """Whether the next-token distributions on these texts are held against the dense model's."""
+    tasks: tuple[TaskTable, ...] = ()
+    """What the models are asked; flips are counted against the dense model."""
+    answers: AnswersTable | None = None
+    """Greedy answers, side by side with the dense model's."""
+    speed: SpeedTable | None = None
+    """Tokens per second."""
 
     _places: Places = PrivateAttr(default_factory=Places)
 
@@ -174,6 +213,9 @@ _TABLES: dict[str, type[Table]] = {
     "calibration": CalibrationTable,
     "methods": MethodTable,
     "perplexity": PerplexityTable,
+    "tasks": TaskTable,
+    "answers": AnswersTable,
+    "speed": SpeedTable,
 }
 _WORDS = {
     "missing": "is missing",
@@ -263,11 +305,14 @@ def _shown(value: object) -> str:
 
 __all__ = [
     "MAX_SEQLEN",
+    "AnswersTable",
     "CalibrationTable",
     "MethodTable",
     "ModelTable",
     "PerplexityTable",
     "Places",
+    "SpeedTable",
     "SuiteConfig",
+    "TaskTable",
     "parse_suite",
 ]

@@ -11,8 +11,9 @@ from methods.base import Placement
 from methods.contract import ModelState
 from suite.cell import Cell
 from suite.evaluation.efficiency import machine_floor
+from suite.measurement.reference import DenseReference
 from suite.models import LoadedModel, load_model
-from suite.plan import Inputs, ModelKey, model_key
+from suite.preflight import Inputs, ModelKey, model_key
 from suite.results.record import MachineFloor
 
 
@@ -46,13 +47,14 @@ class Workbench:
         self.placement = placement
         self._inputs = inputs
         self._bench: _Bench | None = None
+        self._reference: tuple[object, DenseReference] | None = None
 
     def dense_model(self, cell: Cell) -> tuple[LoadedModel, ModelState]:
         """The cell's model with its dense weights, and the state to hold it to after a prune.
 
         It counts as pruned from then on: the next call puts the dense weights back.
         """
-        key = (cell.model, cell.revision, cell.dtype, cell.trust_remote_code)
+        key = _key(cell)
         if self._bench is None or self._bench.key != key:
             self._bench = None  # the old model goes before the new one comes
             loaded = load_model(
@@ -78,8 +80,18 @@ class Workbench:
             bench.floor = machine_floor(bench.loaded.model, self.placement)
         return bench.floor
 
+    def reference(self, cell: Cell) -> DenseReference:
+        """What is known of the cell's dense model; what is not yet, its caller adds.
+
+        It outlives `discard`: that a pruned model is in doubt says nothing against the dense one.
+        """
+        key = _key(cell)
+        if self._reference is None or self._reference[0] != key:
+            self._reference = (key, DenseReference())
+        return self._reference[1]
+
     def inputs(self, cell: Cell) -> Inputs:
-        """The calibration sets and evaluation windows of the cell's model."""
+        """What the cells of this model read: calibration sets, texts, tasks and prompts."""
         return self._inputs[model_key(cell)]
 
     def discard(self) -> None:
@@ -90,6 +102,11 @@ class Workbench:
     def _current(self) -> _Bench:
         assert self._bench is not None, "dense_model comes first"
         return self._bench
+
+
+def _key(cell: Cell) -> tuple[object, ...]:
+    """Equal for cells whose dense model is the same."""
+    return (cell.model, cell.revision, cell.dtype, cell.trust_remote_code)
 
 
 __all__ = ["Workbench"]

@@ -42,14 +42,18 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
                 stream.hidden[0] = stream.forward(layer, 0)
 
         seconds = _best(forward, model.device, tries=2)
-    square = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=model.device).to(model.dtype)
-    product_seconds = _best(lambda: torch.mm(square, square), model.device, tries=4)
     return MachineFloor(
-        matmul_flops_per_second=2 * MATRIX_SIZE**3 / product_seconds,
+        matmul_flops_per_second=matmul_rate(model.dtype, model.device),
         forward_tokens_per_second=batch.input_ids.numel() / seconds,
         batch_size=batch.n_samples,
         seqlen=seqlen,
     )
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Floating-point operations per second of a large square product, the best of a few tries."""
+    square = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype)
+    return 2 * MATRIX_SIZE**3 / _best(lambda: torch.mm(square, square), device, tries=4)
 
 
 def _best(work: Callable[[], object], device: torch.device, *, tries: int) -> float:
@@ -63,4 +67,4 @@ def _best(work: Callable[[], object], device: torch.device, *, tries: int) -> fl
     return min(seconds)
 
 
-__all__ = ["machine_floor"]
+__all__ = ["machine_floor", "matmul_rate"]

@@ -16,6 +16,7 @@ import torch
 
 import methods
 import suite
+from suite.energy import meters
 from suite.results.record import CodeVersion, Environment
 
 PACKAGES = (
@@ -39,12 +40,17 @@ BYSTANDERS = (
     "suite/cli.py",
     "suite/config.py",
     "suite/doctor.py",
+    "suite/energy.py",
+    "suite/estimate.py",
+    "suite/evaluation_table.py",
     "suite/executors.py",
     "suite/listing.py",
     "suite/measured_prune.py",
     "suite/memory.py",
     "suite/method_check.py",
     "suite/method_source.py",
+    "suite/phases.py",
+    "suite/plan_table.py",
     "suite/progress.py",
     "suite/structure.py",
     "suite/suite_file.py",
@@ -52,9 +58,12 @@ BYSTANDERS = (
     "suite/toml_lines.py",
     "suite/watcher.py",
     "suite/results/__init__.py",
+    "suite/results/correlation.py",
     "suite/results/environment.py",
     "suite/results/files.py",
     "suite/results/leftovers.py",
+    "suite/results/published.py",
+    "suite/results/published.toml",
     "suite/results/reading.py",
     "suite/results/state.py",
     "suite/results/store.py",
@@ -83,6 +92,7 @@ def environment(device: torch.device | str = "cpu") -> Environment:
         packages={name: found for name in PACKAGES if (found := _version(name)) is not None},
         threads=torch.get_num_threads(),
         native_bf16=native_bf16(device),
+        energy_meters=meters(device),
     )
 
 

@@ -20,7 +20,7 @@ def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-MIGRATIONS: Mapping[int, Migration] = {1: _only_new_fields}
+MIGRATIONS: Mapping[int, Migration] = {1: _only_new_fields, 2: _only_new_fields}
 """From schema version -> the step to the version after it."""
 
 

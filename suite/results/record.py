@@ -9,8 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_validator
 
 from suite.cell import Cell, Spec
+from suite.results.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of the fields below; `suite.results.reading` migrates what is older."""
 
 
@@ -66,6 +67,8 @@ class PhaseCost(Spec):
     """Highest resident memory of the process seen during the phase."""
     peak_device_bytes: int | None = None
     """Highest memory allocated on the accelerator; None without one."""
+    energy_joules: float | None = None
+    """Of all counters in `Environment.energy_meters`; None where the machine has none."""
 
 
 class MachineFloor(Spec):
@@ -79,22 +82,6 @@ class MachineFloor(Spec):
     seqlen: int
 
 
-class WindowLosses(Spec):
-    """The loss of every evaluation window of one protocol, for intervals and pairing."""
-
-    protocol: str
-    corpus_digest: str
-    """SHA-256 of the windows' token ids `[n_windows, seqlen]`."""
-    corpus_revision: str
-    """Version or revision of the corpus, as published."""
-    seqlen: int
-    limit: int | None
-    """The cap on tokens that was asked for; None = the whole corpus."""
-    nll: tuple[float | None, ...]
-    """Mean negative log-likelihood (nats) of the seqlen - 1 predicted tokens, a value a window; None where
-    it was not finite."""
-
-
 class Metric(Spec):
     """One number."""
 
@@ -105,6 +92,10 @@ class Metric(Spec):
     value: float | None
     """None where it could not be had; `status` says why."""
     stderr: float | None = None
+    low: float | None = None
+    """Lower end of its 95 % interval."""
+    high: float | None = None
+    """Upper end."""
     n: int | None = None
     """Items behind the value (windows for perplexity)."""
     direction: Literal["higher", "lower", "none"]
@@ -175,6 +166,8 @@ class Environment(Spec):
     """Intra-op threads of torch: part of what fixes a mask to the bit."""
     native_bf16: bool
     """Whether the hardware multiplies bf16 natively."""
+    energy_meters: tuple[str, ...] = ()
+    """The counters of energy it has: `gpu`, `package-0`; none where it does not tell."""
 
 
 class Failure(Spec):
@@ -207,6 +200,9 @@ class Record(Spec):
     code: CodeVersion
     environment: Environment
     model: ModelIdentity | None = None
+    """The dense model: what was pruned, or what a finished checkpoint was held against."""
+    checkpoint: ModelIdentity | None = None
+    """The finished checkpoint that was measured; None where the cell pruned."""
     calibration: CalibrationIdentity | None = None
     mask_digest: str | None = None
     initial_mask_digest: str | None = None
@@ -215,6 +211,9 @@ class Record(Spec):
     floor: MachineFloor | None = None
     metrics: tuple[Metric, ...] = ()
     windows: tuple[WindowLosses, ...] = ()
+    divergences: tuple[WindowDivergence, ...] = ()
+    tasks: tuple[TaskOutcomes, ...] = ()
+    answers: AnswerSet | None = None
     modules: tuple[ModuleReport, ...] = ()
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
@@ -268,6 +267,5 @@ __all__ = [
     "PhaseCost",
     "Record",
     "SideFile",
-    "WindowLosses",
     "body_digest",
 ]

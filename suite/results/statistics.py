@@ -1,15 +1,16 @@
-"""Point estimates with intervals, and paired comparison of two models on the same items.
+"""Point estimates with intervals, and the ratio of two models' perplexities on the same windows.
 
-All intervals are Student t, on means. Perplexity is the exponential of a mean, so its interval is formed on
-the log scale and carried over; it is not symmetric. Windows are treated as independent draws, which
-neighbours in one text are not quite: intervals of single models are a little too narrow for it, paired
-ones hardly, because what neighbours share cancels.
+Intervals of means are Student t, those of shares are Wilson's. Perplexity is the exponential of a mean, so
+its interval is formed on the log scale and carried over; it is not symmetric. Windows are treated as
+independent draws, which neighbours in one text are not quite: intervals of single models are a little too
+narrow for it, paired ones hardly, because what neighbours share cancels. Two models compared by resampling,
+and flips, are in `paired`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, isfinite, sqrt
 
 import numpy as np
@@ -29,7 +30,7 @@ class Estimate:
     Attributes:
         value: None where it could not be had; `status` says why.
         stderr: its standard error; None from a single item, or beyond the range of floats.
-        low: lower end of the interval; None likewise.
+        low: lower end of the interval; None likewise, but a share has one from a single item on.
         high: upper end; None likewise.
         n: items behind it.
         status: `ok`, or why there is no value.
@@ -39,6 +40,27 @@ class Estimate:
     stderr: float | None
     low: float | None
     high: float | None
+    n: int
+    status: str = "ok"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a number moves between calibration seeds; `seed_spread` says what it is not.
+
+    Attributes:
+        mean: over the seeds; None where it could not be had.
+        deviation: the sample standard deviation; None from a single seed, or beyond the range of floats.
+        minimum: the lowest; None where there is no mean.
+        maximum: the highest; None likewise.
+        n: seeds.
+        status: `ok`, or why there is no mean.
+    """
+
+    mean: float | None
+    deviation: float | None
+    minimum: float | None
+    maximum: float | None
     n: int
     status: str = "ok"
 
@@ -72,9 +94,9 @@ def mean_stderr(values: Values, *, confidence: float = CONFIDENCE) -> Estimate:
             item at all, gives no value and a status.
         confidence: of the interval.
     """
-    found = _floats(values)
+    found = as_floats(values)
     n = len(found)
-    problem = _problem(found)
+    problem = problem_of(found)
     if problem is not None:
         return Estimate(None, None, None, None, n, problem)
     # Scaled, so that the sums behind mean and spread cannot overflow.
@@ -86,6 +108,57 @@ def mean_stderr(values: Values, *, confidence: float = CONFIDENCE) -> Estimate:
     stderr = float(np.std(scaled, ddof=1)) * scale / sqrt(n)
     reach = stderr * float(stats.t.ppf((1 + confidence) / 2, n - 1))
     return Estimate(mean, _finite(stderr), _finite(mean - reach), _finite(mean + reach), n)
+
+
+def proportion(outcomes: Values, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The share of items that came out right, e.g. an accuracy.
+
+    Args:
+        outcomes: `[n]`, each 0 or 1 (or a bool). An item without an outcome, or no item at all, gives no
+            value and a status.
+        confidence: of the interval.
+
+    Returns:
+        The standard error is the sample's, s / sqrt(n) with n - 1 under s, so that it equals lm-eval's
+        `acc_stderr`. The interval is Wilson's score interval and no multiple of that error: it stays inside
+        [0, 1], keeps a width where all items came out alike, and there is one from a single item on
+        (E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927).
+
+    Raises:
+        ValueError: an outcome is neither 0 nor 1; `mean_stderr` is for graded ones.
+    """
+    estimate = mean_stderr(outcomes, confidence=confidence)
+    if estimate.value is None:
+        return estimate
+    found = as_floats(outcomes)
+    require_outcomes(found)
+    interval = stats.binomtest(int(found.sum()), len(found)).proportion_ci(confidence, method="wilson")
+    return replace(estimate, low=float(interval.low), high=float(interval.high))
+
+
+def seed_spread(values: Values) -> Spread:
+    """How far one number moves when only the calibration seed changes.
+
+    It is kept apart from the error over items, and the two are never added or averaged. The error over items
+    is about one pruned model: how its number would move on other windows or questions. The spread over seeds
+    is about the method: how the number moves when other calibration samples make it prune otherwise. All
+    seeds are measured on the same items, so more of them make no interval over items narrower. It describes
+    the seeds that were run and has no interval of its own; from three or five it would mean little.
+
+    Args:
+        values: `[n_seeds]`, e.g. the perplexity of each. A seed without a finite value gives no mean and a
+            status, as the seeds that did come through are no fair sample of all.
+    """
+    found = as_floats(values)
+    problem = problem_of(found)
+    if problem is not None:
+        return Spread(None, None, None, None, len(found), problem)
+    minimum, maximum = float(found.min()), float(found.max())
+    scale = float(np.max(np.abs(found))) or 1.0
+    # Rounding may carry the mean of equal values past them.
+    mean = min(max(float(np.mean(found / scale)) * scale, minimum), maximum)
+    deviation = _finite(float(np.std(found / scale, ddof=1)) * scale) if len(found) > 1 else None
+    return Spread(mean, deviation, minimum, maximum, len(found))
 
 
 def perplexity_from_nll(window_nll: Values, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -125,10 +198,10 @@ def paired_log_ratio(a_nll: Values, b_nll: Values, *, confidence: float = CONFID
     Raises:
         ValueError: the two do not have the same number of windows.
     """
-    a, b = _floats(a_nll), _floats(b_nll)
+    a, b = as_floats(a_nll), as_floats(b_nll)
     if len(a) != len(b):
         raise ValueError(f"{len(a)} windows cannot be paired with {len(b)}")
-    problem = _problem(np.concatenate([a, b]))
+    problem = problem_of(np.concatenate([a, b]))
     if problem is not None:
         return PairedEstimate(None, None, None, None, len(a), problem)
     differences = a - b
@@ -139,23 +212,36 @@ def paired_log_ratio(a_nll: Values, b_nll: Values, *, confidence: float = CONFID
     return PairedEstimate(ratio, _exp(log.low), _exp(log.high), _p_value(log), len(a))
 
 
+def as_floats(values: Values) -> npt.NDArray[np.float64]:
+    """`[n]`, NaN where an item has no number."""
+    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+
+
+def problem_of(values: npt.NDArray[np.float64]) -> str | None:
+    """Why nothing can be said of these items, as a status; None where something can."""
+    if len(values) == 0:
+        return "no items"
+    bad = int(np.sum(~np.isfinite(values)))
+    return f"not finite: {bad} of {len(values)} items" if bad else None
+
+
+def require_outcomes(values: npt.NDArray[np.float64]) -> None:
+    """Refuses graded items.
+
+    Raises:
+        ValueError: an item is neither 0 nor 1.
+    """
+    graded = values[(values != 0) & (values != 1)]
+    if len(graded):
+        raise ValueError(f"an outcome is 0 (wrong) or 1 (right), not {graded[0]:g}")
+
+
 def _p_value(difference: Estimate) -> float | None:
     if difference.stderr is None or difference.value is None:
         return None
     if difference.stderr == 0:  # the test divides by it: no spread leaves no doubt either way
         return 1.0 if difference.value == 0 else 0.0
     return float(2 * stats.t.sf(abs(difference.value / difference.stderr), difference.n - 1))
-
-
-def _floats(values: Values) -> npt.NDArray[np.float64]:
-    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
-
-
-def _problem(values: npt.NDArray[np.float64]) -> str | None:
-    if len(values) == 0:
-        return "no items"
-    bad = int(np.sum(~np.isfinite(values)))
-    return f"not finite: {bad} of {len(values)} items" if bad else None
 
 
 def _finite(value: float) -> float | None:
@@ -173,7 +259,14 @@ __all__ = [
     "CONFIDENCE",
     "Estimate",
     "PairedEstimate",
+    "Spread",
+    "Values",
+    "as_floats",
     "mean_stderr",
     "paired_log_ratio",
     "perplexity_from_nll",
+    "problem_of",
+    "proportion",
+    "require_outcomes",
+    "seed_spread",
 ]

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
+from suite.results.items import WindowLosses
 from suite.results.record import (
     CalibrationIdentity,
     CodeVersion,
@@ -18,7 +19,6 @@ from suite.results.record import (
     ModuleReport,
     PhaseCost,
     Record,
-    WindowLosses,
 )
 
 N_LAYERS = 30

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
+from suite.results.items import WindowLosses
 from suite.results.record import (
     CodeVersion,
     Environment,
@@ -15,7 +16,6 @@ from suite.results.record import (
     ModuleReport,
     PhaseCost,
     Record,
-    WindowLosses,
 )
 
 CODE = CodeVersion(prunebench="0.1.0", method_version=1, source_digest="a" * 64)

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import math
+from statistics import stdev
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.api.metrics import mean_stderr as lm_eval_stderr
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
-from suite.results.statistics import mean_stderr, paired_log_ratio, perplexity_from_nll
+from suite.results.statistics import (
+    mean_stderr,
+    paired_log_ratio,
+    perplexity_from_nll,
+    proportion,
+    seed_spread,
+)
 
 # Student's own example (1908): extra hours of sleep from two drugs, ten patients.
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -124,3 +133,79 @@ def test_no_number_that_is_not_finite_comes_out(values: list[float | None]) -> N
 def test_models_measured_on_different_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="20 windows cannot be paired with 21"):
         paired_log_ratio([1.0] * 20, [1.0] * 21)
+
+
+# Newcombe (1998), Two-sided confidence intervals for the single proportion, table I, method 3.
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_a_share_has_wilsons_interval(right: int, n: int, low: float, high: float) -> None:
+    found = proportion([True] * right + [False] * (n - right))
+    assert found.value == pytest.approx(right / n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200))
+def test_the_interval_of_a_share_is_what_statsmodels_says(outcomes: list[bool]) -> None:
+    found = proportion(outcomes)
+    low, high = proportion_confint(sum(outcomes), len(outcomes), method="wilson")
+    assert found.low == pytest.approx(low, abs=1e-12) and found.high == pytest.approx(high, abs=1e-12)
+    assert found.low is not None and found.value is not None and found.high is not None
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_the_error_of_a_share_is_lm_evals() -> None:
+    outcomes = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    assert proportion(outcomes).stderr == pytest.approx(lm_eval_stderr(outcomes), rel=1e-12)
+
+
+def test_shares_at_the_ends_and_of_a_single_item_keep_an_interval() -> None:
+    wrong, right, one = proportion([0] * 10), proportion([1] * 10), proportion([True])
+    assert (wrong.value, wrong.stderr, wrong.low) == (0.0, 0.0, 0.0)
+    assert wrong.high is not None and right.low is not None
+    assert wrong.high == pytest.approx(1 - right.low) and 0.2 < wrong.high < 0.4
+    assert (one.value, one.stderr, one.high, one.n) == (1.0, None, 1.0, 1)
+    assert one.low == pytest.approx(0.2065, abs=1e-4)
+
+
+def test_wilsons_interval_holds_the_truth_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0).random((1500, 40)) < 0.3
+    held = [(e := proportion(row)).low <= 0.3 <= e.high for row in draws]  # type: ignore[operator]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+def test_an_item_without_an_outcome_gives_no_share(bad: float | None) -> None:
+    found = proportion([1, bad, 0])
+    assert (found.value, found.low, found.status) == (None, None, "not finite: 1 of 3 items")
+    assert proportion([]).status == "no items"
+
+
+def test_a_graded_outcome_is_no_share() -> None:
+    with pytest.raises(ValueError, match=r"an outcome is 0 \(wrong\) or 1 \(right\), not 0\.5"):
+        proportion([1, 0.5, 0])
+
+
+def test_the_spread_over_seeds_is_of_the_seeds() -> None:
+    found = seed_spread([7.1, 7.3, 7.2, 7.6])
+    assert found.mean == pytest.approx(7.3)
+    assert found.deviation == pytest.approx(stdev([7.1, 7.3, 7.2, 7.6]))
+    assert (found.minimum, found.maximum, found.n, found.status) == (7.1, 7.6, 4, "ok")
+
+
+def test_one_seed_has_no_spread_and_equal_seeds_have_none_to_speak_of() -> None:
+    one, equal = seed_spread([7.1]), seed_spread([0.1] * 3)
+    assert (one.mean, one.deviation, one.minimum, one.maximum, one.n) == (7.1, None, 7.1, 7.1, 1)
+    assert (equal.mean, equal.deviation) == (0.1, 0.0)
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.none(), max_size=6))
+def test_a_failed_seed_gives_no_spread_and_says_so(values: list[float | None]) -> None:
+    found, mirrored = seed_spread(values), seed_spread(values[::-1])
+    failed = [value for value in values if value is None or not math.isfinite(value)]
+    assert (found.mean is None) == bool(failed or not values) == (found.status != "ok")
+    assert (found.minimum, found.maximum, found.n) == (mirrored.minimum, mirrored.maximum, len(values))
+    if found.mean is not None and found.minimum is not None and found.maximum is not None:
+        assert found.minimum <= found.mean <= found.maximum
+        assert found.deviation is None or (math.isfinite(found.deviation) and found.deviation >= 0)

@@ -1,0 +1,110 @@
+"""Energy of a phase, where the machine counts it: NVML on NVIDIA's GPUs, RAPL on CPUs under Linux.
+
+Both counters belong to the whole device, whoever uses it; RAPL's are often readable to root alone. A machine
+that tells nothing gives None, never an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """A reading in joules, and the value after which the counter starts anew (None = never)."""
+
+    joules: float
+    wraps_at: float | None = None
+
+
+class EnergyMeter:
+    """Measures the energy spent while it is open.
+
+    Args:
+        device: the accelerator to count as well; None or a CPU counts the host alone.
+
+    Attributes:
+        joules: by counter (`gpu`, and `package-0`... of the host); empty where the machine does not tell.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device if device is not None and device.type == "cuda" else None
+        self._before: Mapping[str, _Counter] = {}
+        self.joules: dict[str, float] = {}
+
+    def __enter__(self) -> EnergyMeter:
+        self._before = self._read()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        after = self._read()
+        for name, before in self._before.items():
+            if name in after:
+                spent = after[name].joules - before.joules
+                self.joules[name] = spent if spent >= 0 else spent + (before.wraps_at or 0.0)
+
+    @property
+    def total(self) -> float | None:
+        """Joules of all counters; None where there are none."""
+        return sum(self.joules.values()) if self.joules else None
+
+    def _read(self) -> dict[str, _Counter]:
+        found = _rapl(_POWERCAP)
+        if self._device is not None and (gpu := _nvml(self._device)) is not None:
+            found["gpu"] = gpu
+        return found
+
+
+def meters(device: torch.device | None = None) -> tuple[str, ...]:
+    """The names of the counters this machine has."""
+    with EnergyMeter(device) as meter:
+        pass
+    return tuple(meter.joules)
+
+
+def _rapl(powercap: Path) -> dict[str, _Counter]:
+    """The packages' counters; their parts (cores, memory) are counted in them or stand beside them."""
+    found = {}
+    for zone in sorted(powercap.glob("intel-rapl:[0-9]*")):
+        if zone.name.count(":") > 1:  # a part of a package
+            continue
+        try:
+            name = (zone / "name").read_text().strip()
+            joules = int((zone / "energy_uj").read_text()) / 1e6
+            wraps_at = int((zone / "max_energy_range_uj").read_text()) / 1e6
+        except (OSError, ValueError):
+            continue
+        found[name] = _Counter(joules, wraps_at)
+    return found
+
+
+def _nvml(device: torch.device) -> _Counter | None:
+    """The GPU's own counter (Volta and later); None without NVIDIA's Python bindings or on older ones."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        # By its UUID, since CUDA and NVML may number the GPUs differently.
+        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        return _Counter(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+    except (pynvml.NVMLError, AttributeError):
+        return None
+
+
+__all__ = ["EnergyMeter", "meters"]

@@ -1,0 +1,145 @@
+"""One pass of a model over evaluation windows: losses and, beside a dense model's, divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from methods.out_of_memory import is_out_of_memory
+from suite.evaluation.divergence import token_divergence
+from suite.evaluation.head import OutputHead
+from suite.evaluation.perplexity import token_losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 8192
+"""In a batch, about."""
+TOKENS_PER_CHUNK = 256
+"""Logits exist for this many tokens at a time: a vocabulary is large."""
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """What a pass over windows measured, a value a window, on the CPU.
+
+    Attributes:
+        nll: mean negative log-likelihood of the seqlen - 1 predicted tokens, nats, float64 `[n_windows]`; NaN
+            or infinite where the model's logits are.
+        kl: mean KL(dense || model) over the same tokens, nats, likewise; None without a dense model.
+        agreement: share of them for which both models find the same token likeliest; None likewise.
+        hidden: the final hidden states `[n_windows, seqlen, hidden]` in the model's dtype, where they were
+            asked for.
+    """
+
+    nll: Tensor
+    kl: Tensor | None = None
+    agreement: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+@dataclass
+class _Gathered:
+    """Lists a value a window long."""
+
+    nll: list[Tensor] = field(default_factory=list)
+    kl: list[Tensor] = field(default_factory=list)
+    agreement: list[Tensor] = field(default_factory=list)
+    hidden: list[Tensor] = field(default_factory=list)
+
+
+def score_windows(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    *,
+    dense_hidden: Tensor | None = None,
+    keep_hidden: bool = False,
+    on_windows: Callable[[int], None] | None = None,
+    on_halved: Callable[[int], None] | None = None,
+) -> WindowScores:
+    """Runs `model` over windows, once.
+
+    Where memory runs out the batch is halved, and the same windows are tried again.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        input_ids: int64 `[n_windows, seqlen]`.
+        dense_hidden: the dense model's `hidden` of the same windows. Pruning leaves the head alone, so the
+            model's own head turns them into the dense model's logits.
+        keep_hidden: whether to return the model's own hidden states, for a later pruned model.
+        on_windows: called with the number of windows done, batch by batch.
+        on_halved: called with the number of windows in a batch from then on, where memory ran out.
+
+    Raises:
+        HeadError: the model cannot be taken apart into body and head.
+    """
+    head = OutputHead(model, input_ids[0])
+    found = _Gathered()
+    n_tokens = HOST_TOKENS if model.device.type == "cpu" else ACCELERATOR_TOKENS
+    size = max(1, n_tokens // input_ids.shape[1])
+    while (done := len(found.nll)) < len(input_ids):
+        batch = input_ids[done : done + size]
+        dense = None if dense_hidden is None else dense_hidden[done : done + size]
+        try:
+            of_batch = _score_batch(head, batch.to(model.device), dense, keep_hidden)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+        else:
+            found.nll += of_batch.nll
+            found.kl += of_batch.kl
+            found.agreement += of_batch.agreement
+            found.hidden += of_batch.hidden
+            if on_windows is not None:
+                on_windows(len(batch))
+            continue
+        # Out here the error is gone, and with it what its frames held.
+        size = len(batch) // 2
+        if on_halved is not None:
+            on_halved(size)
+    return WindowScores(
+        torch.stack(found.nll),
+        torch.stack(found.kl) if found.kl else None,
+        torch.stack(found.agreement) if found.agreement else None,
+        torch.stack(found.hidden) if found.hidden else None,
+    )
+
+
+@torch.inference_mode()
+def _score_batch(head: OutputHead, tokens_BT: Tensor, dense: Tensor | None, keep_hidden: bool) -> _Gathered:
+    found = _Gathered()
+    hidden_BTH = head.hidden(tokens_BT)
+    for window, (hidden_TH, tokens_T) in enumerate(zip(hidden_BTH, tokens_BT, strict=True)):
+        # The last token predicts nothing inside its window.
+        dense_TH = None if dense is None else dense[window, :-1].to(hidden_TH.device)
+        nll_T, kl_T, same_T = _score_tokens(head, hidden_TH[:-1], tokens_T[1:], dense_TH)
+        found.nll.append(nll_T.double().mean().cpu())
+        if kl_T is not None and same_T is not None:
+            found.kl.append(kl_T.double().mean().cpu())
+            found.agreement.append(same_T.double().mean().cpu())
+        if keep_hidden:
+            found.hidden.append(hidden_TH.to("cpu", copy=True))
+    return found
+
+
+def _score_tokens(
+    head: OutputHead, hidden_TH: Tensor, target_T: Tensor, dense_TH: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Loss, divergence and agreement `[T]` of one window, a chunk of tokens at a time."""
+    nll, kl, same = [], [], []
+    for first in range(0, len(target_T), TOKENS_PER_CHUNK):
+        chunk = slice(first, first + TOKENS_PER_CHUNK)
+        logits_TV = head.logits(hidden_TH[chunk])
+        nll.append(token_losses(logits_TV, target_T[chunk]))
+        if dense_TH is not None:
+            kl_T, same_T = token_divergence(head.logits(dense_TH[chunk]), logits_TV)
+            kl.append(kl_T)
+            same.append(same_T)
+    return torch.cat(nll), torch.cat(kl) if kl else None, torch.cat(same) if same else None
+
+
+__all__ = ["WindowScores", "score_windows"]

@@ -1,0 +1,165 @@
+"""Accuracy on lm-eval's tasks, question by question, on the model in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from suite.evaluation.quiet import quiet_lm_eval
+
+if TYPE_CHECKING:
+    from suite.evaluation.task_loading import LoadedTask
+    from suite.models import LoadedModel
+
+BOOTSTRAP_ITERATIONS = 1000
+"""For the standard errors of metrics that are no means; those of means are computed."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One metric of one task.
+
+    Attributes:
+        metric: lm-eval's name, `acc`; with its filter where it has one, `exact_match[strict-match]`.
+        value: None where lm-eval has no finite one.
+        stderr: its standard error, as lm-eval computes it; None where it cannot.
+        higher_is_better: None where the task does not say.
+    """
+
+    metric: str
+    value: float | None
+    stderr: float | None
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class TaskItem:
+    """One question: lm-eval's hashes, which tell whether two runs asked the same, and its scores.
+
+    Attributes:
+        doc_hash: of the question's data.
+        prompt_hash: of what the model was shown.
+        target_hash: of the right answer.
+        scores: metric -> the question's own value; None where it is no number.
+    """
+
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A task, or a group of tasks, after it was asked.
+
+    Attributes:
+        task: its name.
+        version: the task file's own; empty where it has none.
+        num_fewshot: examples before each question.
+        scores: its metrics, in the task's order.
+        items: its questions in order; none for a group, whose tasks stand beside it.
+    """
+
+    task: str
+    version: str
+    num_fewshot: int
+    scores: tuple[TaskScore, ...]
+    items: tuple[TaskItem, ...]
+
+    @property
+    def protocol(self) -> str:
+        """What makes two scores comparable, together with version, limit and questions: `boolq-0shot`."""
+        return f"{self.task}-{self.num_fewshot}shot"
+
+    @property
+    def main_metric(self) -> str | None:
+        """`acc` where the task has it, as the papers report it, else its first metric."""
+        names = [score.metric for score in self.scores]
+        return "acc" if "acc" in names else next(iter(names), None)
+
+
+def run_task(
+    loaded: LoadedModel,
+    task: LoadedTask,
+    *,
+    on_scored: Callable[[int], None] | None = None,
+    on_halved: Callable[[int], None] | None = None,
+) -> list[TaskRun]:
+    """Asks a model the questions of a task.
+
+    Args:
+        loaded: the model and its tokenizer.
+        task: what to ask.
+        on_scored: called with the number of requests that were scored; a question may make several.
+        on_halved: called with the number of tokens in a batch from then on, where memory ran out.
+
+    Returns:
+        A run a task, groups last.
+    """
+    from lm_eval.evaluator import evaluate
+
+    from suite.evaluation.scoring_model import ScoringModel
+
+    assert loaded.tokenizer is not None, "checked before the run"
+    with quiet_lm_eval():
+        asked = ScoringModel(loaded.model, loaded.tokenizer, on_scored=on_scored, on_halved=on_halved)
+        results: Any = evaluate(
+            lm=asked,
+            task_dict=task.tree,
+            limit=task.spec.limit,
+            bootstrap_iters=BOOTSTRAP_ITERATIONS,
+            log_samples=True,
+        )
+    runs = [_run(name, results, results["results"][name]) for name in task.tree["tasks"]]
+    groups = results.get("groups", {})
+    return runs + [_run(name, results, scores) for name, scores in groups.items()]
+
+
+def _run(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> TaskRun:
+    better = results["higher_is_better"].get(name, {})
+    found = tuple(_scores(scores, better))
+    return TaskRun(
+        task=name,
+        version=str(results["versions"].get(name) or ""),
+        num_fewshot=int(results["n-shot"].get(name) or 0),
+        scores=found,
+        items=tuple(_items(results["samples"].get(name, ()))),
+    )
+
+
+def _scores(scores: Mapping[str, Any], better: Mapping[str, bool | None]) -> Iterator[TaskScore]:
+    for key, value in scores.items():
+        name, comma, filter_name = key.partition(",")
+        if not comma or name.endswith("_stderr"):
+            continue
+        metric = name if filter_name == "none" else f"{name}[{filter_name}]"
+        yield TaskScore(
+            metric, _number(value), _number(scores.get(f"{name}_stderr,{filter_name}")), better.get(name)
+        )
+
+
+def _items(samples: Sequence[Mapping[str, Any]]) -> Iterator[TaskItem]:
+    """One item a question; where a task has several filters, their scores stand together."""
+    merged: dict[int, dict[str, Any]] = {}
+    for sample in samples:
+        item = merged.setdefault(sample["doc_id"], {"sample": sample, "scores": {}})
+        for name in sample["metrics"]:
+            metric = name if sample["filter"] == "none" else f"{name}[{sample['filter']}]"
+            item["scores"][metric] = _number(sample[name])
+    for item in merged.values():
+        sample = item["sample"]
+        yield TaskItem(sample["doc_hash"], sample["prompt_hash"], sample["target_hash"], item["scores"])
+
+
+def _number(value: Any) -> float | None:
+    """`value` as a finite float; None for whatever else lm-eval has there ("N/A", lists of parts)."""
+    if isinstance(value, bool | int | float) or hasattr(value, "__float__"):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return None
+
+
+__all__ = ["TaskItem", "TaskRun", "TaskScore", "run_task"]

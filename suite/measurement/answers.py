@@ -1,0 +1,125 @@
+"""A model's greedy answers to a set of prompts, held against the dense model's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from suite.evaluation.responses import (
+    Answer,
+    answer_nll,
+    encode_prompts,
+    first_parting,
+    greedy_answers,
+    repetition,
+    uses_chat_template,
+)
+from suite.measurement.measured import Measured
+from suite.results.items import AnswerSet, AnswerText
+from suite.results.statistics import mean_stderr, proportion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from suite.cell import AnswersSpec
+    from suite.models import LoadedModel
+    from suite.phases import PhaseLog
+    from suite.prompts import PromptSet
+
+
+def give_answers(
+    loaded: LoadedModel, spec: AnswersSpec, prompts: PromptSet, log: PhaseLog, measured: Measured
+) -> list[Answer]:
+    """What a model says to the prompts.
+
+    Args:
+        loaded: the model.
+        spec: how long an answer may be.
+        prompts: what it is told.
+        log: is charged the time.
+        measured: gets a remark where memory ran out.
+    """
+    assert loaded.tokenizer is not None, "checked before the run"
+    with log.timed("answer prompts", len(prompts.prompts)):
+        return greedy_answers(
+            loaded.model,
+            loaded.tokenizer,
+            prompts.prompts,
+            max_new_tokens=spec.max_new_tokens,
+            on_answers=log.stepped,
+            on_halved=lambda size: measured.remarks.append(
+                f"answers: memory ran out; it went on with batches of {size} prompts"
+            ),
+        )
+
+
+def judge_answers(
+    dense: LoadedModel, prompts: PromptSet, answers: Sequence[Answer], log: PhaseLog
+) -> list[float | None]:
+    """How unlikely the dense model finds each answer, nats a token."""
+    assert dense.tokenizer is not None, "checked before the run"
+    with log.timed("judge answers", len(answers)):
+        encoded = encode_prompts(dense.tokenizer, prompts.prompts)
+        return answer_nll(dense.model, encoded, answers, on_answers=log.stepped)
+
+
+def add_answers(
+    measured: Measured,
+    loaded: LoadedModel,
+    spec: AnswersSpec,
+    prompts: PromptSet,
+    answers: Sequence[Answer],
+    *,
+    dense_answers: Sequence[Answer] | None,
+    dense_nll: Sequence[float | None] | None,
+) -> None:
+    """Writes answers and what can be counted of them into `measured`.
+
+    Args:
+        measured: gets the answers and the metrics.
+        loaded: the model that gave them.
+        spec: what was asked for.
+        prompts: what it was told.
+        answers: what it said.
+        dense_answers: what the dense model said; None where this is the dense model, or there is none.
+        dense_nll: how unlikely the dense model finds these answers; None where it was not asked.
+    """
+    partings = [None] * len(answers) if dense_answers is None else _partings(dense_answers, answers)
+    repeated = [repetition(answer.token_ids) for answer in answers]
+    measured.answers = AnswerSet(
+        prompts=prompts.name,
+        prompts_digest=prompts.digest,
+        max_new_tokens=spec.max_new_tokens,
+        chat_template=uses_chat_template(loaded.tokenizer) if loaded.tokenizer is not None else False,
+        answers=tuple(
+            AnswerText(
+                id=prompt.id,
+                kind=prompt.kind,
+                prompt=prompt.text,
+                text=answer.text,
+                n_tokens=len(answer.token_ids),
+                ended=answer.ended,
+                parted_at=parted_at,
+                repetition=share,
+                dense_nll=None if dense_nll is None else dense_nll[place],
+            )
+            for place, (prompt, answer, parted_at, share) in enumerate(
+                zip(prompts.prompts, answers, partings, repeated, strict=True)
+            )
+        ),
+    )
+    protocol = f"{prompts.name}-greedy{spec.max_new_tokens}"
+    measured.add("answer_tokens", protocol, mean_stderr([len(a.token_ids) for a in answers]), "none")
+    measured.add("answer_repetition", protocol, mean_stderr([r for r in repeated if r is not None]), "lower")
+    if dense_answers is not None:
+        same = [parting is None for parting in partings]
+        measured.add("answers_as_dense", protocol, proportion(same), "higher")
+    if dense_nll is not None:
+        likely = [nll for nll in dense_nll if nll is not None]
+        measured.add("answer_dense_nll", protocol, mean_stderr(likely), "lower")
+
+
+def _partings(dense: Sequence[Answer], answers: Sequence[Answer]) -> list[int | None]:
+    return [first_parting(a.token_ids, b.token_ids) for a, b in zip(dense, answers, strict=True)]
+
+
+__all__ = ["add_answers", "give_answers", "judge_answers"]

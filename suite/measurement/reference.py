@@ -1,0 +1,43 @@
+"""What is kept of a dense model, so that pruned ones can be held against it when its weights are gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from suite.cell import AnswersSpec, Cell, PerplexitySpec, TaskSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from suite.evaluation.responses import Answer
+    from suite.evaluation.zero_shot import TaskRun
+
+
+@dataclass
+class DenseReference:
+    """The dense model's side of every comparison.
+
+    Attributes:
+        hidden: its final hidden states `[n_windows, seqlen, hidden]` on the CPU, in its dtype: a hundredth of
+            what its logits would take.
+        tasks: what it answered, question by question.
+        answers: what it said.
+    """
+
+    hidden: dict[PerplexitySpec, Tensor] = field(default_factory=dict)
+    tasks: dict[TaskSpec, list[TaskRun]] = field(default_factory=dict)
+    answers: dict[AnswersSpec, list[Answer]] = field(default_factory=dict)
+
+    def missing(self, cell: Cell) -> Cell | None:
+        """`cell` with those measurements alone that it is compared by and that lack here, if any."""
+        perplexity = [s for s in cell.perplexity if s not in self.hidden] if cell.divergence else []
+        tasks = [spec for spec in cell.tasks if spec not in self.tasks]
+        answers = None if cell.answers in self.answers else cell.answers
+        if not perplexity and not tasks and answers is None:
+            return None
+        rest = {"perplexity": tuple(perplexity), "tasks": tuple(tasks), "answers": answers, "speed": None}
+        return cell.model_copy(update=rest)
+
+
+__all__ = ["DenseReference"]

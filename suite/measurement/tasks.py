@@ -1,0 +1,135 @@
+"""Accuracy on a cell's tasks, and which answers flipped against the dense model's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from suite.evaluation.task_loading import docs_digest
+from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
+from suite.measurement.measured import ItemRow, Measured
+from suite.results.items import TaskOutcomes
+from suite.results.paired import mcnemar
+from suite.results.statistics import Estimate, proportion
+
+if TYPE_CHECKING:
+    from suite.evaluation.task_loading import LoadedTask
+    from suite.measurement.reference import DenseReference
+    from suite.models import LoadedModel
+    from suite.phases import PhaseLog
+
+
+def measure_task(
+    loaded: LoadedModel,
+    task: LoadedTask,
+    reference: DenseReference,
+    log: PhaseLog,
+    measured: Measured,
+    *,
+    is_dense: bool,
+) -> None:
+    """Asks a model one task, or all tasks of a group.
+
+    Args:
+        loaded: the model.
+        task: what to ask.
+        reference: the dense model's answers are put there, or taken from there if they are there.
+        log: is charged the time.
+        measured: gets metrics, outcomes and rows.
+        is_dense: whether this is the dense model.
+    """
+    with log.timed(f"evaluate {task.spec.name}"):
+        runs = run_task(
+            loaded,
+            task,
+            on_scored=log.stepped,
+            on_halved=lambda size: measured.remarks.append(
+                f"{task.spec.name}: memory ran out; it went on with batches of {size} tokens"
+            ),
+        )
+    dense = {run.task: run for run in reference.tasks.get(task.spec, ())}
+    for run in runs:
+        _add_scores(measured, run)
+        _add_items(measured, run, task.spec.limit)
+        if not is_dense and run.task in dense:
+            _add_flips(measured, dense[run.task], run)
+    if is_dense:
+        reference.tasks[task.spec] = runs
+
+
+def items_digest(items: Sequence[TaskItem]) -> str:
+    """SHA-256 over the hashes of questions, prompts and answers, in order."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.doc_hash}\0{item.prompt_hash}\0{item.target_hash}\n".encode())
+    return digest.hexdigest()
+
+
+def outcomes(run: TaskRun) -> list[bool] | None:
+    """Whether each question was answered rightly, by the main metric; None where it grades otherwise."""
+    values = [item.scores.get(run.main_metric or "") for item in run.items]
+    if not values or any(value not in (0.0, 1.0) for value in values):
+        return None
+    return [value == 1.0 for value in values]
+
+
+def _add_scores(measured: Measured, run: TaskRun) -> None:
+    right = outcomes(run)
+    for score in run.scores:
+        estimate = _estimate(score, len(run.items))
+        if right is not None and score.metric == run.main_metric:
+            # The same value and standard error, and an interval that stays within 0 and 1.
+            estimate = proportion(right)
+        measured.add(score.metric, run.protocol, estimate, _direction(score))
+
+
+def _estimate(score: TaskScore, n: int) -> Estimate:
+    status = "ok" if score.value is not None else "lm-eval gives no finite value"
+    return Estimate(score.value, score.stderr, None, None, n, status)
+
+
+def _direction(score: TaskScore) -> Literal["higher", "lower", "none"]:
+    if score.higher_is_better is None:
+        return "none"
+    return "higher" if score.higher_is_better else "lower"
+
+
+def _add_items(measured: Measured, run: TaskRun, limit: int | None) -> None:
+    if not run.items:  # a group: its tasks have them
+        return
+    right = outcomes(run)
+    measured.tasks.append(
+        TaskOutcomes(
+            task=run.task,
+            protocol=run.protocol,
+            version=run.version,
+            num_fewshot=run.num_fewshot,
+            limit=limit,
+            n=len(run.items),
+            docs_digest=docs_digest(item.doc_hash for item in run.items),
+            items_digest=items_digest(run.items),
+            metric=run.main_metric or "",
+            outcomes=None if right is None else "".join("01"[one] for one in right),
+        )
+    )
+    measured.rows += [
+        ItemRow(run.protocol, metric, n, item.doc_hash, item.prompt_hash, item.target_hash, value, None)
+        for n, item in enumerate(run.items)
+        for metric, value in item.scores.items()
+    ]
+
+
+def _add_flips(measured: Measured, dense: TaskRun, run: TaskRun) -> None:
+    before, after = outcomes(dense), outcomes(run)
+    if before is None or after is None:
+        return
+    if items_digest(dense.items) != items_digest(run.items):
+        measured.remarks.append(f"{run.protocol}: the dense model was asked other questions, so no flips")
+        return
+    flips = mcnemar(before, after)
+    measured.add("flips_right_to_wrong", run.protocol, flips.lost, "lower")
+    measured.add("flips_wrong_to_right", run.protocol, flips.gained, "none")
+
+
+__all__ = ["items_digest", "measure_task", "outcomes"]

@@ -1,0 +1,102 @@
+"""Perplexity, and divergence from the dense model, on a cell's texts: one pass over each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from methods.base import token_digest
+from suite.evaluation.windows import score_windows
+from suite.measurement.measured import Measured, finite, window_rows
+from suite.results.items import WindowDivergence, WindowLosses
+from suite.results.statistics import mean_stderr, perplexity_from_nll
+
+if TYPE_CHECKING:
+    from suite.cell import PerplexitySpec
+    from suite.corpora import EvaluationWindows
+    from suite.evaluation.windows import WindowScores
+    from suite.measurement.reference import DenseReference
+    from suite.models import LoadedModel
+    from suite.phases import PhaseLog
+
+
+def measure_text(
+    loaded: LoadedModel,
+    spec: PerplexitySpec,
+    windows: EvaluationWindows,
+    reference: DenseReference,
+    log: PhaseLog,
+    measured: Measured,
+    *,
+    is_dense: bool,
+    divergence: bool,
+) -> None:
+    """Runs a model over one text.
+
+    Args:
+        loaded: the model.
+        spec: the text.
+        windows: its tokens.
+        reference: the dense model's hidden states are put there, or taken from there.
+        log: is charged the time.
+        measured: gets losses, metrics and rows.
+        is_dense: whether this is the dense model.
+        divergence: whether pruned models are held against it on this text.
+    """
+    protocol = windows.protocol
+    with log.timed(f"evaluate {protocol}", len(windows.input_ids)):
+        scores = score_windows(
+            loaded.model,
+            windows.input_ids,
+            dense_hidden=reference.hidden[spec] if divergence and not is_dense else None,
+            keep_hidden=divergence and is_dense,
+            on_windows=log.stepped,
+            on_halved=lambda size: measured.remarks.append(
+                f"{protocol}: memory ran out; it went on with batches of {size} windows"
+            ),
+        )
+    if scores.hidden is not None:
+        reference.hidden[spec] = scores.hidden
+    _add_losses(measured, spec, windows, scores)
+    if scores.kl is not None and scores.agreement is not None:
+        _add_divergence(measured, spec, windows, scores.kl.tolist(), scores.agreement.tolist())
+
+
+def _add_losses(
+    measured: Measured, spec: PerplexitySpec, windows: EvaluationWindows, scores: WindowScores
+) -> None:
+    nll = finite(scores.nll.tolist())
+    measured.add("perplexity", windows.protocol, perplexity_from_nll(scores.nll.tolist()), "lower")
+    measured.windows.append(
+        WindowLosses(
+            protocol=windows.protocol,
+            corpus_digest=windows.corpus_digest,
+            corpus_revision=windows.corpus_revision,
+            seqlen=spec.seqlen,
+            limit=windows.limit,
+            nll=nll,
+        )
+    )
+    measured.rows += window_rows(windows.protocol, "nll", _digests(windows), nll, spec.seqlen - 1)
+
+
+def _add_divergence(
+    measured: Measured,
+    spec: PerplexitySpec,
+    windows: EvaluationWindows,
+    kl: list[float],
+    agreement: list[float],
+) -> None:
+    protocol = windows.protocol
+    found = WindowDivergence(protocol=protocol, kl=finite(kl), agreement=finite(agreement))
+    measured.divergences.append(found)
+    measured.add("kl_divergence", protocol, mean_stderr(kl), "lower")
+    measured.add("top1_agreement", protocol, mean_stderr(agreement), "higher")
+    for metric, values in (("kl", found.kl), ("agreement", found.agreement)):
+        measured.rows += window_rows(protocol, metric, _digests(windows), values, spec.seqlen - 1)
+
+
+def _digests(windows: EvaluationWindows) -> list[str]:
+    return [token_digest(tokens) for tokens in windows.input_ids]
+
+
+__all__ = ["measure_text"]

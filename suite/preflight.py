@@ -1,0 +1,184 @@
+"""What is read before the first cell runs, so that wrong input is found while nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from methods.errors import InputError
+from suite.cell import CalibrationSpec, Cell, PerplexitySpec, TaskSpec
+
+if TYPE_CHECKING:
+    from methods.base import CalibrationSet
+    from suite.corpora import EvaluationWindows
+    from suite.evaluation.task_loading import LoadedTask
+    from suite.prompts import PromptSet
+    from suite.results.record import CalibrationIdentity, Record
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A calibration set, and the seconds it took to build, which every cell that uses it is charged."""
+
+    calibration: CalibrationSet
+    seconds: float
+
+    @property
+    def identity(self) -> CalibrationIdentity:
+        """Which tokens these are, for a record."""
+        from suite.results.record import CalibrationIdentity
+
+        return CalibrationIdentity(
+            source=self.calibration.source,
+            n_samples=self.calibration.n_samples,
+            seqlen=self.calibration.seqlen,
+            seed=self.calibration.seed,
+            digest=self.calibration.digest,
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the cells of one model read: tokens, tasks, prompts, weights (as `ModelIdentity` has them)."""
+
+    calibrations: Mapping[CalibrationSpec, Timed]
+    windows: Mapping[PerplexitySpec, EvaluationWindows]
+    revision: str | None
+    folder_digest: str | None
+    tasks: Mapping[TaskSpec, LoadedTask] = field(default_factory=dict)
+    prompts: Mapping[str, PromptSet] = field(default_factory=dict)
+
+
+ModelKey = tuple[str, str | None, bool]
+"""Name, revision and whether its code may run: what decides a tokenizer."""
+
+
+def model_key(cell: Cell) -> ModelKey:
+    """The key of the cell's model."""
+    return cell.model, cell.revision, cell.trust_remote_code
+
+
+def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Inputs]:
+    """Finds out what would fail for reasons that lie in the input, before anything is run.
+
+    Of each model only the configuration and the tokenizer are read. Do the patterns fit its dimensions, can
+    the methods do them, is each text long enough, is any sequence too long?
+
+    Returns:
+        What the cells read, by model.
+
+    Raises:
+        InputError: names the module, the source or the setting at fault.
+    """
+    by_model: dict[ModelKey, list[Cell]] = {}
+    for cell in cells:
+        by_model.setdefault(model_key(cell), []).append(cell)
+    return {key: _preflight_model(key, of_model) for key, of_model in by_model.items()}
+
+
+def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
+    from methods.decoder import read_decoder
+    from methods.pattern import parse_pattern
+    from methods.registry import build
+    from suite.corpora import calibration_set, evaluation_windows
+    from suite.evaluation.task_loading import load_task
+    from suite.models import load_skeleton
+    from suite.prompts import load_prompts
+
+    name, revision, trust_remote_code = key
+    skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
+    decoder = read_decoder(skeleton.model)
+    for cell in cells:
+        if cell.prunes:
+            method, pattern = build(cell.method, cell.settings), parse_pattern(cell.pattern or "")
+            decoder.check_pattern(pattern)
+            for _, _, target in decoder.targets():
+                method.comparison_group(target.shape, pattern.for_module(target.name))
+    calibrations: dict[CalibrationSpec, Timed] = {}
+    for cell in cells:
+        spec = cell.calibration
+        if spec is not None and spec not in calibrations:
+            _check_positions(skeleton.model, spec.seqlen)
+            calibrations[spec] = _timed(
+                lambda spec=spec: calibration_set(  # type: ignore[misc]
+                    spec, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
+                )
+            )
+    windows: dict[PerplexitySpec, EvaluationWindows] = {}
+    for corpus in (corpus for cell in cells for corpus in cell.perplexity):
+        if corpus not in windows:
+            _check_positions(skeleton.model, corpus.seqlen)
+            windows[corpus] = evaluation_windows(
+                corpus, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
+            )
+    tasks = {spec: load_task(spec) for spec in dict.fromkeys(s for cell in cells for s in cell.tasks)}
+    prompts = {name: load_prompts(name) for name in {c.answers.prompts for c in cells if c.answers}}
+    if skeleton.tokenizer is None and (tasks or prompts):
+        raise InputError(f"model {name!r} has no tokenizer, so it can be asked no tasks and no prompts")
+    return Inputs(calibrations, windows, skeleton.revision, skeleton.folder_digest, tasks, prompts)
+
+
+def input_difference(record: Record, inputs: Inputs) -> str | None:
+    """Why the numbers of `record` may not be those of the present inputs; None where they must be."""
+    model, cell = record.model, record.cell
+    if model is not None and (model.revision, model.folder_digest) != (inputs.revision, inputs.folder_digest):
+        return f"the model {cell.model} was changed since"
+    if cell.calibration is not None and record.calibration is not None:
+        present = inputs.calibrations[cell.calibration].calibration.digest
+        if present != record.calibration.digest:
+            return f"the calibration text {cell.calibration.source} was changed since"
+    digests = {
+        windows.protocol: windows.corpus_digest
+        for windows in map(inputs.windows.get, cell.perplexity)
+        if windows
+    }
+    spec, answers = cell.answers, record.answers
+    if spec and answers and inputs.prompts[spec.prompts].digest != answers.prompts_digest:
+        return f"the prompts of {spec.prompts} were changed since"
+    asked = {name: digest for task in cell.tasks for name, digest in inputs.tasks[task].docs_digests.items()}
+    for outcomes in record.tasks:
+        if asked.get(outcomes.task, outcomes.docs_digest) != outcomes.docs_digest:
+            return f"the questions of {outcomes.task} were changed since"
+    for losses in record.windows:
+        if digests.get(losses.protocol, losses.corpus_digest) != losses.corpus_digest:
+            return f"the text of {losses.protocol} was changed since"
+    return None
+
+
+def _timed(build: Callable[[], CalibrationSet]) -> Timed:
+    """The calibration set, charged what it takes to tokenize the text and draw from it.
+
+    Built once before the clock starts, so that nobody is charged a download; tokenized anew under the clock,
+    so that it does not matter who came first.
+    """
+    from suite.tokenized_text import forget_texts
+
+    build()
+    forget_texts()
+    start = time.perf_counter()
+    return Timed(build(), time.perf_counter() - start)
+
+
+def vocabulary_size(model: Any) -> int:
+    """How many tokens `model` has embeddings for."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _check_positions(model: Any, seqlen: int) -> None:
+    """Raises `InputError` if a sequence is longer than the positions that `model` has."""
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(longest, int) and seqlen > longest:
+        raise InputError(f"seqlen {seqlen} is longer than the {longest} positions of {type(model).__name__}")
+
+
+__all__ = [
+    "Inputs",
+    "ModelKey",
+    "Timed",
+    "input_difference",
+    "model_key",
+    "preflight",
+    "vocabulary_size",
+]

@@ -1,0 +1,88 @@
+"""What a record holds item by item, for intervals and for pairing: windows, questions and answers."""
+
+from __future__ import annotations
+
+from suite.cell import Spec
+
+
+class WindowLosses(Spec):
+    """The loss of every evaluation window of one protocol, for intervals and pairing."""
+
+    protocol: str
+    corpus_digest: str
+    """SHA-256 of the windows' token ids `[n_windows, seqlen]`."""
+    corpus_revision: str
+    """Version or revision of the corpus, as published."""
+    seqlen: int
+    limit: int | None
+    """The cap on tokens that was asked for; None = the whole corpus."""
+    nll: tuple[float | None, ...]
+    """Mean negative log-likelihood (nats) of the seqlen - 1 predicted tokens, a value a window; None where
+    it was not finite."""
+
+
+class WindowDivergence(Spec):
+    """How far the next-token distributions are from the dense model's, window by window."""
+
+    protocol: str
+    """Of the windows, whose tokens `Record.windows` identifies."""
+    kl: tuple[float | None, ...]
+    """Mean KL(dense || pruned) of the predicted tokens, nats; None where it was not finite."""
+    agreement: tuple[float | None, ...]
+    """Share of them for which both find the same token likeliest."""
+
+
+class TaskOutcomes(Spec):
+    """What a task was asked and, question by question, whether the answer was right."""
+
+    task: str
+    protocol: str
+    """`boolq-0shot`."""
+    version: str
+    """The task file's own."""
+    num_fewshot: int
+    limit: int | None
+    """The cap on questions that was asked for; None = all."""
+    n: int
+    docs_digest: str
+    """SHA-256 over lm-eval's hashes of the questions' data: another one makes a record stale."""
+    items_digest: str
+    """SHA-256 over lm-eval's hashes of questions, prompts and answers: equal where the same was asked."""
+    metric: str
+    """Which one `outcomes` is about."""
+    outcomes: str | None
+    """A character a question, `1` where it was answered rightly and `0` where not; None where the metric
+    grades otherwise. The side file has the values of all metrics."""
+
+
+class AnswerText(Spec):
+    """The greedy answer to one prompt."""
+
+    id: str
+    kind: str
+    prompt: str
+    text: str
+    n_tokens: int
+    ended: bool
+    """Whether the model stopped by itself."""
+    parted_at: int | None = None
+    """The first token that differs from the dense model's answer; None where none does, and for the dense."""
+    repetition: float | None = None
+    """Share of its 4-grams of tokens that repeat an earlier one; None where it is shorter."""
+    dense_nll: float | None = None
+    """Mean negative log-likelihood, nats a token, that the dense model gives it; None where not measured."""
+
+
+class AnswerSet(Spec):
+    """The answers to a set of prompts."""
+
+    prompts: str
+    """`built-in`, or the file."""
+    prompts_digest: str
+    max_new_tokens: int
+    chat_template: bool
+    """Whether the prompts were wrapped in the model's own chat template."""
+    answers: tuple[AnswerText, ...]
+
+
+__all__ = ["AnswerSet", "AnswerText", "TaskOutcomes", "WindowDivergence", "WindowLosses"]

@@ -25,7 +25,7 @@ from suite.measurement import (
     measure_dense,
     measure_pruned,
 )
-from suite.models import LoadedModel, find_model, load_model
+from suite.models import LoadedModel, find_model, load_model, load_skeleton
 from suite.phases import PhaseLog
 from suite.preflight import Inputs, model_key, preflight
 from suite.results.environment import environment
@@ -93,6 +93,7 @@ def evaluate_checkpoint(
         cells.append(asked.model_copy(update={"model": dense, "revision": dense_revision}))
     inputs = preflight(cells)
     if dense is not None:
+        _check_same_structure(*cells)
         _check_same_tokens(cells, inputs)
     held = (
         _measure_dense(cells[1], inputs[model_key(cells[1])], device, watcher) if dense is not None else None
@@ -159,8 +160,6 @@ def _measure_checkpoint(
         zeros = count_zeros(loaded.model)
     model = _dense_identity(asked, summary, dense, loaded.identity)
     cell = _cell(asked, summary, zeros, model)
-    if dense is not None:
-        _check_same_structure(loaded, dense)
     floor = dense.floor if dense is not None else _floor(loaded, log)
     reference = dense.reference if dense is not None else DenseReference()
     if cell.is_dense and dense is None:
@@ -228,15 +227,22 @@ def _calibration(stored: Mapping[str, Any]) -> CalibrationSpec:
     return CalibrationSpec(**fields, seed=stored["seed"] or 0)
 
 
-def _check_same_structure(loaded: LoadedModel, dense: _Dense) -> None:
-    shapes = {name: tuple(p.shape) for name, p in loaded.model.named_parameters()}
-    expected = {name: tuple(weight.shape) for name, weight in dense.weights.items()}
+def _check_same_structure(own: Cell, dense: Cell) -> None:
+    """Refuses two models whose parameters have other names or shapes."""
+    shapes, expected = _shapes(own), _shapes(dense)
     if shapes != expected:
         off = next(n for n in sorted({*shapes, *expected}) if shapes.get(n) != expected.get(n))
         raise InputError(
-            f"{loaded.identity.name!r} cannot be held against {dense.identity.name!r}: {off} has shape "
+            f"{own.model!r} cannot be held against {dense.model!r}: {off} has shape "
             f"{shapes.get(off, 'none')} in the one and {expected.get(off, 'none')} in the other"
         )
+
+
+def _shapes(cell: Cell) -> dict[str, tuple[int, ...]]:
+    skeleton = load_skeleton(
+        cell.model, revision=cell.revision, trust_remote_code=cell.trust_remote_code
+    ).model
+    return {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
 
 
 def _dense_again(loaded: LoadedModel, dense: _Dense) -> LoadedModel:

@@ -212,10 +212,11 @@ def _check_names(config: SuiteConfig, variants: list[_Variant]) -> None:
         if model.revision is not None and kind != "hub":
             raise config.places.error((*path, "revision"), f"a {kind} model has none")
     if any(variant.needs_calibration for variant in variants):
-        try:
-            check_source(config.calibration.source, "calibration")
-        except InputError as error:
-            raise config.places.error(("calibration", "source"), error) from error
+        for place, calibration in enumerate(config.calibration):
+            try:
+                check_source(calibration.source, "calibration")
+            except InputError as error:
+                raise config.places.error(("calibration", place, "source"), error) from error
     for place, table in enumerate(config.perplexity):
         try:
             check_source(table.corpus, "evaluation")
@@ -224,14 +225,17 @@ def _check_names(config: SuiteConfig, variants: list[_Variant]) -> None:
 
 
 def _calibrations(config: SuiteConfig) -> tuple[CalibrationSpec, ...]:
-    table = config.calibration
-    for place, seed in enumerate(table.seeds):
-        if seed in table.seeds[:place]:
-            raise config.places.error(("calibration", "seeds", place), f"{seed} is there already")
-    return tuple(
-        CalibrationSpec(source=table.source, n_samples=table.n_samples, seqlen=table.seqlen, seed=seed)
-        for seed in table.seeds
-    )
+    specs: list[CalibrationSpec] = []
+    for table_place, table in enumerate(config.calibration):
+        for place, seed in enumerate(table.seeds):
+            spec = CalibrationSpec(
+                source=table.source, n_samples=table.n_samples, seqlen=table.seqlen, seed=seed
+            )
+            if spec in specs:
+                path = ("calibration", table_place, "seeds", place)
+                raise config.places.error(path, f"{seed} is there already")
+            specs.append(spec)
+    return tuple(specs)
 
 
 def _tasks(config: SuiteConfig) -> tuple[TaskSpec, ...]:

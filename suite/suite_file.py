@@ -56,7 +56,7 @@ class ModelTable(Table):
 
 
 class CalibrationTable(Table):
-    """`[calibration]`: what methods look at."""
+    """`[calibration]`, or one of several `[[calibration]]`: what methods look at."""
 
     source: Name = "wiki-sample"
     """A built-in corpus, a hub corpus or a file."""
@@ -156,8 +156,15 @@ class Places:
     file: str = "suite"
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
+    def written(self, path: KeyPath) -> KeyPath:
+        """`path` as the file has it: a single `[calibration]` is read as the only one of several."""
+        if path[:2] == ("calibration", 0) and ("calibration", 0) not in self.lines:
+            return ("calibration", *path[2:])
+        return path
+
     def error(self, path: KeyPath, message: object) -> InputError:
         """An error about the key at `path`, e.g. `quickstart.toml:12: methods[2].name: ...`."""
+        path = self.written(path)
         line = nearest_line(self.lines, path)
         where = self.file if line is None else f"{self.file}:{line}"
         return InputError(f"{where}: {_dotted(path)}: {message}" if path else f"{where}: {message}")
@@ -176,8 +183,8 @@ class SuiteConfig(Table):
     """What every method prunes to that names no patterns of its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 where the hardware multiplies it natively, else float32."""
-    calibration: CalibrationTable = CalibrationTable()
-    """What methods look at."""
+    calibration: tuple[CalibrationTable, ...] = Field((CalibrationTable(),), min_length=1)
+    """What methods look at; a cell for each."""
     methods: tuple[MethodTable, ...] = Field((), min_length=1)
     """What is compared; without any, the dense models alone are measured."""
     perplexity: tuple[PerplexityTable, ...] = Field(min_length=1)
@@ -192,6 +199,11 @@ class SuiteConfig(Table):
     """Tokens per second."""
 
     _places: Places = PrivateAttr(default_factory=Places)
+
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _one_is_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
 
     @property
     def places(self) -> Places:
@@ -260,7 +272,7 @@ def _first_error(error: ValidationError, places: Places) -> InputError:
     """The most telling of pydantic's errors: unknown keys first, as a slip there makes a key missing too."""
     found = error.errors(include_url=False)
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path: KeyPath = first["loc"]
+    path = places.written(first["loc"])
     if first["type"] == "extra_forbidden":
         table = _TABLES[str(path[0])] if len(path) > 1 else SuiteConfig
         if "allocation" in path[:-1]:

@@ -1,5 +1,6 @@
 """A model and a tokenizer small enough to be made anew for every test."""
 
+import json
 import random
 from pathlib import Path
 
@@ -43,6 +44,44 @@ def write_text(path: Path, n_words: int = 600) -> Path:
     words = random.Random(5).choices(["tree", "lamp", "rain", "book", "moon", "fish"], k=n_words)
     path.write_text(" ".join(words))
     return path
+
+
+def write_task(folder: Path, name: str = "mine", n_items: int = 6) -> Path:
+    """A folder with an lm-eval task of the user's own: three choices of equal length."""
+    folder.mkdir(exist_ok=True)
+    words = ["tree", "lamp", "rain", "book", "moon", "fish"]
+    rows = [
+        {
+            "question": f"{words[number % 6]} {number} is",
+            "choices": [words[(number + step) % 6] for step in range(3)],
+            "answer": number % 3,
+        }
+        for number in range(n_items)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = "".join(
+        f"  - metric: {metric}\n    aggregation: mean\n    higher_is_better: true\n"
+        for metric in ("acc", "acc_norm")
+    )
+    (folder / f"{name}.yaml").write_text(
+        f"""task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    train: {folder}/rows.jsonl
+    test: {folder}/rows.jsonl
+test_split: test
+fewshot_split: train
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: choices
+doc_to_target: answer
+metric_list:
+{metrics}metadata:
+  version: 3.0
+"""
+    )
+    return folder
 
 
 def write_suite(folder: Path, methods: str = "magnitude wanda sparsegpt", **changes: object) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from math import isclose
 from typing import TYPE_CHECKING, Literal
 
 from suite.evaluation.task_loading import docs_digest
@@ -11,7 +12,7 @@ from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
 from suite.results.items import TaskOutcomes
 from suite.results.paired import mcnemar
-from suite.results.statistics import Estimate, proportion
+from suite.results.statistics import Estimate, mean_stderr, proportion
 
 if TYPE_CHECKING:
     from suite.evaluation.task_loading import LoadedTask
@@ -75,18 +76,20 @@ def outcomes(run: TaskRun) -> list[bool] | None:
 
 
 def _add_scores(measured: Measured, run: TaskRun) -> None:
-    right = outcomes(run)
     for score in run.scores:
-        estimate = _estimate(score, len(run.items))
-        if right is not None and score.metric == run.main_metric:
-            # The same value and standard error, and an interval that stays within 0 and 1.
-            estimate = proportion(right)
-        measured.add(score.metric, run.protocol, estimate, _direction(score))
+        measured.add(score.metric, run.protocol, _estimate(score, run.items), _direction(score))
 
 
-def _estimate(score: TaskScore, n: int) -> Estimate:
-    status = "ok" if score.value is not None else "lm-eval gives no finite value"
-    return Estimate(score.value, score.stderr, None, None, n, status)
+def _estimate(score: TaskScore, items: Sequence[TaskItem]) -> Estimate:
+    """lm-eval's value and error; where the value is the mean of the questions', with an interval of our own."""
+    if score.value is None:
+        return Estimate(None, None, None, None, len(items), "lm-eval gives no finite value")
+    values = [item.scores.get(score.metric) for item in items]
+    # Of shares the same error, and an interval that stays within 0 and 1.
+    estimate = (proportion if all(value in (0.0, 1.0) for value in values) else mean_stderr)(values)
+    if estimate.value is not None and isclose(estimate.value, score.value, rel_tol=1e-9, abs_tol=1e-12):
+        return estimate
+    return Estimate(score.value, score.stderr, None, None, len(items))
 
 
 def _direction(score: TaskScore) -> Literal["higher", "lower", "none"]:

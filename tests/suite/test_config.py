@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from methods.errors import InputError
 from suite.config import builtin_suites, load_suite, parse_suite, plan
 from suite.suite_file import SuiteConfig
+from suite.tasks import OFFLINE_TASKS
 
 SUITE = """\
 name = "mine"
@@ -69,6 +70,78 @@ def test_a_suite_becomes_its_cells_the_dense_one_first() -> None:
     assert barber.calibration is not None and barber.calibration.n_samples == 8
     assert [spec.protocol for spec in barber.perplexity] == ["wiki-sample-token-s64"]
     assert len({cell.digest for cell in cells}) == len(cells)
+
+
+MEASURED = """
+divergence = true
+[answers]
+max_new_tokens = 8
+[speed]
+new_tokens = 4
+[[tasks]]
+name = "offline"
+limit = 7
+"""
+
+
+def test_what_is_measured_is_part_of_every_cell() -> None:
+    head, tables = MEASURED.split("[answers]")
+    cells = plan(read(head + SUITE + "[answers]" + tables), dtype="float32")
+    for cell in cells:
+        assert cell.divergence
+        assert [task.name for task in cell.tasks] == list(OFFLINE_TASKS)
+        assert {task.limit for task in cell.tasks} == {7}
+        assert cell.answers is not None and cell.answers.prompts == "built-in"
+        assert cell.speed is not None and cell.speed.prompt_tokens == 512
+    plain = {cell.digest for cell in plan(read(SUITE), dtype="float32")}
+    assert plain.isdisjoint(cell.digest for cell in cells)
+
+
+def test_several_calibrations_make_a_cell_each() -> None:
+    text = changed(
+        "[calibration]\nn_samples = 8\nseqlen = 64\nseeds = [0, 1]",
+        '[[calibration]]\nn_samples = 8\n[[calibration]]\nsource = "news-sample"\nseeds = [0, 3]',
+    )
+    found = [c.calibration for c in plan(read(text), dtype="float32") if c.method == "llm-barber"]
+    assert [(c.source, c.n_samples, c.seed) for c in found if c] == [
+        ("wiki-sample", 8, 0),
+        ("news-sample", 128, 0),
+        ("news-sample", 128, 3),
+    ]
+    twice = text.replace('source = "news-sample"\n', "n_samples = 8\n")
+    assert "mine.toml:9: calibration[1].seeds[0]: 0 is there already" in error_of(twice)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            '[[tasks]]\nname = "offline_clzoe"',
+            "mine.toml:23: tasks[0].name: unknown task 'offline_clzoe'; did",
+        ),
+        (
+            '[[tasks]]\nname = "offline"\nlimits = 5',
+            "mine.toml:24: tasks[0].limits: unknown key; did you mean 'li",
+        ),
+        (
+            '[[tasks]]\nname = "offline"\nlimit = 0',
+            "mine.toml:24: tasks[0].limit: must be greater than or equal",
+        ),
+        (
+            '[[tasks]]\nname = "offline"\n[[tasks]]\nname = "offline_cloze"',
+            "mine.toml:24: tasks[1]: task 'offline_cloze' is there already",
+        ),
+        (
+            '[[tasks]]\nname = "mine"\nfolder = "nowhere"',
+            "mine.toml:24: tasks[0].folder: task folder 'nowhere' does not exist",
+        ),
+        ('[answers]\nprompts = "mine.jsonl"', "mine.toml:23: answers.prompts: prompt file 'mine.jsonl'"),
+        ("[answers]\nmax_new_tokens = 0", "mine.toml:23: answers.max_new_tokens: must be greater"),
+        ("[speed]\nnew_token = 4", "mine.toml:23: speed.new_token: unknown key; did you mean 'new_tokens'"),
+    ],
+)
+def test_what_cannot_be_measured_is_found_in_the_file(table: str, message: str) -> None:
+    assert error_of(f"{SUITE}{table}\n").startswith(message)
 
 
 def test_how_a_number_is_spelled_makes_no_other_cell() -> None:

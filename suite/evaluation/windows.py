@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from methods.out_of_memory import is_out_of_memory
+from suite.evaluation.batches import in_batches
 from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
@@ -42,14 +42,13 @@ class WindowScores:
     hidden: Tensor | None = None
 
 
-@dataclass
-class _Gathered:
-    """Lists a value a window long."""
+class _Window(NamedTuple):
+    """The scores of one window."""
 
-    nll: list[Tensor] = field(default_factory=list)
-    kl: list[Tensor] = field(default_factory=list)
-    agreement: list[Tensor] = field(default_factory=list)
-    hidden: list[Tensor] = field(default_factory=list)
+    nll: Tensor
+    kl: Tensor | None
+    agreement: Tensor | None
+    hidden: Tensor | None
 
 
 def score_windows(
@@ -78,51 +77,39 @@ def score_windows(
         HeadError: the model cannot be taken apart into body and head.
     """
     head = OutputHead(model, input_ids[0])
-    found = _Gathered()
     n_tokens = HOST_TOKENS if model.device.type == "cpu" else ACCELERATOR_TOKENS
+
+    def score(windows: Sequence[int]) -> list[_Window]:
+        batch = slice(windows[0], windows[-1] + 1)
+        dense = None if dense_hidden is None else dense_hidden[batch]
+        return _score_batch(head, input_ids[batch].to(model.device), dense, keep_hidden)
+
     size = max(1, n_tokens // input_ids.shape[1])
-    while (done := len(found.nll)) < len(input_ids):
-        batch = input_ids[done : done + size]
-        dense = None if dense_hidden is None else dense_hidden[done : done + size]
-        try:
-            of_batch = _score_batch(head, batch.to(model.device), dense, keep_hidden)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(batch) == 1:
-                raise
-        else:
-            found.nll += of_batch.nll
-            found.kl += of_batch.kl
-            found.agreement += of_batch.agreement
-            found.hidden += of_batch.hidden
-            if on_windows is not None:
-                on_windows(len(batch))
-            continue
-        # Out here the error is gone, and with it what its frames held.
-        size = len(batch) // 2
-        if on_halved is not None:
-            on_halved(size)
-    return WindowScores(
-        torch.stack(found.nll),
-        torch.stack(found.kl) if found.kl else None,
-        torch.stack(found.agreement) if found.agreement else None,
-        torch.stack(found.hidden) if found.hidden else None,
-    )
+    found = in_batches(range(len(input_ids)), size, score, on_windows, on_halved)
+    nll, kl, agreement, hidden = zip(*found, strict=True)
+    return WindowScores(torch.stack(nll), *map(_stacked, (kl, agreement, hidden)))
+
+
+def _stacked(values: tuple[Tensor | None, ...]) -> Tensor | None:
+    """A value a window as one tensor; None where there are none."""
+    known = [value for value in values if value is not None]
+    return torch.stack(known) if known else None
 
 
 @torch.inference_mode()
-def _score_batch(head: OutputHead, tokens_BT: Tensor, dense: Tensor | None, keep_hidden: bool) -> _Gathered:
-    found = _Gathered()
+def _score_batch(
+    head: OutputHead, tokens_BT: Tensor, dense: Tensor | None, keep_hidden: bool
+) -> list[_Window]:
+    found = []
     hidden_BTH = head.hidden(tokens_BT)
     for window, (hidden_TH, tokens_T) in enumerate(zip(hidden_BTH, tokens_BT, strict=True)):
         # The last token predicts nothing inside its window.
         dense_TH = None if dense is None else dense[window, :-1].to(hidden_TH.device)
-        nll_T, kl_T, same_T = _score_tokens(head, hidden_TH[:-1], tokens_T[1:], dense_TH)
-        found.nll.append(nll_T.double().mean().cpu())
-        if kl_T is not None and same_T is not None:
-            found.kl.append(kl_T.double().mean().cpu())
-            found.agreement.append(same_T.double().mean().cpu())
-        if keep_hidden:
-            found.hidden.append(hidden_TH.to("cpu", copy=True))
+        scores = _score_tokens(head, hidden_TH[:-1], tokens_T[1:], dense_TH)
+        means = [None if score_T is None else score_T.double().mean().cpu() for score_T in scores]
+        nll, kl, agreement = means
+        assert nll is not None
+        found.append(_Window(nll, kl, agreement, hidden_TH.to("cpu", copy=True) if keep_hidden else None))
     return found
 
 

@@ -38,7 +38,7 @@ def measure_dense(
         prompts = inputs.prompts[cell.answers.prompts]
         answers = give_answers(loaded, cell.answers, prompts, log, measured)
         reference.answers[cell.answers] = answers
-        add_answers(measured, loaded, cell.answers, prompts, answers, dense_answers=None, dense_nll=None)
+        add_answers(measured, loaded, cell.answers, prompts, answers, dense=None, dense_nll=None)
     if cell.speed is not None:
         add_speed(measured, loaded, cell.speed, None, log)
     return measured
@@ -72,14 +72,14 @@ def measure_pruned(
         add_speed(measured, loaded, cell.speed, cell.pattern or "unknown", log)
     if cell.answers is not None and answers is not None:
         prompts = inputs.prompts[cell.answers.prompts]
-        nll = None if dense_again is None else judge_answers(dense_again(), prompts, answers, log)
+        nll = None if dense_again is None else judge_answers(dense_again(), prompts, answers.answers, log)
         add_answers(
             measured,
             loaded,
             cell.answers,
             prompts,
             answers,
-            dense_answers=reference.answers.get(cell.answers),
+            dense=reference.answers.get(cell.answers),
             dense_nll=nll,
         )
     return measured

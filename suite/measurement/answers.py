@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from suite.evaluation.answer_likelihood import answer_nll
 from suite.evaluation.responses import (
+    PROMPTS_PER_BATCH,
     Answer,
-    answer_nll,
     encode_prompts,
     first_parting,
     greedy_answers,
@@ -14,6 +15,7 @@ from suite.evaluation.responses import (
     uses_chat_template,
 )
 from suite.measurement.measured import Measured
+from suite.measurement.reference import GivenAnswers
 from suite.results.items import AnswerSet, AnswerText
 from suite.results.statistics import mean_stderr, proportion
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 def give_answers(
     loaded: LoadedModel, spec: AnswersSpec, prompts: PromptSet, log: PhaseLog, measured: Measured
-) -> list[Answer]:
+) -> GivenAnswers:
     """What a model says to the prompts.
 
     Args:
@@ -39,17 +41,20 @@ def give_answers(
         measured: gets a remark where memory ran out.
     """
     assert loaded.tokenizer is not None, "checked before the run"
+    sizes = [min(len(prompts.prompts), PROMPTS_PER_BATCH)]
     with log.timed("answer prompts", len(prompts.prompts)):
-        return greedy_answers(
+        answers = greedy_answers(
             loaded.model,
             loaded.tokenizer,
             prompts.prompts,
             max_new_tokens=spec.max_new_tokens,
+            batch_size=sizes[0],
             on_answers=log.stepped,
-            on_halved=lambda size: measured.remarks.append(
-                f"answers: memory ran out; it went on with batches of {size} prompts"
-            ),
+            on_halved=sizes.append,
         )
+    if len(sizes) > 1:
+        measured.remarks.append(f"answers: memory ran out; it went on with batches of {sizes[-1]} prompts")
+    return GivenAnswers(answers, sizes[-1])
 
 
 def judge_answers(
@@ -67,9 +72,9 @@ def add_answers(
     loaded: LoadedModel,
     spec: AnswersSpec,
     prompts: PromptSet,
-    answers: Sequence[Answer],
+    given: GivenAnswers,
     *,
-    dense_answers: Sequence[Answer] | None,
+    dense: GivenAnswers | None,
     dense_nll: Sequence[float | None] | None,
 ) -> None:
     """Writes answers and what can be counted of them into `measured`.
@@ -79,17 +84,24 @@ def add_answers(
         loaded: the model that gave them.
         spec: what was asked for.
         prompts: what it was told.
-        answers: what it said.
-        dense_answers: what the dense model said; None where this is the dense model, or there is none.
+        given: what it said.
+        dense: what the dense model said; None where this is the dense model, or there is none.
         dense_nll: how unlikely the dense model finds these answers; None where it was not asked.
     """
-    partings = [None] * len(answers) if dense_answers is None else _partings(dense_answers, answers)
+    answers = given.answers
+    partings = [None] * len(answers) if dense is None else _partings(dense.answers, answers)
+    if dense is not None and dense.batch_size != given.batch_size:
+        measured.remarks.append(
+            f"answers: {given.batch_size} prompts were answered at once, by the dense model "
+            f"{dense.batch_size}; in half precision that alone makes some of them part"
+        )
     repeated = [repetition(answer.token_ids) for answer in answers]
     measured.answers = AnswerSet(
         prompts=prompts.name,
         prompts_digest=prompts.digest,
         max_new_tokens=spec.max_new_tokens,
         chat_template=uses_chat_template(loaded.tokenizer) if loaded.tokenizer is not None else False,
+        batch_size=given.batch_size,
         answers=tuple(
             AnswerText(
                 id=prompt.id,
@@ -110,7 +122,7 @@ def add_answers(
     protocol = f"{prompts.name}-greedy{spec.max_new_tokens}"
     measured.add("answer_tokens", protocol, mean_stderr([len(a.token_ids) for a in answers]), "none")
     measured.add("answer_repetition", protocol, mean_stderr([r for r in repeated if r is not None]), "lower")
-    if dense_answers is not None:
+    if dense is not None:
         same = [parting is None for parting in partings]
         measured.add("answers_as_dense", protocol, proportion(same), "higher")
     if dense_nll is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
 
     from suite.evaluation.responses import Answer
     from suite.evaluation.zero_shot import TaskRun
+
+
+@dataclass(frozen=True)
+class GivenAnswers:
+    """What a model said to prompts.
+
+    Attributes:
+        answers: one a prompt.
+        batch_size: prompts that were answered at once.
+    """
+
+    answers: Sequence[Answer]
+    batch_size: int
 
 
 @dataclass
@@ -27,7 +41,7 @@ class DenseReference:
 
     hidden: dict[PerplexitySpec, Tensor] = field(default_factory=dict)
     tasks: dict[TaskSpec, list[TaskRun]] = field(default_factory=dict)
-    answers: dict[AnswersSpec, list[Answer]] = field(default_factory=dict)
+    answers: dict[AnswersSpec, GivenAnswers] = field(default_factory=dict)
 
     def missing(self, cell: Cell) -> Cell | None:
         """`cell` with those measurements alone that it is compared by and that lack here, if any."""
@@ -40,4 +54,4 @@ class DenseReference:
         return cell.model_copy(update=rest)
 
 
-__all__ = ["DenseReference"]
+__all__ = ["DenseReference", "GivenAnswers"]

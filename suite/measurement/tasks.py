@@ -81,7 +81,7 @@ def _add_scores(measured: Measured, run: TaskRun) -> None:
 
 
 def _estimate(score: TaskScore, items: Sequence[TaskItem]) -> Estimate:
-    """lm-eval's value and error; where the value is the mean of the questions', with an interval of our own."""
+    """lm-eval's value and error; with an interval of ours where the value is the mean of the questions'."""
     if score.value is None:
         return Estimate(None, None, None, None, len(items), "lm-eval gives no finite value")
     values = [item.scores.get(score.metric) for item in items]

@@ -82,6 +82,8 @@ class AnswerSet(Spec):
     max_new_tokens: int
     chat_template: bool
     """Whether the prompts were wrapped in the model's own chat template."""
+    batch_size: int
+    """Prompts answered at once; in half precision another number alone makes answers part."""
     answers: tuple[AnswerText, ...]
 
 

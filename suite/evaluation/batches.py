@@ -18,7 +18,7 @@ def in_batches(
     on_done: Callable[[int], None] | None,
     on_halved: Callable[[int], None] | None,
 ) -> list[Outcome]:
-    """What `run` makes of the items, in their order; a batch that memory runs out for is halved and tried again.
+    """What `run` makes of the items, in their order; where memory runs out, in smaller batches.
 
     Args:
         items: anything that can be sliced: a list, or a tensor by its first dimension.

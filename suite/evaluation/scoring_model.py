@@ -13,6 +13,7 @@ from torch import Tensor
 
 from methods.out_of_memory import is_out_of_memory
 from suite.evaluation.head import OutputHead
+from suite.evaluation.perplexity import token_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -139,12 +140,11 @@ def _token_scores(
     log_P = torch.empty(len(token_P), dtype=torch.float64)
     greedy_P = torch.empty(len(token_P), dtype=torch.bool)
     for first in range(0, len(hidden_NH), TOKENS_PER_CHUNK):
-        logits_NV = head.logits(hidden_NH[first : first + TOKENS_PER_CHUNK]).float()
+        logits_NV = head.logits(hidden_NH[first : first + TOKENS_PER_CHUNK])
         here = (place_P >= first) & (place_P < first + len(logits_NV))
         place, token = place_P[here] - first, token_P[here]
-        log = logits_NV[place, token] - logits_NV.logsumexp(-1)[place]
-        log_P[here.cpu()] = log.double().cpu()
-        greedy_P[here.cpu()] = (logits_NV.argmax(-1)[place] == token).cpu()
+        log_P[here.cpu()] = -token_losses(logits_NV[place], token).double().cpu()
+        greedy_P[here.cpu()] = (logits_NV.max(-1).indices[place] == token).cpu()
     return log_P, greedy_P
 
 

@@ -1,0 +1,211 @@
+"""`python -m benchmarks.evaluation MODEL`: what evaluating takes, and what batches do to scores.
+
+Speed: perplexity, and perplexity with divergence, against the model's own forward with all its logits, the
+median of a few tries each, in turns. Batches: the same questions scored in batches of several sizes, by our
+class and by lm-eval's own as it comes, each against fp32 one by one: how far log-likelihoods move, and how many
+answers are other ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.machine import synchronize
+from suite.cell import PerplexitySpec, TaskSpec
+
+if TYPE_CHECKING:
+    from suite.models import LoadedModel
+
+TOKENS_PER_BATCH = 2048
+"""As `suite.evaluation.windows` takes them on a CPU."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of one pass over the windows, the median of the repeats, and the ratio to the forward's."""
+
+    dtype: str
+    what: str
+    seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One way of scoring a task's requests, held against fp32 one by one.
+
+    Attributes:
+        dtype: of the model.
+        scorer: `ours` or `lm-eval`.
+        batch: tokens in a batch (ours), or requests (lm-eval).
+        largest: difference of a log-likelihood, nats.
+        other_answers: questions of which another answer scores highest.
+        ties: questions of which two answers score exactly alike.
+        n: questions.
+    """
+
+    dtype: str
+    scorer: str
+    batch: int
+    largest: float
+    other_answers: int
+    ties: int
+    n: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, prints two tables, and writes all numbers to `--out`."""
+    asked = _parser().parse_args(arguments)
+    speeds = [row for dtype in asked.dtypes for row in speed(asked, dtype)]
+    scores = batches(asked) if asked.limit else []
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = {"speed": [asdict(row) for row in speeds], "batches": [asdict(row) for row in scores]}
+    asked.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"{asked.windows} windows of {asked.seqlen} tokens of {Path(asked.corpus).name}, lower is better\n")
+    print("| dtype | pass | seconds | ratio to the forward |\n|---|---|---|---|")
+    for row in speeds:
+        print(f"| {row.dtype} | {row.what} | {row.seconds:.2f} | {row.ratio:.2f} |")
+    if scores:
+        print(f"\n{asked.task}, against fp32 one by one, lower is better\n")
+        print(
+            "| dtype | scorer | batch | largest difference, nats | other answers | ties |\n"
+            "|---|---|---|---|---|---|"
+        )
+    for found in scores:
+        print(
+            f"| {found.dtype} | {found.scorer} | {found.batch} | {found.largest:.2g} | "
+            f"{found.other_answers} of {found.n} | {found.ties} of {found.n} |"
+        )
+
+
+def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
+    """Seconds of the forward and of both passes, in turns, so that a slow moment hits all alike."""
+    from suite.corpora import evaluation_windows
+    from suite.evaluation.windows import score_windows
+    from suite.models import load_model
+
+    loaded = load_model(asked.model, dtype=dtype, device=asked.device)
+    spec = PerplexitySpec(corpus=asked.corpus, seqlen=asked.seqlen, max_tokens=asked.windows * asked.seqlen)
+    ids = evaluation_windows(spec, loaded.tokenizer).input_ids
+    size = max(1, TOKENS_PER_BATCH // asked.seqlen)
+    hidden = score_windows(loaded.model, ids, keep_hidden=True).hidden
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for batch in torch.split(ids, size):
+            loaded.model(input_ids=batch.to(loaded.model.device), use_cache=False)
+
+    passes: dict[str, Callable[[], Any]] = {
+        "forward with all logits": forward,
+        "perplexity": lambda: score_windows(loaded.model, ids),
+        "perplexity and divergence": lambda: score_windows(loaded.model, ids, dense_hidden=hidden),
+    }
+    spent: dict[str, list[float]] = {what: [] for what in passes}
+    for _ in range(asked.repeats):
+        for what, run in passes.items():
+            spent[what].append(_seconds(run, loaded.model.device))
+    medians = {what: statistics.median(seconds) for what, seconds in spent.items()}
+    floor = medians["forward with all logits"]
+    return [Speed(dtype, what, seconds, seconds / floor) for what, seconds in medians.items()]
+
+
+def batches(asked: argparse.Namespace) -> list[Scores]:
+    """The task's requests scored in several ways."""
+    from suite.evaluation.quiet import quiet_lm_eval
+    from suite.evaluation.task_loading import load_task
+    from suite.models import load_model
+
+    task = load_task(TaskSpec(name=asked.task, limit=asked.limit))
+    rows = []
+    truth: list[list[float]] | None = None
+    for dtype in ("float32", *(d for d in asked.dtypes if d != "float32")):
+        loaded = load_model(asked.model, dtype=dtype, device=asked.device)
+        with quiet_lm_eval():
+            if truth is None:
+                truth = _scores(task, _ours(loaded, 1), asked.limit)
+            for batch in asked.batches:
+                found = _scores(task, _ours(loaded, batch), asked.limit)
+                rows.append(_compared(dtype, "ours", batch, truth, found))
+            for requests in (1, 8, 32):
+                found = _scores(task, _lm_eval(loaded, requests), asked.limit)
+                rows.append(_compared(dtype, "lm-eval", requests, truth, found))
+    return rows
+
+
+def _ours(loaded: LoadedModel, tokens_per_batch: int) -> Any:
+    from suite.evaluation.scoring_model import ScoringModel
+
+    assert loaded.tokenizer is not None
+    scoring = ScoringModel(loaded.model, loaded.tokenizer)
+    scoring.tokens_per_batch = tokens_per_batch
+    return scoring
+
+
+def _lm_eval(loaded: LoadedModel, requests: int) -> Any:
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=requests)
+
+
+def _scores(task: Any, scorer: Any, limit: int) -> list[list[float]]:
+    """Question by question, the log-likelihood of each answer."""
+    (built,) = task.tree["tasks"].values()
+    built.build_all_requests(limit=limit, rank=0, world_size=1)
+    by_question: dict[int, list[float]] = {}
+    answers = scorer.loglikelihood(built.instances, disable_tqdm=True)
+    for instance, (value, _) in zip(built.instances, answers, strict=True):
+        by_question.setdefault(instance.doc_id, []).append(value)
+    return list(by_question.values())
+
+
+def _compared(
+    dtype: str, scorer: str, batch: int, truth: list[list[float]], found: list[list[float]]
+) -> Scores:
+    pairs = list(zip(truth, found, strict=True))
+    return Scores(
+        dtype=dtype,
+        scorer=scorer,
+        batch=batch,
+        largest=max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True)),
+        other_answers=sum(one.index(max(one)) != other.index(max(other)) for one, other in pairs),
+        ties=sum(other.count(max(other)) > 1 for _, other in pairs),
+        n=len(pairs),
+    )
+
+
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--corpus", default="wiki-sample")
+    parser.add_argument("--seqlen", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--task", default="offline_next_paragraph")
+    parser.add_argument("--limit", type=int, default=60, help="questions; 0 leaves the batches out")
+    parser.add_argument("--batches", type=int, nargs="+", default=[256, 2048, 8192])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/evaluation.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,8 +2,8 @@
 
 Speed: perplexity, and perplexity with divergence, against the model's own forward with all its logits, the
 median of a few tries each, in turns. Batches: the same questions scored in batches of several sizes, by our
-class and by lm-eval's own as it comes, each against fp32 one by one: how far log-likelihoods move, and how many
-answers are other ones.
+class and by lm-eval's own as it comes, each against fp32 one by one: how far log-likelihoods move, and how
+many answers are other ones.
 """
 
 from __future__ import annotations

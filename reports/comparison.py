@@ -1,7 +1,8 @@
 """What may be compared with what: records in, rankings out, nothing about looks.
 
 Two records stand in one ranking only if model weights, dtype, and every perplexity protocol with its corpus
-and its limit are the same. Whatever differs goes to a ranking of its own, and a note says why.
+and its limit are the same. Whatever differs goes to a ranking of its own, and a note says why. What else was
+measured of them (tasks, answers, speed) may differ: it is compared record by record, where it was measured.
 """
 
 from __future__ import annotations
@@ -81,12 +82,15 @@ def _setting(record: Record) -> Setting:
 
 
 def _protocols(record: Record) -> tuple[Protocol, ...]:
-    """In the order of the cell's configuration: the first one ranks."""
+    """In the order of the cell's configuration: the first one ranks.
+
+    Only of texts: a task may have a perplexity too, and whether it was asked decides no ranking.
+    """
     found = {w.protocol: _protocol(w) for w in record.windows}
-    for metric in record.metrics:
-        if metric.name == "perplexity" and metric.protocol not in found:
-            found[metric.protocol] = Protocol(metric.protocol, "", "", 0, 0, metric.n or 0)
     asked = [p.protocol for p in record.cell.perplexity]
+    for metric in record.metrics:
+        if metric.name == "perplexity" and metric.protocol in asked and metric.protocol not in found:
+            found[metric.protocol] = Protocol(metric.protocol, "", "", 0, 0, metric.n or 0)
     return tuple(sorted(found.values(), key=lambda p: asked.index(p.name) if p.name in asked else len(asked)))
 
 

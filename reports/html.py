@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,14 +12,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.answer import answer
+from reports.chapter import Chapter
 from reports.charts import figures
 from reports.comparison import Comparison, ReportError, compare
+from reports.divergence import divergence_chapter
 from reports.drawing import Figure
+from reports.efficiency import efficiency_chapter
 from reports.frame import cell_id
+from reports.provenance import machines, provenance
+from reports.published import published_chapter
 from reports.ranking import Ranking, Setting
+from reports.responses import answers_chapter
+from reports.seeds import seeds_chapter
 from reports.tables import Table, cost_table, frame_table, ranking_table
+from reports.tasks import tasks_chapter
 from reports.wording import counted, pattern_name, visible
 from suite.results.record import Record
+
+PAGE_BYTES = 2_900_000
+"""Answers, word by word, get the room that everything else leaves up to here,"""
+LEAST_BYTES = 60_000
+"""and this much where it leaves less."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +47,15 @@ class DrawnFigure:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one setting: its rankings, figures and costs."""
+    """Everything about one setting: its rankings, what else was measured, figures and costs."""
 
     anchor: str
     heading: str
     setting: Setting
     pages: tuple[tuple[Ranking, Table], ...]
+    chapters: tuple[Chapter, ...]
     figures: tuple[DrawnFigure, ...]
     costs: Table
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What it takes to repeat one cell."""
-
-    anchor: str
-    title: str
-    record: Record
-    configuration: str
-    facts: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """An environment and the cells that ran in it."""
-
-    n_cells: int
-    facts: tuple[tuple[str, str], ...]
-    document: str
 
 
 def render_report(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> str:
@@ -86,23 +78,25 @@ def render_report(records: Sequence[Record], *, title: str, problems: Sequence[s
         found = f" ({'; '.join(visible(p) for p in problems)})" if problems else ""
         raise ReportError(f"{empty}{found}") from None
     sections = _sections(comparison)
-    drawn = any(section.figures for section in sections)
-    return (
-        _templates()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            answer=answer(comparison),
-            summary=_summary(comparison),
-            notes=[*comparison.notes, *problems],
-            sections=sections,
-            failed=comparison.failed,
-            provenance=[_provenance(r) for r in _shown(comparison)],
-            machines=_machines(_shown(comparison)),
-            created=max(r.created for r in records),
-            library=Markup(chart_library()) if drawn else "",
-        )
-    )
+    context = {
+        "title": title,
+        "answer": answer(comparison),
+        "summary": _summary(comparison),
+        "notes": [*comparison.notes, *problems],
+        "chapters": _first_chapters(sections),
+        "failed": comparison.failed,
+        "provenance": [provenance(r) for r in _shown(comparison)],
+        "machines": machines(_shown(comparison)),
+        "created": max(r.created for r in records),
+        "library": Markup(chart_library()) if any(section.figures for section in sections) else "",
+    }
+    template = _templates().get_template("report.html.j2")
+    page = template.render(context, sections=sections)
+    answered = [s for s in sections if any(chapter.name == "answers" for chapter in s.chapters)]
+    if not answered:
+        return page
+    budget = max(LEAST_BYTES, PAGE_BYTES - len(page.encode())) // len(answered)
+    return template.render(context, sections=[_with_answers(section, budget) for section in sections])
 
 
 @lru_cache(maxsize=1)
@@ -154,7 +148,47 @@ def _section(number: int, heading: str, rankings: list[Ranking]) -> Section:
     drawn = tuple(_drawn(figure, f"{anchor}-{figure.name}", heading) for figure in figures(rankings))
     costs = cost_table(rankings)
     costs = replace(costs, caption=f"{heading}: {costs.caption}")
-    return Section(anchor, heading, rankings[0].setting, tables, drawn, costs)
+    chapters = _chapters(rankings, heading)
+    return Section(anchor, heading, rankings[0].setting, tables, chapters, drawn, costs)
+
+
+def _chapters(rankings: Sequence[Ranking], heading: str) -> tuple[Chapter, ...]:
+    found = (
+        divergence_chapter(rankings),
+        tasks_chapter(rankings),
+        answers_chapter(rankings, None),
+        efficiency_chapter(rankings),
+        seeds_chapter(rankings),
+        published_chapter(rankings),
+    )
+    return tuple(_captioned(chapter, heading) for chapter in found if chapter is not None)
+
+
+def _first_chapters(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """Title and anchor of the first chapter of each kind."""
+    found: dict[str, str] = {}
+    for section in sections:
+        for chapter in section.chapters:
+            found.setdefault(chapter.title, f"{section.anchor}-{chapter.name}")
+    return list(found.items())
+
+
+def _captioned(chapter: Chapter, heading: str) -> Chapter:
+    """With table names that do not repeat on the page."""
+    parts = tuple(
+        replace(part, table=replace(part.table, caption=f"{heading}: {chapter.title}, {part.table.caption}"))
+        for part in chapter.parts
+    )
+    return replace(chapter, parts=parts)
+
+
+def _with_answers(section: Section, n_bytes: int) -> Section:
+    """The answers word by word, as far as they fit."""
+    chapter = answers_chapter([ranking for ranking, _ in section.pages], n_bytes)
+    if chapter is None:
+        return section
+    full = _captioned(chapter, section.heading)
+    return replace(section, chapters=tuple(full if c.name == full.name else c for c in section.chapters))
 
 
 def _drawn(figure: Figure, anchor: str, heading: str) -> DrawnFigure:
@@ -173,8 +207,8 @@ def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _shown(comparison: Comparison) -> list[Record]:
     ranked: dict[str, Record] = {}
     for ranking in comparison.rankings:
-        for entry in ([ranking.dense] if ranking.dense else []) + list(ranking.entries):
-            ranked[cell_id(entry.record)] = entry.record
+        for record in [*ranking.references, *(entry.record for entry in ranking.entries)]:
+            ranked[cell_id(record)] = record
     return [*ranked.values(), *comparison.failed]
 
 
@@ -187,70 +221,6 @@ def _summary(comparison: Comparison) -> str:
         f"{counted(done, 'cell')} finished, {len(comparison.failed)} failed; {counted(models, 'model')}, "
         f"{counted(patterns, 'sparsity pattern')}."
     )
-
-
-def _provenance(record: Record) -> Provenance:
-    code, model, calibration = record.code, record.model, record.calibration
-    clean = {True: ", clean tree", False: ", tree with changes", None: ""}[code.git_clean]
-    facts = {
-        "created": record.created,
-        "cell digest": record.cell.digest,
-        "record digest": record.body_digest or "not sealed",
-        "mask digest": record.mask_digest,
-        "initial mask digest": record.initial_mask_digest,
-        "model": f"{model.architecture}, {model.n_parameters:,} parameters, {model.dtype}" if model else None,
-        "model revision": model.revision if model else None,
-        "model weight digest": model.weight_digest if model else None,
-        "calibration digest": calibration.digest if calibration else None,
-        **{
-            f"corpus of {w.protocol}": f"revision {w.corpus_revision}, digest {w.corpus_digest}, "
-            f"limit {w.limit or 'none'}"
-            for w in record.windows
-        },
-        "prunebench": f"{code.prunebench}, method version {code.method_version or 'none'}",
-        "source digest": code.source_digest,
-        "git commit": f"{code.git_commit}{clean}" if code.git_commit else None,
-        "side file": f"{record.side_file.name}, {record.side_file.rows:,} rows" if record.side_file else None,
-    }
-    return Provenance(
-        anchor=cell_id(record),
-        title=record.cell.label,
-        record=record,
-        configuration=json.dumps(record.cell.model_dump(mode="json"), indent=2, ensure_ascii=True),
-        facts=tuple((name, fact) for name, fact in facts.items() if fact is not None),
-        warnings=record.warnings,
-    )
-
-
-def _machines(records: Sequence[Record]) -> list[Machine]:
-    cells: dict[str, list[Record]] = {}
-    for record in records:
-        document = json.dumps(record.environment.model_dump(mode="json"), indent=2, ensure_ascii=True)
-        cells.setdefault(document, []).append(record)
-    return [Machine(len(group), _machine_facts(group), document) for document, group in cells.items()]
-
-
-def _machine_facts(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
-    environment = records[0].environment
-    cores = counted(environment.physical_cores, "core") if environment.physical_cores else "unknown"
-    floors = [r.floor for r in records if r.floor is not None]
-    facts = {
-        "processor": environment.processor,
-        "device": environment.device,
-        "cores and threads": f"{cores}, {counted(environment.threads, 'thread')}",
-        "native bf16": "yes" if environment.native_bf16 else "no",
-        "matrix product": _span([f.matmul_flops_per_second / 1e9 for f in floors], "GFLOP/s"),
-        "dense forward": _span([f.forward_tokens_per_second for f in floors], "tokens/s"),
-        "platform": f"{environment.platform}, Python {environment.python}",
-    }
-    return tuple(facts.items())
-
-
-def _span(values: list[float], unit: str) -> str:
-    if not values:
-        return "not measured"
-    low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
-    return f"{low if low == high else f'{low} to {high}'} {unit} ({counted(len(values), 'measurement')})"
 
 
 _TEXT = {"labelColor": "var(--muted)", "titleColor": "var(--ink)", "labelFontSize": 11, "titleFontSize": 12}
@@ -279,4 +249,4 @@ _THEME: dict[str, Any] = {
     },
 }
 
-__all__ = ["DrawnFigure", "Machine", "Provenance", "Section", "chart_library", "render_report"]
+__all__ = ["DrawnFigure", "Section", "chart_library", "render_report"]

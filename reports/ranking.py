@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -115,6 +116,9 @@ class Ranking:
     """None where only the dense model was measured."""
     dense: Entry | None
     entries: tuple[Entry, ...]
+    references: tuple[Record, ...] = ()
+    """Every dense record of the setting that has something to compare with, newest first: tasks, answers and
+    speed may have been measured in another one than `dense`."""
 
 
 def pattern_order(pattern: str | None) -> tuple[float, bool, str]:
@@ -125,19 +129,35 @@ def pattern_order(pattern: str | None) -> tuple[float, bool, str]:
 
 def rankings_of(setting: Setting, records: list[Record]) -> list[Ranking]:
     """The records of one setting as one ranking a pattern."""
-    dense = max((r for r in records if r.cell.is_dense), key=lambda r: r.created, default=None)
+    references = _references([r for r in records if r.cell.is_dense])
     pruned = [r for r in records if not r.cell.is_dense]
     patterns = sorted({r.cell.pattern for r in pruned}, key=pattern_order) or [None]
     return [
-        _ranking(setting, pattern, dense, [r for r in pruned if r.cell.pattern == pattern])
+        _ranking(setting, pattern, references, [r for r in pruned if r.cell.pattern == pattern])
         for pattern in patterns
     ]
 
 
-def _ranking(setting: Setting, pattern: str | None, dense: Record | None, pruned: list[Record]) -> Ranking:
+def _references(dense: list[Record]) -> tuple[Record, ...]:
+    """The newest, and of the older ones those that measured something which the newer did not."""
+    kept: list[Record] = []
+    seen: set[object] = set()
+    for record in sorted(dense, key=lambda r: r.created, reverse=True):
+        cell = record.cell
+        measured = {*cell.tasks, *(spec for spec in (cell.answers, cell.speed) if spec is not None)}
+        if not kept or measured - seen:
+            kept.append(record)
+            seen |= measured
+    return tuple(kept)
+
+
+def _ranking(
+    setting: Setting, pattern: str | None, references: tuple[Record, ...], pruned: list[Record]
+) -> Ranking:
+    dense = references[0] if references else None
     names = [p.name for p in setting.protocols]
     newest = max((r.created, r.code.source_digest) for r in [*pruned, *([dense] if dense else [])])[1]
-    labels = _distinct_labels(pruned)
+    labels = distinct_labels(pruned)
     entries = [
         Entry(record, label, None, tuple(_score(record, n, dense) for n in names), _remarks(record, newest))
         for record, label in zip(pruned, labels, strict=True)
@@ -152,7 +172,7 @@ def _ranking(setting: Setting, pattern: str | None, dense: Record | None, pruned
     if dense is not None:
         scores = tuple(_score(dense, n, None) for n in names)
         dense_entry = Entry(dense, "dense", None, scores, _remarks(dense, newest))
-    return Ranking(setting, pattern, dense_entry, tuple(ranked))
+    return Ranking(setting, pattern, dense_entry, tuple(ranked), references)
 
 
 def _rank_value(entry: Entry) -> float:
@@ -206,17 +226,20 @@ def _mark(record: Record, best: Record, protocol: str, *, alone: bool) -> Mark:
     return "tied" if ratio and ratio.low is not None and ratio.low <= 1 else ""
 
 
-def _distinct_labels(records: list[Record]) -> list[str]:
-    """The variant of each; where two read the same, with the settings that set them apart."""
-    labels = [visible(r.cell.variant) for r in records]
+def distinct_labels(records: Sequence[Record]) -> list[str]:
+    """The variant of each; where two read the same, with what sets them apart.
+
+    That is their settings, or where these are the same, what else was measured.
+    """
+    labels = _told_apart([visible(r.cell.variant) for r in records], [_facts(r) for r in records])
+    return _told_apart(labels, [{"measured": _measured(r)} for r in records])
+
+
+def _told_apart(labels: Sequence[str], facts: Sequence[Mapping[str, object]]) -> list[str]:
     full = []
-    for record, label in zip(records, labels, strict=True):
-        twins = [_facts(r) for r, other in zip(records, labels, strict=True) if other == label]
-        apart = [
-            f"{key}={value}"
-            for key, value in _facts(record).items()
-            if any(t.get(key) != value for t in twins)
-        ]
+    for label, own in zip(labels, facts, strict=True):
+        twins = [theirs for theirs, other in zip(facts, labels, strict=True) if other == label]
+        apart = [f"{key}={value}" for key, value in own.items() if any(t.get(key) != value for t in twins)]
         full.append(f"{label} [{visible(', '.join(apart))}]" if apart else label)
     return full
 
@@ -227,7 +250,17 @@ def _facts(record: Record) -> dict[str, object]:
     code = {"trust_remote_code": cell.trust_remote_code, "revision": cell.revision}
     allocation = cell.allocation.settings if cell.allocation else {}
     settings = {k: str(v) for k, v in {**cell.settings, **allocation}.items()}
-    return {**settings, **calibration, **code}
+    source = {"checkpoint": cell.checkpoint} if cell.checkpoint is not None else {}
+    return {**settings, **calibration, **code, **source}
+
+
+def _measured(record: Record) -> str:
+    """What was measured besides perplexity."""
+    cell = record.cell
+    parts = ["divergence"] if cell.divergence else []
+    parts += [f"task {t.name}" + (f" (first {t.limit})" if t.limit else "") for t in cell.tasks]
+    parts += [name for name in ("answers", "speed") if getattr(cell, name) is not None]
+    return " and ".join(parts) or "perplexity alone"
 
 
 def _remarks(record: Record, newest_code: str) -> tuple[str, ...]:
@@ -236,6 +269,19 @@ def _remarks(record: Record, newest_code: str) -> tuple[str, ...]:
         remarks.append("made by other code than the newest row: rerun before trusting the order")
     if record.body_digest and not record.is_intact:
         remarks.append("changed after it was sealed: its digest no longer fits")
+    if record.checkpoint is not None:
+        remarks += _on_checkpoint(record, record.checkpoint.name)
     if record.warnings:
         remarks.append(counted(len(record.warnings), "warning"))
     return tuple(remarks)
+
+
+def _on_checkpoint(record: Record, name: str) -> list[str]:
+    """What holds for a finished checkpoint that was measured, and for no model pruned here."""
+    sparsity, took = record.metric("sparsity"), record.metric("prune_seconds")
+    remarks = [f"finished checkpoint {visible(name)}"]
+    if sparsity is not None and sparsity.protocol == "zeros":
+        remarks.append("sparsity counted from zeros")
+    if took is not None and took.protocol:
+        remarks.append(f"prune time as {visible(took.protocol)} has it")
+    return remarks

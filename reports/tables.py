@@ -167,6 +167,8 @@ def _forwards(entry: Entry) -> float | None:
 
 
 def _plain(value: object) -> str:
+    if value is None:
+        return MISSING
     if isinstance(value, float):
         return MISSING if not math.isfinite(value) else f"{value:.6g}"
     return str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from dataclasses import dataclass
 
 MISSING = "–"
 """Stands where a number does not exist; the reason stands beside it."""
@@ -13,6 +14,7 @@ NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
 _GIB = 2**30
+_MIB = 2**20
 
 
 def decimal(value: float | None, places: int = 2) -> str:
@@ -31,6 +33,33 @@ def interval(low: float | None, high: float | None, places: int = 2) -> str:
     return f"{decimal(low, places)} to {decimal(high, places)}"
 
 
+@dataclass(frozen=True)
+class Unit:
+    """How the values of a metric are written."""
+
+    name: str = ""
+    """As a heading says it: `nats`, `tokens/s`."""
+    sign: str = ""
+    """What follows each value."""
+    factor: float = 1.0
+    places: int = 2
+
+    def value(self, value: float | None) -> str:
+        """The number with its sign."""
+        written = decimal(None if value is None else self.factor * value, self.places)
+        return f"{written}{NBSP}{self.sign}" if self.sign and written != MISSING else written
+
+    def interval(self, low: float | None, high: float | None) -> str:
+        """`low to high`; empty where there is none."""
+        if low is None or high is None:
+            return ""
+        return interval(self.factor * low, self.factor * high, self.places)
+
+
+SHARE = Unit(sign="%", factor=100.0)
+"""A share of 1, as per cent."""
+
+
 def seconds(value: float | None) -> str:
     """Seconds with one place; what is shorter than the last place says so instead of reading 0."""
     if value is not None and 0 < value < 0.05:
@@ -46,6 +75,16 @@ def percent(share: float | None, places: int = 2) -> str:
 def gibibytes(n_bytes: float | None) -> str:
     """Bytes as GiB."""
     return decimal(None if n_bytes is None else n_bytes / _GIB, 2)
+
+
+def mebibytes(n_bytes: float | None) -> str:
+    """Bytes as MiB."""
+    return decimal(None if n_bytes is None else n_bytes / _MIB, 1)
+
+
+def probability(p_value: float) -> str:
+    """A p-value: `p = 0.012`, `p < 0.001`."""
+    return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
 
 
 def target_sparsity(pattern: str | None) -> float | None:

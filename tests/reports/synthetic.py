@@ -69,24 +69,28 @@ ENVIRONMENT = Environment(
 def make_record(kind: str, pattern: str | None = "0.5", **changes: Any) -> Record:
     """A complete record of one of `SETTINGS`; `changes` are fields to replace.
 
-    Besides the fields of `Record`, `model_name`, `dtype`, `ppl_factor`, `n_windows`, `corpora` and `settings`
-    change what the record is built from.
+    Besides the fields of `Record`, `model_name`, `dtype`, `ppl_factor`, `n_windows`, `corpora`, `seqlen`,
+    `max_tokens`, `seed` and `settings` change what the record is built from.
     """
     name = changes.pop("model_name", "smollm2-135m")
     dtype = changes.pop("dtype", "float32")
     factor = changes.pop("ppl_factor", 1.0)
     n_windows = changes.pop("n_windows", N_WINDOWS)
     corpora = changes.pop("corpora", ("wiki-sample", "news-sample"))
+    seqlen, max_tokens = changes.pop("seqlen", 512), changes.pop("max_tokens", 10_240)
+    seed = changes.pop("seed", 0)
     settings = changes.pop("settings", SETTINGS[kind])
     dense, barber = kind == "dense", kind.startswith("barber")
     pattern = None if dense else pattern
-    specs = tuple(PerplexitySpec(corpus=c, seqlen=512, max_tokens=10_240) for c in corpora)
+    specs = tuple(PerplexitySpec(corpus=c, seqlen=seqlen, max_tokens=max_tokens) for c in corpora)
     cell = Cell(
         model=name,
         method="llm-barber" if barber else kind,
         settings=settings,
         pattern=pattern,
-        calibration=None if kind in ("dense", "magnitude") else CalibrationSpec(n_samples=32, seqlen=512),
+        calibration=None
+        if kind in ("dense", "magnitude")
+        else CalibrationSpec(n_samples=32, seqlen=512, seed=seed),
         dtype=dtype,
         perplexity=specs,
     )

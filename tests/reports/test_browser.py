@@ -11,6 +11,7 @@ import pytest
 
 from reports import render_report
 from tests.reports.synthetic import failed_record, make_record, quickstart
+from tests.reports.synthetic_measured import measured_quickstart, measured_record
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -95,6 +96,21 @@ def test_scroll_regions_and_summaries_are_reached_by_keyboard(browser: Any, repo
     assert "scroll ranking" in reached
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_answers_open_by_keyboard_and_the_page_still_fits(browser: Any, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "measured.html"
+    path.write_text(render_report(measured_quickstart(), title="All of it"), encoding="utf-8")
+    visit = Visit(browser, path, width=width)
+    assert visit.said == [] and visit.asked == [path.as_uri()]
+    page = visit.page
+    assert page.locator("details.said[open]").count() == 0
+    page.locator("details.said summary").first.focus()
+    page.keyboard.press("Enter")
+    opened = page.locator("details.said[open]")
+    assert opened.count() == 1 and opened.locator("mark").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "hostile.html"
     settings = {"initial": HOSTILE}
@@ -102,6 +118,7 @@ def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
         make_record("dense", model_name=HOSTILE),
         make_record("barber-wanda", model_name=HOSTILE, settings=settings),
         failed_record(message=HOSTILE),
+        measured_record("wanda", model_name=HOSTILE, answers=[HOSTILE] * 48, tasks=(HOSTILE,)),
     ]
     path.write_text(render_report(records, title=HOSTILE), encoding="utf-8")
     visit = Visit(browser, path)

@@ -1,0 +1,48 @@
+"""How far each model's next-token distributions are from the dense model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.chapter import Chapter, Part, chapter_table, metric_column, pruned_subjects
+from reports.ranking import Ranking
+from reports.wording import SHARE, Unit
+from suite.results.record import Record
+
+_COLUMNS = {
+    "kl_divergence": ("KL(dense ‖ pruned)", Unit("nats a token", places=4)),
+    "top1_agreement": ("Top-1 agreement", SHARE),
+}
+"""Metric -> its heading and how it is written."""
+
+
+def divergence_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
+    """KL divergence and top-1 agreement, a row a pruned model that was held against dense."""
+    subjects = [s for s in pruned_subjects(rankings) if _is_measured(s.record)]
+    if not subjects:
+        return None
+    protocols = dict.fromkeys(m.protocol for s in subjects for m in s.record.metrics if m.name in _COLUMNS)
+    columns = [
+        metric_column(
+            subjects,
+            [s.record.metric(name, protocol) for s in subjects],
+            title=title,
+            about=protocol,
+            unit=unit,
+            item="window",
+        )
+        for protocol in protocols
+        for name, (title, unit) in _COLUMNS.items()
+    ]
+    notes = (
+        "KL divergence says how much the dense model's next-token distribution loses where the pruned "
+        "model's is taken for it; 0 where they are equal. Top-1 agreement is the share of tokens for which "
+        "both find the same one likeliest. Both are means over windows. All models read the same windows, "
+        "so two of them may differ although their intervals overlap.",
+    )
+    table = chapter_table("divergence from dense", subjects, columns)
+    return Chapter("divergence", "Divergence from dense", (Part(table),), notes)
+
+
+def _is_measured(record: Record) -> bool:
+    return any(metric.name in _COLUMNS for metric in record.metrics)

@@ -1,0 +1,103 @@
+"""What papers report, beside what was measured here: only where all that decides the number is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from reports.chapter import Chapter, Column, Part, Subject, chapter_table, dense_subject, pruned_subjects
+from reports.ranking import Protocol, Ranking
+from reports.tables import Heading, TableCell
+from reports.wording import MISSING, counted, decimal, interval, visible
+from suite.results.published import PublishedValue, published_values
+from suite.results.record import Record
+from suite.results.statistics import perplexity_from_nll
+
+_EVIDENCE = {"authors": "the authors' own text", "quoted": "quoted from the paper in the authors' tracker"}
+
+
+def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
+    """A row a published number that one of ours answers."""
+    found = list(_matches(rankings))
+    if not found:
+        return None
+    columns: list[Column] = [
+        (Heading("Protocol", numeric=False), [_protocol_cell(protocol) for _, protocol, _ in found]),
+        (
+            Heading("Ours ↓", "perplexity\n95\u00a0% interval\nlower is better"),
+            [_ours(subject.record, protocol) for subject, protocol, _ in found],
+        ),
+        (
+            Heading("Published ↓", "perplexity, as printed\nno interval\nlower is better"),
+            [TableCell(f"{value.value:g}") for _, _, value in found],
+        ),
+        (Heading("Paper", numeric=False), [_paper(value) for _, _, value in found]),
+        (
+            Heading("Calibration", "theirs\nours", numeric=False),
+            [
+                TableCell(visible(value.calibration or MISSING), _calibration(subject.record))
+                for subject, _, value in found
+            ],
+        ),
+        (
+            Heading("Evidence", "where it was read", numeric=False),
+            [TableCell(_EVIDENCE[value.evidence], visible(value.note or "")) for _, _, value in found],
+        ),
+    ]
+    notes = (
+        "A published number stands here only where model, method and its settings, pattern and protocol "
+        "are the same, and the whole text was read here. Library versions, dtype and calibration may still "
+        "differ.",
+    )
+    table = chapter_table("published numbers beside ours", [subject for subject, _, _ in found], columns)
+    return Chapter("published", "Published", (Part(table),), notes)
+
+
+def _matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Protocol, PublishedValue]]:
+    # A capped text has the protocol's name and is another text; without windows nobody knows which it was.
+    whole = [p for p in rankings[0].setting.protocols if p.corpus_digest and not p.limit]
+    dense = dense_subject(rankings, lambda _: True)
+    for subject in [*([dense] if dense else []), *pruned_subjects(rankings)]:
+        cell = subject.record.cell
+        for protocol in whole:
+            if _metric_value(subject.record, protocol) is None:
+                continue
+            for value in published_values(
+                model=cell.model,
+                method=cell.method,
+                pattern=cell.pattern,
+                protocol=protocol.name,
+                settings=cell.settings,
+                allocation=cell.allocation.name if cell.allocation else None,
+            ):
+                yield subject, protocol, value
+
+
+def _metric_value(record: Record, protocol: Protocol) -> float | None:
+    metric = record.metric("perplexity", protocol.name)
+    return None if metric is None else metric.value
+
+
+def _protocol_cell(protocol: Protocol) -> TableCell:
+    return TableCell(visible(protocol.name), f"n = {counted(protocol.n, 'window')}, whole text")
+
+
+def _ours(record: Record, protocol: Protocol) -> TableCell:
+    losses = next((w.nll for w in record.windows if w.protocol == protocol.name), None)
+    spread = ""
+    if losses is not None:
+        estimate = perplexity_from_nll(losses)
+        spread = interval(estimate.low, estimate.high)
+    return TableCell(decimal(_metric_value(record, protocol)), spread or "no interval")
+
+
+def _paper(value: PublishedValue) -> TableCell:
+    where = f"arXiv {value.paper.arxiv}" + (f", table {value.table}" if value.table else "")
+    return TableCell(where, visible(value.paper.title))
+
+
+def _calibration(record: Record) -> str:
+    used = record.calibration
+    if used is None:
+        return "ours: none"
+    seed = "" if used.seed is None else f", seed {used.seed}"
+    return visible(f"ours: {used.source}, {used.n_samples} sequences of {used.seqlen:,} tokens{seed}")

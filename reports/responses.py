@@ -1,0 +1,252 @@
+"""What the models answered to the same prompts: in numbers, and word by word beside the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+from markupsafe import escape
+
+from reports.chapter import (
+    Chapter,
+    Column,
+    Dialogue,
+    Part,
+    Reply,
+    Subject,
+    chapter_table,
+    metric_column,
+    pruned_subjects,
+)
+from reports.ranking import Ranking
+from reports.wording import SHARE, Unit, counted, decimal, listed, pattern_name, visible
+from suite.results.items import AnswerSet, AnswerText
+
+SHOWN_UP_TO = 12
+"""With more pruned models than this, word by word stand only the best of each pattern."""
+BEST = 8
+"""How many of each pattern these are, where the page has room."""
+
+_OPENING = 90
+"""Characters of a prompt on the line that opens it."""
+_MARKUP = 140
+"""Bytes that one reply takes besides its text, at most."""
+_NATS = "nats a token"
+_COLUMNS = {
+    "answers_as_dense": ("As dense", "share of answers", SHARE),
+    "answer_repetition": ("Repetition", "share of an answer's 4-grams\nthat repeat an earlier one", SHARE),
+    "answer_dense_nll": ("Dense model's loss", "on the answer", Unit(_NATS, places=3)),
+    "answer_tokens": ("Length", "tokens", Unit(places=1)),
+}
+"""Metric -> its heading, what it counts, how it is written."""
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """What makes two sets of answers comparable."""
+
+    digest: str
+    max_new_tokens: int
+    chat_template: bool
+
+
+def answers_chapter(rankings: Sequence[Ranking], budget: int | None) -> Chapter | None:
+    """The answers to every set of prompts.
+
+    Args:
+        rankings: of one setting.
+        budget: bytes that the answers may take word by word; None leaves them out.
+    """
+    pruned = [s for s in pruned_subjects(rankings) if s.record.answers is not None]
+    dense = [Subject("dense", None, r) for r in rankings[0].references if r.answers is not None]
+    groups: dict[PromptGroup, list[Subject]] = {}
+    for subject in [*dense, *pruned]:
+        among = groups.setdefault(_group(_answers(subject)), [])
+        if not (subject.is_dense and among):  # the newest dense model says it
+            among.append(subject)
+    if not groups:
+        return None
+    share = None if budget is None else budget // len(groups)
+    parts = tuple(_part(subjects, share) for subjects in groups.values())
+    notes = (
+        "Answers are greedy: always the likeliest token. Intervals are over prompts. An answer is as dense "
+        "where every token is the dense model's. The dense model's loss is the mean negative log-likelihood "
+        "that it gives the answer: how odd the dense model finds it. Word by word, the first character that "
+        "differs from the dense model's answer is marked (∎ where it ends before); tokens and characters are "
+        "counted from 0.",
+    )
+    return Chapter("answers", "Answers", parts, notes)
+
+
+def _part(subjects: Sequence[Subject], budget: int | None) -> Part:
+    answers = _answers(subjects[0])
+    prompts = counted(len(answers.answers), "prompt")
+    put = "by the model's chat template" if answers.chat_template else "as text to continue"
+    title = (
+        f"{visible(answers.prompts)} ({prompts}, {put}), at most {answers.max_new_tokens} tokens an answer"
+    )
+    table = chapter_table(title, subjects, _columns(subjects))
+    notes = _batches(subjects)
+    if budget is None:
+        return Part(table, title, notes)
+    dialogues, left_out = _shown(subjects, budget)
+    return Part(table, title, (*notes, left_out) if left_out else notes, dialogues)
+
+
+def _batches(subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """A warning where not all answered as many prompts at once."""
+    sizes = sorted({_answers(s).batch_size for s in subjects})
+    if len(sizes) == 1:
+        return ()
+    return (
+        f"Not all answered as many prompts at once ({listed([str(size) for size in sizes])}); in half "
+        "precision that alone makes some answers part.",
+    )
+
+
+def _columns(subjects: Sequence[Subject]) -> list[Column]:
+    columns = []
+    for name, (title, about, unit) in _COLUMNS.items():
+        metrics = [s.record.metric(name, _protocol(_answers(s))) for s in subjects]
+        if any(metric is not None for metric in metrics):
+            columns.append(
+                metric_column(subjects, metrics, title=title, about=about, unit=unit, item="prompt")
+            )
+    return columns
+
+
+def _shown(subjects: Sequence[Subject], budget: int) -> tuple[tuple[Dialogue, ...], str]:
+    """As many models as the page has room for, then as many prompts; and what was left out."""
+    dense = [s for s in subjects if s.is_dense]
+    pruned = [s for s in subjects if not s.is_dense]
+    replies = {id(s): _replies(s, dense[0] if dense else None) for s in subjects}
+    sizes = {subject: sum(map(_size, said.values())) for subject, said in replies.items()}
+    prompts = _by_id(subjects[0])
+    around = sum(_prompt_size(answer) for answer in prompts.values())
+
+    def taken(models: Sequence[Subject]) -> int:
+        return around + sum(sizes[id(s)] for s in models)
+
+    chosen, best = [*dense, *pruned], 0
+    if len(pruned) > SHOWN_UP_TO or taken(chosen) > budget:
+        for best in range(BEST, 0, -1):
+            chosen = [*dense, *_best(pruned, best)]
+            if taken(chosen) <= budget:
+                break
+    asked = list(prompts)
+    if taken(chosen) > budget:
+        asked = _spread_out(asked, len(asked) * budget // taken(chosen))
+    lacks = []
+    if len(chosen) < len(subjects):
+        what = "the best model" if best == 1 else f"the {best} best models"
+        lacks.append(f"{what} of each pattern, by perplexity ({len(chosen) - len(dense)} of {len(pruned)})")
+    if len(asked) < len(prompts):
+        lacks.append(f"{len(asked)} of {len(prompts)} prompts, evenly picked")
+    left_out = f"Word by word, to keep the page small: {' and '.join(lacks)}. The records hold all."
+    said = [replies[id(s)] for s in pruned]
+    dialogues = tuple(
+        _dialogue(prompts[prompt], [replies[id(s)] for s in chosen], said if dense else [])
+        for prompt in asked
+    )
+    return dialogues, left_out if lacks else ""
+
+
+def _dialogue(
+    answer: AnswerText, shown: Sequence[Mapping[str, Reply]], compared: Sequence[Mapping[str, Reply]]
+) -> Dialogue:
+    line = " ".join(answer.prompt.split())
+    held = [replies[answer.id] for replies in compared if answer.id in replies]
+    alike = sum(reply.is_as_dense for reply in held)
+    return Dialogue(
+        name=answer.id,
+        kind=answer.kind,
+        prompt=answer.prompt,
+        opening=line if len(line) <= _OPENING else f"{line[:_OPENING].rstrip()}…",
+        replies=tuple(replies[answer.id] for replies in shown if answer.id in replies),
+        agreed=f"{alike} of {len(held)} as dense" if held else "",
+    )
+
+
+def _replies(subject: Subject, dense: Subject | None) -> dict[str, Reply]:
+    """Prompt id -> what a model said."""
+    label = subject.label if subject.pattern is None else f"{subject.label}, {pattern_name(subject.pattern)}"
+    beside = {} if dense is None or subject.is_dense else _by_id(dense)
+    return {prompt: _reply(label, answer, beside.get(prompt)) for prompt, answer in _by_id(subject).items()}
+
+
+def _reply(label: str, answer: AnswerText, dense: AnswerText | None) -> Reply:
+    ended = "ended" if answer.ended else "cut"
+    facts = [f"{ended} after {counted(answer.n_tokens, 'token')}"]
+    if answer.repetition is not None:
+        facts.append(f"repetition {SHARE.value(answer.repetition)}")
+    if answer.dense_nll is not None:
+        facts.append(f"dense model's loss {decimal(answer.dense_nll, 3)}")
+    if dense is None:
+        return Reply(label, " · ".join(facts), answer.text)
+    if answer.parted_at is None and answer.text == dense.text:
+        return Reply(label, " · ".join(["as dense", *facts]), "", is_as_dense=True)
+    split = _split(label, answer.text, dense.text)
+    token = "" if answer.parted_at is None else f" at token {answer.parted_at}"
+    place = f", character {len(split.before)}" if split.differing else ", with the same text"
+    return replace(split, facts=" · ".join([f"parts from dense{token}{place}", *facts]))
+
+
+def _split(label: str, text: str, dense: str) -> Reply:
+    """The text around the first character that is not the dense answer's."""
+    pairs = enumerate(zip_longest(text, dense))
+    at = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
+    if at is None:
+        return Reply(label, "", text)
+    if at == len(text):
+        return Reply(label, "", text, "∎")
+    # A line break alone would leave nothing to mark.
+    return Reply(label, "", text[:at], "↵\n" if text[at] == "\n" else text[at], text[at + 1 :])
+
+
+def _best(pruned: Sequence[Subject], n: int) -> list[Subject]:
+    """The first n of each pattern: they come best first."""
+    counts: dict[str | None, int] = {}
+    kept = []
+    for subject in pruned:
+        counts[subject.pattern] = counts.get(subject.pattern, 0) + 1
+        if counts[subject.pattern] <= n:
+            kept.append(subject)
+    return kept
+
+
+def _spread_out(prompts: Sequence[str], n: int) -> list[str]:
+    """n of them, at least one, over the whole list: prompts of one kind stand together."""
+    n = max(1, n)
+    return [prompts[i * len(prompts) // n] for i in range(n)]
+
+
+def _size(reply: Reply) -> int:
+    """Bytes that it takes on the page, about."""
+    texts = (reply.label, reply.facts, reply.before, reply.differing, reply.after)
+    return _MARKUP + sum(map(_text_size, texts))
+
+
+def _prompt_size(answer: AnswerText) -> int:
+    return 4 * _MARKUP + _text_size(answer.prompt) + _text_size(answer.prompt[:_OPENING])
+
+
+def _text_size(text: str) -> int:
+    return len(escape(visible(text)).encode(errors="replace"))
+
+
+def _group(answers: AnswerSet) -> PromptGroup:
+    return PromptGroup(answers.prompts_digest, answers.max_new_tokens, answers.chat_template)
+
+
+def _protocol(answers: AnswerSet) -> str:
+    return f"{answers.prompts}-greedy{answers.max_new_tokens}"
+
+
+def _answers(subject: Subject) -> AnswerSet:
+    assert subject.record.answers is not None, "only models that answered are shown"
+    return subject.record.answers
+
+
+def _by_id(subject: Subject) -> dict[str, AnswerText]:
+    return {answer.id: answer for answer in _answers(subject).answers}

@@ -1,0 +1,101 @@
+"""How far perplexity moves where nothing but the calibration seed changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
+from reports.ranking import Ranking, distinct_labels
+from reports.tables import Heading, TableCell
+from reports.wording import counted, decimal, visible
+from suite.results.record import Record
+from suite.results.statistics import Spread, seed_spread
+
+Seeds = dict[int, Record]
+"""Seed -> the newest record with it, lowest seed first."""
+
+
+def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
+    """Mean, deviation and range: a row a protocol and a family of cells that differ in the seed alone."""
+    families = [seeds for seeds in _families(rankings) if len(seeds) > 1]
+    if not families:
+        return None
+    labels = _labels([next(iter(seeds.values())) for seeds in families])
+    rows = [
+        (label, seeds, protocol)
+        for label, seeds in zip(labels, families, strict=True)
+        for protocol in rankings[0].setting.protocols
+    ]
+    subjects = []
+    for label, seeds, _ in rows:
+        first = next(iter(seeds.values()))
+        subjects.append(Subject(label, first.cell.pattern, first))
+    spreads = [_spread(seeds, protocol.name) for _, seeds, protocol in rows]
+    columns: list[Column] = [
+        (
+            Heading("Protocol", numeric=False),
+            [TableCell(visible(p.name), f"n = {counted(p.n, 'window')}") for _, _, p in rows],
+        ),
+        (
+            Heading("Seeds", "how many\nand which"),
+            [TableCell(str(len(seeds)), ", ".join(map(str, seeds))) for _, seeds, _ in rows],
+        ),
+        (
+            Heading("Mean perplexity ↓", "over seeds\nlower is better"),
+            [TableCell(decimal(s.mean), "" if s.status == "ok" else visible(s.status)) for s in spreads],
+        ),
+        (
+            Heading("Deviation ↓", "sample standard deviation\nover seeds\nlower is steadier"),
+            [TableCell(decimal(s.deviation, 3)) for s in spreads],
+        ),
+        (Heading("Minimum", "over seeds"), [TableCell(decimal(s.minimum)) for s in spreads]),
+        (Heading("Maximum", "over seeds"), [TableCell(decimal(s.maximum)) for s in spreads]),
+    ]
+    notes = (
+        "Spread over calibration seeds, apart from the error over items: how far the number moves when the "
+        "method sees other calibration samples, not how it would move on other windows, for which the "
+        "ranking has its intervals. It describes the seeds that were run and has no interval of its own; "
+        "all of them are measured on the same windows.",
+    )
+    table = chapter_table("perplexity over calibration seeds", subjects, columns)
+    return Chapter("seeds", "Seeds", (Part(table),), notes)
+
+
+def _families(rankings: Sequence[Ranking]) -> list[Seeds]:
+    """The cells of a setting, those together that differ in the seed alone and were run by the same code."""
+    families: dict[tuple[str, str], list[Record]] = {}
+    for subject in pruned_subjects(rankings):
+        record = subject.record
+        if record.cell.calibration is not None:
+            key = (_without_seed(record).cell.digest, record.code.source_digest)
+            families.setdefault(key, []).append(record)
+    return [
+        {r.cell.calibration.seed: r for r in sorted(group, key=_seed_then_age) if r.cell.calibration}
+        for group in families.values()
+    ]
+
+
+def _seed_then_age(record: Record) -> tuple[int, str]:
+    return (record.cell.calibration.seed if record.cell.calibration else 0, record.created)
+
+
+def _without_seed(record: Record) -> Record:
+    """Its cell as far as that decides what is pruned and how perplexity is measured, whatever the seed."""
+    cell = record.cell
+    calibration = cell.calibration.model_copy(update={"seed": 0}) if cell.calibration else None
+    alike = {"calibration": calibration, "divergence": False, "tasks": (), "answers": None, "speed": None}
+    return record.model_copy(update={"cell": cell.model_copy(update=alike)})
+
+
+def _labels(records: Sequence[Record]) -> list[str]:
+    """Told apart where they read the same, pattern by pattern as in the rankings."""
+    plain = [_without_seed(record) for record in records]
+    patterns = {record.cell.pattern for record in plain}
+    alike = {pattern: [r for r in plain if r.cell.pattern == pattern] for pattern in patterns}
+    named = {pattern: iter(distinct_labels(group)) for pattern, group in alike.items()}
+    return [next(named[record.cell.pattern]) for record in plain]
+
+
+def _spread(seeds: Seeds, protocol: str) -> Spread:
+    metrics = [record.metric("perplexity", protocol) for record in seeds.values()]
+    return seed_spread([None if metric is None else metric.value for metric in metrics])

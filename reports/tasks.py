@@ -1,0 +1,222 @@
+"""Accuracy on tasks, the answers that flipped, and whether the accuracy differs from the dense model's.
+
+Two scores share a column only where version, limit and every question were the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reports.chapter import (
+    BETTER,
+    Chapter,
+    Column,
+    Part,
+    Subject,
+    chapter_table,
+    metric_column,
+    pruned_subjects,
+)
+from reports.ranking import Ranking
+from reports.tables import Heading, TableCell
+from reports.wording import MISSING, SHARE, Unit, counted, listed, probability, visible
+from suite.results.items import TaskOutcomes
+from suite.results.paired import Flips, holm, mcnemar
+from suite.results.record import Metric, Record
+
+LEVEL = 0.05
+"""An adjusted p-value below it is called a difference."""
+
+_FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
+_GRADED = Unit(places=4)
+
+
+@dataclass(frozen=True, order=True)
+class QuestionSet:
+    """What makes two scores of a task comparable."""
+
+    protocol: str
+    version: str
+    limit: int
+    """0 = all questions."""
+    n: int
+    items_digest: str
+    metric: str
+
+    @property
+    def title(self) -> str:
+        """In words, without the digest."""
+        version = f", version {visible(self.version)}" if self.version else ""
+        asked = f"the first {self.n:,} questions" if self.limit else f"all {counted(self.n, 'question')}"
+        return f"{visible(self.protocol)}{version}, {asked}"
+
+
+@dataclass(frozen=True)
+class Against:
+    """One task of one record against the dense model's."""
+
+    flips: Flips | None
+    """None where there is nothing that may be compared."""
+    reason: str = ""
+    """Why not."""
+    p_value: float | None = None
+    """McNemar's, adjusted for all the record's tasks that could be compared."""
+    n_tests: int = 0
+    """How many these are."""
+
+
+def tasks_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
+    """A table a question set, the dense model first."""
+    references = rankings[0].references
+    pruned = [s for s in pruned_subjects(rankings) if s.record.tasks]
+    dense = [Subject("dense", None, record) for record in references if record.tasks]
+    if not pruned and not dense:
+        return None
+    judged = {id(s.record): _against_dense(s.record, references) for s in pruned}
+    rows: dict[QuestionSet, list[Subject]] = {}
+    for subject in [*dense, *pruned]:
+        for task in subject.record.tasks:
+            asked = rows.setdefault(_question_set(task), [])
+            if not (subject.is_dense and asked):  # the newest dense model says it
+                asked.append(subject)
+    parts = tuple(_part(questions, rows, judged) for questions in rows)
+    notes = (
+        "Intervals of shares are Wilson's 95 %, over the questions. A flip is an answer whose correctness "
+        "changed against the dense model; both ways are shown because they cancel in the accuracy. “Lower” "
+        "and “higher” say that the accuracy differs from the dense model's: McNemar's exact test on the "
+        f"flips, below {LEVEL:g} after Holm's adjustment over all tasks of the same model that could be "
+        "tested. Numbers of two tables are not comparable.",
+    )
+    return Chapter("tasks", "Tasks", parts, notes)
+
+
+def _part(
+    questions: QuestionSet,
+    rows: Mapping[QuestionSet, Sequence[Subject]],
+    judged: Mapping[int, Mapping[TaskOutcomes, Against]],
+) -> Part:
+    subjects = rows[questions]
+    tasks = [next(t for t in s.record.tasks if _question_set(t) == questions) for s in subjects]
+    columns: list[Column] = [
+        metric_column(
+            subjects,
+            [s.record.metric(name, questions.protocol) for s in subjects],
+            title=visible(name),
+            about="" if name == questions.metric else "not tested",
+            unit=_unit(name),
+            item="question",
+        )
+        for name in _metrics(questions, subjects)
+    ]
+    against = [
+        None if s.is_dense else judged[id(s.record)][task] for s, task in zip(subjects, tasks, strict=True)
+    ]
+    if not all(s.is_dense for s in subjects):
+        columns += [
+            _flips_column(subjects, against, questions.protocol, lost=True),
+            _flips_column(subjects, against, questions.protocol, lost=False),
+            (
+                Heading("Against dense", "McNemar, exact\nadjusted by Holm", numeric=False),
+                [_verdict_cell(one) for one in against],
+            ),
+        ]
+    title = questions.title
+    if sum(other.title == title for other in rows) > 1:
+        title += f", {visible(questions.metric)}, questions {questions.items_digest[:8]}"
+    return Part(chapter_table(title, subjects, columns), title)
+
+
+def _against_dense(record: Record, references: Sequence[Record]) -> dict[TaskOutcomes, Against]:
+    """Every task of a pruned record; its p-values are one family of tests."""
+    found = [_compare(task, references) for task in record.tasks]
+    adjusted = holm([one.flips.p_value if one.flips else None for one in found])
+    n_tests = sum(p is not None for p in adjusted)
+    return {
+        task: Against(one.flips, one.reason, p_value, n_tests)
+        for task, one, p_value in zip(record.tasks, found, adjusted, strict=True)
+    }
+
+
+def _compare(task: TaskOutcomes, references: Sequence[Record]) -> Against:
+    asked = [t for record in references for t in record.tasks if t.protocol == task.protocol]
+    if not asked:
+        return Against(None, "not comparable: the dense model was not asked this")
+    same = next((t for t in asked if _question_set(t) == _question_set(task)), None)
+    if same is None:
+        return Against(None, f"not comparable: {_difference(task, asked[0])}")
+    if task.outcomes is None or same.outcomes is None:
+        return Against(None, "not comparable: answers are graded, not right or wrong")
+    if len(task.outcomes) != len(same.outcomes) or not {*task.outcomes, *same.outcomes} <= {"0", "1"}:
+        return Against(None, "not comparable: the stored outcomes are damaged")
+    flips = mcnemar([int(one) for one in same.outcomes], [int(one) for one in task.outcomes])
+    return Against(flips, flips.status if flips.p_value is None else "")
+
+
+def _difference(task: TaskOutcomes, dense: TaskOutcomes) -> str:
+    """What sets two question sets of one protocol apart."""
+    parts = []
+    if task.version != dense.version:
+        parts.append(f"version {visible(dense.version or 'none')}")
+    if task.limit != dense.limit:
+        parts.append(f"limit {dense.limit or 'none'}")
+    if task.metric != dense.metric:
+        parts.append(f"metric {visible(dense.metric)}")
+    if task.items_digest != dense.items_digest:
+        parts.append("other questions")
+    return f"the dense model's has {listed(parts)}"
+
+
+def _question_set(task: TaskOutcomes) -> QuestionSet:
+    return QuestionSet(task.protocol, task.version, task.limit or 0, task.n, task.items_digest, task.metric)
+
+
+def _metrics(questions: QuestionSet, subjects: Sequence[Subject]) -> list[str]:
+    """The metric that `outcomes` is about, then the task's others."""
+    names = {m.name: None for s in subjects for m in s.record.metrics if m.protocol == questions.protocol}
+    return [questions.metric, *(n for n in names if n != questions.metric and n not in _FLIPS)]
+
+
+def _unit(metric: str) -> Unit:
+    return SHARE if metric.startswith(("acc", "exact_match")) else _GRADED
+
+
+def _flips_column(
+    subjects: Sequence[Subject], against: Sequence[Against | None], protocol: str, *, lost: bool
+) -> Column:
+    name = _FLIPS[0 if lost else 1]
+    title, direction = ("Right to wrong ↓", "lower") if lost else ("Wrong to right", "none")
+    cells = [
+        _flips_cell(one, s.record.metric(name, protocol), lost=lost)
+        for s, one in zip(subjects, against, strict=True)
+    ]
+    return Heading(title, f"questions\nshare, 95\u00a0% interval\n{BETTER[direction]}"), cells
+
+
+def _flips_cell(against: Against | None, metric: Metric | None, *, lost: bool) -> TableCell:
+    """Counted from both records' answers; else as the record has it, which may know another dense record."""
+    if against is None:
+        return TableCell(MISSING)
+    flips = against.flips
+    if flips is not None and flips.right_to_wrong is not None and flips.wrong_to_right is not None:
+        share = flips.lost if lost else flips.gained
+        count = flips.right_to_wrong if lost else flips.wrong_to_right
+        spread = SHARE.interval(share.low, share.high)
+        return TableCell(f"{count:,}", f"{SHARE.value(share.value)} ({spread})")
+    if metric is None or metric.value is None:
+        return TableCell(MISSING)
+    spread = SHARE.interval(metric.low, metric.high)
+    counted_then = MISSING if metric.n is None else f"{round(metric.value * metric.n):,}"
+    return TableCell(counted_then, SHARE.value(metric.value) + (f" ({spread})" if spread else ""))
+
+
+def _verdict_cell(against: Against | None) -> TableCell:
+    if against is None:
+        return TableCell("the reference")
+    if against.p_value is None or against.flips is None:
+        text, _, detail = against.reason.partition(": ")
+        return TableCell(text, detail)
+    lost, gained = against.flips.right_to_wrong or 0, against.flips.wrong_to_right or 0
+    verdict = "lower" if lost > gained else "higher"
+    told = verdict if against.p_value < LEVEL else "no difference shown"
+    return TableCell(told, f"{probability(against.p_value)}, {counted(against.n_tests, 'task')}")

@@ -100,13 +100,16 @@ class _CellRun:
             add_size(self._measured, loaded, (), None)
             return
         missing = reference.missing(cell) if cell.compares else None
+        remarks: list[str] = []
         if missing is not None:  # the dense cell was not run in this process
+            inner = PhaseLog(workbench.device, self._watcher)
             with log.timed("dense reference"):
-                measure_dense(loaded, missing, inputs, reference, PhaseLog(workbench.device, self._watcher))
+                remarks = measure_dense(loaded, missing, inputs, reference, inner).remarks
         result = self._prune(loaded, dense)
         self._measured = measure_pruned(
             loaded, cell, inputs, reference, log, dense_again=lambda: workbench.dense_model(cell)[0]
         )
+        self._measured.remarks += [f"the dense reference: {remark}" for remark in remarks]
         self._add_pruned(loaded, result)
 
     def record(self, error: Exception | None = None) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from suite.evaluation.size import PrunedMatrix, checkpoint_size
@@ -10,7 +11,7 @@ from suite.evaluation.sparse_kernels import KernelError, sparse_products, why_no
 from suite.evaluation.speed import measure_speed
 from suite.measurement.measured import Measured
 from suite.results.record import Metric
-from suite.results.statistics import mean_stderr
+from suite.results.statistics import Estimate, mean_stderr
 
 if TYPE_CHECKING:
     from methods.pattern import SparsityPattern
@@ -59,8 +60,8 @@ def add_speed(
     read, write = f"b1-p{spec.prompt_tokens}", f"b1-p{spec.prompt_tokens}-g{spec.new_tokens}"
     with log.timed("speed"):
         speed = measure_speed(loaded.model, spec)
-    measured.add("prefill_tokens_per_second", read, mean_stderr(speed.prefill), "higher")
-    measured.add("generation_tokens_per_second", write, mean_stderr(speed.generation), "higher")
+    measured.add("prefill_tokens_per_second", read, _rate(speed.prefill), "higher")
+    measured.add("generation_tokens_per_second", write, _rate(speed.generation), "higher")
     if pattern is None:
         return
     why = why_no_kernel(loaded.model, pattern)
@@ -78,7 +79,12 @@ def add_speed(
         ]
         return
     for (name, protocol), values in zip(names, (speed.prefill, speed.generation), strict=True):
-        measured.add(name, protocol, mean_stderr(values), "higher")
+        measured.add(name, protocol, _rate(values), "higher")
+
+
+def _rate(repeats: Sequence[float]) -> Estimate:
+    """Mean and standard error of a few repeats; an interval of so few would reach below zero."""
+    return replace(mean_stderr(repeats), low=None, high=None)
 
 
 __all__ = ["PrunedMatrix", "add_size", "add_speed"]

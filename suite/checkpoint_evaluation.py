@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from methods.base import Placement
 from methods.contract import dense_weights
-from methods.errors import InputError
 from methods.pattern import parse_pattern
-from suite.cell import DENSE, AllocationSpec, CalibrationSpec, Cell
+from suite.cell import DENSE, CalibrationSpec, Cell
+from suite.checkpoint_pair import check_pair, other_weights
 from suite.evaluation.efficiency import machine_floor
-from suite.finished_checkpoint import CountedZeros, count_zeros, disagreement, read_summary
+from suite.finished_checkpoint import CountedZeros, Summary, count_zeros, disagreements, read_summary
 from suite.harness import present_code
 from suite.measurement import (
     DenseReference,
@@ -25,11 +25,18 @@ from suite.measurement import (
     measure_dense,
     measure_pruned,
 )
-from suite.models import LoadedModel, find_model, load_model, load_skeleton
+from suite.models import LoadedModel, find_model, load_model
 from suite.phases import PhaseLog
 from suite.preflight import Inputs, model_key, preflight
 from suite.results.environment import environment
-from suite.results.record import MachineFloor, Metric, ModelIdentity, ModuleReport, Record
+from suite.results.record import (
+    CalibrationIdentity,
+    MachineFloor,
+    Metric,
+    ModelIdentity,
+    ModuleReport,
+    Record,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +69,7 @@ class _Dense:
     weights: Mapping[str, torch.Tensor]
     floor: MachineFloor
     evaluated: Evaluated
+    remarks: list[str] = field(default_factory=list)
 
 
 def evaluate_checkpoint(
@@ -86,31 +94,16 @@ def evaluate_checkpoint(
         PruningError: a structure cannot be read, or a model not be taken apart.
     """
     summary = read_summary(find_model(asked.model, asked.revision)[0])
-    if summary is not None and dense is None:
-        asked = asked.model_copy(update={"divergence": False})
-    cells = [asked]
-    if dense is not None:
-        cells.append(asked.model_copy(update={"model": dense, "revision": dense_revision}))
-    inputs = preflight(cells)
-    if dense is not None:
-        _check_same_structure(*cells)
-        _check_same_tokens(cells, inputs)
-    held = (
-        _measure_dense(cells[1], inputs[model_key(cells[1])], device, watcher) if dense is not None else None
-    )
+    if dense is None:
+        inputs = preflight([asked])
+        return [_measure_checkpoint(asked, summary, None, inputs[model_key(asked)], device, watcher)]
+    other = asked.model_copy(update={"model": dense, "revision": dense_revision})
+    inputs = preflight([asked, other])
+    remarks = check_pair(asked, other, inputs)
+    held = _measure_dense(other, inputs[model_key(other)], device, watcher)
+    held.remarks.extend(remarks)
     found = _measure_checkpoint(asked, summary, held, inputs[model_key(asked)], device, watcher)
-    return [found] if held is None else [held.evaluated, found]
-
-
-def _check_same_tokens(cells: list[Cell], inputs: Mapping[Any, Inputs]) -> None:
-    """Refuses two models whose tokenizers make other tokens of the same text."""
-    own, dense = (inputs[model_key(cell)] for cell in cells)
-    for spec in cells[0].perplexity:
-        if own.windows[spec].corpus_digest != dense.windows[spec].corpus_digest:
-            raise InputError(
-                f"{cells[0].model!r} cannot be held against {cells[1].model!r}: their tokenizers make other "
-                f"tokens of {spec.corpus}"
-            )
+    return [held.evaluated, found]
 
 
 def _load(cell: Cell, device: torch.device, log: PhaseLog) -> LoadedModel:
@@ -146,7 +139,7 @@ def _measure_dense(cell: Cell, inputs: Inputs, device: torch.device, watcher: Wa
 
 def _measure_checkpoint(
     asked: Cell,
-    summary: Mapping[str, Any] | None,
+    summary: Summary | None,
     dense: _Dense | None,
     inputs: Inputs,
     device: torch.device,
@@ -160,6 +153,9 @@ def _measure_checkpoint(
         zeros = count_zeros(loaded.model)
     model = _dense_identity(asked, summary, dense, loaded.identity)
     cell = _cell(asked, summary, zeros, model)
+    if cell.is_dense:  # nothing was pruned, so it is nobody's pruned model, whatever it is held against
+        model = loaded.identity
+    remarks = [] if dense is None else [*dense.remarks, *other_weights(loaded.model, dense.weights)]
     floor = dense.floor if dense is not None else _floor(loaded, log)
     reference = dense.reference if dense is not None else DenseReference()
     if cell.is_dense and dense is None:
@@ -173,6 +169,7 @@ def _measure_checkpoint(
             log,
             dense_again=None if dense is None else lambda: _dense_again(loaded, dense),
         )
+    measured.remarks += remarks
     _add_zeros(measured, loaded, cell, summary, zeros)
     record = _record(
         cell,
@@ -190,59 +187,31 @@ def _measure_checkpoint(
 
 
 def _dense_identity(
-    asked: Cell, summary: Mapping[str, Any] | None, dense: _Dense | None, own: ModelIdentity
+    asked: Cell, summary: Summary | None, dense: _Dense | None, own: ModelIdentity
 ) -> ModelIdentity:
     """The dense model's identity: as loaded, else as `pruning.json` has it, else the checkpoint's own."""
     if dense is not None:
         return dense.identity
-    if summary is not None:
-        said = ModelIdentity.model_validate(summary["model"])
-        if said.dtype == asked.dtype:  # in another dtype its weights would have another digest
-            return said
-    return own
+    # In another dtype its weights would have another digest.
+    return summary.model if summary is not None and summary.model.dtype == asked.dtype else own
 
 
-def _cell(asked: Cell, summary: Mapping[str, Any] | None, zeros: CountedZeros, model: ModelIdentity) -> Cell:
+def _cell(asked: Cell, summary: Summary | None, zeros: CountedZeros, model: ModelIdentity) -> Cell:
     """The cell of a checkpoint: what pruned it, as far as that is known."""
     named = {"model": model.name, "revision": None, "checkpoint": asked.model}
     if summary is not None:
-        allocation, calibration = summary.get("allocation"), summary.get("calibration")
-        return asked.model_copy(
-            update={
-                **named,
-                "method": summary["method"],
-                "settings": summary["settings"],
-                "pattern": summary["pattern"],
-                "allocation": None if allocation is None else AllocationSpec.model_validate(allocation),
-                "calibration": None if calibration is None else _calibration(calibration),
-            }
-        )
+        told = {name: getattr(summary, name) for name in ("method", "settings", "pattern", "allocation")}
+        calibration = None if summary.calibration is None else _calibration(summary.calibration)
+        return asked.model_copy(update={**named, **told, "calibration": calibration})
     if zeros.pattern is None:
         return asked.model_copy(update={"method": DENSE})
     return asked.model_copy(update={**named, "method": CHECKPOINT, "pattern": zeros.pattern})
 
 
-def _calibration(stored: Mapping[str, Any]) -> CalibrationSpec:
-    fields = {key: stored[key] for key in ("source", "n_samples", "seqlen")}
-    return CalibrationSpec(**fields, seed=stored["seed"] or 0)
-
-
-def _check_same_structure(own: Cell, dense: Cell) -> None:
-    """Refuses two models whose parameters have other names or shapes."""
-    shapes, expected = _shapes(own), _shapes(dense)
-    if shapes != expected:
-        off = next(n for n in sorted({*shapes, *expected}) if shapes.get(n) != expected.get(n))
-        raise InputError(
-            f"{own.model!r} cannot be held against {dense.model!r}: {off} has shape "
-            f"{shapes.get(off, 'none')} in the one and {expected.get(off, 'none')} in the other"
-        )
-
-
-def _shapes(cell: Cell) -> dict[str, tuple[int, ...]]:
-    skeleton = load_skeleton(
-        cell.model, revision=cell.revision, trust_remote_code=cell.trust_remote_code
-    ).model
-    return {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
+def _calibration(stored: CalibrationIdentity) -> CalibrationSpec:
+    return CalibrationSpec(
+        source=stored.source, n_samples=stored.n_samples, seqlen=stored.seqlen, seed=stored.seed or 0
+    )
 
 
 def _dense_again(loaded: LoadedModel, dense: _Dense) -> LoadedModel:
@@ -257,7 +226,7 @@ def _add_zeros(
     measured: Measured,
     loaded: LoadedModel,
     cell: Cell,
-    summary: Mapping[str, Any] | None,
+    summary: Summary | None,
     zeros: CountedZeros,
 ) -> None:
     """Adds sparsity and sizes, and says where the sparsity comes from."""
@@ -268,17 +237,16 @@ def _add_zeros(
         measured.remarks.append("its sparsity was counted from zeros: the checkpoint has no pruning.json")
         sparsity, protocol = zeros.sparsity, "zeros"
     else:
-        sparsity, protocol = float(summary["sparsity"]), "target-modules"
+        sparsity, protocol = summary.sparsity, "target-modules"
         measured.metrics.append(
             Metric(
                 name="prune_seconds",
                 protocol="pruning.json",
-                value=summary["prune_seconds"],
+                value=summary.prune_seconds,
                 direction="lower",
             )
         )
-        if (problem := disagreement(summary, zeros)) is not None:
-            measured.remarks.append(problem)
+        measured.remarks += disagreements(summary, zeros)
     measured.metrics.append(Metric(name="sparsity", protocol=protocol, value=sparsity, direction="none"))
     matrices = [PrunedMatrix(m.n_weights, m.n_weights - m.n_zeros, m.itemsize) for m in zeros.modules]
     add_size(measured, loaded, matrices, parse_pattern(cell.pattern) if cell.pattern else None)

@@ -81,6 +81,8 @@ def _rapl(powercap: Path) -> dict[str, _Counter]:
             continue
         try:
             name = (zone / "name").read_text().strip()
+            if name == "psys":  # the whole platform, the packages in it
+                continue
             joules = int((zone / "energy_uj").read_text()) / 1e6
             wraps_at = int((zone / "max_energy_range_uj").read_text()) / 1e6
         except (OSError, ValueError):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from methods.decoder import read_decoder
 from methods.errors import InputError
+from methods.pattern import parse_pattern
+from suite.cell import DENSE, AllocationSpec, SettingValue
 from suite.checkpoint_folder import SUMMARY
+from suite.results.record import CalibrationIdentity, ModelIdentity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +21,44 @@ if TYPE_CHECKING:
 
 COMMON_PATTERNS = ((1, 4), (2, 4), (4, 8))
 """N:M patterns that are looked for, the sparsest first."""
+NEARLY = 0.01
+"""Of all weights: by so much a checkpoint may have more zeros than its N:M pattern asks for."""
 PRUNED_FROM = 0.01
 """Checkpoints with a smaller share of zeros are taken for dense: weights can be 0 without any pruning."""
+
+
+class _Read(BaseModel):
+    """A part of `pruning.json`; keys that are not needed here are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class SummaryModule(_Read):
+    """What `pruning.json` says of one target module."""
+
+    n_pruned: int = Field(ge=0)
+    n_zeros: int = Field(ge=0)
+
+
+class Summary(_Read):
+    """What is needed of a `pruning.json` (`suite.measured_prune` writes it)."""
+
+    model: ModelIdentity
+    method: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    settings: dict[str, SettingValue]
+    pattern: str
+    allocation: AllocationSpec | None = None
+    calibration: CalibrationIdentity | None = None
+    sparsity: float = Field(ge=0, le=1)
+    prune_seconds: float = Field(ge=0)
+    modules: dict[str, SummaryModule]
+
+    @field_validator("method")
+    @classmethod
+    def _prunes(cls, value: str) -> str:
+        if value == DENSE:
+            raise ValueError("a dense model has no pruning.json")
+        return value
 
 
 @dataclass(frozen=True)
@@ -87,42 +126,57 @@ def count_zeros(model: PreTrainedModel) -> CountedZeros:
     counted = CountedZeros(tuple(modules), None)
     if counted.sparsity < PRUNED_FROM:
         return counted
+    # At 90 % nearly every group has enough zeros for 4:8, which nobody pruned to.
+    fitting = [(n, m) for n, m in fitting if abs(1 - n / m - counted.sparsity) < NEARLY]
     named = f"{fitting[0][0]}:{fitting[0][1]}" if fitting else f"{counted.sparsity:.4g}"
     return CountedZeros(counted.modules, named)
 
 
-def read_summary(folder: Path) -> Mapping[str, Any] | None:
+def read_summary(folder: Path) -> Summary | None:
     """What `prunebench prune` wrote beside a checkpoint; None where there is none.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or was edited into something it never wrote.
     """
     path = folder / SUMMARY
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        summary = Summary.model_validate_json(path.read_bytes())
+        parse_pattern(summary.pattern)
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    needed = ("model", "method", "settings", "pattern", "sparsity", "modules", "prune_seconds")
-    if not isinstance(found, dict) or (lacking := [key for key in needed if key not in found]):
-        what = f"lacks {lacking[0]!r}" if isinstance(found, dict) else "is no JSON object"
-        raise InputError(f"{path} {what}: it is not what prunebench prune writes")
+    return summary
+
+
+def disagreements(summary: Summary, zeros: CountedZeros) -> list[str]:
+    """How a checkpoint's weights, and what its `pruning.json` says, differ; a sentence each."""
+    found = []
+    said = {name: module.n_zeros for name, module in summary.modules.items()}
+    counted = {module.name: module.n_zeros for module in zeros.modules}
+    off = [name for name in sorted({*said, *counted}) if said.get(name) != counted.get(name)]
+    if off:
+        name = off[0]
+        found.append(
+            f"pruning.json does not fit the weights in {len(off)} modules: it says that {name} has "
+            f"{said.get(name)} zeros, and there are {counted.get(name)}"
+        )
+    n_pruned = sum(module.n_pruned for module in summary.modules.values())
+    share = n_pruned / max(1, sum(module.n_weights for module in zeros.modules))
+    if abs(share - summary.sparsity) > 1e-6:
+        found.append(
+            f"pruning.json contradicts itself: sparsity {summary.sparsity:.6g}, by its modules {share:.6g}"
+        )
+    pattern = parse_pattern(summary.pattern)
+    if abs(float(pattern.target) - zeros.sparsity) > NEARLY:
+        found.append(
+            f"pruning.json names the pattern {summary.pattern}, and {zeros.sparsity:.4g} of the weights are 0"
+        )
     return found
-
-
-def disagreement(summary: Mapping[str, Any], zeros: CountedZeros) -> str | None:
-    """How a checkpoint's weights differ from what its `pruning.json` says; None where they do not."""
-    said = {name: entry.get("n_zeros") for name, entry in summary["modules"].items()}
-    found = {module.name: module.n_zeros for module in zeros.modules}
-    off = [name for name in found if said.get(name) != found[name]]
-    if not off and said.keys() == found.keys():
-        return None
-    name = off[0] if off else next(iter(said.keys() - found.keys()))
-    return (
-        f"pruning.json does not fit the weights in {len(off) or 'other'} modules: it says that {name} has "
-        f"{said.get(name)} zeros, and there are {found.get(name)}"
-    )
 
 
 def _keeps(weight: Tensor, n: int, m: int) -> bool:
@@ -133,4 +187,4 @@ def _keeps(weight: Tensor, n: int, m: int) -> bool:
     return bool((groups.count_nonzero(-1) <= n).all())
 
 
-__all__ = ["CountedModule", "CountedZeros", "count_zeros", "disagreement", "read_summary"]
+__all__ = ["CountedModule", "CountedZeros", "Summary", "count_zeros", "disagreements", "read_summary"]

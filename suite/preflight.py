@@ -83,6 +83,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from methods.pattern import parse_pattern
     from methods.registry import build
     from suite.corpora import calibration_set, evaluation_windows
+    from suite.evaluation.responses import check_prompts
     from suite.evaluation.task_loading import load_task
     from suite.models import load_skeleton
     from suite.prompts import load_prompts
@@ -117,6 +118,17 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     prompts = {name: load_prompts(name) for name in {c.answers.prompts for c in cells if c.answers}}
     if skeleton.tokenizer is None and (tasks or prompts):
         raise InputError(f"model {name!r} has no tokenizer, so it can be asked no tasks and no prompts")
+    _check_asked_once(tasks)
+    for cell in cells:
+        if cell.speed is not None:
+            _check_positions(skeleton.model, cell.speed.prompt_tokens + cell.speed.new_tokens)
+        if cell.answers is not None and skeleton.tokenizer is not None:
+            check_prompts(
+                skeleton.model,
+                skeleton.tokenizer,
+                prompts[cell.answers.prompts].prompts,
+                cell.answers.max_new_tokens,
+            )
     return Inputs(calibrations, windows, skeleton.revision, skeleton.folder_digest, tasks, prompts)
 
 
@@ -137,9 +149,11 @@ def input_difference(record: Record, inputs: Inputs) -> str | None:
     spec, answers = cell.answers, record.answers
     if spec and answers and inputs.prompts[spec.prompts].digest != answers.prompts_digest:
         return f"the prompts of {spec.prompts} were changed since"
-    asked = {name: digest for task in cell.tasks for name, digest in inputs.tasks[task].docs_digests.items()}
+    asked = {
+        protocol: digest for task in cell.tasks for protocol, digest in inputs.tasks[task].digests.items()
+    }
     for outcomes in record.tasks:
-        if asked.get(outcomes.task, outcomes.docs_digest) != outcomes.docs_digest:
+        if asked.get(outcomes.protocol, outcomes.docs_digest) != outcomes.docs_digest:
             return f"the questions of {outcomes.task} were changed since"
     for losses in record.windows:
         if digests.get(losses.protocol, losses.corpus_digest) != losses.corpus_digest:
@@ -164,6 +178,18 @@ def _timed(build: Callable[[], CalibrationSet]) -> Timed:
 def vocabulary_size(model: Any) -> int:
     """How many tokens `model` has embeddings for."""
     return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _check_asked_once(tasks: Mapping[TaskSpec, LoadedTask]) -> None:
+    """Raises `InputError` if two specs ask the same task with the same number of examples."""
+    seen: dict[str, TaskSpec] = {}
+    for spec, task in tasks.items():
+        for protocol in task.digests:
+            if protocol in seen:
+                raise InputError(
+                    f"tasks {seen[protocol].name!r} and {spec.name!r} both ask {protocol}: drop one"
+                )
+            seen[protocol] = spec
 
 
 def _check_positions(model: Any, seqlen: int) -> None:

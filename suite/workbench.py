@@ -33,7 +33,7 @@ class Workbench:
 
     Args:
         device: where models are put.
-        inputs: what the cells read, by model (`suite.plan.preflight`).
+        inputs: what the cells read, by model (`suite.preflight.preflight`).
         placement: the batch size of every prune.
     """
 

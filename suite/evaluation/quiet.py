@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+
+_SINGLE = "DISABLE_MULTIPROC"
 
 
 @contextmanager
 def quiet_lm_eval() -> Iterator[None]:
     """Holds back everything below an error while the body runs."""
+    import datasets
     from lm_eval.api import task
 
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    # Without it, bootstrapped errors start a pool of processes for every metric.
+    parallel = os.environ.get(_SINGLE)
+    os.environ[_SINGLE] = "1"
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -24,6 +33,12 @@ def quiet_lm_eval() -> Iterator[None]:
         yield
     finally:
         task.tqdm = bar
+        if shown:
+            datasets.enable_progress_bars()
+        if parallel is None:
+            del os.environ[_SINGLE]
+        else:
+            os.environ[_SINGLE] = parallel
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

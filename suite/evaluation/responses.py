@@ -69,6 +69,23 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     return encoded
 
 
+def check_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """The token ids of every prompt, which all fit the model; its weights are not looked at.
+
+    Raises:
+        InputError: a prompt is too long for the model's positions, or not of its vocabulary.
+    """
+    encoded = encode_prompts(tokenizer, prompts)
+    for prompt, input_ids in zip(prompts, encoded, strict=True):
+        _check_fit(model, prompt, input_ids, max_new_tokens)
+    return encoded
+
+
 def greedy_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -103,9 +120,7 @@ def greedy_answers(
     Raises:
         InputError: a prompt is too long for the model's positions, or not of its vocabulary.
     """
-    encoded = encode_prompts(tokenizer, prompts)
-    for prompt, input_ids in zip(prompts, encoded, strict=True):
-        _check_fit(model, prompt, input_ids, max_new_tokens)
+    encoded = check_prompts(model, tokenizer, prompts, max_new_tokens)
     ends = _end_ids(model, tokenizer)
 
     def answer(batch: Sequence[tuple[Prompt, list[int]]]) -> list[Answer]:
@@ -254,6 +269,7 @@ def _answer(
 
 __all__ = [
     "Answer",
+    "check_prompts",
     "encode_prompts",
     "first_parting",
     "greedy_answers",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from methods.errors import PruningError
 from methods.out_of_memory import is_out_of_memory
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
@@ -51,12 +53,13 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     ) -> None:
         # lm-eval puts one token before a request without a context, and fails where a tokenizer marks none.
         marked = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
-        super().__init__(
-            pretrained=model,
-            tokenizer=copy.deepcopy(tokenizer),
-            batch_size=8,
-            prefix_token_id=None if marked else 0,
-        )
+        with _left_untied(model):
+            super().__init__(
+                pretrained=model,
+                tokenizer=copy.deepcopy(tokenizer),
+                batch_size=8,
+                prefix_token_id=None if marked else 0,
+            )
         self.tokens_per_batch = HOST_TOKENS if model.device.type == "cpu" else ACCELERATOR_TOKENS
         self._on_scored = on_scored
         self._on_halved = on_halved
@@ -73,6 +76,11 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         """The log-likelihood of each continuation, and whether greedy decoding would have written it."""
         of_input: dict[tuple[int, ...], list[int]] = {}
         for place, (_, context, continuation) in enumerate(requests):
+            if not 0 < len(continuation) <= self.max_length:
+                raise PruningError(
+                    f"a task asks for an answer of {len(continuation)} tokens, and the model has "
+                    f"{self.max_length} positions"
+                )
             # As lm-eval cuts it: from the left, and the last token is only predicted.
             tokens = tuple((context + continuation)[-(self.max_length + 1) :][:-1])
             of_input.setdefault(tokens, []).append(place)
@@ -137,8 +145,8 @@ def _token_scores(
     head: OutputHead, hidden_NH: Tensor, place_P: Tensor, token_P: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each token at its place, float64 `[P]`, and whether it is the likeliest there."""
-    log_P = torch.empty(len(token_P), dtype=torch.float64)
-    greedy_P = torch.empty(len(token_P), dtype=torch.bool)
+    log_P = torch.full((len(token_P),), torch.nan, dtype=torch.float64)
+    greedy_P = torch.zeros(len(token_P), dtype=torch.bool)
     for first in range(0, len(hidden_NH), TOKENS_PER_CHUNK):
         logits_NV = head.logits(hidden_NH[first : first + TOKENS_PER_CHUNK])
         here = (place_P >= first) & (place_P < first + len(logits_NV))
@@ -146,6 +154,16 @@ def _token_scores(
         log_P[here.cpu()] = -token_losses(logits_NV[place], token).double().cpu()
         greedy_P[here.cpu()] = (logits_NV.max(-1).indices[place] == token).cpu()
     return log_P, greedy_P
+
+
+@contextmanager
+def _left_untied(model: PreTrainedModel) -> Iterator[None]:
+    """Keeps lm-eval from tying embeddings that are stored apart, whatever the configuration says."""
+    model.tie_weights = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
 
 
 __all__ = ["ScoringModel"]

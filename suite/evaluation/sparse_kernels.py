@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.decoder import read_decoder
 from methods.errors import PruningError
+from methods.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,13 +53,25 @@ def sparse_products(model: PreTrainedModel) -> Iterator[int]:
     before = {module: cast(nn.Parameter, module.weight) for module in _eligible(model)}
     try:
         for module, weight in before.items():
-            sparse = torch.sparse.to_sparse_semi_structured(weight.detach())
-            _hold_against(sparse, weight.detach())
-            module.weight = nn.Parameter(sparse, requires_grad=False)
+            module.weight = nn.Parameter(_packed(weight.detach()), requires_grad=False)
         yield len(before)
     finally:
         for module, weight in before.items():
             module.weight = weight
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """The weight as the kernel reads it, its product held against the dense one."""
+    try:
+        sparse = torch.sparse.to_sparse_semi_structured(weight)
+        _hold_against(sparse, weight)
+    except (RuntimeError, NotImplementedError) as error:
+        if is_out_of_memory(error) or isinstance(error, KernelError):
+            raise
+        # A build of torch may lack the library behind it, or a shape be one it does not take.
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise KernelError(f"the 2:4 kernel failed: {first}") from error
+    return sparse
 
 
 def _eligible(model: PreTrainedModel) -> list[nn.Linear]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,47 +30,56 @@ class LoadedTask:
     Attributes:
         spec: the name, the number of examples and the limit.
         tree: lm-eval's tasks and groups, as its `evaluate` takes them.
-        n_items: questions that will be asked.
-        docs_digests: task -> SHA-256 over the data of its questions.
+        n_requests: what the model will be asked; a question may make several.
+        digests: protocol of a task -> SHA-256 over its definition and the data of its questions.
     """
 
     spec: TaskSpec
     tree: Any
-    n_items: int
-    docs_digests: Mapping[str, str]
+    n_requests: int
+    digests: Mapping[str, str]
 
 
 def load_task(spec: TaskSpec) -> LoadedTask:
     """Loads the questions of a task, or of all tasks of a group.
 
     Raises:
-        InputError: there is no such task, or its data set is neither cached nor reachable.
+        InputError: there is no such task, its data set is neither cached nor reachable, or it cannot be asked
+            here (it runs code, needs images, or has too few examples).
         AssetError: an offline corpus could not be fetched.
     """
     check_task(spec.name, spec.folder)
     manager = task_manager(spec.name, spec.folder)
+    n_requests, digests = 0, {}
     with quiet_lm_eval(), _one_line(spec.name), _hub_or_cache(spec.name):
         tree = manager.load([spec.name])
-        hashes: dict[str, list[str]] = {}
         for name, task in tree["tasks"].items():
+            _check_kind(name, task)
             _set_fewshot(task, spec)
-            hashes[name] = [_doc_hash(doc) for doc in islice(task.eval_docs, spec.limit)]
-    n_items = sum(map(len, hashes.values()))
-    return LoadedTask(spec, tree, n_items, {name: docs_digest(found) for name, found in hashes.items()})
+            task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+            n_requests += len(task.instances)
+            protocol = f"{name}-{task.get_config('num_fewshot')}shot"
+            digests[protocol] = _digest(task, islice(task.eval_docs, spec.limit))
+    return LoadedTask(spec, tree, n_requests, digests)
 
 
-def docs_digest(doc_hashes: Iterable[str]) -> str:
-    """SHA-256 over lm-eval's hashes of questions' data, in order."""
-    return hashlib.sha256("\n".join(doc_hashes).encode()).hexdigest()
+def _digest(task: Any, docs: Iterable[Any]) -> str:
+    """SHA-256 over a task's definition (functions by their source) and the data of its questions."""
+    from lm_eval.utils import handle_non_serializable
+
+    digest = hashlib.sha256()
+    for part in (task.dump_config(), *docs):
+        text = json.dumps(part, default=handle_non_serializable, ensure_ascii=False, sort_keys=True)
+        # A function without a source is spelled with its address in memory.
+        digest.update(f"{re.sub(r' at 0x[0-9a-f]+', '', text)}\n".encode())
+    return digest.hexdigest()
 
 
-def _doc_hash(doc: Any) -> str:
-    """As lm-eval makes the `doc_hash` of its samples."""
-    from lm_eval.utils import handle_non_serializable, hash_string
-
-    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-    hashed: str = hash_string(text)
-    return hashed
+def _check_kind(name: str, task: Any) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise InputError(f"task {name!r} runs code that a model wrote, which prunebench does not")
+    if getattr(task, "MULTIMODAL", False):
+        raise InputError(f"task {name!r} needs more than text")
 
 
 def _set_fewshot(task: Any, spec: TaskSpec) -> None:
@@ -107,7 +117,7 @@ def _one_line(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # task files hold code of their own, which may raise anything
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        if not hub_answers():
+        if _is_unreachable(error) and not hub_answers():
             raise InputError(
                 f"task {name!r} needs its data set from the hub, which cannot be reached, and it is not in "
                 f"the cache on this machine; these work without: {', '.join(OFFLINE_TASKS)}"
@@ -115,4 +125,14 @@ def _one_line(name: str) -> Iterator[None]:
         raise InputError(f"task {name!r} cannot be loaded: {first}") from error
 
 
-__all__ = ["LoadedTask", "docs_digest", "load_task"]
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether a data set was looked for on the hub and not found there or in its cache."""
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    return isinstance(
+        error, ConnectionError | DatasetNotFoundError | LocalEntryNotFoundError | OfflineModeIsEnabled
+    )
+
+
+__all__ = ["FEWSHOT_SEED", "LoadedTask", "load_task"]

@@ -45,6 +45,8 @@ def check_task(name: str, folder: str | None = None) -> None:
         raise InputError(f"task folder {folder!r} does not exist")
     manager = task_manager(name, folder)
     if name not in manager.all_tasks:
+        if folder is not None:
+            _check_files(Path(folder).expanduser())
         known = sorted({*NAMED_SETS, *OFFLINE_TASKS, *manager.all_tasks})
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -60,6 +62,19 @@ def task_manager(name: str, folder: str | None = None) -> TaskManager:
         if name in manager.all_tasks:
             return manager
     return _manager(folder, everything=True)
+
+
+def _check_files(folder: Path) -> None:
+    """Raises `InputError` naming a task file that lm-eval skipped because it cannot be read."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False, recursive=False)
+        except Exception as error:  # YAML's own errors, and whatever a file names that is not there
+            raise InputError(
+                f"task file {str(path)!r} cannot be read: {' '.join(str(error).split())}"
+            ) from error
 
 
 @lru_cache(maxsize=4)

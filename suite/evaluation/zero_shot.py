@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from suite.evaluation.quiet import quiet_lm_eval
+from suite.evaluation.task_loading import FEWSHOT_SEED
 
 if TYPE_CHECKING:
     from suite.evaluation.task_loading import LoadedTask
@@ -61,6 +64,7 @@ class TaskRun:
         num_fewshot: examples before each question.
         scores: its metrics, in the task's order.
         items: its questions in order; none for a group, whose tasks stand beside it.
+        n: how many questions there are.
     """
 
     task: str
@@ -68,6 +72,7 @@ class TaskRun:
     num_fewshot: int
     scores: tuple[TaskScore, ...]
     items: tuple[TaskItem, ...]
+    n: int
 
     @property
     def protocol(self) -> str:
@@ -104,7 +109,11 @@ def run_task(
     from suite.evaluation.scoring_model import ScoringModel
 
     assert loaded.tokenizer is not None, "checked before the run"
-    with quiet_lm_eval():
+    # The sampler of examples runs on from one model to the next: each is to see the same ones.
+    for one in task.tree["tasks"].values():
+        one.set_fewshot_seed(seed=FEWSHOT_SEED)
+    # What lm-eval prints goes where progress goes; stdout is for data.
+    with quiet_lm_eval(), redirect_stdout(sys.stderr):
         asked = ScoringModel(loaded.model, loaded.tokenizer, on_scored=on_scored, on_halved=on_halved)
         results: Any = evaluate(
             lm=asked,
@@ -115,19 +124,30 @@ def run_task(
         )
     runs = [_run(name, results, results["results"][name]) for name in task.tree["tasks"]]
     groups = results.get("groups", {})
-    return runs + [_run(name, results, scores) for name, scores in groups.items()]
+    return runs + [_group(name, results, scores) for name, scores in groups.items()]
 
 
 def _run(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> TaskRun:
     better = results["higher_is_better"].get(name, {})
-    found = tuple(_scores(scores, better))
+    items = tuple(_items(results["samples"].get(name, ())))
+    version = results["versions"].get(name)
     return TaskRun(
         task=name,
-        version=str(results["versions"].get(name) or ""),
+        version="" if version is None else str(version),
         num_fewshot=int(results["n-shot"].get(name) or 0),
-        scores=found,
-        items=tuple(_items(results["samples"].get(name, ()))),
+        scores=tuple(_scores(scores, better)),
+        items=items,
+        n=len(items),
     )
+
+
+def _group(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> TaskRun:
+    """A group's run: of its questions only the number."""
+    members = [name]
+    for member in members:
+        members += results["group_subtasks"].get(member, [])
+    n = sum(results["n-samples"][m]["effective"] for m in members if m in results["n-samples"])
+    return replace(_run(name, results, scores), n=n)
 
 
 def _scores(scores: Mapping[str, Any], better: Mapping[str, bool | None]) -> Iterator[TaskScore]:

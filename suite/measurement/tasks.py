@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Literal
 
-from suite.evaluation.task_loading import docs_digest
 from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
 from suite.results.items import TaskOutcomes
@@ -40,7 +39,7 @@ def measure_task(
         measured: gets metrics, outcomes and rows.
         is_dense: whether this is the dense model.
     """
-    with log.timed(f"evaluate {task.spec.name}"):
+    with log.timed(f"evaluate {task.spec.name}", task.n_requests):
         runs = run_task(
             loaded,
             task,
@@ -52,7 +51,7 @@ def measure_task(
     dense = {run.task: run for run in reference.tasks.get(task.spec, ())}
     for run in runs:
         _add_scores(measured, run)
-        _add_items(measured, run, task.spec.limit)
+        _add_items(measured, run, task)
         if not is_dense and run.task in dense:
             _add_flips(measured, dense[run.task], run)
     if is_dense:
@@ -77,19 +76,19 @@ def outcomes(run: TaskRun) -> list[bool] | None:
 
 def _add_scores(measured: Measured, run: TaskRun) -> None:
     for score in run.scores:
-        measured.add(score.metric, run.protocol, _estimate(score, run.items), _direction(score))
+        measured.add(score.metric, run.protocol, _estimate(score, run), _direction(score))
 
 
-def _estimate(score: TaskScore, items: Sequence[TaskItem]) -> Estimate:
+def _estimate(score: TaskScore, run: TaskRun) -> Estimate:
     """lm-eval's value and error; with an interval of ours where the value is the mean of the questions'."""
     if score.value is None:
-        return Estimate(None, None, None, None, len(items), "lm-eval gives no finite value")
-    values = [item.scores.get(score.metric) for item in items]
+        return Estimate(None, None, None, None, run.n, "lm-eval gives no finite value")
+    values = [item.scores.get(score.metric) for item in run.items]
     # Of shares the same error, and an interval that stays within 0 and 1.
     estimate = (proportion if all(value in (0.0, 1.0) for value in values) else mean_stderr)(values)
     if estimate.value is not None and isclose(estimate.value, score.value, rel_tol=1e-9, abs_tol=1e-12):
         return estimate
-    return Estimate(score.value, score.stderr, None, None, len(items))
+    return Estimate(score.value, score.stderr, None, None, run.n)
 
 
 def _direction(score: TaskScore) -> Literal["higher", "lower", "none"]:
@@ -98,7 +97,7 @@ def _direction(score: TaskScore) -> Literal["higher", "lower", "none"]:
     return "higher" if score.higher_is_better else "lower"
 
 
-def _add_items(measured: Measured, run: TaskRun, limit: int | None) -> None:
+def _add_items(measured: Measured, run: TaskRun, task: LoadedTask) -> None:
     if not run.items:  # a group: its tasks have them
         return
     right = outcomes(run)
@@ -108,9 +107,9 @@ def _add_items(measured: Measured, run: TaskRun, limit: int | None) -> None:
             protocol=run.protocol,
             version=run.version,
             num_fewshot=run.num_fewshot,
-            limit=limit,
+            limit=task.spec.limit,
             n=len(run.items),
-            docs_digest=docs_digest(item.doc_hash for item in run.items),
+            docs_digest=task.digests[run.protocol],
             items_digest=items_digest(run.items),
             metric=run.main_metric or "",
             outcomes=None if right is None else "".join("01"[one] for one in right),

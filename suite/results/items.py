@@ -45,7 +45,7 @@ class TaskOutcomes(Spec):
     """The cap on questions that was asked for; None = all."""
     n: int
     docs_digest: str
-    """SHA-256 over lm-eval's hashes of the questions' data: another one makes a record stale."""
+    """SHA-256 over the task's definition and its questions' data: another one makes a record stale."""
     items_digest: str
     """SHA-256 over lm-eval's hashes of questions, prompts and answers: equal where the same was asked."""
     metric: str

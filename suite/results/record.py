@@ -61,7 +61,7 @@ class PhaseCost(Spec):
     """What one phase took."""
 
     name: str
-    """`load`, `calibrate`, `statistics`, `solve`, `propagate`, `check` or `evaluate`."""
+    """`load`, `calibrate`, `prune` (in it `statistics`, `solve`, `propagate`), `check`, `evaluate ...`."""
     seconds: float = Field(ge=0)
     peak_host_bytes: int | None = None
     """Highest resident memory of the process seen during the phase."""

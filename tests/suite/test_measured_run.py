@@ -110,6 +110,24 @@ def test_a_model_without_a_tokenizer_can_be_asked_nothing(prunebench, suite, tmp
     assert not (tmp_path / "results").exists()
 
 
+def test_what_does_not_fit_the_model_is_found_before_anything_runs(prunebench, suite, tmp_path):
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 40}))
+    text = suite.read_text()
+    suite.write_text(text.replace("new_tokens = 2\n", "new_tokens = 60\n"))
+    assert "seqlen 68 is longer than the 40 positions" in refusal(prunebench("run", suite))
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "word " * 20}) + "\n")
+    suite.write_text(text)
+    assert "longer than the 40 positions" in refusal(prunebench("run", suite))
+
+
+def test_one_task_asked_twice_is_refused(prunebench, suite, tmp_path):
+    suite.write_text(
+        f'{suite.read_text()}[[tasks]]\nname = "mine"\nfolder = "{tmp_path}/tasks"\nnum_fewshot = 0\n'
+    )
+    assert "both ask mine-0shot: drop one" in refusal(prunebench("run", suite))
+
+
 def test_tasks_are_listed(prunebench):
     _, out, _ = prunebench("list", "tasks")
     assert "offline_cloze" in out

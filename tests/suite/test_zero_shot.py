@@ -5,7 +5,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from methods.errors import InputError
+from methods.errors import InputError, PruningError
 from methods.patching import replaced_forward
 from suite.cell import TaskSpec
 from suite.evaluation.scoring_model import ScoringModel
@@ -124,7 +124,7 @@ def test_the_tokenizer_is_left_alone(model):
 def test_a_task_of_the_users_own_is_asked_item_by_item(own_task, tmp_path):
     loaded = load_model(str(save_tiny_model(tmp_path / "model")))
     task = load_task(TaskSpec(name="mine", folder=str(own_task), limit=5))
-    assert task.n_items == 5
+    assert task.n_requests == 15
     (run,) = run_task(loaded, task)
     assert (run.protocol, run.version, run.main_metric) == ("mine-0shot", "3.0", "acc")
     by_name = {score.metric: score for score in run.scores}
@@ -147,6 +147,38 @@ def test_examples_are_shown_where_they_are_asked_for(own_task, tmp_path):
     assert [i.prompt_hash for i in runs[0].items] != [i.prompt_hash for i in runs[1].items]
 
 
+def test_every_model_is_shown_the_same_examples(own_task, tmp_path):
+    loaded = load_model(str(save_tiny_model(tmp_path / "model")))
+    task = load_task(TaskSpec(name="mine", folder=str(own_task), num_fewshot=2))
+    assert run_task(loaded, task) == run_task(loaded, task)
+
+
+def test_embeddings_that_are_stored_apart_stay_apart(tmp_path, own_task):
+    loaded = load_model(str(save_tiny_model(tmp_path / "model")))
+    head = torch.nn.Parameter(torch.zeros_like(loaded.model.lm_head.weight))
+    loaded.model.lm_head.weight = head
+    run_task(loaded, load_task(TaskSpec(name="mine", folder=str(own_task))))
+    assert loaded.model.lm_head.weight is head
+    assert "tie_weights" not in vars(loaded.model)
+
+
+def test_an_answer_longer_than_the_model_is_an_error_not_a_score(model):
+    scoring = ScoringModel(model, byte_tokenizer())
+    scoring._max_length = 32
+    with pytest.raises(PruningError, match="an answer of 100 tokens, and the model has 32 positions"):
+        scoring.loglikelihood(requests([("a", " b"), ("a", "x" * 100)]))
+
+
+def test_what_lm_eval_prints_is_not_data(own_task, tmp_path, capsys):
+    yaml = own_task / "mine.yaml"
+    yaml.write_text(yaml.read_text().replace("metric: acc_norm\n    aggregation: mean", "metric: mcc"))
+    loaded = load_model(str(save_tiny_model(tmp_path / "model")))
+    capsys.readouterr()
+    (run,) = run_task(loaded, load_task(TaskSpec(name="mine", folder=str(own_task))))
+    assert "mcc" in [score.metric for score in run.scores]
+    assert capsys.readouterr().out == ""
+
+
 def test_a_group_has_its_tasks_and_its_own_score(own_task, tmp_path):
     loaded = load_model(str(save_tiny_model(tmp_path / "model")))
     runs = run_task(loaded, load_task(TaskSpec(name="both_of_mine", folder=str(own_task))))
@@ -154,14 +186,21 @@ def test_a_group_has_its_tasks_and_its_own_score(own_task, tmp_path):
     accuracies = [run.scores[0].value for run in runs]
     assert accuracies[2] == pytest.approx((accuracies[0] + accuracies[1]) / 2)
     assert runs[2].items == ()
+    assert [run.n for run in runs] == [6, 6, 12]
 
 
 def test_questions_are_known_by_their_digest_before_they_are_asked(own_task):
-    before = load_task(TaskSpec(name="mine", folder=str(own_task))).docs_digests
+    before = load_task(TaskSpec(name="mine", folder=str(own_task))).digests
+    assert load_task(TaskSpec(name="mine", folder=str(own_task))).digests == before
+    yaml = own_task / "mine.yaml"
+    whole = yaml.read_text()
+    yaml.write_text(whole.replace("{{question}}", "Q: {{question}}"))
+    assert load_task(TaskSpec(name="mine", folder=str(own_task))).digests != before
+    yaml.write_text(whole)
     rows = (own_task / "rows.jsonl").read_text()
     (own_task / "rows.jsonl").write_text(rows.replace("moon 4", "the moon 4"))
-    assert load_task(TaskSpec(name="mine", folder=str(own_task))).docs_digests != before
-    assert load_task(TaskSpec(name="mine", folder=str(own_task), limit=1)).docs_digests != before
+    assert load_task(TaskSpec(name="mine", folder=str(own_task))).digests != before
+    assert load_task(TaskSpec(name="mine", folder=str(own_task), limit=1)).digests != before
 
 
 def test_a_set_stands_for_its_tasks():
@@ -189,9 +228,26 @@ def test_without_a_hub_it_is_said_what_works(monkeypatch):
         load_task(TaskSpec(name="boolq"))
 
 
-def test_a_task_file_that_is_wrong_costs_one_line(own_task, monkeypatch):
-    monkeypatch.setattr("suite.hub.hub_answers", lambda: True)
-    (own_task / "rows.jsonl").write_text("{not json\n")
-    with pytest.raises(InputError, match="task 'mine' cannot be loaded: ") as caught:
-        load_task(TaskSpec(name="mine", folder=str(own_task)))
+def one_line_about(spec):
+    with pytest.raises(InputError) as caught:
+        load_task(spec)
     assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_task_that_is_wrong_costs_one_line_and_is_no_matter_of_the_hub(own_task, monkeypatch):
+    monkeypatch.setattr("suite.hub.hub_answers", lambda: False)
+    spec = TaskSpec(name="mine", folder=str(own_task))
+    too_many = one_line_about(spec.model_copy(update={"num_fewshot": 70}))
+    assert too_many.startswith("task 'mine' cannot be loaded: ")
+    yaml = own_task / "mine.yaml"
+    whole = yaml.read_text()
+    yaml.write_text(f"{whole}unsafe_code: true\n")
+    assert "runs code that a model wrote" in one_line_about(spec)
+    yaml.write_text(whole.replace("doc_to_choice: choices", "doc_to_choice: choice"))
+    assert one_line_about(spec).startswith("task 'mine' cannot be loaded: ")
+    yaml.write_text(whole)
+    (own_task / "rows.jsonl").write_text("{not json\n")
+    assert one_line_about(spec).startswith("task 'mine' cannot be loaded: ")
+    yaml.write_text("task: [mine\n")
+    assert "mine.yaml' cannot be read" in one_line_about(spec.model_copy(update={"name": "mine_"}))

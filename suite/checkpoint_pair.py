@@ -1,0 +1,102 @@
+"""Whether a checkpoint can be held against a dense model, and what a reader should know of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from methods.decoder import read_decoder
+from methods.errors import InputError
+from suite.evaluation.responses import encode_prompts
+from suite.models import load_skeleton
+from suite.preflight import Inputs, ModelKey, model_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from suite.cell import Cell
+    from suite.models import Skeleton
+
+_HARMLESS = ("dtype", "torch_dtype", "transformers_version", "use_cache", "architectures")
+"""Keys of a configuration that change no number."""
+
+
+def check_pair(own: Cell, dense: Cell, inputs: Mapping[ModelKey, Inputs]) -> list[str]:
+    """Refuses two models whose numbers cannot be paired.
+
+    Args:
+        own: the checkpoint's cell.
+        dense: the same for the dense model.
+        inputs: what both read.
+
+    Returns:
+        How their configurations differ, a sentence, if they do.
+
+    Raises:
+        InputError: other parameters, or other tokens of the texts or of the prompts.
+    """
+    pair = f"{own.model!r} cannot be held against {dense.model!r}"
+    one, other = _skeleton(own), _skeleton(dense)
+    shapes, expected = _shapes(one), _shapes(other)
+    if shapes != expected:
+        off = next(n for n in sorted({*shapes, *expected}) if shapes.get(n) != expected.get(n))
+        raise InputError(
+            f"{pair}: {off} has shape {shapes.get(off, 'none')} in the one and "
+            f"{expected.get(off, 'none')} in the other"
+        )
+    for spec in own.perplexity:
+        texts = [inputs[model_key(cell)].windows[spec].corpus_digest for cell in (own, dense)]
+        if texts[0] != texts[1]:
+            raise InputError(f"{pair}: their tokenizers make other tokens of {spec.corpus}")
+    if own.answers is not None and one.tokenizer is not None and other.tokenizer is not None:
+        prompts = inputs[model_key(own)].prompts[own.answers.prompts].prompts
+        if encode_prompts(one.tokenizer, prompts) != encode_prompts(other.tokenizer, prompts):
+            raise InputError(
+                f"{pair}: their tokenizers make other tokens of the prompts (is a chat template missing?); "
+                "--prompts none leaves them out"
+            )
+    return _other_settings(one.model.config.to_dict(), other.model.config.to_dict())
+
+
+def other_weights(model: PreTrainedModel, dense: Mapping[str, Tensor]) -> list[str]:
+    """Whether weights that no pruning touches differ from the dense model's, a sentence if they do.
+
+    Args:
+        model: the checkpoint.
+        dense: parameter name -> the dense values, on the host.
+    """
+    targets = {target.parameter_name for _, _, target in read_decoder(model).targets()}
+    off = [
+        name
+        for name, parameter in model.named_parameters()
+        if name not in targets and not torch.equal(parameter.detach().cpu(), dense[name])
+    ]
+    if not off:
+        return []
+    return [
+        f"{len(off)} parameters that are no target modules differ from the dense model's, {off[0]} for one; "
+        "divergence sees both models through this one's head"
+    ]
+
+
+def _skeleton(cell: Cell) -> Skeleton:
+    return load_skeleton(cell.model, revision=cell.revision, trust_remote_code=cell.trust_remote_code)
+
+
+def _shapes(skeleton: Skeleton) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in skeleton.model.named_parameters()}
+
+
+def _other_settings(own: Mapping[str, Any], dense: Mapping[str, Any]) -> list[str]:
+    off = [
+        key
+        for key in sorted({*own, *dense})
+        if own.get(key) != dense.get(key) and key not in _HARMLESS and not key.startswith("_")
+    ]
+    return [f"its config.json differs from the dense model's in {', '.join(off)}"] if off else []
+
+
+__all__ = ["check_pair", "other_weights"]

@@ -384,7 +384,22 @@ def test_quickstart_compares_what_it_promises() -> None:
     for cell in cells:
         if cell.pattern == "2:4" and cell.method == "llm-barber":
             assert cell.settings["granularity"] == "output"
-    assert [cell.pattern for cell in cells if cell.settings.get("keep_reconstruction")] == ["0.5"]
+
+
+def test_the_ablation_holds_the_authors_settings_and_stays_small() -> None:
+    cells = plan(load_suite("ablation"), dtype="float32")
+    assert len(cells) <= 24
+    keys = ("initial", "granularity", "rebuild_ratio", "score", "keep_reconstruction")
+    shown = [tuple(cell.settings[key] for key in keys) for cell in cells if cell.method == "llm-barber"]
+    for authors in (
+        ("magnitude", "block", 0.1, "weight_gradient", False),
+        ("wanda", "output", 0.01, "weight_gradient", False),
+        ("sparsegpt", "layer", 0.1, "weight_gradient", False),
+        ("sparsegpt", "layer", 0.1, "weight_gradient", True),
+    ):
+        assert authors in shown
+    for place, key in enumerate(keys[1:4], start=1):
+        assert len({row[place] for row in shown}) > 1, key
 
 
 def test_a_suite_file_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

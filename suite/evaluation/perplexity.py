@@ -7,8 +7,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 ROWS_IN_CACHE = 16
-"""Rows of logits a CPU widens and sums at once: what is in between then never leaves its cache, which makes
-this five to eight times as quick as whole chunks (docs/performance.md)."""
+"""Rows of logits a CPU widens and sums at once: what is in between then never leaves its cache
+(`python -m benchmarks.evaluation` has what a pass takes)."""
 
 
 def token_losses(logits_TV: Tensor, target_T: Tensor) -> Tensor:

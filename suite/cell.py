@@ -129,13 +129,15 @@ class Cell(Spec):
     """The finished checkpoint that was measured, where nothing was pruned here."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run."""
+    threads: int | None = Field(None, ge=1)
+    """Intra-op threads of torch, which decide the last bits; None = as many as the process has."""
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of this cell."""
         content = self.model_dump(mode="json")
         # What joined after the first records counts only where it is set, so that they are still found.
-        for joined in ("allocation", "divergence", "tasks", "answers", "speed", "checkpoint"):
+        for joined in ("allocation", "divergence", "tasks", "answers", "speed", "checkpoint", "threads"):
             if not content[joined]:
                 del content[joined]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

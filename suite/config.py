@@ -86,6 +86,7 @@ def plan(config: SuiteConfig, *, dtype: DType) -> list[Cell]:
     calibrations = _calibrations(config)
     base = {
         "dtype": dtype,
+        "threads": config.threads,
         "perplexity": _perplexity(config),
         "divergence": config.divergence,
         "tasks": _tasks(config),

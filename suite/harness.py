@@ -27,6 +27,7 @@ from suite.results.record import (
     PhaseCost,
     Record,
 )
+from suite.threads import using_threads
 from suite.watcher import Silent, Watcher
 from suite.workbench import Workbench
 
@@ -56,12 +57,13 @@ def run_cell(
         The record, not yet sealed, and its per-item data (None where it failed).
     """
     run = _CellRun(cell, workbench, watcher or Silent())
-    try:
-        run.measure()
-        return run.record(), run.items()
-    except Exception as error:  # whatever a method throws: it goes into the record, with its traceback
-        workbench.discard()
-        return run.record(error), None
+    with using_threads(cell.threads):
+        try:
+            run.measure()
+            return run.record(), run.items()
+        except Exception as error:  # whatever a method throws: it goes into the record, with its traceback
+            workbench.discard()
+            return run.record(error), None
 
 
 def present_code(cell: Cell) -> CodeVersion:

@@ -183,6 +183,8 @@ class SuiteConfig(Table):
     """What every method prunes to that names no patterns of its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 where the hardware multiplies it natively, else float32."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads of every cell, so that two machines give the same numbers; without it, as many as there are."""
     calibration: tuple[CalibrationTable, ...] = Field((CalibrationTable(),), min_length=1)
     """What methods look at; a cell for each."""
     methods: tuple[MethodTable, ...] = Field((), min_length=1)

@@ -106,7 +106,7 @@ class Workbench:
 
 def _key(cell: Cell) -> tuple[object, ...]:
     """Equal for cells whose dense model is the same."""
-    return (cell.model, cell.revision, cell.dtype, cell.trust_remote_code)
+    return (cell.model, cell.revision, cell.dtype, cell.trust_remote_code, cell.threads)
 
 
 __all__ = ["Workbench"]

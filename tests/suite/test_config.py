@@ -97,6 +97,13 @@ def test_what_is_measured_is_part_of_every_cell() -> None:
     assert plain.isdisjoint(cell.digest for cell in cells)
 
 
+def test_threads_are_part_of_a_cell_where_a_suite_fixes_them() -> None:
+    free, fixed = (plan(read(text), dtype="float32") for text in (SUITE, f"threads = 2\n{SUITE}"))
+    assert {cell.threads for cell in free} == {None}
+    assert {cell.threads for cell in fixed} == {2}
+    assert not {cell.digest for cell in free} & {cell.digest for cell in fixed}
+
+
 def test_several_calibrations_make_a_cell_each() -> None:
     text = changed(
         "[calibration]\nn_samples = 8\nseqlen = 64\nseeds = [0, 1]",

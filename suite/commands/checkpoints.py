@@ -1,0 +1,173 @@
+"""`prunebench prune` and `prunebench evaluate`: one checkpoint, made or measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from suite.commands.options import (
+    AsJson,
+    Device,
+    DTypeChoice,
+    PlacementChoice,
+    print_json,
+    progress_bars,
+    say,
+)
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name.")],
+    method: Annotated[str, typer.Option(help="prunebench list methods.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the checkpoint.")],
+    sparsity: Annotated[str | None, typer.Option(help="Share of weights to remove, e.g. 0.5.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="N:M, N of every M survive, e.g. 2:4.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, key=value; may be given often."),
+    ] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(help="Divides the sparsity among the layers: prunebench list allocations."),
+    ] = None,
+    allocation_settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-allocation", help="A setting of the allocation, key=value; may be given often."),
+    ] = None,
+    calibration: Annotated[
+        str,
+        typer.Option(help="A corpus (prunebench list corpora) or a .txt/.jsonl/.parquet/.safetensors file."),
+    ] = "wiki-sample",
+    n_samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
+    seqlen: Annotated[int, typer.Option(min=1, help="Tokens in each.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Which windows are drawn.")] = 0,
+    dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
+        DTypeChoice.auto
+    ),
+    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    placement: Annotated[
+        PlacementChoice,
+        typer.Option(
+            help="resident: the whole model is on the device. onload: one decoder layer at a time comes from "
+            "the model's files, so that it may be larger than the device's memory, and the host's."
+        ),
+    ] = PlacementChoice.resident,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Prune a model and write the checkpoint."""
+    from suite.cell import CalibrationSpec
+    from suite.checkpoint import write_checkpoint
+    from suite.checkpoint_folder import require_empty
+    from suite.layered_checkpoint import write_layered_checkpoint
+    from suite.plan import pruning_cell, resolve_device, resolve_dtype
+    from suite.preflight import model_key, preflight
+    from suite.workbench import Workbench
+
+    require_empty(out)
+    target = resolve_device(device)
+    cell = pruning_cell(
+        model,
+        method,
+        sparsity=sparsity,
+        pattern=pattern,
+        assignments=settings or [],
+        allocation=allocation,
+        allocation_assignments=allocation_settings or [],
+        calibration=CalibrationSpec(source=calibration, n_samples=n_samples, seqlen=seqlen, seed=seed),
+        dtype=resolve_dtype(dtype.value, target),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    inputs = preflight([cell])
+    with progress_bars(1) as bars:
+        bars.cell_started(cell)
+        if placement is PlacementChoice.onload:
+            summary = write_layered_checkpoint(cell, inputs[model_key(cell)], target, out, bars)
+        else:
+            summary = write_checkpoint(cell, Workbench(target, inputs), out, bars)
+        bars.cell_ended(cell, "complete")
+    if as_json:
+        print_json(summary)
+    else:
+        print(out)
+        say(
+            f"sparsity {summary['sparsity']:.4f}, {summary['prune_seconds']:.1f} s after the model was loaded"
+        )
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name; pruned or not.")],
+    dense: Annotated[
+        str | None,
+        typer.Option(help="The dense model to hold it against: divergence, flips, answers side by side."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also put the records into this results folder.")] = None,
+    perplexity: Annotated[
+        list[str] | None,
+        typer.Option(help="A corpus or text file; may be given often. [default: wiki-sample, news-sample]"),
+    ] = None,
+    seqlen: Annotated[int, typer.Option(min=2, help="Tokens in a window of text.")] = 2048,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="At most this many of each text.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="An lm-eval task, offline, paper7 or none; may be given often. [default: offline]"),
+    ] = None,
+    task_folder: Annotated[str | None, typer.Option(help="A folder with task files of your own.")] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many questions a task.")] = None,
+    prompts: Annotated[str, typer.Option(help="built-in, a .jsonl file, or none.")] = "built-in",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Where an answer is cut.")] = 48,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure tokens per second.")] = True,
+    dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
+        DTypeChoice.auto
+    ),
+    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
+    dense_revision: Annotated[str | None, typer.Option(help="The dense model's.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure any checkpoint: perplexity, tasks, answers, size and speed."""
+    from suite.checkpoint_evaluation import evaluate_checkpoint
+    from suite.evaluation_table import evaluation_rows
+    from suite.plan import evaluation_cell, resolve_device, resolve_dtype
+    from suite.results import ResultStore
+
+    target = resolve_device(device)
+    asked = evaluation_cell(
+        model,
+        dense,
+        corpora=perplexity or ["wiki-sample", "news-sample"],
+        seqlen=seqlen,
+        max_tokens=max_tokens,
+        tasks=task or ["offline"],
+        task_folder=task_folder,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        prompts=prompts,
+        max_new_tokens=max_new_tokens,
+        speed=speed,
+        dtype=resolve_dtype(dtype.value, target),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    with progress_bars(1 if dense is None else 2) as bars:
+        evaluated = evaluate_checkpoint(
+            asked, dense, dense_revision=dense_revision, device=target, watcher=bars
+        )
+    if out is not None:
+        store = ResultStore(out)
+        for found in evaluated:
+            say(str(store.write(found.record, found.items)))
+    record = evaluated[-1].record
+    if as_json:
+        print_json(record.sealed().model_dump(mode="json"))
+        return
+    for line in evaluation_rows(record, evaluated[0].record if dense is not None else None):
+        print(line)
+    for remark in record.warnings:
+        say(remark)

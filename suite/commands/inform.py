@@ -1,0 +1,89 @@
+"""`prunebench list`, `doctor` and `check-method`: what there is, what it can do, what it promises."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from suite.commands.options import BROKEN, AsJson, Device, Listable, print_json
+
+
+def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) -> None:
+    """List methods, allocations, models, corpora, tasks or suites."""
+    from suite.listing import listing
+
+    rows = listing(what.value)
+    if as_json:
+        print_json(rows)
+        return
+    width = max(16, *(len(row["name"]) for row in rows))
+    for row in rows:
+        print(f"{row['name']:<{width}} {row['description']}")
+
+
+def doctor(
+    model: Annotated[str | None, typer.Argument(help="Also print the structure of this model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine can do, and how a model's structure is read."""
+    from suite.doctor import describe_machine, describe_model
+    from suite.plan import resolve_device
+
+    machine = describe_machine(resolve_device(device))
+    structure = None
+    if model is not None:
+        structure = describe_model(model, revision=revision, trust_remote_code=trust_remote_code)
+    if as_json:
+        print_json({"machine": machine, **({"model": asdict(structure)} if structure else {})})
+        return
+    print("machine")
+    for name, value in machine.items():
+        print(f"  {name:<24} {value}")
+    if structure:
+        print("model")
+        for line in structure.lines():
+            print(f"  {line}")
+
+
+def check_method(
+    method: Annotated[
+        str,
+        typer.Argument(help="module:Class, the module in the current folder or installed; or a known name."),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, key=value; may be given often."),
+    ] = None,
+    families: Annotated[
+        list[str] | None,
+        typer.Option("--family", help="Only this model family, e.g. gpt2; may be given often."),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Each family and pattern in fp32, bf16, fp16 and training mode."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a pruning method against everything that a method promises.
+
+    Tiny random models of every family are pruned to every pattern, and hard inputs tried. Takes a minute.
+    """
+    from suite.method_check import as_json as check_as_json
+    from suite.method_check import as_text, cases_of, run_with_bar
+    from suite.method_source import load_method
+    from suite.plan import parse_assignments
+
+    loaded = load_method(method, parse_assignments(settings or []))
+    check = run_with_bar(loaded.name, cases_of(loaded, families or [], everything=whole))
+    if as_json:
+        print_json(check_as_json(check))
+    else:
+        for line in as_text(check):
+            print(line)
+    if not check.holds:
+        raise typer.Exit(BROKEN)

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from methods.errors import InputError, PruningError
 from suite.commands.checkpoints import evaluate, prune
+from suite.commands.gate import gate
 from suite.commands.inform import check_method, doctor, list_
 from suite.commands.options import FAILED, INTERRUPTED, WRONG_INPUT, say
 from suite.commands.report import report
@@ -30,6 +31,9 @@ app.command()(run)
 app.command()(prune)
 app.command()(evaluate)
 app.command()(report)
+app.command(
+    epilog="Exit codes: 0 no regression, 1 a regression, 2 wrong input, 3 something could not be compared."
+)(gate)
 app.command("list")(list_)
 app.command()(doctor)
 app.command(epilog="Exit codes: 0 every promise is kept, 1 one is broken, 2 the method cannot be loaded.")(

@@ -1,178 +1,264 @@
-"""Two records held against each other, item by item: what differs, how surely, and what cannot be told."""
+"""Two records side by side: what both measured on the same items, and why not where they did not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from math import isfinite
+from typing import Literal, TypeVar
 
-from suite.results.items import TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.paired import PairedDifference, holm, mcnemar, paired_bootstrap
+from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.paired import PairedDifference, mcnemar, paired_bootstrap
 from suite.results.record import Record
 
-Items = TypeVar("Items", WindowLosses, TaskOutcomes)
+Items = TypeVar("Items", WindowLosses, WindowDivergence, TaskOutcomes)
+Values = tuple[float | None, ...]
 
-LOG_PERPLEXITY = "log_perplexity"
-"""The metric that window losses are compared by: its differences are ratios of perplexities."""
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)
-class PairedMetric:
+class PairedItems:
     """One metric of two records.
 
     Attributes:
-        name: `log_perplexity`, `kl_divergence`, or a task's metric.
+        name: `perplexity`, `kl_divergence`, `top1_agreement`, a task's main metric, or one of answers.
         protocol: of both.
-        difference: the second record's value minus the first's; None where they cannot be compared.
-        low: lower end of its 95 % interval; None without one.
-        high: upper end; None likewise.
-        p_value: two-sided, of no difference: the paired bootstrap's sign flips for windows, McNemar's exact
-            test for questions.
-        adjusted: `p_value` by Holm over all tasks of the pair; the same as `p_value` for windows.
-        n: items that both measured.
-        reason: why there is no difference; empty where there is one.
+        kind: what an item is. A `window` of `perplexity` has a loss in nats, and their mean is a log
+            perplexity; a `question` is right (1) or wrong (0); a `graded` question and an `answer` have any
+            value.
+        direction: which way is better.
+        first: `[n]`, the first record's values; None where an item has no finite one.
+        second: `[n]`, the second record's, of the same items in the same order.
+        reason: why the items cannot be paired; empty where they can, and then both are as long.
     """
 
     name: str
     protocol: str
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-    adjusted: float | None = None
-    n: int = 0
+    kind: Literal["window", "question", "graded", "answer"]
+    direction: Literal["higher", "lower"]
+    first: Values = ()
+    second: Values = ()
     reason: str = ""
 
+    @property
+    def fewest_p_value(self) -> float:
+        """The lowest p-value that so many items can have, if all of them differ one way."""
+        return min(1.0, 2.0 * 0.5 ** len(self.first))
 
-def pair_records(first: Record, second: Record) -> list[PairedMetric]:
-    """Compares what two records measured on the same items.
+    def difference(self, n_resamples: int) -> PairedDifference:
+        """The mean of second minus first, with a two-sided p-value of no difference.
 
-    Args:
-        first: the record that is compared with, a baseline or the dense model's.
-        second: the other one.
+        The p-value is McNemar's exact test of right and wrong (without an interval), else that of
+        `paired_bootstrap`.
 
-    Returns:
-        Window metrics, then tasks, each protocol that one of them has; those that cannot be compared say why.
+        Args:
+            n_resamples: of the bootstrap and its sign flips.
 
-    Raises:
-        ValueError: nothing of the two can be compared (another model, another dtype, a failed cell): why.
-    """
-    if (reason := _why_not(first, second)) is not None:
-        raise ValueError(reason)
-    tasks = list(_tasks(first, second))
-    adjusted = holm([task.p_value for task in tasks])
-    return [
-        *_windows(first, second),
-        *(replace(task, adjusted=p) for task, p in zip(tasks, adjusted, strict=True)),
-    ]
+        Raises:
+            ValueError: the items cannot be paired.
+        """
+        if self.reason:
+            raise ValueError(f"{self.name} {self.protocol} cannot be paired: {self.reason}")
+        if self.kind != "question":
+            return paired_bootstrap(self.second, self.first, n_resamples=n_resamples)
+        flips = mcnemar(self.first, self.second)
+        value = None
+        if flips.wrong_to_right is not None and flips.right_to_wrong is not None:
+            value = (flips.wrong_to_right - flips.right_to_wrong) / flips.n
+        return PairedDifference(value, None, None, flips.p_value, flips.n, status=flips.status)
 
 
-def _why_not(first: Record, second: Record) -> str | None:
-    """What makes two records incomparable as a whole; None if nothing does."""
-    for record in (first, second):
-        if record.status != "complete" or record.model is None:
-            return f"{record.cell.label} has no numbers: its cell failed"
+ItemValues = Callable[[str, str], Values | None]
+"""(protocol, metric) -> the values of a record's side file, in order; None where it has none."""
+
+
+def whole_difference(first: Record, second: Record) -> str | None:
+    """What makes the quality of two finished records incomparable as a whole; None if nothing does."""
     one, other = first.model, second.model
-    assert one is not None and other is not None
+    if one is None or other is None:
+        return "it is not known which model was measured"
     if one.dtype != other.dtype:
-        return f"the dtypes differ: {one.dtype} and {other.dtype}"
+        return f"another dtype: {one.dtype} and {other.dtype}"
     if one.weight_digest != other.weight_digest:
         names = [f"{model.name} ({model.weight_digest[:12]})" for model in (one, other)]
-        return f"the dense models differ: {' and '.join(names)}"
+        return f"another dense model: {' and '.join(names)}"
+    threads = first.environment.threads, second.environment.threads
+    if threads[0] != threads[1]:
+        return f"another number of threads: {threads[0]} and {threads[1]}"
     return None
 
 
-def _windows(first: Record, second: Record) -> Iterator[PairedMetric]:
-    ours, theirs = _by_protocol(first.windows), _by_protocol(second.windows)
-    kl = {d.protocol: d for d in first.divergences}, {d.protocol: d for d in second.divergences}
-    for protocol in dict.fromkeys([*ours, *theirs]):
-        one, other = ours.get(protocol), theirs.get(protocol)
-        reason = _other_windows(one, other)
-        if reason or one is None or other is None:
-            yield PairedMetric(LOG_PERPLEXITY, protocol, reason=reason)
-            continue
-        yield _difference(LOG_PERPLEXITY, protocol, other.nll, one.nll)
-        diverged = kl[0].get(protocol), kl[1].get(protocol)
-        if any(diverged):
-            yield _divergence(protocol, *diverged)
+def pair_items(
+    first: Record, second: Record, *, first_items: ItemValues, second_items: ItemValues
+) -> list[PairedItems]:
+    """Everything that either of two finished records measured item by item.
+
+    Args:
+        first: the record that is compared with: a baseline's, or the dense model's.
+        second: the other one.
+        first_items: reads the first one's side file, for tasks that grade their answers.
+        second_items: likewise.
+
+    Returns:
+        Texts, then tasks, then answers; what cannot be paired says why.
+    """
+    return [
+        *_windows(first, second),
+        *_divergences(first, second),
+        *_tasks(first, second, first_items, second_items),
+        *_answers(first, second),
+    ]
 
 
-def _divergence(
-    protocol: str, first: WindowDivergence | None, second: WindowDivergence | None
-) -> PairedMetric:
-    if first is None or second is None:
-        return PairedMetric("kl_divergence", protocol, reason=f"{_which(first)} did not measure it")
-    return _difference("kl_divergence", protocol, second.kl, first.kl)
+def _windows(first: Record, second: Record) -> Iterator[PairedItems]:
+    for protocol, one, other in _both(first.windows, second.windows):
+        if reason := _other_windows(one, other):
+            yield PairedItems(PERPLEXITY, protocol, "window", "lower", reason=reason)
+        elif one is not None and other is not None:
+            yield PairedItems(PERPLEXITY, protocol, "window", "lower", one.nll, other.nll)
 
 
-def _difference(
-    name: str, protocol: str, second: Sequence[float | None], first: Sequence[float | None]
-) -> PairedMetric:
-    found: PairedDifference = paired_bootstrap(second, first)
-    reason = "" if found.value is not None else found.status
-    return PairedMetric(
-        name, protocol, found.value, found.low, found.high, found.p_value, found.p_value, found.n, reason
-    )
+def _divergences(first: Record, second: Record) -> Iterator[PairedItems]:
+    texts = {protocol: _other_windows(a, b) for protocol, a, b in _both(first.windows, second.windows)}
+    for protocol, one, other in _both(first.divergences, second.divergences):
+        reason = _missing(one, other) or texts.get(protocol, "it is not known on which text")
+        kl, agreement = (
+            PairedItems("kl_divergence", protocol, "window", "lower", reason=reason),
+            PairedItems("top1_agreement", protocol, "window", "higher", reason=reason),
+        )
+        if not reason and one is not None and other is not None:
+            kl = replace(kl, first=one.kl, second=other.kl)
+            agreement = replace(agreement, first=one.agreement, second=other.agreement)
+        yield from (kl, agreement)
 
 
-def _tasks(first: Record, second: Record) -> Iterator[PairedMetric]:
-    ours, theirs = _by_protocol(first.tasks), _by_protocol(second.tasks)
-    for protocol in dict.fromkeys([*ours, *theirs]):
-        one, other = ours.get(protocol), theirs.get(protocol)
+def _tasks(
+    first: Record, second: Record, first_items: ItemValues, second_items: ItemValues
+) -> Iterator[PairedItems]:
+    directions = {(m.name, m.protocol): m.direction for r in (first, second) for m in r.metrics}
+    for protocol, one, other in _both(first.tasks, second.tasks):
         name = (one or other or first.tasks[0]).metric
-        reason = _other_questions(one, other)
-        if reason or one is None or other is None or one.outcomes is None or other.outcomes is None:
-            yield PairedMetric(name, protocol, reason=reason)
+        items = PairedItems(
+            name, protocol, "question", "lower" if directions.get((name, protocol)) == "lower" else "higher"
+        )
+        if one is None or other is None or (reason := _other_questions(one, other)):
+            yield replace(items, reason=_missing(one, other) or reason)
+        elif one.outcomes is not None and other.outcomes is not None:
+            yield replace(items, first=_right(one.outcomes), second=_right(other.outcomes))
+        else:
+            grades, others = first_items(protocol, name), second_items(protocol, name)
+            if grades is None or others is None or len(grades) != len(others):
+                yield replace(items, reason="its answers are graded, and the grades of one side are missing")
+            else:
+                yield replace(items, kind="graded", first=grades, second=others)
+
+
+def _right(outcomes: str) -> Values:
+    return tuple(float(outcome) for outcome in outcomes)
+
+
+def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
+    one, other = first.answers, second.answers
+    if one is None and other is None:
+        return
+    found = one or other
+    assert found is not None
+    protocol = f"{found.prompts}-greedy{found.max_new_tokens}"
+    reason = _other_prompts(one, other)
+    values: dict[str, tuple[Callable[[AnswerText], float | None], Literal["higher", "lower"]]] = {
+        "answer_repetition": (lambda answer: answer.repetition, "lower"),
+        "answer_dense_nll": (lambda answer: answer.dense_nll, "lower"),
+        "answers_as_dense": (lambda answer: float(answer.parted_at is None), "higher"),
+    }
+    for name, (value, direction) in values.items():
+        if name != "answer_repetition" and (first.cell.is_dense or second.cell.is_dense):
+            continue  # nothing to hold its answers against
+        if reason or one is None or other is None:
+            yield PairedItems(name, protocol, "answer", direction, reason=reason)
             continue
-        flips = mcnemar([int(o) for o in one.outcomes], [int(o) for o in other.outcomes])
-        assert flips.wrong_to_right is not None and flips.right_to_wrong is not None
-        difference = (flips.wrong_to_right - flips.right_to_wrong) / flips.n
-        yield PairedMetric(name, protocol, difference, p_value=flips.p_value, n=flips.n)
+        pairs = [(value(a), value(b)) for a, b in zip(one.answers, other.answers, strict=True)]
+        # An answer too short for a repetition, or empty, has no value in one of the two: it tells nothing.
+        pairs = [pair for pair in pairs if None not in pair]
+        if pairs:
+            kind: Literal["question", "answer"] = "question" if name == "answers_as_dense" else "answer"
+            yield PairedItems(
+                name, protocol, kind, direction, tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+            )
 
 
 def _other_windows(first: WindowLosses | None, second: WindowLosses | None) -> str:
     """Why two window lists are not of the same items; empty where they are."""
     if first is None or second is None:
-        return f"{_which(first)} did not measure it"
-    differing = {
-        "corpus": (first.corpus_digest, second.corpus_digest),
-        "token limit": (first.limit, second.limit),
-        "number of windows": (len(first.nll), len(second.nll)),
-    }
-    return _named(differing)
+        return _missing(first, second)
+    return _named(
+        {
+            "corpus": (first.corpus_digest, second.corpus_digest),
+            "token limit": (first.limit, second.limit),
+            "number of windows": (len(first.nll), len(second.nll)),
+        }
+    )
 
 
-def _other_questions(first: TaskOutcomes | None, second: TaskOutcomes | None) -> str:
+def _other_questions(first: TaskOutcomes, second: TaskOutcomes) -> str:
     """Why two lists of outcomes are not of the same questions; empty where they are."""
+    return _named(
+        {
+            "task version": (first.version, second.version),
+            "limit": (first.limit, second.limit),
+            "metric": (first.metric, second.metric),
+            "questions": (first.items_digest, second.items_digest),
+        }
+    )
+
+
+def _other_prompts(first: AnswerSet | None, second: AnswerSet | None) -> str:
+    """Why two sets of answers are not to the same prompts; empty where they are."""
     if first is None or second is None:
-        return f"{_which(first)} was not asked"
-    if first.outcomes is None or second.outcomes is None:
-        return "its answers are graded, not right or wrong"
-    differing: dict[str, tuple[object, object]] = {
-        "task version": (first.version, second.version),
-        "limit": (first.limit, second.limit),
-        "metric": (first.metric, second.metric),
-        "questions": (first.items_digest, second.items_digest),
-    }
-    return _named(differing)
+        return _missing(first, second)
+    return _named(
+        {
+            "prompts": (first.prompts_digest, second.prompts_digest),
+            "length of answers": (first.max_new_tokens, second.max_new_tokens),
+            "chat template": (first.chat_template, second.chat_template),
+            "number of prompts answered at once": (first.batch_size, second.batch_size),
+        }
+    )
 
 
 def _named(differing: Mapping[str, tuple[object, object]]) -> str:
     """The first thing that differs, with both values where these say something."""
     for what, (one, other) in differing.items():
         if one != other:
-            if what in ("corpus", "questions"):  # digests say nothing to a reader
-                return f"other {what}" if what == "questions" else f"another {what}"
+            if what in ("corpus", "questions", "prompts"):  # digests say nothing to a reader
+                return f"another {what}" if what == "corpus" else f"other {what}"
             return f"another {what}: {one} and {other}"
     return ""
 
 
-def _which(first: object) -> str:
-    return "the first record" if first is None else "the second record"
+def _missing(first: object, second: object) -> str:
+    if first is None or second is None:
+        return f"the {'baseline' if first is None else 'candidate'} did not measure it"
+    return ""
 
 
-def _by_protocol(items: Sequence[Items]) -> dict[str, Items]:
-    return {item.protocol: item for item in items}
+def _both(
+    first: Sequence[Items], second: Sequence[Items]
+) -> Iterator[tuple[str, Items | None, Items | None]]:
+    """Each protocol that one of the two has, with both sides."""
+    ours: dict[str, Items] = {item.protocol: item for item in first}
+    theirs: dict[str, Items] = {item.protocol: item for item in second}
+    for protocol in dict.fromkeys([*ours, *theirs]):
+        yield protocol, ours.get(protocol), theirs.get(protocol)
 
 
-__all__ = ["LOG_PERPLEXITY", "PairedMetric", "pair_records"]
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of all values; None where one of them is missing, or there is none."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    found = sum(known) / len(known)
+    return found if isfinite(found) else None
+
+
+__all__ = ["PERPLEXITY", "ItemValues", "PairedItems", "mean", "pair_items", "whole_difference"]

@@ -112,7 +112,8 @@ def _parse_json(data: bytes, origin: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if not data.strip():
             raise RecordError(origin, "is empty") from error
-        cut = "is cut short" if error.pos >= len(error.doc.rstrip()) else "is not JSON"
+        at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+        cut = "is cut short" if at_end else "is not JSON"
         raise RecordError(origin, f"{cut} (line {error.lineno}, column {error.colno})") from error
     except UnicodeDecodeError as error:
         raise RecordError(origin, f"is not UTF-8 (byte {error.start})") from error

@@ -1,78 +1,79 @@
-"""Two records are compared on the items both measured, and what cannot be compared says why."""
-
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
 
-from suite.results.items import TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.pairing import PairedMetric, pair_records
-from suite.results.record import ModelIdentity, Record
-from tests.suite.results.examples import make_failed, make_record
-
-TEXT = "wiki-sample-token-s512"
-NLL = tuple(3.0 + 0.1 * (n % 5) for n in range(12))
-MODEL = ModelIdentity(
-    name="m", revision=None, architecture="A", n_parameters=1, weight_digest="d" * 64, dtype="float32"
+from suite.results.items import TaskOutcomes
+from suite.results.pairing import PairedItems, pair_items, whole_difference
+from suite.results.record import Record
+from tests.suite.results.examples import ENVIRONMENT
+from tests.suite.results.gate.contestants import (
+    KL,
+    MODEL,
+    NLL,
+    answered,
+    asked,
+    divergence,
+    losses,
+    record,
+    shifted,
 )
 
 
-def losses(nll: tuple[float | None, ...] = NLL, **changes: Any) -> WindowLosses:
-    fields: dict[str, Any] = {"corpus_digest": "c", "corpus_revision": "1", "seqlen": 512, "limit": None}
-    return WindowLosses(protocol=TEXT, nll=nll, **{**fields, **changes})
-
-
-def asked(outcomes: str | None, task: str = "cloze", **changes: Any) -> TaskOutcomes:
-    fields: dict[str, Any] = {
-        "version": "1.0",
-        "num_fewshot": 0,
-        "limit": None,
-        "n": len(outcomes or ""),
-        "docs_digest": "d",
-        "items_digest": "i",
-        "metric": "acc",
-    }
-    return TaskOutcomes(task=task, protocol=f"{task}-0shot", outcomes=outcomes, **{**fields, **changes})
-
-
-def record(**changes: Any) -> Record:
-    return make_record(**{"model": MODEL, "windows": (losses(),), **changes})
-
-
-def by_name(found: list[PairedMetric]) -> dict[str, PairedMetric]:
-    return {metric.protocol if metric.name == "acc" else metric.name: metric for metric in found}
+def paired(first: Record, second: Record, grades: tuple[Any, Any] = (None, None)) -> dict[str, PairedItems]:
+    found = pair_items(first, second, first_items=lambda *_: grades[0], second_items=lambda *_: grades[1])
+    return {items.name: items for items in found}
 
 
 def test_windows_are_compared_pair_by_pair() -> None:
-    worse = record(windows=(losses(tuple(nll + 0.02 + 0.001 * n for n, nll in enumerate(NLL))),))
-    (found,) = pair_records(record(), worse)
-    assert found.name == "log_perplexity"
-    assert found.difference == pytest.approx(0.02 + 0.001 * 5.5)
-    assert found.low is not None and 0.02 < found.low < found.difference
-    assert found.p_value is not None and found.p_value < 0.01
-    (back,) = pair_records(worse, record())
-    assert back.difference == pytest.approx(-found.difference)
+    worse = tuple(nll + 0.02 + 0.001 * n for n, nll in enumerate(NLL))
+    found = paired(record(), record(windows=(losses(worse),)))["perplexity"]
+    assert (found.first, found.second, found.direction) == (NLL, worse, "lower")
+    difference = found.difference(10_000)
+    assert difference.value == pytest.approx(0.02 + 0.001 * 7.5)
+    assert difference.low is not None and 0.02 < difference.low < difference.value
+    assert difference.p_value is not None and difference.p_value < 0.001
 
 
-def test_a_record_does_not_differ_from_itself() -> None:
-    one = record(
-        tasks=(asked("1101"),), divergences=(WindowDivergence(protocol=TEXT, kl=NLL, agreement=NLL),)
-    )
-    for metric in pair_records(one, one):
-        assert (metric.difference, metric.p_value) == (0.0, 1.0)
+def test_answers_to_questions_are_compared_by_their_flips() -> None:
+    first = record(tasks=(asked("1" * 10 + "0" * 10),))
+    second = record(tasks=(asked("0" * 9 + "1" + "0" * 10),))
+    found = paired(first, second)["acc"]
+    difference = found.difference(10_000)
+    assert difference.value == pytest.approx(-9 / 20)
+    assert difference.p_value == pytest.approx(2 * 0.5**9)
+    assert found.fewest_p_value == pytest.approx(2 * 0.5**20)
 
 
-def test_tasks_are_compared_by_their_flips_and_adjusted_for_being_several() -> None:
-    first = record(tasks=(asked("1" * 10 + "0" * 10), asked("10" * 10, "agreement")))
-    second = record(tasks=(asked("0" * 9 + "1" + "0" * 10), asked("10" * 9 + "01", "agreement")))
-    found = by_name(pair_records(first, second))
-    cloze = found["cloze-0shot"]
-    assert cloze.difference == pytest.approx(-9 / 20)
-    assert cloze.p_value == pytest.approx(2 * 0.5**9)
-    assert cloze.adjusted == pytest.approx(2 * cloze.p_value)
-    assert found["agreement-0shot"].difference == 0.0
-    assert found["agreement-0shot"].adjusted == 1.0
+def test_divergence_gives_two_metrics() -> None:
+    first, second = record(divergences=(divergence(),)), record(divergences=(divergence(shifted(KL, 0.1)),))
+    found = paired(first, second)
+    assert found["kl_divergence"].second == shifted(KL, 0.1)
+    assert found["top1_agreement"].direction == "higher"
+    alone = paired(first, record())["kl_divergence"]
+    assert alone.reason == "the candidate did not measure it"
+    moved = paired(first, record(divergences=(divergence(),), windows=(losses(corpus_digest="x"),)))
+    assert moved["kl_divergence"].reason == "another corpus"
+
+
+def test_graded_answers_are_compared_by_the_grades_in_the_side_files() -> None:
+    graded = record(tasks=(asked(None, metric="f1"),))
+    found = paired(graded, graded, ((0.5, 0.25, 1.0), (0.5, 0.0, 1.0)))["f1"]
+    assert (found.kind, found.second) == ("graded", (0.5, 0.0, 1.0))
+    without = paired(graded, graded, ((0.5,), None))["f1"]
+    assert without.reason == "its answers are graded, and the grades of one side are missing"
+
+
+def test_answers_are_compared_prompt_by_prompt_where_both_have_a_value() -> None:
+    first, second = record(answers=answered((1.0, None, 2.0))), record(answers=answered((1.5, 1.0, 2.5)))
+    found = paired(first, second)
+    assert found["answer_dense_nll"].first == (1.0, 2.0)
+    assert found["answer_dense_nll"].second == (1.5, 2.5)
+    assert found["answers_as_dense"].first == (1.0, 1.0, 1.0)
+    assert "answer_repetition" not in found, "none has a value"
+    other = paired(first, record(answers=answered((1.0,), prompts_digest="x")))
+    assert other["answer_dense_nll"].reason == "other prompts"
 
 
 @pytest.mark.parametrize(
@@ -80,15 +81,15 @@ def test_tasks_are_compared_by_their_flips_and_adjusted_for_being_several() -> N
     [
         ({"windows": (losses(corpus_digest="x"),)}, "another corpus"),
         ({"windows": (losses(limit=512),)}, "another token limit: None and 512"),
-        ({"windows": (losses(NLL[:6]),)}, "another number of windows: 12 and 6"),
-        ({"windows": ()}, "the second record did not measure it"),
-        ({"windows": (losses((None, *NLL[1:])),)}, "not finite: 1 of 24 items"),
+        ({"windows": (losses(NLL[:6]),)}, "another number of windows: 16 and 6"),
+        ({"windows": ()}, "the candidate did not measure it"),
     ],
 )
 def test_windows_that_are_not_the_same_say_so(change: dict[str, Any], reason: str) -> None:
-    (found,) = pair_records(record(), record(**change))
-    assert found.difference is None
+    found = paired(record(), record(**change))["perplexity"]
     assert found.reason == reason
+    with pytest.raises(ValueError, match="cannot be paired"):
+        found.difference(10_000)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +97,28 @@ def test_windows_that_are_not_the_same_say_so(change: dict[str, Any], reason: st
     [
         (asked("1100", version="2.0"), "another task version: 1.0 and 2.0"),
         (asked("1100", limit=4), "another limit: None and 4"),
-        (asked("1100", items_digest="x"), "another questions"),
-        (asked(None), "its answers are graded, not right or wrong"),
+        (asked("1100", items_digest="x"), "other questions"),
+        (asked(None), "its answers are graded, and the grades of one side are missing"),
     ],
 )
 def test_questions_that_are_not_the_same_say_so(other: TaskOutcomes, reason: str) -> None:
-    found = by_name(pair_records(record(tasks=(asked("1101"),)), record(tasks=(other,))))["cloze-0shot"]
-    assert (found.difference, found.reason) == (None, reason.replace("another questions", "other questions"))
+    found = paired(record(tasks=(asked("1101"),)), record(tasks=(other,)))["acc"]
+    assert (found.first, found.reason) == ((), reason)
 
 
 @pytest.mark.parametrize(
-    ("second", "reason"),
+    ("change", "reason"),
     [
-        (make_failed(model=MODEL), "has no numbers: its cell failed"),
-        (record(model=MODEL.model_copy(update={"dtype": "bfloat16"})), "dtypes differ: float32 and bfloat16"),
-        (record(model=MODEL.model_copy(update={"weight_digest": "e" * 64})), "the dense models differ"),
+        ({"model": MODEL.model_copy(update={"dtype": "bfloat16"})}, "another dtype: float32 and bfloat16"),
+        ({"model": MODEL.model_copy(update={"weight_digest": "e" * 64})}, "another dense model: "),
+        ({"model": None}, "it is not known which model was measured"),
+        (
+            {"environment": ENVIRONMENT.model_copy(update={"threads": 8})},
+            "another number of threads: 2 and 8",
+        ),
     ],
 )
-def test_records_that_cannot_be_paired_say_why(second: Record, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        pair_records(record(), second)
+def test_what_makes_two_records_incomparable_as_a_whole_is_named(change: dict[str, Any], reason: str) -> None:
+    found = whole_difference(record(), record(**change))
+    assert found is not None and found.startswith(reason)
+    assert whole_difference(record(), record()) is None

@@ -1,0 +1,82 @@
+"""A gate's verdict as lines of text and as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from suite.results.gate import CellVerdict, MetricVerdict, Verdict
+from suite.results.gate.wording import describe, summary
+
+
+def as_lines(verdict: Verdict, *, everything: bool = False) -> Iterator[str]:
+    """A line a cell, beneath it its metrics that changed or could not be compared, and last the outcome.
+
+    Args:
+        verdict: of the run.
+        everything: whether metrics that stayed the same have their line too.
+    """
+    for cell in verdict.cells:
+        yield f"{cell.outcome:<15} {cell.label}{_masks(cell)}{f': {cell.reason}' if cell.reason else ''}"
+        shown = [m for m in cell.metrics if everything or _is_news(m)]
+        name = max((len(f"{m.name} {m.protocol}") for m in shown), default=0)
+        for metric in shown:
+            label = f"{metric.name} {metric.protocol}".strip()
+            yield f"    {metric.outcome:<15} {label:<{name}}  {describe(metric)}"
+    for new in verdict.new:
+        yield f"{'new':<15} {new.label}: the baseline has no such cell"
+    yield from (f"note: {remark}" for remark in verdict.remarks)
+    yield summary(verdict)
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {
+        "exit_code": verdict.exit_code,
+        "baseline": verdict.baseline,
+        "candidate": verdict.candidate,
+        "tolerances": verdict.tolerances,
+        "significance": verdict.significance,
+        "counts": verdict.counts,
+        "remarks": verdict.remarks,
+        "cells": [_cell(cell) for cell in verdict.cells],
+        "new": [{"label": cell.label, "digest": cell.digest} for cell in verdict.new],
+    }
+
+
+def _is_news(metric: MetricVerdict) -> bool:
+    if metric.outcome == "same":
+        return bool(metric.reason) and metric.kind == "quality"
+    return metric.counts
+
+
+def _masks(cell: CellVerdict) -> str:
+    return "" if cell.same_masks is None else f" ({'same' if cell.same_masks else 'other'} masks)"
+
+
+def _cell(cell: CellVerdict) -> dict[str, Any]:
+    return {
+        "label": cell.label,
+        "digest": cell.cell.digest,
+        "outcome": cell.outcome,
+        "reason": cell.reason,
+        "same_masks": cell.same_masks,
+        "metrics": [_metric(metric) for metric in cell.metrics],
+    }
+
+
+def _metric(metric: MetricVerdict) -> dict[str, Any]:
+    tolerance = metric.tolerance
+    return {
+        **{
+            key: getattr(metric, key)
+            for key in ("name", "protocol", "kind", "outcome", "baseline", "candidate", "change", "relative")
+        },
+        **{key: getattr(metric, key) for key in ("low", "high", "p_value", "n", "reason")},
+        "tolerance": None
+        if tolerance is None
+        else {"relative": tolerance.relative, "absolute": tolerance.absolute},
+    }
+
+
+__all__ = ["as_json", "as_lines"]

@@ -1,0 +1,89 @@
+"""From two sides to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from suite.results.gate.costs import judge_costs
+from suite.results.gate.quality import JudgedItems, by_significance, by_size
+from suite.results.gate.sides import Entry, Side, pair_cells
+from suite.results.gate.tolerances import Tolerances, load_tolerances
+from suite.results.gate.verdict import CellVerdict, Verdict
+from suite.results.pairing import pair_items, whole_difference
+from suite.results.record import CodeVersion
+from suite.results.state import describe_failure
+
+
+def judge(
+    baseline: Side, candidate: Side, tolerances: Tolerances | None = None, across: Sequence[str] = ()
+) -> Verdict:
+    """Holds a candidate's records against a baseline's.
+
+    A metric is worse where it moved beyond its tolerance and, if it was measured item by item, significantly:
+    by a paired test, adjusted by Holm over all comparisons of the run.
+
+    Args:
+        baseline: what is compared with.
+        candidate: what is judged.
+        tolerances: how far each metric may move; None = the built-in ones.
+        across: keys of cells in which the two sides may differ (`suite.results.gate.sides.pair_cells`).
+
+    Raises:
+        InputError: the sides have no cell in common, or one has a cell twice.
+        RecordError: a side file that is needed is missing or was changed.
+    """
+    tolerances = tolerances or load_tolerances()
+    pairing = pair_cells(baseline, candidate, across)
+    cells, judged = [], []
+    for one, other in pairing.pairs:
+        cell, items = _begin(one, other, tolerances)
+        cells.append(cell)
+        judged.append(items)
+    verdicts = iter(by_significance([one for items in judged for one in items], tolerances.significance))
+    cells = [
+        replace(cell, metrics=(*(next(verdicts) for _ in items), *cell.metrics))
+        for cell, items in zip(cells, judged, strict=True)
+    ]
+    for entry, reason in pairing.missing:
+        cells.append(CellVerdict(entry.record.cell, reason=reason, whole="not comparable"))
+    order = {entry.record.cell.digest: place for place, entry in enumerate(baseline.entries)}
+    return Verdict(
+        baseline=baseline.name,
+        candidate=candidate.name,
+        cells=tuple(sorted(cells, key=lambda cell: order[cell.cell.digest])),
+        new=tuple(entry.record.cell for entry in pairing.new),
+        tolerances=tolerances.origin,
+        significance=tolerances.significance,
+        baseline_code=_codes(baseline),
+        candidate_code=_codes(candidate),
+    )
+
+
+def _begin(one: Entry, other: Entry, tolerances: Tolerances) -> tuple[CellVerdict, list[JudgedItems]]:
+    """A cell as far as it can be judged by itself, and what waits for the whole run's significance."""
+    baseline, candidate = one.record, other.record
+    verdict = CellVerdict(baseline.cell, candidate.cell)
+    if candidate.status == "failed":
+        known = baseline.status == "failed"
+        reason = f"{'still fails' if known else 'failed'}: {describe_failure(candidate)}"
+        return replace(verdict, whole="same" if known else "newly failing", reason=reason), []
+    if baseline.status == "failed":
+        reason = f"the baseline failed: {describe_failure(baseline)}"
+        return replace(verdict, whole="better", reason=reason), []
+    if (difference := whole_difference(baseline, candidate)) is not None:
+        return replace(verdict, whole="not comparable", reason=difference), []
+    if baseline.mask_digest is not None and candidate.mask_digest is not None:
+        verdict = replace(verdict, same_masks=baseline.mask_digest == candidate.mask_digest)
+    paired = pair_items(baseline, candidate, first_items=one.item_values, second_items=other.item_values)
+    costs = tuple(judge_costs(baseline, candidate, tolerances))
+    return replace(verdict, metrics=costs), by_size(paired, tolerances)
+
+
+def _codes(side: Side) -> tuple[CodeVersion, ...]:
+    """Each version of the code that made records of a side, once."""
+    found = {entry.record.code.source_digest: entry.record.code for entry in side.entries}
+    return tuple(found.values())
+
+
+__all__ = ["judge"]

@@ -1,0 +1,130 @@
+"""Quality, judged item by item: the size of a difference first, then whether chance could have made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, exp, expm1
+
+from suite.results.gate.tolerances import TASK, Tolerance, Tolerances
+from suite.results.gate.verdict import MetricVerdict
+from suite.results.paired import holm
+from suite.results.pairing import PERPLEXITY, PairedItems, mean
+
+MAX_RESAMPLES = 1_000_000
+
+
+@dataclass(frozen=True)
+class JudgedItems:
+    """One metric of one cell on its way to a verdict.
+
+    Attributes:
+        items: what it is about.
+        verdict: so far: by the size of the difference alone.
+    """
+
+    items: PairedItems
+    verdict: MetricVerdict
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether it is one of the run's comparisons, significant or not."""
+        return self.verdict.change is not None
+
+
+def by_size(paired: Sequence[PairedItems], tolerances: Tolerances) -> list[JudgedItems]:
+    """Judges each metric of one cell by the size of its difference; those that are ignored are left out."""
+    found = []
+    for items in paired:
+        name = TASK if items.kind in ("question", "graded") else items.name
+        tolerance = tolerances.of(name, items.protocol)
+        if not tolerance.ignore:
+            found.append(JudgedItems(items, _by_size(items, tolerance)))
+    return found
+
+
+def by_significance(judged: Sequence[JudgedItems], significance: float) -> list[MetricVerdict]:
+    """The verdicts on all metrics of a run: a difference beyond its tolerance must be significant too.
+
+    All comparisons of the run are one family of tests, also those within their tolerance: these could have
+    raised an alarm as well. They are not tested, as what is within its tolerance is none.
+
+    Args:
+        judged: of all cells, in order.
+        significance: of the family.
+    """
+    n_tests = sum(one.is_comparable for one in judged)
+    # Enough for the family: the lowest p-value, times the number of tests, is a fifth of the significance.
+    n_resamples = min(MAX_RESAMPLES, max(10_000, ceil(10 * n_tests / significance)))
+    tested = [
+        one.items.difference(n_resamples)
+        if one.verdict.outcome in ("worse", "better") and one.is_comparable
+        else None
+        for one in judged
+    ]
+    family: list[float | None] = [
+        None if not one.is_comparable else 1.0 if found is None or found.p_value is None else found.p_value
+        for one, found in zip(judged, tested, strict=True)
+    ]
+    verdicts = []
+    for one, found, p_value in zip(judged, tested, holm(family), strict=True):
+        verdict = one.verdict
+        if found is not None:
+            low, high = (None if end is None else _change(one, end) for end in (found.low, found.high))
+            verdict = replace(verdict, p_value=p_value, low=low, high=high)
+            if one.items.fewest_p_value * n_tests > significance:
+                reason = f"{verdict.n} items are too few to tell a difference from chance"
+                verdict = replace(verdict, outcome="not comparable", reason=reason)
+            elif p_value is None or p_value > significance:
+                verdict = replace(verdict, outcome="same", reason="beyond the tolerance, but not significant")
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _by_size(items: PairedItems, tolerance: Tolerance) -> MetricVerdict:
+    verdict = MetricVerdict(items.name, items.protocol, "quality", "same", tolerance=tolerance)
+    if items.reason:
+        return replace(verdict, outcome="not comparable", reason=items.reason, tolerance=None)
+    first, second = _value(items, items.first), _value(items, items.second)
+    relative = tolerance.relative is not None and first != 0
+    verdict = replace(verdict, baseline=first, candidate=second, n=len(items.first), relative=relative)
+    if first is None or second is None:
+        if first is not None:
+            bad = sum(value is None for value in items.second)
+            reason = (
+                f"not finite: {bad} of {len(items.second)} items" if bad else "beyond the range of floats"
+            )
+            return replace(verdict, outcome="newly failing", reason=reason)
+        reason = "the baseline has no finite value"
+        return replace(verdict, outcome="same" if second is None else "better", reason=reason)
+    difference = second - first
+    verdict = replace(verdict, change=difference / abs(first) if relative else difference)
+    if abs(difference) <= tolerance.reach(first):
+        return verdict
+    is_better = (difference > 0) == (items.direction == "higher")
+    return replace(verdict, outcome="better" if is_better else "worse")
+
+
+def _value(items: PairedItems, values: Sequence[float | None]) -> float | None:
+    found = mean(values)
+    if found is None or items.name != PERPLEXITY:
+        return found
+    try:
+        return exp(found)
+    except OverflowError:
+        return None
+
+
+def _change(judged: JudgedItems, end: float) -> float | None:
+    """The end of an interval of the items' mean difference, in the terms of `MetricVerdict.change`."""
+    first, relative = judged.verdict.baseline, judged.verdict.relative
+    assert first is not None
+    if judged.items.name != PERPLEXITY:
+        return end / abs(first) if relative else end
+    try:
+        return expm1(end) if relative else first * expm1(end)
+    except OverflowError:
+        return None
+
+
+__all__ = ["JudgedItems", "by_significance", "by_size"]

@@ -1,0 +1,179 @@
+"""How much each metric may get worse: the built-in tolerances, and a user's file over them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from methods.errors import InputError
+from methods.registry import did_you_mean
+from suite.cell import Spec
+
+Checked = TypeVar("Checked", bound=Spec)
+
+TASK = "task"
+"""Stands for the main metric of every task, whatever its name."""
+
+
+class Tolerance(Spec, strict=True):
+    """How far a metric may move before the move counts."""
+
+    relative: float | None = Field(None, ge=0)
+    """Times the baseline's value."""
+    absolute: float | None = Field(None, ge=0)
+    """In the metric's own unit."""
+    ignore: bool = False
+    """Whether the gate leaves the metric alone."""
+
+    def reach(self, baseline: float) -> float:
+        """The largest difference from the baseline's value that does not count."""
+        return max((self.relative or 0.0) * abs(baseline), self.absolute or 0.0)
+
+
+class MetricTolerance(Tolerance):
+    """The tolerance of a metric, and of single protocols of it."""
+
+    protocols: dict[str, Tolerance] = Field(default_factory=dict)
+    """In place of the metric's own, for these protocols."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> MetricTolerance:
+        for tolerance in (self, *self.protocols.values()):
+            if tolerance.relative is None and tolerance.absolute is None and not tolerance.ignore:
+                if tolerance is self and self.protocols:
+                    continue
+                raise ValueError("give relative, absolute, or ignore = true")
+        return self
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The tolerances of all metrics.
+
+    Attributes:
+        significance: the chance that a run without any real change raises an alarm by its items.
+        metrics: by metric; `task` is every task's.
+        origin: the file they come from, for readers.
+    """
+
+    significance: float
+    metrics: Mapping[str, MetricTolerance]
+    origin: str
+
+    def of(self, metric: str, protocol: str) -> Tolerance:
+        """The tolerance of a metric on a protocol.
+
+        Args:
+            metric: a metric's name, `task` for a task's.
+            protocol: as the record has it.
+
+        Raises:
+            KeyError: the gate knows no such metric.
+        """
+        found = self.metrics[metric]
+        return found.protocols.get(protocol, found)
+
+
+def load_tolerances(path: Path | None = None) -> Tolerances:
+    """The built-in tolerances, with those of a file in place of them where it has any.
+
+    Args:
+        path: a TOML file; None = the built-in ones alone.
+
+    Raises:
+        InputError: it cannot be read, is not TOML, or names a metric or a key that does not exist: one line.
+    """
+    built_in = _built_in()
+    if path is None:
+        return built_in
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"tolerances {path} cannot be read: {error.strerror or error}") from error
+    return parse_tolerances(data, file=str(path))
+
+
+def parse_tolerances(data: bytes, *, file: str) -> Tolerances:
+    """Reads the bytes of a tolerance file; what it does not name keeps its built-in tolerance.
+
+    Raises:
+        InputError: as `load_tolerances`.
+    """
+    built_in = _built_in()
+    changed = _parse(data, file, list(built_in.metrics))
+    metrics = {
+        name: _over(tolerance, changed.metrics[name]) if name in changed.metrics else tolerance
+        for name, tolerance in built_in.metrics.items()
+    }
+    significance = built_in.significance if changed.significance is None else changed.significance
+    return Tolerances(significance, metrics, file)
+
+
+@dataclass(frozen=True)
+class _File:
+    significance: float | None
+    metrics: Mapping[str, MetricTolerance]
+
+
+class _Significance(Spec, strict=True):
+    significance: float = Field(gt=0, lt=1)
+
+
+@lru_cache(maxsize=1)
+def _built_in() -> Tolerances:
+    data = files("suite").joinpath("results", "gate", "tolerances.toml").read_bytes()
+    found = _parse(data, "tolerances.toml", None)
+    assert found.significance is not None
+    return Tolerances(found.significance, found.metrics, "built-in")
+
+
+def _parse(data: bytes, file: str, known: list[str] | None) -> _File:
+    try:
+        raw = tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is not TOML in UTF-8: {' '.join(str(error).split())}") from error
+    significance = None
+    if "significance" in raw:
+        significance = _checked(_Significance, {"significance": raw.pop("significance")}, file).significance
+    metrics = {}
+    for name, table in raw.items():
+        if known is not None and name not in known:
+            raise InputError(f"{file}: {name!r} is no metric of the gate{did_you_mean(name, known)}")
+        metrics[name] = _checked(MetricTolerance, table, file, name)
+    return _File(significance, metrics)
+
+
+def _over(built_in: MetricTolerance, changed: MetricTolerance) -> MetricTolerance:
+    """The built-in tolerance with what a user's table says in place of it: a table is taken whole."""
+    says_nothing = changed.relative is None and changed.absolute is None and not changed.ignore
+    own = built_in if says_nothing else changed
+    return own.model_copy(update={"protocols": {**built_in.protocols, **changed.protocols}})
+
+
+def _checked(model: type[Checked], value: Any, file: str, *path: str) -> Checked:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+        where = ".".join([*path, *map(str, first["loc"])])
+        if first["type"] == "extra_forbidden":
+            fields = Tolerance if "protocols" in first["loc"] else model
+            hint = did_you_mean(str(first["loc"][-1]), list(fields.model_fields))
+            raise InputError(f"{file}: {where}: unknown key{hint}") from error
+        if first["type"] == "value_error":
+            raise InputError(f"{file}: {where}: {first['ctx']['error']}") from error
+        if first["type"] == "model_type":
+            raise InputError(f"{file}: {where}: must be a table, such as [{where}]") from error
+        message = first["msg"].replace("Input should", "must")
+        raise InputError(f"{file}: {where}: {message}, not {first['input']!r}") from error
+
+
+__all__ = ["TASK", "MetricTolerance", "Tolerance", "Tolerances", "load_tolerances", "parse_tolerances"]

@@ -1,0 +1,76 @@
+"""A gate's verdict in words."""
+
+from __future__ import annotations
+
+from suite.results.gate.tolerances import Tolerance
+from suite.results.gate.verdict import MetricVerdict, Verdict
+
+_ENDS = {
+    0: "no regression",
+    1: "a regression was found",
+    3: "no regression was found, but not everything could be compared",
+}
+
+
+def summary(verdict: Verdict) -> str:
+    """The outcome in one line."""
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in verdict.counts.items())
+    cells = f"{len(verdict.cells)} cell{'' if len(verdict.cells) == 1 else 's'}"
+    return f"{_ENDS[verdict.exit_code]}: {counts} in {cells}"
+
+
+def describe(metric: MetricVerdict) -> str:
+    """Both values, the change with its interval and its test, and what a reader should know."""
+    values = f"{number(metric.baseline)} → {number(metric.candidate)}"
+    parts = [values if metric.baseline is not None or metric.candidate is not None else ""]
+    if metric.change is not None:
+        change = change_of(metric)
+        interval = interval_of(metric)
+        parts.append(f"{change} ({interval})" if interval else change)
+    if metric.p_value is not None:
+        parts.append(probability(metric.p_value))
+    if metric.outcome in ("worse", "better") and metric.tolerance is not None:
+        parts.append(f"tolerance {tolerance_of(metric.tolerance)}")
+    if metric.reason:
+        parts.append(metric.reason)
+    return ", ".join(part for part in parts if part)
+
+
+def number(value: float | None) -> str:
+    """Four digits that matter; whole where it is large."""
+    if value is None:
+        return "none"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def change_of(metric: MetricVerdict) -> str:
+    """`+2.7 %`, or `-0.05` where it is no share."""
+    return "" if metric.change is None else _signed(metric.change, metric.relative)
+
+
+def interval_of(metric: MetricVerdict) -> str:
+    """`1.4 to 4.0 %`; empty without one."""
+    if metric.low is None or metric.high is None:
+        return ""
+    return f"{_signed(metric.low, metric.relative)} to {_signed(metric.high, metric.relative)}"
+
+
+def tolerance_of(tolerance: Tolerance) -> str:
+    """`1 %`, `0.02`, or `50 %, at least 2`."""
+    relative = None if tolerance.relative is None else f"{100 * tolerance.relative:.4g} %"
+    absolute = None if tolerance.absolute is None else f"{tolerance.absolute:.4g}"
+    if relative and absolute:
+        return f"{relative}, at least {absolute}"
+    return relative or absolute or ""
+
+
+def probability(p_value: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
+
+
+def _signed(value: float, relative: bool) -> str:
+    return f"{100 * value:+.3g} %" if relative else f"{value:+.3g}"
+
+
+__all__ = ["change_of", "describe", "interval_of", "number", "probability", "summary", "tolerance_of"]

@@ -17,6 +17,7 @@ from suite.commands.inform import check_method, doctor, list_
 from suite.commands.options import FAILED, INTERRUPTED, WRONG_INPUT, say
 from suite.commands.report import report
 from suite.commands.run import run
+from suite.commands.verify import verify
 
 app = typer.Typer(
     name="prunebench",
@@ -39,6 +40,7 @@ app.command()(doctor)
 app.command(epilog="Exit codes: 0 every promise is kept, 1 one is broken, 2 the method cannot be loaded.")(
     check_method
 )
+app.command(epilog="Exit codes: 0 fine, 1 a record is not what it claims, 2 wrong input, 3 no rerun.")(verify)
 
 
 def main() -> None:

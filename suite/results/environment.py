@@ -37,6 +37,7 @@ BYSTANDERS = (
     "methods/conformance",
     "suite/checkpoint.py",
     "suite/checkpoint_folder.py",
+    "suite/checkpoint_verification.py",
     "suite/cli.py",
     "suite/commands",
     "suite/config.py",
@@ -54,11 +55,13 @@ BYSTANDERS = (
     "suite/phases.py",
     "suite/plan_table.py",
     "suite/progress.py",
+    "suite/rerun.py",
     "suite/structure.py",
     "suite/suite_file.py",
     "suite/templates",
     "suite/threads.py",
     "suite/toml_lines.py",
+    "suite/verification_report.py",
     "suite/watcher.py",
     "suite/results/__init__.py",
     "suite/results/correlation.py",
@@ -72,6 +75,7 @@ BYSTANDERS = (
     "suite/results/reading.py",
     "suite/results/state.py",
     "suite/results/store.py",
+    "suite/results/verification",
 )
 """Files and folders of `methods` and `suite` that plan, store or time, but decide no number.
 

@@ -1,0 +1,125 @@
+"""`prunebench verify`: whether records are what they claim to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from methods.errors import InputError
+from suite.commands.options import BROKEN, FAILED, AsJson, Device, print_json, progress_bars, say
+
+if TYPE_CHECKING:
+    from suite.cell import Cell
+    from suite.rerun import Rerun
+    from suite.results.record import CodeVersion
+    from suite.results.verification import CheckedRecord, Finding, Verification
+
+
+def verify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Records, folders of records at any depth, or pruned checkpoints."
+        ),
+    ],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The pruned checkpoint of the one record: its zeros are counted.")
+    ] = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Also run the cells again, and compare masks and numbers.")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Rerun only so many, chosen at random. Means --rerun.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones are chosen.")] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="A results folder for the reruns' own records. Means --rerun.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Let a rerun run code that comes with the model.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also print remarks, and what each record passed, however many.")
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Check records for damage and contradictions; with --rerun, by running their cells again.
+
+    Without --rerun, numbers that were made up from the items on are not found (docs/trust.md).
+    """
+    from suite.checkpoint_verification import is_checkpoint, verify_checkpoint
+    from suite.results.verification import verify as verify_records
+    from suite.verification_report import Verified, as_json_report, as_lines
+
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such record or folder")
+    checkpoints = [path for path in paths if is_checkpoint(path)]
+    found = verify_records([path for path in paths if path not in checkpoints], present=_present_code)
+    if not found.records and not checkpoints:
+        raise InputError(f"{paths[0]}: holds no records; prunebench run writes them")
+    of_checkpoints = [finding for path in checkpoints for finding in verify_checkpoint(path)]
+    if checkpoint is not None:
+        of_checkpoints += _held_against(checkpoint, found)
+    wants_rerun = rerun or sample is not None or keep is not None
+    reruns = _rerun(found.records, sample, seed, keep, trust_remote_code, device) if wants_rerun else []
+    verified = Verified(found, tuple(of_checkpoints), tuple(reruns))
+    if as_json:
+        print_json(as_json_report(verified))
+    else:
+        for line in as_lines(verified, everything=everything):
+            print(line)
+    if verified.n_problems:
+        raise typer.Exit(BROKEN)
+    if any(again.outcome == "impossible" for again in reruns) or (wants_rerun and not reruns):
+        raise typer.Exit(FAILED)
+
+
+def _present_code(cell: Cell) -> CodeVersion | None:
+    from suite.harness import present_code
+
+    try:
+        return present_code(cell)
+    except InputError:  # a method, an allocation or settings that are not known here
+        return None
+
+
+def _held_against(checkpoint: Path, found: Verification) -> list[Finding]:
+    from suite.checkpoint_verification import is_checkpoint, verify_checkpoint
+
+    if len(found.records) != 1:
+        raise InputError(f"--checkpoint is held against one record, not {len(found.records)}")
+    if not is_checkpoint(checkpoint):
+        raise InputError(f"--checkpoint {checkpoint}: holds no pruning.json; prunebench prune writes it")
+    record = found.records[0].record
+    return [] if record is None else verify_checkpoint(checkpoint, record)
+
+
+def _rerun(
+    records: tuple[CheckedRecord, ...],
+    sample: int | None,
+    seed: int,
+    keep: Path | None,
+    trust_remote_code: bool,
+    device: str,
+) -> list[Rerun]:
+    from suite.rerun import choose
+    from suite.rerun import rerun as run_again
+    from suite.results import ResultStore
+
+    chosen = choose(records, sample, seed)
+    if not chosen:
+        say("nothing to rerun: no finished record is consistent")
+    for entry in chosen:
+        say(f"reruns {entry.path}")
+    with progress_bars(len(chosen)) as bars:
+        return run_again(
+            chosen,
+            device=device,
+            keep=None if keep is None else ResultStore(keep),
+            trust_remote_code=trust_remote_code,
+            watcher=bars,
+        )

@@ -1,0 +1,190 @@
+"""Whether records are what they claim to be, as far as that shows without running anything.
+
+What is found here is damage and contradiction: bytes that changed, numbers that do not follow from the items
+beside them, records that do not fit each other. Somebody who makes up items and everything that follows from
+them is not found; that takes running the cell again (`suite.rerun`). docs/trust.md says what each proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from suite.cell import DENSE
+from suite.results.reading import RecordError, load_record
+from suite.results.record import Record
+from suite.results.verification.across import RECORD_NAMES, check_across, check_leftovers
+from suite.results.verification.arithmetic import (
+    COSTS,
+    SIZES,
+    SPEEDS,
+    check_answers,
+    check_divergence,
+    check_metrics,
+    check_perplexity,
+)
+from suite.results.verification.cell_match import check_cell
+from suite.results.verification.findings import CHECKS, CheckedRecord, Finding, Level, Verification, one_line
+from suite.results.verification.item_rows import check_items
+from suite.results.verification.pruning import check_cost, check_size, check_sparsity
+from suite.results.verification.record_file import (
+    PresentCode,
+    ReadRecord,
+    check_bytes,
+    check_code,
+    check_created,
+    check_name,
+)
+from suite.results.verification.side_file import read_side_file
+from suite.results.verification.subject import StoredItem, Subject
+from suite.results.verification.task_scores import check_flips, check_tasks, one_machine
+
+_Check = tuple[str, Callable[[Subject], bool], Callable[[Subject], Iterator[Finding]]]
+
+_CHECKS: tuple[_Check, ...] = (
+    ("name", lambda s: True, check_name),
+    ("created", lambda s: True, check_created),
+    ("cell", lambda s: True, check_cell),
+    ("metrics", lambda s: bool(s.record.metrics), check_metrics),
+    ("items", lambda s: s.items is not None, check_items),
+    ("perplexity", lambda s: bool(s.record.windows), check_perplexity),
+    ("divergence", lambda s: bool(s.record.divergences), check_divergence),
+    ("tasks", lambda s: bool(s.record.tasks), check_tasks),
+    ("flips", lambda s: _has(s, "flips_right_to_wrong", "flips_wrong_to_right"), check_flips),
+    ("answers", lambda s: s.record.answers is not None, check_answers),
+    ("sparsity", lambda s: bool(s.record.modules) or _has(s, "sparsity"), check_sparsity),
+    ("size", lambda s: _has(s, *SIZES), check_size),
+    ("cost", lambda s: s.record.status == "complete", check_cost),
+)
+"""Name, whether there is something to look at, the check."""
+
+
+def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Verification:
+    """Verifies records, and whole trees of them.
+
+    Args:
+        paths: files of records, and folders that have records at any depth.
+        present: the code that would run a cell now, to tell what is stale; None = not asked.
+
+    Returns:
+        What was found; without any record where there are none.
+    """
+    files: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        found = sorted(path.rglob(RECORD_NAMES)) if path.is_dir() else [path]
+        for file in found:
+            files.setdefault(file.resolve(), file)
+            if path.is_dir():
+                folders.setdefault(file.parent.resolve(), file.parent)
+    dense = _Dense()
+    records = tuple(verify_record(file, present=present, dense=dense.beside(file)) for file in files.values())
+    found_across = (*check_across(records), *check_leftovers(folders.values(), records))
+    return Verification(records, tuple(found_across))
+
+
+def verify_record(
+    path: Path, *, present: PresentCode | None = None, dense: Sequence[Record] = ()
+) -> CheckedRecord:
+    """Verifies one record and its side file.
+
+    Args:
+        path: the record's file.
+        present: as `verify`.
+        dense: the records of dense models beside it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        problem = Finding(path, "file", "problem", f"cannot be read: {error.strerror or error}")
+        return CheckedRecord(path, None, ("file",), (problem,))
+    read = check_bytes(path, data)
+    return verify_content(read, _side_file_of(read), present=present, dense=dense)
+
+
+def verify_content(
+    read: ReadRecord,
+    side_file: bytes | None,
+    *,
+    present: PresentCode | None = None,
+    dense: Sequence[Record] = (),
+) -> CheckedRecord:
+    """Verifies a record that was read already.
+
+    Args:
+        read: the record's file, as `check_bytes` found it.
+        side_file: what its side file holds; None where it is not there.
+        present: as `verify`.
+        dense: as `verify_record`.
+    """
+    path, record = read.path, read.record
+    if record is None:
+        return CheckedRecord(path, None, ("file",), read.findings)
+    bare = Subject(path, record, dense=tuple(dense), migrated=read.migrated)
+    items, of_side_file = read_side_file(bare, side_file)
+    subject = replace(bare, items=items)
+    found = [*read.findings, *of_side_file, *check_code(subject, present)]
+    made = {"file", "code", *(["side-file"] if record.side_file or of_side_file else [])}
+    for name, applies, check in _CHECKS:
+        if applies(subject):
+            made.add(name)
+            found.extend(check(subject))
+    return CheckedRecord(path, record, tuple(name for name in CHECKS if name in made), tuple(found))
+
+
+class _Dense:
+    """The readable records of dense models, folder by folder."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, tuple[Record, ...]] = {}
+
+    def beside(self, path: Path) -> tuple[Record, ...]:
+        """Those in the folder of `path`."""
+        folder = path.parent
+        if folder not in self._found:
+            self._found[folder] = tuple(_readable(sorted(folder.glob(f"{DENSE}--{DENSE}--*.json"))))
+        return self._found[folder]
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[Record]:
+    for path in paths:
+        try:
+            record = load_record(path)
+        except (FileNotFoundError, RecordError):
+            continue  # its own verification says so
+        if record.status == "complete":
+            yield record
+
+
+def _side_file_of(read: ReadRecord) -> bytes | None:
+    if read.record is None or read.record.side_file is None:
+        return None
+    try:
+        return read.path.with_name(read.record.side_file.name).read_bytes()
+    except OSError:
+        return None
+
+
+def _has(subject: Subject, *names: str) -> bool:
+    return any(metric.name in names for metric in subject.record.metrics)
+
+
+__all__ = [
+    "CHECKS",
+    "COSTS",
+    "SPEEDS",
+    "CheckedRecord",
+    "Finding",
+    "Level",
+    "PresentCode",
+    "ReadRecord",
+    "StoredItem",
+    "Verification",
+    "check_bytes",
+    "one_line",
+    "one_machine",
+    "verify",
+    "verify_content",
+    "verify_record",
+]

@@ -1,0 +1,224 @@
+"""Metrics formed anew from the items behind them, by the functions that formed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isclose
+
+from suite.results.record import Metric, Record
+from suite.results.statistics import Estimate, mean_stderr, perplexity_from_nll, proportion
+from suite.results.verification.findings import Finding
+from suite.results.verification.subject import Subject
+
+RELATIVE = 1e-9
+"""Of a number formed anew: another version of a library may sum in another order."""
+_ROUNDING = 1e-13
+"""Of the largest number of an estimate: what is left where its others cancel out to nearly 0."""
+
+DIVERGENCE = ("kl_divergence", "top1_agreement")
+FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
+ANSWERS = ("answer_tokens", "answer_repetition", "answers_as_dense", "answer_dense_nll")
+SIZES = ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")
+COSTS = ("prune_seconds", "peak_host_bytes", "peak_device_bytes", "prune_energy_joules")
+SPEEDS = tuple(
+    f"{kernel}{phase}_tokens_per_second" for kernel in ("", "sparse_") for phase in ("prefill", "generation")
+)
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a metric should be.
+
+    Attributes:
+        name: of the metric.
+        protocol: of the metric.
+        estimate: formed anew.
+        direction: which way is better.
+        source: what it was formed from, as a message calls it.
+    """
+
+    name: str
+    protocol: str
+    estimate: Estimate
+    direction: str
+    source: str
+
+
+def check_metrics(subject: Subject) -> Iterator[Finding]:
+    """What holds of every metric, whatever is behind it."""
+    record = subject.record
+    seen = set()
+    for metric in record.metrics:
+        named = f"{metric.name} {metric.protocol}".strip()
+        if (metric.name, metric.protocol) in seen:
+            yield subject.problem("metrics", f"has {named} twice")
+        seen.add((metric.name, metric.protocol))
+        if (kind := kind_of(metric, record)) is None:
+            yield subject.problem("metrics", f"has {named}, which its cell does not ask for")
+        elif kind == "group":
+            yield subject.remark("metrics", f"{named} has no items of its own, so it was not formed anew")
+        if problem := _interval(metric):
+            yield subject.problem("metrics", f"{named}: {problem}")
+        if kind == "speed" and metric.value is not None and not metric.value > 0:
+            yield subject.problem("metrics", f"{named}: a rate is above 0, not {metric.value:g}")
+
+
+def kind_of(metric: Metric, record: Record) -> str | None:
+    """The check that a metric belongs to, or `speed`, or `group` of tasks; None if it belongs to none."""
+    cell = record.cell
+    by_name = {"sparsity": "sparsity"} | dict.fromkeys(FLIPS, "flips") | dict.fromkeys(ANSWERS, "answers")
+    by_name |= dict.fromkeys(SIZES, "size") | dict.fromkeys(COSTS, "cost")
+    if metric.name in by_name:
+        return by_name[metric.name]
+    if metric.name in SPEEDS:
+        return "speed" if cell.speed is not None else None
+    if any(metric.protocol == losses.protocol for losses in record.windows):
+        if metric.name == "perplexity":
+            return "perplexity"
+        if metric.name in DIVERGENCE:
+            return "divergence"
+    if any(metric.protocol == outcomes.protocol for outcomes in record.tasks):
+        return "tasks"
+    return "group" if cell.tasks else None
+
+
+def check_perplexity(subject: Subject) -> Iterator[Finding]:
+    """Perplexity from the windows' losses."""
+    for losses in subject.record.windows:
+        estimate = perplexity_from_nll(losses.nll)
+        due = Due("perplexity", losses.protocol, estimate, "lower", "its windows")
+        yield from compare(subject, "perplexity", due)
+        if any(loss is not None and loss < 0 for loss in losses.nll):
+            yield subject.problem("perplexity", f"{losses.protocol}: a window's loss is below 0")
+
+
+def check_divergence(subject: Subject) -> Iterator[Finding]:
+    """KL divergence and agreement from the windows'."""
+    for found in subject.record.divergences:
+        kl, agreement = mean_stderr(found.kl), mean_stderr(found.agreement)
+        for due in (
+            Due("kl_divergence", found.protocol, kl, "lower", "its windows"),
+            Due("top1_agreement", found.protocol, agreement, "higher", "its windows"),
+        ):
+            yield from compare(subject, "divergence", due)
+        if any(share is not None and not 0 <= share <= 1 for share in found.agreement):
+            yield subject.problem("divergence", f"{found.protocol}: an agreement is outside 0 to 1")
+
+
+def check_answers(subject: Subject) -> Iterator[Finding]:
+    """Counts and shares of the answers, and whether each answer is possible."""
+    given = subject.record.answers
+    assert given is not None
+    answers, protocol = given.answers, f"{given.prompts}-greedy{given.max_new_tokens}"
+    for answer in answers:
+        if not 0 <= answer.n_tokens <= given.max_new_tokens:
+            yield subject.problem(
+                "answers",
+                f"answer {answer.id!r} has {answer.n_tokens} tokens, of {given.max_new_tokens} allowed",
+            )
+        # It parts at its own length where the dense model's goes on.
+        if answer.parted_at is not None and not 0 <= answer.parted_at <= answer.n_tokens:
+            yield subject.problem(
+                "answers", f"answer {answer.id!r} of {answer.n_tokens} tokens parts at {answer.parted_at}"
+            )
+        if answer.repetition is not None and not 0 <= answer.repetition <= 1:
+            yield subject.problem("answers", f"answer {answer.id!r} has repetition {answer.repetition:g}")
+    if len({answer.id for answer in answers}) < len(answers):
+        yield subject.problem("answers", "two answers have the same id")
+    likely = [answer.dense_nll for answer in answers]
+    tokens = mean_stderr([answer.n_tokens for answer in answers])
+    repeated = mean_stderr([a.repetition for a in answers if a.repetition is not None])
+    dues = [
+        Due("answer_tokens", protocol, tokens, "none", "its answers"),
+        Due("answer_repetition", protocol, repeated, "lower", "its answers"),
+    ]
+    metric = subject.record.metric
+    if metric("answers_as_dense") is not None or any(a.parted_at is not None for a in answers):
+        same = proportion([answer.parted_at is None for answer in answers])
+        dues.append(Due("answers_as_dense", protocol, same, "higher", "its answers"))
+    if metric("answer_dense_nll") is not None or any(nll is not None for nll in likely):
+        nll = mean_stderr([nll for nll in likely if nll is not None])
+        dues.append(Due("answer_dense_nll", protocol, nll, "lower", "its answers"))
+    for due in dues:
+        yield from compare(subject, "answers", due)
+
+
+def compare(subject: Subject, check: str, due: Due) -> Iterator[Finding]:
+    """Holds the record's metric against what it should be."""
+    metric = subject.record.metric(due.name, due.protocol)
+    named = f"{due.name} {due.protocol}"
+    if metric is None:
+        yield subject.problem(check, f"{named} is missing, and {due.source} are there")
+        return
+    if metric.direction != due.direction:
+        yield subject.problem(check, f"{named}: direction is {metric.direction!r}, not {due.direction!r}")
+    estimate = due.estimate
+    if subject.migrated and metric.low is None and metric.high is None:
+        estimate = replace(estimate, low=None, high=None)
+    for difference in differences(metric, estimate):
+        yield subject.problem(check, f"{named}: {difference.format(source=due.source)}")
+
+
+def differences(metric: Metric, due: Estimate) -> list[str]:
+    """How a metric differs from an estimate, a sentence each, with `{source}` for what that came from."""
+    known = [number for number in (due.value, due.low, due.high) if number is not None]
+    slack = _ROUNDING * max(map(abs, known), default=0.0)
+    found = []
+    for field in ("value", "stderr", "low", "high"):
+        stored, expected = getattr(metric, field), getattr(due, field)
+        if not same(stored, expected, slack):
+            found.append(f"{field} is {_number(stored)}, by {{source}} {_number(expected)}")
+    if metric.n != due.n:
+        found.append(f"n is {metric.n}, by {{source}} {due.n}")
+    if metric.status != due.status:
+        stored_status = metric.status.replace("{", "(").replace("}", ")")
+        found.append(f"status is {stored_status!r}, by {{source}} {due.status!r}")
+    return found
+
+
+def same(stored: float | None, expected: float | None, slack: float = 0.0) -> bool:
+    """Whether two numbers are one but for rounding, or both are missing."""
+    if stored is None or expected is None:
+        return stored is expected
+    return isclose(stored, expected, rel_tol=RELATIVE, abs_tol=slack)
+
+
+def _interval(metric: Metric) -> str | None:
+    """What is impossible about a metric's error and interval; None if nothing is."""
+    ends: Sequence[float | None] = (metric.stderr, metric.low, metric.high)
+    if metric.value is None:
+        return None if ends == (None, None, None) else "has an interval and no value"
+    if metric.status != "ok":
+        return f"has a value, and the status {metric.status!r}"
+    if metric.stderr is not None and metric.stderr < 0:
+        return f"stderr is {metric.stderr!r}, below 0"
+    slack = RELATIVE * abs(metric.value)
+    if metric.low is not None and metric.low > metric.value + slack:
+        return f"low is {metric.low!r}, above the value {metric.value!r}"
+    if metric.high is not None and metric.high < metric.value - slack:
+        return f"high is {metric.high!r}, below the value {metric.value!r}"
+    if metric.n is not None and metric.n < 1:
+        return f"has a value of {metric.n} items"
+    return None
+
+
+def _number(value: float | None) -> str:
+    return "missing" if value is None else repr(value)
+
+
+__all__ = [
+    "COSTS",
+    "RELATIVE",
+    "SIZES",
+    "SPEEDS",
+    "Due",
+    "check_answers",
+    "check_divergence",
+    "check_metrics",
+    "check_perplexity",
+    "compare",
+    "differences",
+    "kind_of",
+    "same",
+]

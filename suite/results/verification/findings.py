@@ -1,0 +1,108 @@
+"""What verification found, and the names of the checks it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from suite.results.record import Record
+
+Level = Literal["problem", "remark"]
+"""A problem: damaged, or inconsistent with itself. A remark: what a reader should know, nothing wrong."""
+
+CHECKS: Mapping[str, str] = {
+    "file": "whole JSON in UTF-8, a known schema, the digest it was sealed with, the final line end",
+    "name": "the file's name and folder are those of its cell, and of a finished or a failed one",
+    "created": "a time in UTC, in the past",
+    "code": "the commit is known, the working tree was clean, the present code is the same",
+    "cell": "model, calibration, threads and everything asked for are what the record has",
+    "metrics": "each number once, its interval around it, nothing that the cell did not ask for",
+    "side-file": "it is there, has its digest, its number of rows, its columns",
+    "items": "its rows are the record's windows and questions, value by value, in order, and no others",
+    "perplexity": "perplexity, error and interval follow from the windows' losses",
+    "divergence": "KL divergence and agreement follow from their windows",
+    "tasks": "scores, errors and intervals follow from the questions, outcomes from the main metric",
+    "flips": "flipped answers are a whole number of questions, and those of the dense record at hand",
+    "answers": "shares and means follow from the answers",
+    "sparsity": "it follows from the modules, and these from their shapes and the pattern",
+    "size": "packed sizes follow from the checkpoint's bytes and the modules",
+    "cost": "prune time, memory and energy are those of the phases",
+    "twice": "no cell has two records that contradict each other, or two in one tree",
+    "weights": "records of one model and dtype have the same dense weights",
+    "texts": "records of one model and protocol were measured on the same tokens",
+    "leftover": "no side file without a record, no temporary or foreign file",
+    "checkpoint": "pruning.json fits the weights beside it, and the record that is held against it",
+    "mask": "the mask digest is that of the checkpoint's zeros",
+    "rerun": "the cell, run again, has the same masks and numbers",
+}
+"""Name of a check -> what it holds."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        path: the record, or whatever else it is about.
+        check: a key of `CHECKS`.
+        level: how bad it is.
+        message: what was found and what was expected, in one line.
+    """
+
+    path: Path
+    check: str
+    level: Level
+    message: str
+
+    def __str__(self) -> str:
+        return f"{one_line(str(self.path))}: {self.level} ({self.check}): {self.message}"
+
+
+@dataclass(frozen=True)
+class CheckedRecord:
+    """A record file after verification.
+
+    Attributes:
+        path: the file.
+        record: what it says; None where it cannot be read.
+        checks: those that had something to look at, in the order of `CHECKS`.
+        findings: problems and remarks.
+    """
+
+    path: Path
+    record: Record | None
+    checks: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether no check found a problem."""
+        return not any(finding.level == "problem" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Records after verification, and what was found across them.
+
+    Attributes:
+        records: in the order of their paths.
+        findings: of no single record.
+    """
+
+    records: tuple[CheckedRecord, ...]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Those of every record, then those across records."""
+        return (*(f for record in self.records for f in record.findings), *self.findings)
+
+
+def one_line(text: str) -> str:
+    """`text` without line ends and control characters: records come from anybody, and go to a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+
+
+__all__ = ["CHECKS", "CheckedRecord", "Finding", "Level", "Verification", "one_line"]

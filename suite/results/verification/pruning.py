@@ -1,0 +1,233 @@
+"""What was removed, and what follows from it: sparsity, sizes; and what the prune cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+
+from suite.results.record import ModuleReport, PhaseCost, Record
+from suite.results.verification.arithmetic import COSTS, same
+from suite.results.verification.findings import Finding
+from suite.results.verification.subject import Subject
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ALLOCATED = Fraction(1, 10**6)
+"""Allocations round a module's sparsity to so much."""
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """A pattern as a record has it: `0.5`, or N:M."""
+
+    sparsity: Fraction
+    m: int | None = None
+
+
+def check_sparsity(subject: Subject) -> Iterator[Finding]:
+    """The modules by themselves, against the pattern, and the sparsity from them."""
+    record = subject.record
+    if len({module.module for module in record.modules}) < len(record.modules):
+        yield subject.problem("sparsity", "has two reports of one module")
+    for module in record.modules:
+        if problem := _impossible(module):
+            yield subject.problem("sparsity", f"{module.module}: {problem}")
+    if not _can_be_counted(record) or record.status != "complete":
+        return
+    if record.cell.prunes:
+        yield from _against_pattern(subject)
+    yield from _total(subject)
+
+
+def check_size(subject: Subject) -> Iterator[Finding]:
+    """The packed sizes from the checkpoint's bytes and the modules."""
+    record = subject.record
+    stored = {name: record.metric(name) for name in ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")}
+    dense = stored["checkpoint_bytes"]
+    if dense is None or dense.value is None:
+        yield subject.problem("size", "has packed sizes and no checkpoint_bytes")
+        return
+    itemsize = _BYTES[record.cell.dtype]
+    measured = record.checkpoint or record.model
+    if measured is not None and dense.value < measured.n_parameters * itemsize:
+        yield subject.problem(
+            "size",
+            f"checkpoint_bytes is {dense.value:.0f}, fewer than {measured.n_parameters} parameters "
+            f"of {itemsize} bytes take",
+        )
+    if record.modules and not _can_be_counted(record):
+        return  # `sparsity` says so
+    due = _sizes(record, dense.value, itemsize)
+    for name, metric in stored.items():
+        if metric is None:
+            if name in due:
+                yield subject.problem("size", f"{name} is missing, and the modules are there")
+            continue
+        if metric.protocol != record.cell.dtype:
+            yield subject.problem(
+                "size", f"{name} is of {metric.protocol}, and the cell of {record.cell.dtype}"
+            )
+        if metric.direction != "lower":
+            yield subject.problem("size", f"{name}: direction is {metric.direction!r}, not 'lower'")
+        if name not in due:
+            yield subject.problem("size", f"{name} is there, and nothing was pruned")
+        elif metric.value != due[name]:
+            yield subject.problem("size", f"{name} is {metric.value}, by the modules {due[name]}")
+
+
+def check_cost(subject: Subject) -> Iterator[Finding]:
+    """Prune time, memory and energy from the phases."""
+    record = subject.record
+    phase = next((phase for phase in record.phases if phase.name == "prune"), None)
+    if record.cell.checkpoint is not None:
+        return  # others pruned it: the seconds are those of its pruning.json
+    if phase is None:
+        if any(metric.name in COSTS for metric in record.metrics):
+            yield subject.problem("cost", "has the cost of a prune, and no phase of that name")
+        return
+    for name, due in _costs(phase, record).items():
+        metric = record.metric(name)
+        if metric is None:
+            # Energy joined with the third schema; the others have always been there.
+            if name != "prune_energy_joules":
+                yield subject.problem("cost", f"{name} is missing, and phase prune is there")
+        elif not same(metric.value, due):
+            yield subject.problem("cost", f"{name} is {metric.value}, by the phases {due}")
+        elif metric.direction != "lower":
+            yield subject.problem("cost", f"{name}: direction is {metric.direction!r}, not 'lower'")
+
+
+def _impossible(module: ModuleReport) -> str | None:
+    """What cannot be about a module's numbers."""
+    if module.n_weights != prod(module.shape):
+        return f"{module.n_weights} weights, by its shape {prod(module.shape)}"
+    if not 0 <= module.n_pruned <= module.n_weights:
+        return f"{module.n_pruned} of {module.n_weights} weights pruned"
+    return None
+
+
+def _can_be_counted(record: Record) -> bool:
+    return bool(record.modules) and not any(map(_impossible, record.modules))
+
+
+def _costs(prune: PhaseCost, record: Record) -> Mapping[str, float | None]:
+    beforehand = sum(phase.seconds for phase in record.phases if phase.name in ("calibrate", "allocate"))
+    return {
+        "prune_seconds": prune.seconds + beforehand,
+        "peak_host_bytes": prune.peak_host_bytes,
+        "peak_device_bytes": prune.peak_device_bytes,
+        "prune_energy_joules": prune.energy_joules,
+    }
+
+
+def _sizes(record: Record, dense: float, itemsize: int) -> dict[str, float | None]:
+    """As `suite.evaluation.size` has them: what is no target, the survivors, and where these stand."""
+    if not record.modules:
+        return {"checkpoint_bytes": dense}
+    pattern = parse(record.cell.pattern)
+    kept = [module.n_weights - module.n_pruned for module in record.modules]
+    saved = dense - sum(module.n_pruned for module in record.modules) * itemsize
+    packed = None
+    if pattern is not None and pattern.m is not None:
+        bits = (pattern.m - 1).bit_length()
+        packed = saved + sum(-(-n * bits // 8) for n in kept)
+    bitmask = saved + sum(-(-module.n_weights // 8) for module in record.modules)
+    return {"checkpoint_bytes": dense, "bitmask_bytes": bitmask, "packed_bytes": packed}
+
+
+def _total(subject: Subject) -> Iterator[Finding]:
+    """The sparsity of all modules together."""
+    record = subject.record
+    found = sum(m.n_pruned for m in record.modules) / sum(m.n_weights for m in record.modules)
+    metric = record.metric("sparsity")
+    if metric is None or metric.value is None:
+        yield subject.problem("sparsity", "sparsity is missing, and the modules are there")
+        return
+    if metric.direction != "none":
+        yield subject.problem("sparsity", f"sparsity: direction is {metric.direction!r}, not 'none'")
+    if record.cell.checkpoint is not None and metric.protocol != "zeros":
+        # The modules count zeros, of which there may be more than were pruned.
+        if metric.value > found + 1e-9:
+            message = f"sparsity is {metric.value!r}, and only {found!r} of its weights are 0"
+            told = any("pruning.json" in warning for warning in record.warnings)
+            yield (subject.remark if told else subject.problem)("sparsity", message)
+    elif not same(metric.value, found, 1e-12):
+        yield subject.problem("sparsity", f"sparsity is {metric.value!r}, by its modules {found!r}")
+
+
+def _against_pattern(subject: Subject) -> Iterator[Finding]:
+    record = subject.record
+    pattern = parse(record.cell.pattern)
+    if pattern is None:
+        yield subject.problem("sparsity", f"{record.cell.pattern!r} is no pattern")
+    elif pattern.m is not None:
+        for module in record.modules:
+            due = module.n_weights * pattern.sparsity
+            if module.shape[-1] % pattern.m or module.n_pruned != due:
+                yield subject.problem(
+                    "sparsity",
+                    f"{module.module}: {module.n_pruned} of {list(module.shape)} pruned, "
+                    f"by {record.cell.pattern} {due}",
+                )
+    elif record.cell.allocation is not None:
+        yield from _within(subject, "all modules", record.modules, pattern.sparsity, _ALLOCATED)
+    elif _says(record.cell.settings, "block"):
+        # A rebuild may move weights between the modules of a block, whose number it leaves.
+        blocks: dict[tuple[int, str], list[ModuleReport]] = {}
+        for module in record.modules:
+            blocks.setdefault((module.layer, module.block), []).append(module)
+        for (layer, block), modules in blocks.items():
+            yield from _within(subject, f"layer {layer}, {block}", modules, pattern.sparsity)
+    else:
+        for module in record.modules:
+            yield from _within(subject, module.module, (module,), pattern.sparsity)
+
+
+def _within(
+    subject: Subject,
+    name: str,
+    modules: tuple[ModuleReport, ...] | list[ModuleReport],
+    sparsity: Fraction,
+    slack: Fraction = Fraction(0),
+) -> Iterator[Finding]:
+    """Whether so many weights can have gone, by comparison groups no finer than a row or a column.
+
+    Each group of n loses floor(n * s): together never more than the floor of the whole, and less than one
+    weight a group below it.
+    """
+    n_weights = sum(module.n_weights for module in modules)
+    n_pruned = sum(module.n_pruned for module in modules)
+    n_groups = sum(max(module.shape) for module in modules)
+    if not n_weights * (sparsity - slack) - n_groups < n_pruned <= n_weights * (sparsity + slack):
+        yield subject.problem(
+            "sparsity",
+            f"{name}: {n_pruned} of {n_weights} weights pruned, by pattern {subject.record.cell.pattern} "
+            f"{float(n_weights * sparsity):g}",
+        )
+
+
+def _says(settings: object, word: str) -> bool:
+    """Whether a setting, or one of a method that this one builds on, has that value."""
+    if isinstance(settings, Mapping):
+        return any(_says(value, word) for value in settings.values())
+    return settings == word
+
+
+def parse(written: str | None) -> _Pattern | None:
+    """A canonical pattern; None where it is none. `methods.pattern` reads all spellings, and needs torch."""
+    text = written or ""
+    if match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
+        n, m = int(match[1]), int(match[2])
+        return _Pattern(Fraction(m - n, m), m) if 0 < n <= m else None
+    if re.fullmatch(r"[0-9.]{1,40}(e-\d{1,2})?", text):
+        try:
+            sparsity = Fraction(text)
+        except ValueError:
+            return None
+        return _Pattern(sparsity) if 0 <= sparsity < 1 else None
+    return None
+
+
+__all__ = ["check_cost", "check_size", "check_sparsity"]

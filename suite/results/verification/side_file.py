@@ -1,0 +1,83 @@
+"""The side file by itself: whether it is the one the record was written with, and a table of items."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from suite.results.verification.findings import Finding
+from suite.results.verification.subject import StoredItem, Subject
+
+_TEXT, _WHOLE, _NUMBER = ("string", "large_string"), ("int64",), ("double",)
+_TYPES = {
+    "protocol": _TEXT,
+    "metric": _TEXT,
+    "item": _WHOLE,
+    "item_digest": _TEXT,
+    "prompt_hash": _TEXT,
+    "target_hash": _TEXT,
+    "value": _NUMBER,
+    "n_tokens": _WHOLE,
+}
+"""Column -> how Arrow calls what it may hold."""
+_FILLED = ("protocol", "metric", "item", "item_digest")
+"""Columns without a gap."""
+
+
+def read_side_file(
+    subject: Subject, data: bytes | None
+) -> tuple[tuple[StoredItem, ...] | None, list[Finding]]:
+    """Reads a record's side file from its bytes.
+
+    One that does not have its digest is not looked into: what is damaged says nothing.
+
+    Args:
+        subject: the record.
+        data: what the file holds; None where it is not there.
+
+    Returns:
+        Its rows, None where there are none to trust; and what was found.
+    """
+    record = subject.record
+    named = record.side_file
+    if named is None:
+        if record.status == "complete" and (record.windows or record.tasks):
+            return None, [
+                subject.problem("side-file", "names no side file, and has items that belong in one")
+            ]
+        return None, []
+    if data is None:
+        return None, [subject.problem("side-file", f"its side file {named.name} is not there")]
+    found = hashlib.sha256(data).hexdigest()
+    if found != named.sha256:
+        message = f"its side file {named.name} has digest {found[:12]}, not {named.sha256[:12]}"
+        return None, [subject.problem("side-file", message)]
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
+        return None, [subject.problem("side-file", f"its side file {named.name} is no parquet file: {error}")]
+    if problem := _form(table, named.rows):
+        return None, [subject.problem("side-file", f"its side file {named.name} {problem}")]
+    columns = [table.column(name).to_pylist() for name in StoredItem._fields]
+    return tuple(StoredItem(*row) for row in zip(*columns, strict=True)), []
+
+
+def _form(table: pa.Table, rows: int) -> str | None:
+    """What is wrong with number, columns and types of the rows; None if nothing is."""
+    if table.num_rows != rows:
+        return f"has {table.num_rows} rows, and the record says {rows}"
+    if tuple(table.column_names) != StoredItem._fields:
+        return f"has columns {', '.join(table.column_names)}, not {', '.join(StoredItem._fields)}"
+    for name, allowed in _TYPES.items():
+        column = table.column(name)
+        if name in _FILLED and column.null_count:
+            return f"has {column.null_count} rows without {name}"
+        # A column without a single value has no type of its own.
+        if column.null_count < rows and str(column.type) not in allowed:
+            return f"has {column.type} in column {name}, not {allowed[0]}"
+    return None
+
+
+__all__ = ["read_side_file"]

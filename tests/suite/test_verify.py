@@ -1,0 +1,223 @@
+"""`prunebench verify`: exit codes, what it prints, and what a rerun proves that nothing else does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from suite.cell import PerplexitySpec
+from suite.rerun import choose
+from suite.results.reading import load_record
+from suite.results.statistics import perplexity_from_nll
+from suite.results.store import ResultStore
+from suite.results.verification import verify as verify_records
+from tests.suite.conftest import refusal
+from tests.suite.results.consistent import with_metric
+from tests.tiny import write_suite, write_task
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A tree that the harness made: dense, magnitude and Wanda at 2:4 on the tiny model, with a task."""
+    from suite.config import load_suite, plan
+    from suite.executors import decide, run_here
+    from suite.harness import present_code
+    from suite.plan import resolve_device
+    from suite.preflight import preflight
+    from suite.workbench import Workbench
+
+    folder = tmp_path_factory.mktemp("made")
+    suite = write_suite(folder, "magnitude wanda", patterns=["2:4"])
+    task = write_task(folder / "tasks", n_items=12)
+    suite.write_text(
+        suite.read_text().replace(
+            "[calibration]", f'[[tasks]]\nname = "mine"\nfolder = "{task}"\n[calibration]'
+        )
+    )
+    cells = plan(load_suite(str(suite)), dtype="float32")
+    store = ResultStore(folder / "results")
+    planned = decide(cells, store, "rerun", code=present_code)
+    outcome = run_here(planned, Workbench(resolve_device("cpu"), preflight(cells)), store)
+    assert not outcome.failed
+    return folder
+
+
+@pytest.fixture
+def tree(made, tmp_path):
+    """A copy of it to damage; model and texts stay where they were."""
+    return Path(shutil.copytree(made / "results", tmp_path / "results"))
+
+
+def record_of(tree: Path, method: str) -> Path:
+    (path,) = tree.rglob(f"{method}--*.json")
+    return path
+
+
+def forge(path: Path) -> None:
+    """Half a nat off every loss, and all that follows from them made right again."""
+    record = load_record(path)
+    items = ResultStore(path.parent.parent).items(
+        next(s for s in ResultStore(path.parent.parent).records().records if s.path == path)
+    )
+    assert items is not None
+    losses = record.windows[0]
+    nll = tuple(value - 0.5 for value in losses.nll if value is not None)
+    items.loc[items.metric == "nll", "value"] = nll
+    estimate = perplexity_from_nll(nll)
+    numbers = {field: getattr(estimate, field) for field in ("value", "stderr", "low", "high")}
+    forged = record.model_copy(update={"windows": (losses.model_copy(update={"nll": nll}),)})
+    ResultStore(path.parent.parent).write(with_metric(forged, "perplexity", **numbers), items)
+
+
+def test_what_the_harness_writes_is_consistent(prunebench, tree):
+    code, out, _ = prunebench("verify", tree)
+    assert code == 0, out
+    assert "problem (" not in out
+    *_, last = out.strip().splitlines()
+    assert last.startswith("3 records, 3 verified; 0 problems")
+    code, out, _ = prunebench("verify", record_of(tree, "wanda"), "--json")
+    found = json.loads(out)
+    (record,) = found["records"]
+    assert (code, record["passed"], record["rerun"]) == (0, "verified", None)
+    assert {"items", "perplexity", "tasks", "flips", "sparsity", "size", "cost"} <= set(record["checks"])
+    assert found["problems"] == 0
+
+
+def test_a_damaged_record_ends_with_one(prunebench, tree):
+    path = record_of(tree, "wanda")
+    path.write_bytes(path.read_bytes()[:-1])
+    code, out, _ = prunebench("verify", tree)
+    assert code == 1
+    assert f"{path}: problem (file): is cut short" in out
+    assert f"{path}: inconsistent" in out
+    assert prunebench("verify", record_of(tree, "magnitude"))[0] == 0
+
+
+def test_wrong_input_is_said_in_one_line(prunebench, tree, tmp_path):
+    assert "no such record" in refusal(prunebench("verify", "nowhere"))
+    (tmp_path / "empty").mkdir()
+    assert "holds no records" in refusal(prunebench("verify", "empty"))
+    assert "one record, not 3" in refusal(prunebench("verify", tree, "--checkpoint", "empty"))
+    path = record_of(tree, "wanda")
+    assert "pruning.json" in refusal(prunebench("verify", path, "--checkpoint", "empty"))
+    code, out, err = prunebench("verify", path, "--keep", tree)
+    assert (code, out) == (2, "") and "would replace" in err.splitlines()[-1]
+
+
+def test_of_many_records_only_problems_are_printed(prunebench, tree):
+    path = record_of(tree, "wanda")
+    for number in range(20):
+        (path.parent / f"note{number}").write_text("x")
+        shutil.copytree(tree, tree.parent / "more" / str(number))
+    record_of(tree.parent / "more" / "7", "wanda").write_text("{")
+    code, out, _ = prunebench("verify", tree.parent / "more")
+    assert code == 1
+    problem, last = out.strip().splitlines()
+    assert "problem (file)" in problem and "60 records, 1 inconsistent, 59 verified; 1 problem" in last
+    assert "--all shows them" in last
+    _, out, _ = prunebench("verify", tree.parent / "more", "--all")
+    assert len(out.splitlines()) > 80
+
+
+def test_a_fabrication_passes_verify_and_not_a_rerun(prunebench, tree):
+    path = record_of(tree, "wanda")
+    forge(path)
+    code, out, _ = prunebench("verify", path)
+    assert code == 0 and f"{path}: verified" in out, out
+    code, out, _ = prunebench("verify", path, "--rerun")
+    assert code == 1
+    assert "problem (rerun): 20 windows of" in out and f"{path}: different" in out
+
+
+def test_honest_records_come_out_again(prunebench, tree, tmp_path):
+    code, out, err = prunebench("verify", tree, "--rerun", "--keep", tmp_path / "again")
+    assert code == 0, out + err
+    assert "3 records, 3 rerun; 0 problems" in out
+    code, out, _ = prunebench("verify", tmp_path / "again")
+    assert code == 0 and "3 verified" in out
+    for path in tree.rglob("*--*--*.json"):
+        again = load_record(tmp_path / "again" / path.relative_to(tree))
+        assert again.mask_digest == load_record(path).mask_digest
+
+
+def test_a_sample_is_named_and_depends_on_its_seed_alone(prunebench, tree):
+    code, out, err = prunebench("verify", tree, "--sample", 1, "--seed", 3)
+    assert code == 0
+    (named,) = [line for line in err.splitlines() if line.startswith("reruns ")]
+    (path,) = [line.removesuffix(": rerun") for line in out.splitlines() if line.endswith(": rerun")]
+    assert named == f"reruns {path}"
+    records = verify_records([tree]).records
+    assert choose(records, 2, 3) == choose(records[::-1], 2, 3)
+    assert len({tuple(r.path for r in choose(records, 1, seed)) for seed in range(20)}) == 3
+    assert len(choose(records, 9, 0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ("model", "was changed since"),
+        ("calibration", "the calibration text"),
+        ("windows", "the text of"),
+        ("gone", "could not be rerun"),
+        ("code of the model", "--trust-remote-code"),
+    ],
+)
+def test_what_cannot_be_rerun_says_which_input_is_another(prunebench, tree, changed, reason):
+    path = record_of(tree, "wanda")
+    record = load_record(path)
+    other = "0" * 64
+    updates = {
+        "model": {"model": record.model.model_copy(update={"folder_digest": other})},
+        "calibration": {"calibration": record.calibration.model_copy(update={"digest": other})},
+        "windows": {"windows": (record.windows[0].model_copy(update={"corpus_digest": other}),)},
+        "gone": {
+            "cell": record.cell.model_copy(update={"perplexity": (_elsewhere(record),)}),
+            "windows": (record.windows[0].model_copy(update={"protocol": _elsewhere(record).protocol}),),
+        },
+        "code of the model": {"cell": record.cell.model_copy(update={"trust_remote_code": True})},
+    }[changed]
+    record = record.model_copy(update=updates)
+    items = ResultStore(tree).items(next(s for s in ResultStore(tree).records().records if s.path == path))
+    if changed == "gone":
+        old, new = load_record(path).windows[0].protocol, record.windows[0].protocol
+        items["protocol"] = items["protocol"].replace(old, new)
+        metric = record.metric("perplexity").model_copy(update={"protocol": new})
+        record = record.model_copy(
+            update={"metrics": tuple(metric if m.name == "perplexity" else m for m in record.metrics)}
+        )
+    path = ResultStore(tree.parent / "alone").write(record, items)
+    code, out, err = prunebench("verify", path, "--rerun")
+    assert code == 3, out + err
+    assert "could not be rerun" in out and reason in out
+    assert f"{path}: verified" in out, "it is still consistent"
+
+
+def _elsewhere(record) -> PerplexitySpec:
+    return record.cell.perplexity[0].model_copy(update={"corpus": "gone.txt"})
+
+
+def test_other_weights_under_the_same_name_are_told_apart_from_a_fabrication(prunebench, tree):
+    path = record_of(tree, "magnitude")
+    record = load_record(path)
+    items = ResultStore(tree).items(next(s for s in ResultStore(tree).records().records if s.path == path))
+    model = record.model.model_copy(update={"weight_digest": "0" * 64})
+    path = ResultStore(tree.parent / "alone").write(record.model_copy(update={"model": model}), items)
+    code, out, _ = prunebench("verify", path, "--rerun")
+    assert code == 3
+    assert "could not be rerun: the weights of" in out
+
+
+def test_a_mask_that_does_not_come_out_again_is_told(prunebench, tree):
+    path = record_of(tree, "magnitude")
+    record = load_record(path)
+    items = ResultStore(tree).items(next(s for s in ResultStore(tree).records().records if s.path == path))
+    ResultStore(tree).write(record.model_copy(update={"mask_digest": "0" * 64}), items)
+    code, out, _ = prunebench("verify", path, "--rerun")
+    assert code == 1 and "problem (rerun): mask_digest is 000000000000, run again" in out
+    elsewhere = record.environment.model_copy(update={"processor": "another"})
+    ResultStore(tree).write(
+        record.model_copy(update={"mask_digest": "0" * 64, "environment": elsewhere}), items
+    )
+    code, out, _ = prunebench("verify", path, "--rerun")
+    assert code == 0 and "remark (rerun): mask_digest is" in out

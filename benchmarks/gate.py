@@ -1,0 +1,243 @@
+"""`python -m benchmarks.gate`: does the gate find regressions, and does it let noise pass?
+
+Wanda at 50 % with many calibration seeds is noise: no cell is better than another. The first seeds set the
+tolerances (`noise_tolerances`, whose rule looks at no other seed); every ordered pair of the other seeds is
+then one run of the gate, and every run that exits with 1 is a false alarm. Wanda at 52 % is a regression: the
+50 % cells of the other seeds are the baselines of the 52 % cells, each of each, and the gate should call the
+perplexity worse.
+
+Cells that have a record in `--out` are not run again. `--lane 1/2` runs every other cell, so that two
+processes share the work (each cell computes with one thread).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from math import expm1, sqrt
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from methods.errors import InputError
+from suite.cell import Cell
+from suite.config import parse_suite, plan
+from suite.results import ResultStore
+from suite.results.gate import Entry, Side, Tolerances, Verdict, judge
+from suite.results.gate.costs import COSTS
+from suite.results.gate.tolerances import TASK, parse_tolerances
+from suite.results.pairing import PERPLEXITY, pair_items
+
+SUITE = """
+name = "gate"
+models = ["{model}"]
+dtype = "float32"
+threads = 1
+divergence = true
+[calibration]
+source = "wiki-sample"
+n_samples = 16
+seqlen = 128
+seeds = {seeds}
+[[methods]]
+name = "wanda"
+patterns = ["{pattern}"]
+[[perplexity]]
+corpus = "wiki-sample"
+seqlen = 256
+max_tokens = 4096
+[[tasks]]
+name = "offline"
+limit = 20
+"""
+SAME, WORSE = "0.5", "0.52"
+LEVEL = 0.99
+"""One-sided, of each metric's tolerance: of the differences that noise makes, one in a hundred is larger."""
+ACROSS = ("calibration.seed", "pattern")
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Which seeds do what: the first `n_tolerance` set tolerances, the next `n_null` are compared."""
+
+    n_tolerance: int
+    n_null: int
+    n_worse: int
+
+    @property
+    def tolerance(self) -> range:
+        return range(self.n_tolerance)
+
+    @property
+    def null(self) -> range:
+        return range(self.n_tolerance, self.n_tolerance + self.n_null)
+
+    @property
+    def worse(self) -> range:
+        return range(self.n_tolerance, self.n_tolerance + self.n_worse)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something happened over pairs of seeds, with the jackknife's standard error over seeds.
+
+    Pairs that share a seed are not independent, so the error of a binomial would be too small.
+    """
+
+    n: int
+    of: int
+    stderr: float
+
+    def __str__(self) -> str:
+        return f"{self.n} of {self.of} ({100 * self.n / self.of:.1f} ± {100 * self.stderr:.1f} %)"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what is missing, and prints what the gate said."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/gate-experiment"))
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--tolerance-seeds", type=int, default=20)
+    parser.add_argument("--null-seeds", type=int, default=25)
+    parser.add_argument("--worse-seeds", type=int, default=20)
+    parser.add_argument("--lane", default="1/1", help="i/n: run every n-th cell, from the i-th")
+    asked = parser.parse_args(arguments)
+    seeds = Seeds(asked.tolerance_seeds, asked.null_seeds, asked.worse_seeds)
+    lane, lanes = map(int, asked.lane.split("/"))
+    run(cells_of(seeds, asked.model)[lane - 1 :: lanes], asked.out)
+    if lanes > 1:
+        print("a lane of the cells is done; without --lane everything is compared", file=sys.stderr)
+        return
+    for line in experiment(asked.out, seeds, asked.model):
+        print(line, flush=True)
+
+
+def cells_of(seeds: Seeds, model: str) -> list[Cell]:
+    """Every pruned cell of the experiment; dense references are measured on the way."""
+    found = []
+    for pattern, of in ((SAME, [*seeds.tolerance, *seeds.null]), (WORSE, [*seeds.worse])):
+        text = SUITE.format(model=model, seeds=of, pattern=pattern)
+        found += [c for c in plan(parse_suite(text.encode(), file="gate"), dtype="float32") if c.prunes]
+    return found
+
+
+def run(cells: Sequence[Cell], out: Path) -> None:
+    """Runs the cells that have no record."""
+    from suite.executors import decide, run_here
+    from suite.harness import present_code
+    from suite.plan import resolve_device
+    from suite.preflight import preflight
+    from suite.progress import ProgressBars
+    from suite.workbench import Workbench
+
+    store = ResultStore(out)
+    planned = decide(cells, store, "skip", code=present_code)
+    if not any(entry.runs for entry in planned):
+        return
+    workbench = Workbench(resolve_device("cpu"), preflight(cells))
+    with ProgressBars(sum(entry.runs for entry in planned)) as bars:
+        outcome = run_here(planned, workbench, store, bars)
+    if outcome.failed:
+        raise InputError(f"{len(outcome.failed)} cells failed, the first: {outcome.failed[0][1]}")
+
+
+def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
+    """Gates every pair, and tells what came out."""
+    entries = entries_of(out, cells_of(seeds, model))
+    same = {seed: entries[SAME, seed] for seed in seeds.null}
+    worse = {seed: entries[WORSE, seed] for seed in seeds.worse}
+    tolerances = noise_tolerances([entries[SAME, seed] for seed in seeds.tolerance])
+    yield f"tolerances, from {seeds.n_tolerance} seeds:"
+    for name in (PERPLEXITY, "kl_divergence", "top1_agreement", TASK):
+        yield f"    {name}: {tolerances.metrics[name].model_dump(exclude_defaults=True)}"
+    for title, held_against in (("these tolerances", tolerances), ("the built-in ones", quality_only())):
+        null = {(a, b): gate(same[a], same[b], held_against) for a, b in permutations(seeds.null, 2)}
+        power = {(a, b): gate(same[a], worse[b], held_against) for a, b in product(same, worse)}
+        yield f"with {title}:"
+        yield f"    noise, alarms: {rate(null, lambda verdict: verdict.exit_code == 1)}"
+        yield f"        by metric: {dict(blamed(null.values()))}"
+        yield f"    52 %, perplexity worse: {rate(power, lambda verdict: PERPLEXITY in blame(verdict))}"
+        yield f"    52 %, alarms: {rate(power, lambda verdict: verdict.exit_code == 1)}"
+
+
+def entries_of(out: Path, cells: Sequence[Cell]) -> dict[tuple[str, int], Entry]:
+    """The records of the cells, by pattern and calibration seed."""
+    store = ResultStore(out)
+    stored = {s.record.cell.digest: s for s in store.records().records if s.record.status == "complete"}
+    found = {}
+    for cell in cells:
+        if cell.digest not in stored:
+            raise InputError(f"{out} has no record of {cell.label}; run every lane first")
+        assert cell.calibration is not None and cell.pattern is not None
+        entry = stored[cell.digest]
+        found[cell.pattern, cell.calibration.seed] = Entry(entry.record, entry.path)
+    return found
+
+
+def noise_tolerances(entries: Sequence[Entry]) -> Tolerances:
+    """Tolerances that noise alone exceeds once in a hundred pairs, a metric.
+
+    A metric of one cell varies over the seeds with standard deviation s, the difference of two cells with
+    sqrt(2) s; s is known from n seeds only, hence Student's t. For tasks the largest of their tolerances.
+    """
+    t = float(stats.t.ppf(LEVEL, len(entries) - 1))
+    values: dict[str, dict[str, list[float]]] = {}
+    for entry in entries:
+        for items in pair_items(
+            entry.record, entry.record, first_items=entry.item_values, second_items=entry.item_values
+        ):
+            name = TASK if items.kind == "question" else items.name
+            mean = float(np.mean([value for value in items.first if value is not None]))
+            values.setdefault(name, {}).setdefault(items.protocol, []).append(mean)
+    reach = {
+        name: max(sqrt(2) * t * float(np.std(found, ddof=1)) for found in protocols.values())
+        for name, protocols in values.items()
+    }
+    kl = float(np.mean([m for found in values["kl_divergence"].values() for m in found]))
+    text = [
+        f"[perplexity]\nrelative = {expm1(reach[PERPLEXITY]):.4f}",
+        f"[kl_divergence]\nrelative = {reach['kl_divergence'] / kl:.4f}",
+        f"[top1_agreement]\nabsolute = {reach['top1_agreement']:.4f}",
+        f"[task]\nabsolute = {reach[TASK]:.4f}",
+    ]
+    return quality_only("\n".join(text))
+
+
+def quality_only(text: str = "") -> Tolerances:
+    """Tolerances without costs: the cells were run beside others, and their times are no part of this."""
+    ignored = "".join(f"\n[{name}]\nignore = true" for name in COSTS)
+    return parse_tolerances((text + ignored).encode(), file="of the experiment")
+
+
+def gate(baseline: Entry, candidate: Entry, tolerances: Tolerances) -> Verdict:
+    """One run of the gate, over one cell."""
+    return judge(Side("baseline", (baseline,)), Side("candidate", (candidate,)), tolerances, ACROSS)
+
+
+def blame(verdict: Verdict) -> list[str]:
+    """The metrics that are worse."""
+    return [metric.name for cell in verdict.cells for metric in cell.metrics if metric.outcome == "worse"]
+
+
+def blamed(verdicts: Iterator[Verdict] | Sequence[Verdict]) -> Counter[str]:
+    """How often each metric was worse."""
+    return Counter(name for verdict in verdicts for name in blame(verdict))
+
+
+def rate(verdicts: dict[tuple[int, int], Verdict], happened: Callable[[Verdict], bool]) -> Rate:
+    """How often something happened, and the standard error over the seeds."""
+    yes = {pair: happened(verdict) for pair, verdict in verdicts.items()}
+    every = sorted({seed for pair in yes for seed in pair})
+    without = [float(np.mean([hit for pair, hit in yes.items() if seed not in pair])) for seed in every]
+    n = len(every)
+    stderr = sqrt((n - 1) / n * float(np.sum((np.array(without) - np.mean(without)) ** 2)))
+    return Rate(sum(yes.values()), len(yes), stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from methods.errors import InputError, PruningError
 from suite.commands.checkpoints import evaluate, prune
 from suite.commands.gate import gate
+from suite.commands.history import history
 from suite.commands.inform import check_method, doctor, list_
 from suite.commands.options import FAILED, INTERRUPTED, WRONG_INPUT, say
 from suite.commands.report import report
@@ -32,15 +33,16 @@ app.command()(run)
 app.command()(prune)
 app.command()(evaluate)
 app.command()(report)
+app.command(epilog="Exit codes: 0 fine, 1 a record is not what it claims, 2 wrong input, 3 no rerun.")(verify)
 app.command(
     epilog="Exit codes: 0 no regression, 1 a regression, 2 wrong input, 3 something could not be compared."
 )(gate)
+app.command()(history)
 app.command("list")(list_)
 app.command()(doctor)
 app.command(epilog="Exit codes: 0 every promise is kept, 1 one is broken, 2 the method cannot be loaded.")(
     check_method
 )
-app.command(epilog="Exit codes: 0 fine, 1 a record is not what it claims, 2 wrong input, 3 no rerun.")(verify)
 
 
 def main() -> None:

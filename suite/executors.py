@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from methods.errors import InputError
@@ -103,6 +104,7 @@ def run_here(
     workbench: Workbench,
     store: ResultStore,
     watcher: Watcher | None = None,
+    on_written: Callable[[Path], None] | None = None,
 ) -> Outcome:
     """Runs cells one after another in this process; each record is on disk before the next cell begins.
 
@@ -111,6 +113,7 @@ def run_here(
         workbench: keeps what cells of one model share.
         store: where records go.
         watcher: hears of progress.
+        on_written: gets each record's file once it is on disk.
 
     Raises:
         OSError: a record could not be written (a full disk); all earlier ones stand.
@@ -126,7 +129,9 @@ def run_here(
             continue
         watcher.cell_started(entry.cell)
         record, items = run_cell(entry.cell, workbench, watcher)
-        store.write(record, items)
+        path = store.write(record, items)
+        if on_written is not None:
+            on_written(path)
         if record.failure is None:
             finished.append(entry.cell)
             watcher.cell_ended(entry.cell, "complete")

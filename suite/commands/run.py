@@ -31,6 +31,10 @@ def run(
         list[str] | None,
         typer.Option(help="Run only cells whose label has this text or glob; may be given often."),
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(help="Also log records and report with a tracker: mlflow (docs/monitoring.md)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -42,9 +46,11 @@ def run(
     from suite.plan import matching, resolve_device, resolve_dtype
     from suite.preflight import preflight
     from suite.results import ResultStore
+    from suite.tracking import SuiteRun, Tracking, open_tracker
     from suite.workbench import Workbench
 
     config = load_suite(suite)
+    tracker = open_tracker(track) if track is not None else None
     target = resolve_device(device)
     cells = matching(plan(config, dtype=resolve_dtype(config.dtype, target)), only or [])
     out = out or Path("results") / config.name
@@ -62,9 +68,14 @@ def run(
             )
     workbench = Workbench(target, inputs)
     store.sweep()
-    with progress_bars(sum(entry.runs for entry in planned)) as bars:
-        outcome = run_here(planned, workbench, store, bars)
-    report_file = write_report(out, out / "report.html", title=config.name)
+    with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking:
+        for entry in planned:
+            if not entry.runs:
+                tracking.record_written(store.path_of(entry.cell))
+        with progress_bars(sum(entry.runs for entry in planned)) as bars:
+            outcome = run_here(planned, workbench, store, bars, tracking.record_written)
+        report_file = write_report(out, out / "report.html", title=config.name)
+        tracking.finished(report_file, failed=bool(outcome.failed))
     for cell, reason in outcome.failed:
         say(f"failed: {cell.label}: {reason}")
     if as_json:

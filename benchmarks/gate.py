@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/gate-experiment"))
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--tolerance-seeds", type=int, default=20)
-    parser.add_argument("--null-seeds", type=int, default=25)
+    parser.add_argument("--null-seeds", type=int, default=20)
     parser.add_argument("--worse-seeds", type=int, default=20)
     parser.add_argument("--lane", default="1/1", help="i/n: run every n-th cell, from the i-th")
     asked = parser.parse_args(arguments)

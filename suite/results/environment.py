@@ -57,6 +57,7 @@ BYSTANDERS = (
     "suite/phases.py",
     "suite/plan_table.py",
     "suite/progress.py",
+    "suite/pytest_plugin.py",
     "suite/rerun.py",
     "suite/structure.py",
     "suite/suite_file.py",

@@ -8,13 +8,15 @@ from math import isfinite
 from typing import Literal, TypeVar
 
 from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.paired import PairedDifference, mcnemar, paired_bootstrap
+from suite.results.paired import FEWEST_RESAMPLED, PairedDifference, mcnemar, paired_bootstrap
 from suite.results.record import Record
+from suite.results.statistics import paired_log_ratio
 
 Items = TypeVar("Items", WindowLosses, WindowDivergence, TaskOutcomes)
 Values = tuple[float | None, ...]
 
 PERPLEXITY = "perplexity"
+N_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,34 @@ class PairedItems:
 
     @property
     def fewest_p_value(self) -> float:
-        """The lowest p-value that so many items can have, if all of them differ one way."""
+        """The lowest p-value that so many items can have: above 0 where only counting decides."""
+        if self.kind != "question" and len(self.first) >= FEWEST_RESAMPLED:
+            return 0.0
         return min(1.0, 2.0 * 0.5 ** len(self.first))
 
-    def difference(self, n_resamples: int) -> PairedDifference:
+    def difference(self) -> PairedDifference:
         """The mean of second minus first, with a two-sided p-value of no difference.
 
-        The p-value is McNemar's exact test of right and wrong (without an interval), else that of
-        `paired_bootstrap`.
-
-        Args:
-            n_resamples: of the bootstrap and its sign flips.
+        Right and wrong is tested by McNemar's exact test (without an interval). Everything else by sign flips
+        (`paired_bootstrap`), which assume no distribution, but whose p-value has a floor: none of the flips
+        tried moves the mean as far. There, from `FEWEST_RESAMPLED` items on, the paired Student t test says
+        how far below that floor it is; all items moving one way is then still asked for, or nearly so.
 
         Raises:
             ValueError: the items cannot be paired.
         """
         if self.reason:
             raise ValueError(f"{self.name} {self.protocol} cannot be paired: {self.reason}")
-        if self.kind != "question":
-            return paired_bootstrap(self.second, self.first, n_resamples=n_resamples)
+        if self.kind == "question":
+            return self._by_flips()
+        found = paired_bootstrap(self.second, self.first, n_resamples=N_RESAMPLES)
+        floor = max(2.0 * 0.5**found.n, 2.0 / (N_RESAMPLES + 1))
+        if found.p_value is None or found.n < FEWEST_RESAMPLED or found.p_value > floor:
+            return found
+        student = paired_log_ratio(self.second, self.first).p_value
+        return found if student is None else replace(found, p_value=min(found.p_value, student))
+
+    def _by_flips(self) -> PairedDifference:
         flips = mcnemar(self.first, self.second)
         value = None
         if flips.wrong_to_right is not None and flips.right_to_wrong is not None:

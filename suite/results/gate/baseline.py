@@ -38,7 +38,8 @@ def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = 
         files: the file operations.
 
     Raises:
-        InputError: a cell of the candidate failed, or `folder` is the candidate itself, or a file.
+        InputError: a cell of the candidate failed or was never stored, or `folder` is a file, or the
+            candidate itself.
         OSError: the folder cannot be written.
     """
     if folder.exists() and not folder.is_dir():
@@ -46,7 +47,9 @@ def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = 
     for entry in candidate.entries:
         if entry.record.status == "failed":
             raise InputError(f"{entry.record.cell.label} failed: a baseline needs numbers of every cell")
-        if entry.path is not None and entry.path.resolve().is_relative_to(folder.resolve()):
+        if entry.path is None:
+            raise InputError(f"{entry.record.cell.label} was not stored: a baseline is made of files")
+        if entry.path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{folder}: is the candidate itself, or holds it")
     files = files or FileLayer()
     copied = [_adopt(entry.path, folder, files) for entry in candidate.entries if entry.path is not None]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, expm1
+from math import exp, expm1
 
 from suite.results.gate.tolerances import TASK, Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
 from suite.results.paired import holm
 from suite.results.pairing import PERPLEXITY, PairedItems, mean
-
-MAX_RESAMPLES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,8 @@ def by_significance(judged: Sequence[JudgedItems], significance: float) -> list[
         significance: of the family.
     """
     n_tests = sum(one.is_comparable for one in judged)
-    # Enough for the family: the lowest p-value, times the number of tests, is a fifth of the significance.
-    n_resamples = min(MAX_RESAMPLES, max(10_000, ceil(10 * n_tests / significance)))
     tested = [
-        one.items.difference(n_resamples)
-        if one.verdict.outcome in ("worse", "better") and one.is_comparable
-        else None
+        one.items.difference() if one.verdict.outcome in ("worse", "better") and one.is_comparable else None
         for one in judged
     ]
     family: list[float | None] = [

@@ -30,17 +30,30 @@ def test_windows_are_compared_pair_by_pair() -> None:
     worse = tuple(nll + 0.02 + 0.001 * n for n, nll in enumerate(NLL))
     found = paired(record(), record(windows=(losses(worse),)))["perplexity"]
     assert (found.first, found.second, found.direction) == (NLL, worse, "lower")
-    difference = found.difference(10_000)
+    difference = found.difference()
     assert difference.value == pytest.approx(0.02 + 0.001 * 7.5)
     assert difference.low is not None and 0.02 < difference.low < difference.value
     assert difference.p_value is not None and difference.p_value < 0.001
+
+
+def test_few_windows_that_all_move_far_are_surer_than_sign_flips_can_say() -> None:
+    six = NLL[:6]
+    far = paired(record(windows=(losses(six),)), record(windows=(losses(shifted(six, 1.0, 0.01)),)))[
+        "perplexity"
+    ]
+    p_value = far.difference().p_value
+    assert p_value is not None and p_value < 1e-6 < 2 * 0.5**6
+    # Where not all move one way, the flips decide.
+    mixed = tuple(nll + (1.0 if n else -0.5) for n, nll in enumerate(six))
+    near = paired(record(windows=(losses(six),)), record(windows=(losses(mixed),)))["perplexity"]
+    assert near.difference().p_value == pytest.approx(4 / 64)
 
 
 def test_answers_to_questions_are_compared_by_their_flips() -> None:
     first = record(tasks=(asked("1" * 10 + "0" * 10),))
     second = record(tasks=(asked("0" * 9 + "1" + "0" * 10),))
     found = paired(first, second)["acc"]
-    difference = found.difference(10_000)
+    difference = found.difference()
     assert difference.value == pytest.approx(-9 / 20)
     assert difference.p_value == pytest.approx(2 * 0.5**9)
     assert found.fewest_p_value == pytest.approx(2 * 0.5**20)
@@ -89,7 +102,7 @@ def test_windows_that_are_not_the_same_say_so(change: dict[str, Any], reason: st
     found = paired(record(), record(**change))["perplexity"]
     assert found.reason == reason
     with pytest.raises(ValueError, match="cannot be paired"):
-        found.difference(10_000)
+        found.difference()
 
 
 @pytest.mark.parametrize(

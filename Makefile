@@ -4,7 +4,9 @@ VENV ?= .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-whole test-oldest check bench bench-model bench-gpu clean
+GATE := tests/gate/baseline runs/gate --tolerances tests/gate/tolerances.toml
+
+.PHONY: demo test test-all test-whole test-oldest check gate gate-update fuzz bench bench-model bench-gpu clean
 
 demo: $(VENV)/installed  ## run the quickstart suite and render its report
 	$(BIN)/prunebench run quickstart --out runs/quickstart
@@ -24,6 +26,18 @@ check: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+gate: $(VENV)/installed  ## prune the real model with every method, and fail if one got worse than the stored baseline
+	$(BIN)/prunebench run tests/gate/suite.toml --out runs/gate --existing rerun-stale
+	$(BIN)/prunebench gate $(GATE) --junit runs/gate/junit.xml --markdown runs/gate/summary.md
+
+gate-update: $(VENV)/installed  ## accept what the code does now as the new baseline
+	$(BIN)/prunebench run tests/gate/suite.toml --out runs/gate --existing rerun-stale
+	$(BIN)/prunebench gate $(GATE) --update
+
+fuzz: $(VENV)/installed  ## feed the readers of records and suites made-up files, five minutes each (needs atheris)
+	$(BIN)/python tests/fuzz/fuzz_record.py -max_total_time=300
+	$(BIN)/python tests/fuzz/fuzz_suite.py -max_total_time=300
 
 bench: $(VENV)/installed  ## time the methods and their parts (no time is asserted)
 	$(BIN)/python -m pytest benchmarks -s --benchmark-enable --benchmark-only --benchmark-json=benchmarks/latest.json

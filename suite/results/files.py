@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +50,7 @@ class FileLayer:
         except OSError as error:
             # Some network file systems cannot do this; their renames are as lasting as they get.
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                error.filename = str(folder)  # else the message does not say where
                 raise
         finally:
             os.close(descriptor)
@@ -58,7 +60,8 @@ def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
     """Gives `path` its new contents in one step; its name lasts once the folder is synced.
 
     Raises:
-        OSError: the disk is full...; what `path` held is still there, and nothing beside it.
+        OSError: the disk is full...; what `path` held is still there, and nothing beside it that can be
+            removed.
     """
     temporary = path.with_name(temporary_name())
     try:
@@ -66,8 +69,11 @@ def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
             files.write(file, data)
             files.sync(file)
         files.rename(temporary, path)
-    except BaseException:
-        files.remove(temporary)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # of a write or a sync
+            error.filename = str(path)
+        with suppress(OSError):  # what went wrong first is what to tell
+            files.remove(temporary)
         raise
 
 

@@ -52,7 +52,8 @@ def load_record(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS)
         migrations: the steps from older schema versions.
 
     Returns:
-        The record. One that was migrated is sealed anew, so its digest is not the one in the file.
+        The record. One that was migrated, or that is spelled as `record_bytes` would not, is sealed anew, so
+        its digest is not the one in the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -89,9 +90,9 @@ def parse_record(
     version = _schema_version(raw, origin)
     # As stored and before anything is filled in or converted: what was sealed is what must be found.
     _check_digest(raw, origin)
-    if version == SCHEMA_VERSION:
-        return _validate(raw, origin)
-    return _validate(_migrate(raw, version, migrations, origin), origin).sealed()
+    record = _validate(_migrate(raw, version, migrations, origin), origin)
+    # Not so where something was migrated, nor where a default was filled in or 1 became 1.0.
+    return record if record.is_intact else record.sealed()
 
 
 def record_bytes(record: Record) -> bytes:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +97,8 @@ class ResultStore:
             The path of the record.
 
         Raises:
-            OSError: the disk is full, the folder cannot be written...; nothing half-written is left.
+            OSError: the disk is full, the folder cannot be written...; nothing half-written is left that can
+                be removed.
         """
         complete = record.status == "complete"
         path = self.path_of(record.cell) if complete else self.failed_path_of(record.cell)
@@ -109,16 +111,18 @@ class ResultStore:
             name = f"{path.name.removesuffix(RECORD_SUFFIX)}.{secrets.token_hex(4)}{SAMPLES_SUFFIX}"
             side_file = SideFile(name=name, sha256=hashlib.sha256(data).hexdigest(), rows=len(items))
             replace_file(path.with_name(name), data, self._files)
-            # Were the record's name to reach the disk ahead of its side file's, a power cut would leave a
-            # record that names nothing.
-            self._files.sync_folder(path.parent)
         try:
+            if side_file is not None:
+                # Were the record's name to reach the disk ahead of its side file's, a power cut would leave
+                # a record that names nothing.
+                self._files.sync_folder(path.parent)
             sealed = record.model_copy(update={"side_file": side_file}).sealed()
             replace_file(path, record_bytes(sealed), self._files)
         except BaseException:
             # An interrupt may come just after the rename: then the side file has its record.
             if side_file is not None and _side_file_named_by(path) != side_file.name:
-                self._files.remove(path.with_name(side_file.name))
+                with suppress(OSError):  # what went wrong first is what to tell
+                    self._files.remove(path.with_name(side_file.name))
             raise
         self._files.sync_folder(path.parent)
         if replaced is not None:
@@ -197,6 +201,9 @@ class ResultStore:
             stem = entry.path.name.removesuffix(RECORD_SUFFIX)
             named.update(entry.path.parent.glob(f"{stem}.*{SAMPLES_SUFFIX}"))
         removed = abandoned(self.root, SAMPLES_SUFFIX, named)
+        # A power cut could bring back the record that named a side file, were it gone from memory only.
+        for folder in dict.fromkeys(path.parent for path in removed):
+            self._files.sync_folder(folder)
         for path in removed:
             self._files.remove(path)
         return removed
@@ -224,17 +231,21 @@ class ResultStore:
         return RecordError(str(path), problem)
 
     def _make_folders(self, folder: Path) -> None:
-        if folder.is_dir():
-            return
-        self._make_folders(folder.parent)
-        self._files.make_folder(folder)
-        self._files.sync_folder(folder.parent)
+        missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
+        for place in reversed(missing):
+            self._files.make_folder(place)
+        # The tree's own are synced even where they stood: who made them may have died before it came to that.
+        for place in dict.fromkeys((*missing, folder, self.root)):
+            with suppress(PermissionError):  # the tree may lie in a folder that can be passed and not be read
+                self._files.sync_folder(place.parent)
 
     def _remove_failure(self, cell: Cell) -> None:
         path = self.failed_path_of(cell)
         side_file = _side_file_named_by(path)
         self._files.remove(path)
         if side_file is not None:
+            # A power cut could undo this removal and not the next: a failure would be back without its items.
+            self._files.sync_folder(path.parent)
             self._files.remove(path.with_name(side_file))
 
 

@@ -63,7 +63,7 @@ ACROSS = ("calibration.seed", "pattern")
 
 @dataclass(frozen=True)
 class Seeds:
-    """Which seeds do what: the first `n_tolerance` set tolerances, the next `n_null` are compared."""
+    """Which seeds do what: first those that set tolerances, then noise, the last of it run worse as well."""
 
     n_tolerance: int
     n_null: int
@@ -79,7 +79,8 @@ class Seeds:
 
     @property
     def worse(self) -> range:
-        return range(self.n_tolerance, self.n_tolerance + self.n_worse)
+        end = self.n_tolerance + self.n_null
+        return range(end - self.n_worse, end)
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/gate-experiment"))
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--tolerance-seeds", type=int, default=20)
+    parser.add_argument("--tolerance-seeds", type=int, default=10)
     parser.add_argument("--null-seeds", type=int, default=20)
-    parser.add_argument("--worse-seeds", type=int, default=20)
+    parser.add_argument("--worse-seeds", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=50, help="random divisions of the seeds to try as well")
     parser.add_argument("--lane", default="1/1", help="i/n: run every n-th cell, from the i-th")
     asked = parser.parse_args(arguments)
     seeds = Seeds(asked.tolerance_seeds, asked.null_seeds, asked.worse_seeds)
@@ -115,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for line in experiment(asked.out, seeds, asked.model):
         print(line, flush=True)
+    if asked.splits:
+        print(divisions(asked.out, seeds, asked.model, asked.splits))
 
 
 def cells_of(seeds: Seeds, model: str) -> list[Cell]:
@@ -163,6 +167,24 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
         yield f"        by metric: {dict(blamed(null.values()))}"
         yield f"    52 %, perplexity worse: {rate(power, lambda verdict: PERPLEXITY in blame(verdict))}"
         yield f"    52 %, alarms: {rate(power, lambda verdict: verdict.exit_code == 1)}"
+
+
+def divisions(out: Path, seeds: Seeds, model: str, n: int) -> str:
+    """The alarms of noise where chance says which seeds set the tolerances: one division proves little."""
+    entries = entries_of(out, cells_of(seeds, model))
+    every = np.array([*seeds.tolerance, *seeds.null])
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(n):
+        drawn = rng.permutation(every).tolist()
+        tolerances = noise_tolerances([entries[SAME, seed] for seed in drawn[: seeds.n_tolerance]])
+        pairs = list(permutations(drawn[seeds.n_tolerance :], 2))
+        alarms = [gate(entries[SAME, a], entries[SAME, b], tolerances).exit_code == 1 for a, b in pairs]
+        rates.append(100 * float(np.mean(alarms)))
+    return (
+        f"noise, alarms over {n} random divisions of the seeds: {np.mean(rates):.1f} % on average, "
+        f"median {np.median(rates):.1f} %, {min(rates):.1f} to {max(rates):.1f} %"
+    )
 
 
 def entries_of(out: Path, cells: Sequence[Cell]) -> dict[tuple[str, int], Entry]:

@@ -80,5 +80,20 @@ def test_a_finished_experiment_runs_nothing(
         assert len(cells) == 17
 
     monkeypatch.setattr("benchmarks.gate.run", run)
-    main(["--out", str(tmp_path), "--tolerance-seeds", "8", "--null-seeds", "5", "--worse-seeds", "4"])
-    assert "with the built-in ones:" in capsys.readouterr().out
+    main(
+        [
+            "--out",
+            str(tmp_path),
+            "--tolerance-seeds",
+            "8",
+            "--null-seeds",
+            "5",
+            "--worse-seeds",
+            "4",
+            "--splits",
+            "2",
+        ]
+    )
+    shown = capsys.readouterr().out
+    assert "with the built-in ones:" in shown
+    assert "noise, alarms over 2 random divisions of the seeds: " in shown

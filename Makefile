@@ -12,7 +12,7 @@ demo: $(VENV)/installed  ## run the quickstart suite and render its report
 	$(BIN)/prunebench run quickstart --out runs/quickstart
 
 test: $(VENV)/installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: test-whole test-oldest  ## run the tests with the whole contract, on both transformers (-j2 halves the hour)
 

@@ -27,7 +27,7 @@ check: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-gate: $(VENV)/installed  ## prune the real model with every method, and fail if one got worse than the stored baseline
+gate: $(VENV)/installed  ## prune the real model, and fail if a method got worse than the stored baseline
 	$(BIN)/prunebench run tests/gate/suite.toml --out runs/gate --existing rerun-stale
 	$(BIN)/prunebench gate $(GATE) --junit runs/gate/junit.xml --markdown runs/gate/summary.md
 

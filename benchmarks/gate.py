@@ -213,7 +213,7 @@ def noise_tolerances(entries: Sequence[Entry]) -> Tolerances:
         for items in pair_items(
             entry.record, entry.record, first_items=entry.item_values, second_items=entry.item_values
         ):
-            name = TASK if items.kind == "question" else items.name
+            name = TASK if items.is_task else items.name
             mean = float(np.mean([value for value in items.first if value is not None]))
             values.setdefault(name, {}).setdefault(items.protocol, []).append(mean)
     reach = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -47,6 +48,10 @@ app.command(epilog="Exit codes: 0 every promise is kept, 1 one is broken, 2 the 
 
 def main() -> None:
     """Runs the command, and turns every way it can end into an exit code and at most one line."""
+    # A name that the terminal's encoding cannot show must not cost what the command found out.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # What takes long before the first bar is drawn (a fetch, a build) says so on stderr.
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("suite").setLevel(logging.INFO)

@@ -7,6 +7,7 @@ from typing import Any
 
 from suite.results.gate import CellVerdict, MetricVerdict, Verdict
 from suite.results.gate.wording import describe, summary
+from suite.results.verification import one_line
 
 
 def as_lines(verdict: Verdict, *, everything: bool = False) -> Iterator[str]:
@@ -17,15 +18,16 @@ def as_lines(verdict: Verdict, *, everything: bool = False) -> Iterator[str]:
         everything: whether metrics that stayed the same have their line too.
     """
     for cell in verdict.cells:
-        yield f"{cell.outcome:<15} {cell.label}{_masks(cell)}{f': {cell.reason}' if cell.reason else ''}"
+        reason = f": {cell.reason}" if cell.reason else ""
+        yield f"{cell.outcome:<15} {one_line(f'{cell.label}{_masks(cell)}{reason}')}"
         shown = [m for m in cell.metrics if everything or _is_news(m)]
         name = max((len(f"{m.name} {m.protocol}") for m in shown), default=0)
         for metric in shown:
-            label = f"{metric.name} {metric.protocol}".strip()
-            yield f"    {metric.outcome:<15} {label:<{name}}  {describe(metric)}"
+            label = one_line(f"{metric.name} {metric.protocol}")
+            yield f"    {metric.outcome:<15} {label:<{name}}  {one_line(describe(metric))}"
     for new in verdict.new:
-        yield f"{'new':<15} {new.label}: the baseline has no such cell"
-    yield from (f"note: {remark}" for remark in verdict.remarks)
+        yield f"{'new':<15} {one_line(new.label)}: the baseline has no such cell"
+    yield from (f"note: {one_line(remark)}" for remark in verdict.remarks)
     yield summary(verdict)
 
 

@@ -10,9 +10,10 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ DATABASE = "mlflow.db"
 DEFAULTS = {
     # Usage data would go to MLflow's makers; prunebench talks to nobody unasked.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Else it prints where a run can be seen on stdout, which is for data.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # MLflow's own 120 s and 7 retries can hold up a run for a quarter of an hour when a server hangs.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -261,7 +264,8 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # stdout is for data
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,15 @@ class Tracking:
         # Whatever a tracker, its server or its disk throws: records are worth more than their tracking.
         except Exception as error:
             self._tracker = None
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = _without_passwords(" ".join(f"{type(error).__name__}: {error}".split()))
             if len(reason) > 300:
                 reason = f"{reason[:300]}..."
             self._warn(f"tracking with {self._name} is off for the rest of this run: {reason}")
+
+
+def _without_passwords(text: str) -> str:
+    """`text` with what stands before the @ of an address taken out."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def open_tracker(name: str) -> Tracker:

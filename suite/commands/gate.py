@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from methods.errors import InputError
-from suite.commands.options import AsJson, print_json, say
+from suite.commands.options import FAILED, AsJson, print_json, say
 
 if TYPE_CHECKING:
     from suite.results.gate import Side, Verdict
@@ -42,42 +42,79 @@ def gate(
     from suite.gate_table import as_json as verdict_as_json
     from suite.gate_table import as_lines
     from suite.results.gate import judge, load_tolerances, read_side
+    from suite.results.gate.sides import pair_cells
 
+    for path in (junit, markdown):
+        _require_writable(path)
     held_against = load_tolerances(tolerances)
     judged = read_side(candidate, "candidate")
+    if update:
+        if candidate.is_file():
+            raise InputError(f"--update: {candidate} is one record; a baseline is made of a folder of them")
+        pair_cells(judged, judged, across or [])  # what is wrong with the candidate must not be accepted
     try:
-        verdict = judge(read_side(baseline, "baseline"), judged, held_against, across or [])
+        expected = read_side(baseline, "baseline")
     except InputError as error:
         if not update:
             raise
         say(f"nothing to compare with: {error}")
         _update(baseline, judged)
         return
+    try:
+        verdict = judge(expected, judged, held_against, across or [])
+    except InputError as error:
+        if not update:
+            raise
+        raise InputError(f"{error}; to start anew, remove {baseline} first") from error
     if as_json:
         print_json(verdict_as_json(verdict))
     else:
         for line in as_lines(verdict, everything=everything):
             print(line)
-    _write_summaries(verdict, junit, markdown)
+    written = _write_summaries(verdict, junit, markdown)
     if update:
         _update(baseline, judged)
     elif verdict.exit_code:
         raise typer.Exit(verdict.exit_code)
+    if not written:
+        raise typer.Exit(FAILED)
 
 
-def _write_summaries(verdict: Verdict, junit: Path | None, markdown: Path | None) -> None:
+def _require_writable(path: Path | None) -> None:
+    """Refuses a summary that could not be written before anything is judged."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_summaries(verdict: Verdict, junit: Path | None, markdown: Path | None) -> bool:
+    """Whether what was asked for was written; the verdict stands either way."""
     from reports.gate_summary import gate_markdown
     from reports.junit import junit_xml
     from suite.results.files import replace_text
 
+    written = True
     for path, write in ((junit, junit_xml), (markdown, gate_markdown)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(path, write(verdict))
-    # Steps of a job share the file, so it is added to.
-    if markdown is None and (step_summary := os.environ.get("GITHUB_STEP_SUMMARY")):
-        with Path(step_summary).open("a", encoding="utf-8") as file:
-            file.write(gate_markdown(verdict))
+        try:
+            if path is not None:
+                replace_text(path, write(verdict))
+        except OSError as error:
+            written = False
+            say(f"{path}: cannot be written: {error.strerror or error}")
+    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if markdown is None and step_summary:
+        try:
+            # Steps of a job share the file, so it is added to.
+            with Path(step_summary).open("a", encoding="utf-8") as file:
+                file.write(gate_markdown(verdict))
+        except OSError as error:
+            say(f"$GITHUB_STEP_SUMMARY: cannot be written: {error.strerror or error}")
+    return written
 
 
 def _update(baseline: Path, candidate: Side) -> None:

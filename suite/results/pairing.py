@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Literal, TypeVar
 
 from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.paired import FEWEST_RESAMPLED, PairedDifference, mcnemar, paired_bootstrap
+from suite.results.paired import PairedDifference, mcnemar, paired_bootstrap
 from suite.results.record import Record
 from suite.results.statistics import paired_log_ratio
 
@@ -33,6 +33,7 @@ class PairedItems:
         first: `[n]`, the first record's values; None where an item has no finite one.
         second: `[n]`, the second record's, of the same items in the same order.
         reason: why the items cannot be paired; empty where they can, and then both are as long.
+        is_task: whether the items are a task's questions.
     """
 
     name: str
@@ -42,21 +43,20 @@ class PairedItems:
     first: Values = ()
     second: Values = ()
     reason: str = ""
+    is_task: bool = False
 
     @property
     def fewest_p_value(self) -> float:
-        """The lowest p-value that so many items can have: above 0 where only counting decides."""
-        if self.kind != "question" and len(self.first) >= FEWEST_RESAMPLED:
-            return 0.0
+        """The lowest p-value that so many items can have, if all of them move one way."""
         return min(1.0, 2.0 * 0.5 ** len(self.first))
 
     def difference(self) -> PairedDifference:
         """The mean of second minus first, with a two-sided p-value of no difference.
 
-        Right and wrong is tested by McNemar's exact test (without an interval). Everything else by sign flips
-        (`paired_bootstrap`), which assume no distribution, but whose p-value has a floor: none of the flips
-        tried moves the mean as far. There, from `FEWEST_RESAMPLED` items on, the paired Student t test says
-        how far below that floor it is; all items moving one way is then still asked for, or nearly so.
+        Right and wrong is tested by McNemar's exact test (without an interval), everything else by sign flips
+        (`paired_bootstrap`). Both assume no distribution. Of many items not all flips are tried, and where
+        none of those tried moves the mean as far, the p-value is only known to be small: the paired Student t
+        test then says how small, but never less than all flips could give.
 
         Raises:
             ValueError: the items cannot be paired.
@@ -66,11 +66,12 @@ class PairedItems:
         if self.kind == "question":
             return self._by_flips()
         found = paired_bootstrap(self.second, self.first, n_resamples=N_RESAMPLES)
-        floor = max(2.0 * 0.5**found.n, 2.0 / (N_RESAMPLES + 1))
-        if found.p_value is None or found.n < FEWEST_RESAMPLED or found.p_value > floor:
+        if found.p_value is None or found.p_value > 2.0 / (N_RESAMPLES + 1):
             return found
         student = paired_log_ratio(self.second, self.first).p_value
-        return found if student is None else replace(found, p_value=min(found.p_value, student))
+        if student is None:
+            return found
+        return replace(found, p_value=min(found.p_value, max(student, self.fewest_p_value)))
 
     def _by_flips(self) -> PairedDifference:
         flips = mcnemar(self.first, self.second)
@@ -151,7 +152,11 @@ def _tasks(
     for protocol, one, other in _both(first.tasks, second.tasks):
         name = (one or other or first.tasks[0]).metric
         items = PairedItems(
-            name, protocol, "question", "lower" if directions.get((name, protocol)) == "lower" else "higher"
+            name,
+            protocol,
+            "question",
+            "lower" if directions.get((name, protocol)) == "lower" else "higher",
+            is_task=True,
         )
         if one is None or other is None or (reason := _other_questions(one, other)):
             yield replace(items, reason=_missing(one, other) or reason)
@@ -189,13 +194,16 @@ def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
             yield PairedItems(name, protocol, "answer", direction, reason=reason)
             continue
         pairs = [(value(a), value(b)) for a, b in zip(one.answers, other.answers, strict=True)]
-        # An answer too short for a repetition, or empty, has no value in one of the two: it tells nothing.
-        pairs = [pair for pair in pairs if None not in pair]
+        # An answer too short to repeat itself tells nothing; one that is no longer likely at all tells much.
+        short = name == "answer_repetition"
+        pairs = [(a, b) for a, b in pairs if a is not None and not (short and b is None)]
+        kind: Literal["question", "answer"] = "question" if name == "answers_as_dense" else "answer"
         if pairs:
-            kind: Literal["question", "answer"] = "question" if name == "answers_as_dense" else "answer"
-            yield PairedItems(
-                name, protocol, kind, direction, tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
-            )
+            ours, theirs = (tuple(pair[side] for pair in pairs) for side in (0, 1))
+            yield PairedItems(name, protocol, kind, direction, ours, theirs)
+        elif short and any(value(answer) is not None for answer in one.answers):
+            reason = "no answer is long enough in both"
+            yield PairedItems(name, protocol, kind, direction, reason=reason)
 
 
 def _other_windows(first: WindowLosses | None, second: WindowLosses | None) -> str:
@@ -233,6 +241,7 @@ def _other_prompts(first: AnswerSet | None, second: AnswerSet | None) -> str:
             "length of answers": (first.max_new_tokens, second.max_new_tokens),
             "chat template": (first.chat_template, second.chat_template),
             "number of prompts answered at once": (first.batch_size, second.batch_size),
+            "number of answers": (len(first.answers), len(second.answers)),
         }
     )
 
@@ -247,10 +256,13 @@ def _named(differing: Mapping[str, tuple[object, object]]) -> str:
     return ""
 
 
+NOT_IN_BASELINE = "the baseline did not measure it"
+
+
 def _missing(first: object, second: object) -> str:
-    if first is None or second is None:
-        return f"the {'baseline' if first is None else 'candidate'} did not measure it"
-    return ""
+    if first is None:
+        return NOT_IN_BASELINE
+    return "the candidate did not measure it" if second is None else ""
 
 
 def _both(
@@ -272,4 +284,12 @@ def mean(values: Sequence[float | None]) -> float | None:
     return found if isfinite(found) else None
 
 
-__all__ = ["PERPLEXITY", "ItemValues", "PairedItems", "mean", "pair_items", "whole_difference"]
+__all__ = [
+    "NOT_IN_BASELINE",
+    "PERPLEXITY",
+    "ItemValues",
+    "PairedItems",
+    "mean",
+    "pair_items",
+    "whole_difference",
+]

@@ -131,6 +131,33 @@ class ResultStore:
             self._remove_failure(record.cell)
         return path
 
+    def adopt(self, source: Path, record: Record) -> list[Path]:
+        """Puts a copy of another tree's record here, to the byte, its side file first.
+
+        As with `write`, a reader finds what the tree held for the cell, or the copy.
+
+        Args:
+            source: the record's file, its side file beside it.
+            record: what that file holds.
+
+        Returns:
+            The copies: the record's, then its side file's.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        failed = record.status == "failed"
+        path = self.failed_path_of(record.cell) if failed else self.path_of(record.cell)
+        self._make_folders(path.parent)
+        copies = [path]
+        if record.side_file is not None:
+            copies.append(path.with_name(record.side_file.name))
+            replace_file(copies[1], source.with_name(record.side_file.name).read_bytes(), self._files)
+            self._files.sync_folder(path.parent)
+        replace_file(path, source.read_bytes(), self._files)
+        self._files.sync_folder(path.parent)
+        return copies
+
     def status_of(self, cell: Cell, code: CodeVersion | Callable[[], CodeVersion]) -> CellState:
         """What the tree holds for `cell`, seen from the present code.
 

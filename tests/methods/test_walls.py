@@ -82,7 +82,9 @@ def test_the_walls_stand_where_the_design_puts_them(package, module, file, expec
     assert forbidden(package, module, file) == expected
 
 
-@pytest.mark.parametrize("module", ["suite.cli", "suite.pytest_plugin", "methods", "methods.registry", "methods.errors"])
+@pytest.mark.parametrize(
+    "module", ["suite.cli", "suite.pytest_plugin", "methods", "methods.registry", "methods.errors"]
+)
 def test_importing_it_loads_nothing_heavy(module):
     probe = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run(

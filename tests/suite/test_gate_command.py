@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 
 from suite.results import ResultStore
+from suite.results.gate import read_side
+from suite.results.gate.baseline import update_baseline
 from suite.results.record import Record
 from tests.suite.conftest import refusal
 from tests.suite.results.examples import make_cell, make_failed, make_items
+from tests.suite.results.faults import FaultyLayer, Killed
 from tests.suite.results.gate.contestants import KL, NLL, asked, costs, divergence, losses, record, shifted
 
 OTHER = make_cell(method="magnitude", calibration=None)
@@ -188,6 +191,90 @@ def test_tolerances_of_ones_own_are_read_and_named(prunebench, baseline, worse, 
     assert "did you mean 'perplexity'" in refusal(
         prunebench("gate", baseline, worse, "--tolerances", "own.toml")
     )
+
+
+@pytest.mark.parametrize("wrong", ["a key", "twice", "another suite", "a record", "a folder to write"])
+def test_an_update_that_was_asked_for_wrongly_changes_nothing(
+    prunebench, baseline, worse, tmp_path, wrong
+) -> None:
+    before = files(baseline)
+    arguments = ["gate", baseline, worse, "--update"]
+    if wrong == "a key":
+        arguments += ["--across", "calibraton.seed"]
+    elif wrong == "twice":
+        first = next(worse.rglob("wanda*.json"))
+        shutil.copy(first, first.with_name("wanda--0.5--copied.json"))
+    elif wrong == "another suite":
+        arguments[2] = write(tmp_path / "other", record(cell=make_cell(pattern="2:4")))
+    elif wrong == "a record":
+        arguments[2] = next(worse.rglob("wanda*.json"))
+    else:
+        arguments += ["--junit", tmp_path]
+    refusal(prunebench(*arguments))
+    assert files(baseline) == before
+
+
+def test_a_summary_that_cannot_be_written_changes_no_verdict(
+    prunebench, baseline, worse, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))  # a folder
+    code, _, err = prunebench("gate", baseline, baseline)
+    assert (code, "$GITHUB_STEP_SUMMARY: cannot be written" in err) == (0, True)
+    assert prunebench("gate", baseline, worse)[0] == 1
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal(prunebench("gate", baseline, worse, "--junit", "file/junit.xml"))
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("suite.results.files.replace_text", full)
+    assert prunebench("gate", baseline, worse, "--junit", "junit.xml")[0] == 1
+    assert prunebench("gate", baseline, baseline, "--junit", "junit.xml")[0] == 3
+
+
+def test_a_side_file_that_is_none_costs_one_line(prunebench, tmp_path) -> None:
+    graded = record(tasks=(asked(None, metric="f1"),))
+    for name in ("one", "other"):
+        ResultStore(tmp_path / name).write(graded, make_items())
+    assert "its side file cannot be read" in refusal(prunebench("gate", "one", "other"))
+
+
+def test_a_failure_beside_numbers_is_told_whatever_its_clock_said(prunebench, baseline, tmp_path) -> None:
+    write(tmp_path / "candidate", record(), record(cell=OTHER), make_failed(created="2020-01-01T00:00:00Z"))
+    code, out, _ = prunebench("gate", baseline, "candidate", "--all")
+    assert code == 3, "it did not measure the divergence"
+    assert (
+        "note: the candidate has a failed attempt at org/model wanda (output) 0.5 beside its numbers" in out
+    )
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["replaced", "first"])
+def test_an_update_that_is_cut_leaves_each_cell_old_or_new(baseline, worse, tmp_path, before) -> None:
+    candidate = read_side(worse, "candidate")
+    counted = FaultyLayer()
+    shutil.copytree(baseline, tmp_path / "counted")
+    update_baseline(tmp_path / "counted" if before else tmp_path / "new", candidate, files=counted)
+    for at in range(len(counted.steps)):
+        folder = tmp_path / str(at)
+        if before:
+            shutil.copytree(baseline, folder)
+        with pytest.raises(Killed):
+            update_baseline(folder, candidate, files=FaultyLayer(at))
+        store = ResultStore(folder)
+        contents = store.records()
+        assert not contents.unreadable
+        assert len(contents.records) == 2 or not before
+        for stored in contents.records:
+            assert store.items(stored) is not None
+        update_baseline(folder, candidate)
+        assert files(folder) == files(worse) or any(
+            name.startswith(".tmp") for name in map(_name, files(folder))
+        )
+
+
+def _name(path: str) -> str:
+    return Path(path).name
 
 
 def test_a_candidate_that_failed_is_no_baseline(prunebench, baseline, tmp_path) -> None:

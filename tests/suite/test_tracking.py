@@ -380,3 +380,24 @@ def test_without_mlflow_the_way_to_install_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match=r"pip install 'prunebench\[mlflow\]'"):
         open_tracker("mlflow")
+
+
+def test_a_password_in_an_address_is_not_repeated():
+    class Down:
+        def run_started(self, run):
+            raise ConnectionError("no answer from http://ci:hunter2@tracking.example/api")
+
+    said = []
+    with Tracking("mlflow", Down(), SuiteRun("tiny", Path("out"), 1), warn=said.append):
+        pass
+    (line,) = said
+    assert "hunter2" not in line and "http://***@tracking.example/api" in line
+
+
+def test_what_mlflow_prints_stays_off_stdout(capsys):
+    from suite.mlflow_tracking import _quiet
+
+    assert DEFAULTS["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
+    with _quiet():
+        print("View run at: ...")
+    assert capsys.readouterr().out == ""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from methods.errors import InputError
-from suite.results.files import FileLayer, replace_file
+from suite.results.files import FileLayer
 from suite.results.gate.sides import Side
-from suite.results.reading import load_record
-from suite.results.store import RECORD_SUFFIX, SAMPLES_SUFFIX
+from suite.results.store import RECORD_SUFFIX, SAMPLES_SUFFIX, ResultStore
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = 
     """Makes the results tree `folder` hold the candidate's records, to the byte, and no others.
 
     Each record is put in its place in one step, its side file before it, and what the baseline had for the
-    cell goes last: a reader finds the old record or the new one at every moment.
+    cell goes last: a reader finds the old record or the new one at every moment. Cut or failing in between,
+    it leaves some cells old and some new; the same call again finishes it.
 
     Args:
         folder: the baseline; made if it is not there.
@@ -52,33 +51,20 @@ def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = 
         if entry.path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{folder}: is the candidate itself, or holds it")
     files = files or FileLayer()
-    copied = [_adopt(entry.path, folder, files) for entry in candidate.entries if entry.path is not None]
+    store = ResultStore(folder, files=files)
+    copied = [store.adopt(entry.path, entry.record) for entry in candidate.entries if entry.path is not None]
     kept = {path for paths in copied for path in paths}
-    removed = [path for path in sorted(_files_of_records(folder)) if path not in kept]
-    for path in removed:
-        files.remove(path)
-    return Update(
-        written=tuple(paths[0] for paths in copied),
-        removed=tuple(path for path in removed if path.name.endswith(RECORD_SUFFIX)),
+    records, side_files = (
+        [path for path in sorted(folder.glob(f"*/*--*--*{suffix}")) if path not in kept]
+        for suffix in (RECORD_SUFFIX, SAMPLES_SUFFIX)
     )
-
-
-def _adopt(source: Path, folder: Path, files: FileLayer) -> tuple[Path, ...]:
-    """Copies a record and its side file; their new paths."""
-    home = folder / source.parent.name
-    home.mkdir(parents=True, exist_ok=True)
-    record = load_record(source)
-    copied = [] if record.side_file is None else [source.with_name(record.side_file.name)]
-    for path in (*copied, source):
-        replace_file(home / path.name, path.read_bytes(), files)
-    files.sync_folder(home)
-    return tuple(home / path.name for path in (source, *copied))
-
-
-def _files_of_records(folder: Path) -> Iterator[Path]:
-    """Records and side files, readable or not."""
-    for suffix in (RECORD_SUFFIX, SAMPLES_SUFFIX):
-        yield from folder.glob(f"*/*--*--*{suffix}")
+    for removed in (records, side_files):
+        for path in removed:
+            files.remove(path)
+        # A record must not be back after a power cut that took its side file.
+        for place in dict.fromkeys(path.parent for path in removed):
+            files.sync_folder(place)
+    return Update(written=tuple(paths[0] for paths in copied), removed=tuple(records))
 
 
 __all__ = ["Update", "update_baseline"]

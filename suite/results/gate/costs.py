@@ -92,9 +92,15 @@ def _cost(both: _Both, slowdown: float | None, tolerance: Tolerance) -> MetricVe
         scale = 1 / slowdown
     elif slowdown is not None and name.endswith("_per_second"):
         scale = slowdown
+    raw = _by_size(verdict, both.candidate.value, COSTS[name], tolerance)
     verdict = _by_size(verdict, both.candidate.value * scale, COSTS[name], tolerance)
-    if verdict.outcome in ("better", "worse") and _within_noise(both, scale):
-        verdict = replace(verdict, outcome="same", reason="within the spread of its repeats")
+    if verdict.outcome != "same" and raw.outcome != verdict.outcome:
+        # A floor is one measurement too.
+        return replace(
+            verdict, outcome="same", reason=f"beyond the tolerance only by the floor (x {scale:.2g})"
+        )
+    if verdict.outcome != "same" and _within_noise(both, scale):
+        return replace(verdict, outcome="same", reason="within the spread of its repeats")
     return verdict
 
 

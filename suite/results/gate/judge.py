@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from suite.results.gate.costs import judge_costs
 from suite.results.gate.quality import JudgedItems, by_significance, by_size
+from suite.results.gate.remarks import codes_of, remarks_on
 from suite.results.gate.sides import Entry, Side, pair_cells
 from suite.results.gate.tolerances import Tolerances, load_tolerances
 from suite.results.gate.verdict import CellVerdict, Verdict
 from suite.results.pairing import pair_items, whole_difference
-from suite.results.record import CodeVersion
 from suite.results.state import describe_failure
 
 
@@ -30,8 +30,8 @@ def judge(
         across: keys of cells in which the two sides may differ (`suite.results.gate.sides.pair_cells`).
 
     Raises:
-        InputError: the sides have no cell in common, or one has a cell twice.
-        RecordError: a side file that is needed is missing or was changed.
+        InputError: the sides have no cell in common, one has a cell twice, or a side file that is needed
+            cannot be read.
     """
     tolerances = tolerances or load_tolerances()
     pairing = pair_cells(baseline, candidate, across)
@@ -55,8 +55,9 @@ def judge(
         new=tuple(entry.record.cell for entry in pairing.new),
         tolerances=tolerances.origin,
         significance=tolerances.significance,
-        baseline_code=_codes(baseline),
-        candidate_code=_codes(candidate),
+        baseline_code=codes_of(baseline),
+        candidate_code=codes_of(candidate),
+        remarks=tuple(remarks_on(baseline, candidate, tolerances)),
     )
 
 
@@ -78,12 +79,6 @@ def _begin(one: Entry, other: Entry, tolerances: Tolerances) -> tuple[CellVerdic
     paired = pair_items(baseline, candidate, first_items=one.item_values, second_items=other.item_values)
     costs = tuple(judge_costs(baseline, candidate, tolerances))
     return replace(verdict, metrics=costs), by_size(paired, tolerances)
-
-
-def _codes(side: Side) -> tuple[CodeVersion, ...]:
-    """Each version of the code that made records of a side, once."""
-    found = {entry.record.code.source_digest: entry.record.code for entry in side.entries}
-    return tuple(found.values())
 
 
 __all__ = ["judge"]

@@ -9,7 +9,7 @@ from math import exp, expm1
 from suite.results.gate.tolerances import TASK, Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
 from suite.results.paired import holm
-from suite.results.pairing import PERPLEXITY, PairedItems, mean
+from suite.results.pairing import NOT_IN_BASELINE, PERPLEXITY, PairedItems, mean
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class JudgedItems:
 
 
 def by_size(paired: Sequence[PairedItems], tolerances: Tolerances) -> list[JudgedItems]:
-    """Judges each metric of one cell by the size of its difference; those that are ignored are left out."""
+    """Judges each metric of one cell by the size of its difference.
+
+    Those that are ignored are left out, and those that only the candidate has: they are news, not a change.
+    """
     found = []
     for items in paired:
-        name = TASK if items.kind in ("question", "graded") else items.name
-        tolerance = tolerances.of(name, items.protocol)
-        if not tolerance.ignore:
+        tolerance = tolerances.of(TASK if items.is_task else items.name, items.protocol)
+        if not tolerance.ignore and items.reason != NOT_IN_BASELINE:
             found.append(JudgedItems(items, _by_size(items, tolerance)))
     return found
 
@@ -82,15 +84,16 @@ def _by_size(items: PairedItems, tolerance: Tolerance) -> MetricVerdict:
     first, second = _value(items, items.first), _value(items, items.second)
     relative = tolerance.relative is not None and first != 0
     verdict = replace(verdict, baseline=first, candidate=second, n=len(items.first), relative=relative)
-    if first is None or second is None:
-        if first is not None:
-            bad = sum(value is None for value in items.second)
-            reason = (
-                f"not finite: {bad} of {len(items.second)} items" if bad else "beyond the range of floats"
-            )
-            return replace(verdict, outcome="newly failing", reason=reason)
-        reason = "the baseline has no finite value"
-        return replace(verdict, outcome="same" if second is None else "better", reason=reason)
+    if not items.first:
+        return replace(verdict, outcome="not comparable", reason="there are no items")
+    if second is None:
+        bad, known = (sum(value is None for value in values) for values in (items.second, items.first))
+        reason = f"not finite: {bad} of {len(items.second)} items" if bad else "beyond the range of floats"
+        if first is None and bad <= known:
+            return replace(verdict, reason=f"{reason}; the baseline has no value either")
+        return replace(verdict, outcome="newly failing", reason=reason)
+    if first is None:
+        return replace(verdict, outcome="better", reason="the baseline has no finite value")
     difference = second - first
     verdict = replace(verdict, change=difference / abs(first) if relative else difference)
     if abs(difference) <= tolerance.reach(first):

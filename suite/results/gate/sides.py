@@ -23,24 +23,32 @@ class Entry:
     Attributes:
         record: its newest outcome: a failed rerun that came after the finished record counts.
         path: the record's file; None where it was never stored.
+        failure: a failed attempt on record beside the finished one, which is not known to be newer.
     """
 
     record: Record
     path: Path | None = None
+    failure: Record | None = None
 
     def item_values(self, protocol: str, metric: str) -> tuple[float | None, ...] | None:
         """The values of one metric in the side file, in the order of items; None where it has none.
 
         Raises:
-            RecordError: the side file is missing or is not the record's.
+            InputError: the side file cannot be read, or is not the record's.
         """
         if self.path is None or self.record.side_file is None:
             return None
-        frame = ResultStore(self.path.parent.parent).items(StoredRecord(self.path, self.record))
-        if frame is None:
-            return None
-        rows = frame[(frame["protocol"] == protocol) & (frame["metric"] == metric)].sort_values("item")
-        return None if rows.empty else tuple(None if v != v else float(v) for v in rows["value"])
+        try:
+            frame = ResultStore(self.path.parent.parent).items(StoredRecord(self.path, self.record))
+            if frame is None:
+                return None
+            rows = frame[(frame["protocol"] == protocol) & (frame["metric"] == metric)].sort_values("item")
+            return None if rows.empty else tuple(None if v != v else float(v) for v in rows["value"])
+        except RecordError as error:
+            raise InputError(str(error)) from error
+        except (KeyError, ValueError, TypeError) as error:  # no parquet, or none of ours
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.path}: its side file cannot be read: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,7 @@ def _newest(stored: StoredRecord) -> Entry:
     failure = stored.failure
     if failure is not None and failure.created >= stored.record.created:
         return Entry(failure)
-    return Entry(stored.record, stored.path)
+    return Entry(stored.record, stored.path, failure)
 
 
 def _why_empty(path: Path) -> str:

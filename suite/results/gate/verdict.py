@@ -111,6 +111,7 @@ class Verdict:
         significance: the chance of a false alarm by items that the run allowed.
         baseline_code: the versions of the code that made it.
         candidate_code: likewise.
+        remarks: what makes the run say less than it seems to, a sentence each.
     """
 
     baseline: str
@@ -121,6 +122,7 @@ class Verdict:
     significance: float
     baseline_code: tuple[CodeVersion, ...] = field(default=())
     candidate_code: tuple[CodeVersion, ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
 
     @property
     def exit_code(self) -> int:
@@ -139,18 +141,6 @@ class Verdict:
             for outcome in ([cell.whole] if cell.whole else [metric.outcome for metric in cell.metrics])
         )
         return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
-
-    @property
-    def remarks(self) -> list[str]:
-        """What makes the run say less than it seems to, a sentence each."""
-        remarks = []
-        for role, codes in (("baseline", self.baseline_code), ("candidate", self.candidate_code)):
-            if len({code.source_digest for code in codes}) > 1:
-                remarks.append(
-                    f"the {role}'s records were made by {len(codes)} versions of the code: some may be left "
-                    "from an earlier run (prunebench run --existing rerun-stale)"
-                )
-        return remarks
 
 
 __all__ = ["INCOMPARABLE", "OUTCOMES", "REGRESSION", "CellVerdict", "MetricVerdict", "Outcome", "Verdict"]

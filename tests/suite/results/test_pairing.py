@@ -36,17 +36,17 @@ def test_windows_are_compared_pair_by_pair() -> None:
     assert difference.p_value is not None and difference.p_value < 0.001
 
 
-def test_few_windows_that_all_move_far_are_surer_than_sign_flips_can_say() -> None:
-    six = NLL[:6]
-    far = paired(record(windows=(losses(six),)), record(windows=(losses(shifted(six, 1.0, 0.01)),)))[
-        "perplexity"
-    ]
-    p_value = far.difference().p_value
-    assert p_value is not None and p_value < 1e-6 < 2 * 0.5**6
-    # Where not all move one way, the flips decide.
-    mixed = tuple(nll + (1.0 if n else -0.5) for n, nll in enumerate(six))
-    near = paired(record(windows=(losses(six),)), record(windows=(losses(mixed),)))["perplexity"]
-    assert near.difference().p_value == pytest.approx(4 / 64)
+def test_no_p_value_is_below_what_all_sign_flips_could_give() -> None:
+    for n in (6, 16):
+        some = NLL[:n]
+        far = record(windows=(losses(shifted(some, 1.0, 0.01)),))
+        found = paired(record(windows=(losses(some),)), far)["perplexity"]
+        # Of 16 not all flips are tried, and Student's t says what they would.
+        assert found.difference().p_value == pytest.approx(2 * 0.5**n, rel=1e-6)
+        assert found.fewest_p_value == 2 * 0.5**n
+    coarse = record(tasks=(asked(None, metric="f1"),))
+    grades = (1.0,) * 6, (0.5,) * 6
+    assert paired(coarse, coarse, grades)["f1"].difference().p_value == pytest.approx(2 / 64)
 
 
 def test_answers_to_questions_are_compared_by_their_flips() -> None:
@@ -78,13 +78,20 @@ def test_graded_answers_are_compared_by_the_grades_in_the_side_files() -> None:
     assert without.reason == "its answers are graded, and the grades of one side are missing"
 
 
-def test_answers_are_compared_prompt_by_prompt_where_both_have_a_value() -> None:
+def test_an_answer_that_is_no_longer_likely_at_all_is_not_left_out() -> None:
+    first, second = record(answers=answered((1.0, 2.0))), record(answers=answered((1.0, None)))
+    assert paired(first, second)["answer_dense_nll"].second == (1.0, None)
+
+
+def test_answers_are_compared_prompt_by_prompt_where_the_baseline_has_a_value() -> None:
     first, second = record(answers=answered((1.0, None, 2.0))), record(answers=answered((1.5, 1.0, 2.5)))
     found = paired(first, second)
     assert found["answer_dense_nll"].first == (1.0, 2.0)
     assert found["answer_dense_nll"].second == (1.5, 2.5)
     assert found["answers_as_dense"].first == (1.0, 1.0, 1.0)
     assert "answer_repetition" not in found, "none has a value"
+    fewer = paired(first, record(answers=answered((1.0,))))
+    assert fewer["answer_dense_nll"].reason == "another number of answers: 3 and 1"
     other = paired(first, record(answers=answered((1.0,), prompts_digest="x")))
     assert other["answer_dense_nll"].reason == "other prompts"
 

@@ -16,6 +16,7 @@ from tests.suite.results.gate.contestants import (
     KL,
     MODEL,
     NLL,
+    answered,
     asked,
     costs,
     divergence,
@@ -110,7 +111,45 @@ def test_a_value_that_is_no_longer_finite_is_newly_failing() -> None:
     assert perplexity((800.0,) * 16).reason == "beyond the range of floats"
     broken = record(windows=(losses((None, *NLL[1:])),))
     assert perplexity(NLL, broken).outcome == "better"
-    assert perplexity((None, *NLL[1:]), broken).outcome == "same"
+    same = perplexity((None, *NLL[1:]), broken)
+    assert (same.outcome, same.reason) == (
+        "same",
+        "not finite: 1 of 16 items; the baseline has no value either",
+    )
+    assert perplexity((None,) * 16, broken).outcome == "newly failing", "it was one window, now it is all"
+    assert perplexity((), record(windows=(losses(()),))).outcome == "not comparable"
+
+
+def test_answers_that_the_dense_model_cannot_have_given_are_newly_failing() -> None:
+    likely, gone = (2.0,) * 20, (2.0,) * 6 + (None,) * 14
+    verdict = verdict_on(record(answers=answered(likely)), record(answers=answered(gone)))
+    found = metrics_of(verdict)["answer_dense_nll"]
+    assert (found.outcome, found.reason) == ("newly failing", "not finite: 14 of 20 items")
+
+
+def test_every_metric_is_held_against_its_own_tolerance() -> None:
+    whole = record(divergences=(divergence(),), tasks=(asked("1101" * 8),), answers=answered((2.0,) * 20))
+    built_in = load_tolerances()
+    found = metrics_of(verdict_on(whole, whole))
+    assert {"perplexity", "answers_as_dense", "answer_dense_nll", "acc"} <= set(found)
+    for name, metric in found.items():
+        expected = built_in.of("task" if name == "acc" else name, metric.protocol)
+        assert metric.tolerance == expected, name
+    without = parse_tolerances(b"[answers_as_dense]\nignore = true\n", file="own.toml")
+    assert "answers_as_dense" not in metrics_of(verdict_on(whole, whole, tolerances=without))
+
+
+def test_a_divergence_near_nothing_is_not_held_against_its_share() -> None:
+    tiny = tuple(1e-7 * (1 + n) for n in range(16))
+    baseline = record(divergences=(divergence(tiny),))
+    candidate = record(divergences=(divergence(tuple(1.2 * kl for kl in tiny)),))
+    assert metrics_of(verdict_on(baseline, candidate))["kl_divergence"].outcome == "same"
+
+
+def test_what_only_the_candidate_measured_keeps_nothing_from_passing() -> None:
+    verdict = verdict_on(record(), record(tasks=(asked("1101" * 8),), divergences=(divergence(),)))
+    assert verdict.exit_code == 0
+    assert "acc" not in metrics_of(verdict)
 
 
 def test_pruning_less_is_worse_whatever_it_does_for_perplexity() -> None:
@@ -181,6 +220,8 @@ def test_times_are_multiples_of_the_machines_own_floor() -> None:
     assert (fair.outcome, fair.candidate) == ("same", pytest.approx(10.25))
     twice = metrics_of(verdict_on(record(), record(floor=slow, metrics=costs(seconds=80.0))))["prune_seconds"]
     assert (twice.outcome, twice.change) == ("worse", pytest.approx(1.0))
+    alone = metrics_of(verdict_on(record(floor=slow), record(metrics=costs(10.0))))["prune_seconds"]
+    assert (alone.outcome, alone.reason) == ("same", "beyond the tolerance only by the floor (x 4)")
     short = metrics_of(verdict_on(record(metrics=costs(0.5)), record(metrics=costs(1.5))))["prune_seconds"]
     assert short.outcome == "same", "a second more is no regression of anything"
 
@@ -215,6 +256,21 @@ def test_records_that_were_left_from_other_code_are_remarked_on() -> None:
     mixed = side(record(code=CODE), record(cell=other, code=OTHER_CODE))
     verdict = judge(side(record(), record(cell=other)), mixed)
     assert len(verdict.remarks) == 1 and "--existing rerun-stale" in verdict.remarks[0]
+
+
+def test_what_makes_a_verdict_say_less_is_remarked_on() -> None:
+    newer = ENVIRONMENT.model_copy(update={"packages": {"torch": "2.14.0"}})
+    tolerances = parse_tolerances(b'[perplexity.protocols."wikitxt"]\nrelative = 1\n', file="own.toml")
+    verdict = verdict_on(record(), record(environment=newer), tolerances=tolerances)
+    assert verdict.remarks == (
+        "torch was another: 2.13.0, now 2.14.0; a change may be its own",
+        "the tolerance of perplexity on 'wikitxt' is idle: no record has that protocol",
+    )
+    versions = [
+        record(code=CODE.model_copy(update={"method_version": n}), cell=make_cell(pattern=p))
+        for n, p in ((1, "0.5"), (2, "0.6"))
+    ]
+    assert "several versions of the code" in judge(side(*versions), side(*versions)).remarks[0]
 
 
 def test_cells_may_be_paired_across_a_key() -> None:

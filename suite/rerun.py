@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from suite.results import ResultStore
 
 
+MOST_THREADS = 1024
+"""More than any machine has use for: a record must not choose how many are started here."""
+
+
 @dataclass(frozen=True)
 class Rerun:
     """How running a record's cell again ended.
@@ -122,6 +126,9 @@ def _why_not(record: Record, trust_remote_code: bool) -> str | None:
     if record.cell.trust_remote_code and not trust_remote_code:
         # A record comes from anybody, and would choose what runs here.
         return "it runs code that comes with its model, which --trust-remote-code allows"
+    threads = record.cell.threads or record.environment.threads
+    if not 1 <= threads <= MOST_THREADS:
+        return f"it says that it ran with {threads} threads, which is not 1 to {MOST_THREADS}"
     return None
 
 
@@ -142,7 +149,11 @@ def _on_one_bench(
             workbench = Workbench(together.entries[0].device, together.inputs)
             for entry in together.entries:
                 inputs = together.inputs[model_key(entry.record.cell)]
-                yield entry, _run_again(entry, workbench, inputs, keep, watcher)
+                try:
+                    result = _run_again(entry, workbench, inputs, keep, watcher)
+                except Exception as error:  # as `run_cell`: one record never costs the others theirs
+                    result = _impossible(entry.path, _told(error))
+                yield entry, result
 
 
 @dataclass(frozen=True)
@@ -165,9 +176,9 @@ def _readable_together(entries: list[_Chosen]) -> Iterator[_Readable | _Unreadab
     """All of them where all inputs are there; else those apart whose inputs are not."""
     try:
         yield _Readable(entries, preflight([entry.record.cell for entry in entries]))
-    except (InputError, PruningError, AssetError, OSError) as error:
+    except Exception as error:  # a record names any model and text, and what reads these raises anything
         if len(entries) == 1:
-            yield _Unreadable(entries[0], str(error))
+            yield _Unreadable(entries[0], _told(error))
             return
         for entry in entries:
             yield from _readable_together([entry])
@@ -182,8 +193,17 @@ def _run_again(
     watcher.cell_started(stored.cell)
     found, items = run_cell(stored.cell, workbench, watcher)
     watcher.cell_ended(stored.cell, found.status)
+    result = _compared(entry, found)
     if keep is not None:
-        keep.write(found, items)
+        try:
+            keep.write(found, items)
+        except OSError as error:
+            return _not_kept(result, keep, error)
+    return result
+
+
+def _compared(entry: _Chosen, found: Record) -> Rerun:
+    stored = entry.record
     if found.failure is not None:
         return _impossible(entry.path, f"it failed: {describe_failure(found)}")
     if (difference := input_that_differs(stored, found)) is not None:
@@ -191,6 +211,22 @@ def _run_again(
     findings = tuple(compare_rerun(Subject(entry.path, stored), found))
     differs = any(finding.level == "problem" for finding in findings)
     return Rerun(entry.path, "different" if differs else "equal", findings)
+
+
+def _not_kept(result: Rerun, keep: ResultStore, error: OSError) -> Rerun:
+    """A rerun that could not be stored as was asked: how it differs stays, and nothing passes as done."""
+    message = one_line(f"the rerun could not be stored in {keep.root}: {error.strerror or error}")
+    outcome: Literal["different", "impossible"] = (
+        "different" if result.outcome == "different" else "impossible"
+    )
+    return Rerun(result.path, outcome, (*result.findings, Finding(result.path, "rerun", "remark", message)))
+
+
+def _told(error: Exception) -> str:
+    """Why in the user's words, where these are; else with the kind of error."""
+    if isinstance(error, InputError | PruningError | AssetError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _impossible(path: Path, reason: str) -> Rerun:

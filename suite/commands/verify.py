@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from methods.errors import InputError
+from methods.errors import InputError, PruningError
 from suite.commands.options import BROKEN, FAILED, AsJson, Device, print_json, progress_bars, say
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def _present_code(cell: Cell) -> CodeVersion | None:
 
     try:
         return present_code(cell)
-    except InputError:  # a method, an allocation or settings that are not known here
-        return None
+    except (PruningError, TypeError, ValueError):
+        return None  # a method, an allocation or settings (of anybody's record) that are not known here
 
 
 def _held_against(checkpoint: Path, found: Verification) -> list[Finding]:

@@ -1,5 +1,6 @@
 """`prunebench verify`: exit codes, what it prints, and what a rerun proves that nothing else does."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from suite.cell import PerplexitySpec
 from suite.rerun import choose
-from suite.results.reading import load_record
+from suite.results.reading import load_record, record_bytes
 from suite.results.statistics import perplexity_from_nll
 from suite.results.store import ResultStore
 from suite.results.verification import verify as verify_records
@@ -20,6 +21,21 @@ from tests.tiny import write_suite, write_task
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A tree that the harness made: dense, magnitude and Wanda at 2:4 on the tiny model, with a task."""
+    folder = tmp_path_factory.mktemp("made")
+    suite = write_suite(folder, "magnitude wanda", patterns=["2:4"])
+    task = write_task(folder / "tasks", n_items=12)
+    asks(suite, f'[[tasks]]\nname = "mine"\nfolder = "{task}"\n')
+    run_suite(suite)
+    return folder
+
+
+def asks(suite, tables):
+    """Puts more tables into a suite file."""
+    suite.write_text(suite.read_text().replace("[calibration]", f"{tables}[calibration]"))
+
+
+def run_suite(suite):
+    """Runs a suite file into `results` beside it."""
     from suite.config import load_suite, plan
     from suite.executors import decide, run_here
     from suite.harness import present_code
@@ -27,20 +43,11 @@ def made(tmp_path_factory):
     from suite.preflight import preflight
     from suite.workbench import Workbench
 
-    folder = tmp_path_factory.mktemp("made")
-    suite = write_suite(folder, "magnitude wanda", patterns=["2:4"])
-    task = write_task(folder / "tasks", n_items=12)
-    suite.write_text(
-        suite.read_text().replace(
-            "[calibration]", f'[[tasks]]\nname = "mine"\nfolder = "{task}"\n[calibration]'
-        )
-    )
     cells = plan(load_suite(str(suite)), dtype="float32")
-    store = ResultStore(folder / "results")
+    store = ResultStore(suite.parent / "results")
     planned = decide(cells, store, "rerun", code=present_code)
     outcome = run_here(planned, Workbench(resolve_device("cpu"), preflight(cells)), store)
     assert not outcome.failed
-    return folder
 
 
 @pytest.fixture
@@ -82,6 +89,56 @@ def test_what_the_harness_writes_is_consistent(prunebench, tree):
     assert (code, record["passed"], record["rerun"]) == (0, "verified", None)
     assert {"items", "perplexity", "tasks", "flips", "sparsity", "size", "cost"} <= set(record["checks"])
     assert found["problems"] == 0
+
+
+def test_what_it_writes_of_groups_allocations_and_speed_is_consistent(prunebench, tmp_path):
+    """A group within a group, whose score the cell does not name; and everything else a cell can ask for."""
+    suite = write_suite(tmp_path, "magnitude", patterns=["0.5"])
+    task = write_task(tmp_path / "tasks", n_items=6)
+    write_task(task, "mine_too", n_items=6)
+    for name, members in (("inner", "[mine, mine_too]"), ("outer", "[inner]")):
+        (task / f"{name}.yaml").write_text(
+            f"group: {name}\ntask: {members}\n"
+            "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\n"
+        )
+    asks(suite, f'[[tasks]]\nname = "outer"\nnum_fewshot = 1\nfolder = "{task}"\n')
+    asks(suite, "[speed]\nprompt_tokens = 8\nnew_tokens = 4\n")
+    asks(suite, "[answers]\nmax_new_tokens = 3\n")
+    asks(suite, '[[methods]]\nname = "wanda"\nallocation = "owl"\n')
+    run_suite(suite)
+    code, out, _ = prunebench("verify", tmp_path / "results", "--json")
+    found = json.loads(out)
+    assert code == 0, found["findings"]
+    assert len(found["records"]) > 1
+    scores = {finding["message"] for finding in found["findings"] if finding["check"] == "metrics"}
+    assert {message.split()[1].split("-")[0] for message in scores} == {"inner", "outer"}
+
+
+def test_what_evaluate_writes_is_consistent(prunebench, prune, model, text, tmp_path):
+    code, _, err = prune("--method", "magnitude", "--sparsity", 0.5)
+    assert code == 0, err
+    asked = (*("--perplexity", text, "--seqlen", 32, "--max-tokens", 320, "--dtype", "float32"),)
+    asked += ("--task", "offline_agreement", "--limit", 10, "--max-new-tokens", 3, "--out", "evaluated")
+    alone = shutil.copytree(tmp_path / "pruned", tmp_path / "bare")
+    (alone / "pruning.json").unlink()
+    for name, *dense in (("pruned",), ("bare", "--dense", model), ("model", "--dense", model)):
+        code, _, err = prunebench("evaluate", tmp_path / name, *dense, *asked)
+        assert code == 0, err
+    code, out, _ = prunebench("verify", "evaluated")
+    assert code == 0, out
+    assert "problem (" not in out
+    checkpoints = 0
+    for path in Path("evaluated").rglob("*--*--*.json"):  # neither says what the other one says
+        record = load_record(path)
+        if record.cell.checkpoint is not None:
+            checkpoints += 1
+            other = "zeros" if record.metric("sparsity").protocol == "target-modules" else "target-modules"
+            more = record.metric("sparsity").model_copy(update={"protocol": other})
+            path = ResultStore(tmp_path / "other").write(
+                record.model_copy(update={"metrics": (*record.metrics, more)}), None
+            )
+            assert f"has sparsity {other}, which nothing" in prunebench("verify", path)[1]
+    assert checkpoints == 2
 
 
 def test_a_damaged_record_ends_with_one(prunebench, tree):
@@ -221,3 +278,100 @@ def test_a_mask_that_does_not_come_out_again_is_told(prunebench, tree):
     )
     code, out, _ = prunebench("verify", path, "--rerun")
     assert code == 0 and "remark (rerun): mask_digest is" in out
+
+
+def items_of(path):
+    store = ResultStore(path.parent.parent)
+    return store.items(next(stored for stored in store.records().records if stored.path == path))
+
+
+def cherry_pick(path):
+    """The easiest half of the windows, under the digest of all of them, and what follows from these."""
+    record, items = load_record(path), items_of(path)
+    losses = record.windows[0]
+    best = sorted(sorted(range(len(losses.nll)), key=lambda item: losses.nll[item])[: len(losses.nll) // 2])
+    nll = tuple(losses.nll[item] for item in best)
+    items = items[(items.metric != "nll") | items.item.isin(best)].copy()
+    items.loc[items.metric == "nll", "item"] = range(len(best))
+    estimate = perplexity_from_nll(nll)
+    numbers = {field: getattr(estimate, field) for field in ("value", "stderr", "low", "high", "n")}
+    picked = record.model_copy(update={"windows": (losses.model_copy(update={"nll": nll}),)})
+    ResultStore(path.parent.parent).write(with_metric(picked, "perplexity", **numbers), items)
+
+
+def test_windows_that_were_left_out_come_back_in_a_rerun_and_cost_no_other_record(prunebench, tree):
+    path = record_of(tree, "magnitude")
+    cherry_pick(path)
+    code, out, _ = prunebench("verify", path)
+    assert code == 0 and "remark (cell)" in out and "has 10 windows, and its limit allows 20" in out
+    code, out, _ = prunebench("verify", tree, "--rerun")
+    assert code == 1
+    assert "problem (rerun): has 10 windows of" in out and "run again 20" in out
+    assert f"{record_of(tree, 'wanda')}: rerun" in out
+    assert "problem (texts)" in out, "other records have 20 windows of the same tokens"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**9])
+def test_a_record_does_not_choose_how_many_threads_are_started(prunebench, tree, threads):
+    path = record_of(tree, "wanda")
+    record = load_record(path)
+    environment = record.environment.model_copy(update={"threads": threads})
+    ResultStore(tree).write(record.model_copy(update={"environment": environment}), items_of(path))
+    code, out, _ = prunebench("verify", path, record_of(tree, "magnitude"), "--rerun")
+    assert code == 3
+    assert f"{path}: remark (rerun): could not be rerun: it says that it ran with {threads} threads" in out
+    assert f"{record_of(tree, 'magnitude')}: rerun" in out
+
+
+@pytest.mark.parametrize("place", ["preflight", "compare_rerun"])
+def test_whatever_one_record_raises_costs_no_other(prunebench, tree, monkeypatch, place):
+    import suite.rerun
+
+    right = getattr(suite.rerun, place)
+
+    def wrong(of, *more):
+        cells = of if place == "preflight" else [of.record.cell]
+        if any(cell.method == "wanda" for cell in cells):
+            raise RuntimeError("nobody expects\nthis")
+        return right(of, *more)
+
+    monkeypatch.setattr(suite.rerun, place, wrong)
+    code, out, _ = prunebench("verify", tree, "--rerun")
+    assert code == 3
+    wanda = record_of(tree, "wanda")
+    assert f"{wanda}: remark (rerun): could not be rerun: RuntimeError: nobody expects this" in out
+    assert f"{wanda}: verified" in out
+    assert f"{record_of(tree, 'magnitude')}: rerun" in out and f"{record_of(tree, 'dense')}: rerun" in out
+
+
+def test_reruns_that_cannot_be_stored_are_told_with_what_they_found(prunebench, tree):
+    forge(record_of(tree, "wanda"))
+    (tree.parent / "full").write_text("no folder")
+    code, out, _ = prunebench("verify", tree, "--keep", "full")
+    assert code == 1
+    assert out.count("the rerun could not be stored in full") == 3
+    assert f"{record_of(tree, 'wanda')}: different" in out
+    assert f"{record_of(tree, 'magnitude')}: verified" in out
+    assert prunebench("verify", record_of(tree, "magnitude"), "--keep", "full")[0] == 3
+
+
+def test_a_side_file_that_is_no_table_is_one_line_for_every_record(prunebench, tree):
+    for path in tree.rglob("*--*--*.json"):
+        record = load_record(path)
+        content = b"no parquet"
+        named = record.side_file.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+        path.with_name(named.name).write_bytes(content)
+        path.write_bytes(record_bytes(record.model_copy(update={"side_file": named}).sealed()))
+    code, out, err = prunebench("verify", tree, "--rerun")
+    assert code == 1 and "nothing to rerun" in err
+    problems = [line for line in out.splitlines() if "problem (" in line]
+    assert len(problems) == 3 and all("is no parquet file" in line for line in problems)
+
+
+def test_settings_of_no_method_are_no_traceback(prunebench, tree):
+    path = record_of(tree, "wanda")
+    record = load_record(path)
+    odd = record.cell.model_copy(update={"settings": {"group": {"a": 1}, "b": None}})
+    path = ResultStore(tree.parent / "odd").write(record.model_copy(update={"cell": odd}), items_of(path))
+    code, out, _ = prunebench("verify", path)
+    assert code == 0 and "remark (code): method 'wanda' is not installed" in out

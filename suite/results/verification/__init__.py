@@ -12,13 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from suite.cell import DENSE
+from suite.results.archive import MLFLOW_ARTIFACTS
 from suite.results.reading import RecordError, load_record
 from suite.results.record import Record
 from suite.results.verification.across import RECORD_NAMES, check_across, check_leftovers
 from suite.results.verification.arithmetic import (
-    COSTS,
-    SIZES,
-    SPEEDS,
     check_answers,
     check_divergence,
     check_metrics,
@@ -27,6 +25,7 @@ from suite.results.verification.arithmetic import (
 from suite.results.verification.cell_match import check_cell
 from suite.results.verification.findings import CHECKS, CheckedRecord, Finding, Level, Verification, one_line
 from suite.results.verification.item_rows import check_items
+from suite.results.verification.metric_kinds import COSTS, SIZES, SPEEDS
 from suite.results.verification.pruning import check_cost, check_size, check_sparsity
 from suite.results.verification.record_file import (
     PresentCode,
@@ -73,7 +72,7 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
     files: dict[Path, Path] = {}
     folders: dict[Path, Path] = {}
     for path in paths:
-        found = sorted(path.rglob(RECORD_NAMES)) if path.is_dir() else [path]
+        found = _records_below(path) if path.is_dir() else [path]
         for file in found:
             files.setdefault(file.resolve(), file)
             if path.is_dir():
@@ -82,6 +81,12 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
     records = tuple(verify_record(file, present=present, dense=dense.beside(file)) for file in files.values())
     found_across = (*check_across(records), *check_leftovers(folders.values(), records))
     return Verification(records, tuple(found_across))
+
+
+def _records_below(folder: Path) -> list[Path]:
+    """The files of records at any depth, without the copies that `--track mlflow` puts beside a tree."""
+    found = sorted(folder.rglob(RECORD_NAMES))
+    return [path for path in found if MLFLOW_ARTIFACTS not in path.relative_to(folder).parts]
 
 
 def verify_record(
@@ -129,8 +134,20 @@ def verify_content(
     for name, applies, check in _CHECKS:
         if applies(subject):
             made.add(name)
-            found.extend(check(subject))
+            found.extend(_made(name, check, subject))
     return CheckedRecord(path, record, tuple(name for name in CHECKS if name in made), tuple(found))
+
+
+def _made(name: str, check: Callable[[Subject], Iterator[Finding]], subject: Subject) -> Iterator[Finding]:
+    """What a check finds; where it cannot work with what is written there, that is what is wrong.
+
+    Records come from anybody, with numbers of any size, and one must not keep the others from being verified.
+    """
+    try:
+        yield from check(subject)
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        yield subject.problem(name, f"holds values that cannot be worked with ({what})")
 
 
 class _Dense:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from suite.results.items import WindowLosses
 from suite.results.leftovers import PREFIX
 from suite.results.record import Record
 from suite.results.store import RECORD_SUFFIX, SAMPLES_SUFFIX
@@ -38,6 +39,7 @@ def check_across(records: Sequence[CheckedRecord]) -> Iterator[Finding]:
     yield from _twice(stored)
     yield from _weights(complete)
     yield from _texts(complete)
+    yield from _lengths(complete)
 
 
 def check_leftovers(folders: Iterable[Path], records: Sequence[CheckedRecord]) -> Iterator[Finding]:
@@ -146,6 +148,22 @@ def _texts(stored: Sequence[_Stored]) -> Iterator[Finding]:
         measured = [entry for entry in stored if digest(entry.record) is not None]
         for same in _grouped(measured, lambda entry: (entry.record.cell.model, entry.tree)):
             yield from _differing(same, "texts", digest, f"was measured on tokens of {protocol}")
+
+
+def _lengths(stored: Sequence[_Stored]) -> Iterator[Finding]:
+    """The digest of tokens is of so many windows: who has fewer losses under it left some out."""
+    first: dict[str, tuple[_Stored, WindowLosses]] = {}
+    for entry in stored:
+        for losses in entry.record.windows:
+            one, known = first.setdefault(losses.corpus_digest, (entry, losses))
+            if (len(known.nll), known.seqlen) != (len(losses.nll), losses.seqlen):
+                yield _finding(
+                    entry,
+                    "texts",
+                    "problem",
+                    f"has {len(losses.nll)} windows of {losses.seqlen} tokens of {losses.protocol}, and "
+                    f"{one.path} has {len(known.nll)} of {known.seqlen} with the same digest",
+                )
 
 
 def _differing(

@@ -6,24 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 
-from suite.results.record import Metric, Record
+from suite.results.record import Metric
 from suite.results.statistics import Estimate, mean_stderr, perplexity_from_nll, proportion
 from suite.results.verification.findings import Finding
+from suite.results.verification.metric_kinds import answers_protocol, kinds_of, members
 from suite.results.verification.subject import Subject
 
 RELATIVE = 1e-9
 """Of a number formed anew: another version of a library may sum in another order."""
 _ROUNDING = 1e-13
 """Of the largest number of an estimate: what is left where its others cancel out to nearly 0."""
-
-DIVERGENCE = ("kl_divergence", "top1_agreement")
-FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
-ANSWERS = ("answer_tokens", "answer_repetition", "answers_as_dense", "answer_dense_nll")
-SIZES = ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")
-COSTS = ("prune_seconds", "peak_host_bytes", "peak_device_bytes", "prune_energy_joules")
-SPEEDS = tuple(
-    f"{kernel}{phase}_tokens_per_second" for kernel in ("", "sparse_") for phase in ("prefill", "generation")
-)
 
 
 @dataclass(frozen=True)
@@ -46,41 +38,46 @@ class Due:
 
 
 def check_metrics(subject: Subject) -> Iterator[Finding]:
-    """What holds of every metric, whatever is behind it."""
+    """What holds of every metric, whatever is behind it; and that something is."""
     record = subject.record
+    kinds = kinds_of(record)
     seen = set()
     for metric in record.metrics:
         named = f"{metric.name} {metric.protocol}".strip()
         if (metric.name, metric.protocol) in seen:
             yield subject.problem("metrics", f"has {named} twice")
         seen.add((metric.name, metric.protocol))
-        if (kind := kind_of(metric, record)) is None:
-            yield subject.problem("metrics", f"has {named}, which its cell does not ask for")
+        kind = kinds.get((metric.name, metric.protocol))
+        if kind is None:
+            yield subject.problem("metrics", f"has {named}, which nothing in the record is behind")
         elif kind == "group":
-            yield subject.remark("metrics", f"{named} has no items of its own, so it was not formed anew")
+            yield from _group(subject, metric, named)
+        elif kind == "speed":
+            yield from _speed(subject, metric, named)
         if problem := _interval(metric):
             yield subject.problem("metrics", f"{named}: {problem}")
-        if kind == "speed" and metric.value is not None and not metric.value > 0:
-            yield subject.problem("metrics", f"{named}: a rate is above 0, not {metric.value:g}")
 
 
-def kind_of(metric: Metric, record: Record) -> str | None:
-    """The check that a metric belongs to, or `speed`, or `group` of tasks; None if it belongs to none."""
-    cell = record.cell
-    by_name = {"sparsity": "sparsity"} | dict.fromkeys(FLIPS, "flips") | dict.fromkeys(ANSWERS, "answers")
-    by_name |= dict.fromkeys(SIZES, "size") | dict.fromkeys(COSTS, "cost")
-    if metric.name in by_name:
-        return by_name[metric.name]
-    if metric.name in SPEEDS:
-        return "speed" if cell.speed is not None else None
-    if any(metric.protocol == losses.protocol for losses in record.windows):
-        if metric.name == "perplexity":
-            return "perplexity"
-        if metric.name in DIVERGENCE:
-            return "divergence"
-    if any(metric.protocol == outcomes.protocol for outcomes in record.tasks):
-        return "tasks"
-    return "group" if cell.tasks else None
+def _group(subject: Subject, metric: Metric, named: str) -> Iterator[Finding]:
+    """Of a group's score: a mean of its tasks' scores, weighted or not; of which tasks is not known."""
+    values = [member.value for member in members(metric, subject.record) if member.value is not None]
+    if metric.value is not None:
+        slack = RELATIVE * max(map(abs, values), default=0.0)
+        if not values or not min(values) - slack <= metric.value <= max(values) + slack:
+            yield subject.problem("metrics", f"{named} is {metric.value!r}, beyond the scores of all tasks")
+    n_questions = sum(task.n for task in subject.record.tasks)
+    if metric.n is None or metric.n > n_questions:
+        yield subject.problem("metrics", f"{named} is of {metric.n} questions, and there are {n_questions}")
+    if (metric.low, metric.high) != (None, None):
+        yield subject.problem("metrics", f"{named} has an interval, and no questions of its own")
+    yield subject.remark("metrics", f"{named} has no items of its own, so it was not formed anew")
+
+
+def _speed(subject: Subject, metric: Metric, named: str) -> Iterator[Finding]:
+    if metric.value is not None and not metric.value > 0:
+        yield subject.problem("metrics", f"{named}: a rate is above 0, not {metric.value:g}")
+    if metric.direction != "higher":
+        yield subject.problem("metrics", f"{named}: direction is {metric.direction!r}, not 'higher'")
 
 
 def check_perplexity(subject: Subject) -> Iterator[Finding]:
@@ -110,7 +107,7 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
     """Counts and shares of the answers, and whether each answer is possible."""
     given = subject.record.answers
     assert given is not None
-    answers, protocol = given.answers, f"{given.prompts}-greedy{given.max_new_tokens}"
+    answers, protocol = given.answers, answers_protocol(given.prompts, given.max_new_tokens)
     for answer in answers:
         if not 0 <= answer.n_tokens <= given.max_new_tokens:
             yield subject.problem(
@@ -134,10 +131,10 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
         Due("answer_repetition", protocol, repeated, "lower", "its answers"),
     ]
     metric = subject.record.metric
-    if metric("answers_as_dense") is not None or any(a.parted_at is not None for a in answers):
+    if metric("answers_as_dense", protocol) is not None or any(a.parted_at is not None for a in answers):
         same = proportion([answer.parted_at is None for answer in answers])
         dues.append(Due("answers_as_dense", protocol, same, "higher", "its answers"))
-    if metric("answer_dense_nll") is not None or any(nll is not None for nll in likely):
+    if metric("answer_dense_nll", protocol) is not None or any(nll is not None for nll in likely):
         nll = mean_stderr([nll for nll in likely if nll is not None])
         dues.append(Due("answer_dense_nll", protocol, nll, "lower", "its answers"))
     for due in dues:
@@ -208,10 +205,7 @@ def _number(value: float | None) -> str:
 
 
 __all__ = [
-    "COSTS",
     "RELATIVE",
-    "SIZES",
-    "SPEEDS",
     "Due",
     "check_answers",
     "check_divergence",
@@ -219,6 +213,5 @@ __all__ = [
     "check_perplexity",
     "compare",
     "differences",
-    "kind_of",
     "same",
 ]

@@ -12,6 +12,8 @@ from suite.results.verification.findings import Finding
 from suite.results.verification.subject import Subject
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PAPER_WINDOWS = 256
+"""So many the papers take of C4, whatever the limit (docs/protocols.md)."""
 
 
 def check_cell(subject: Subject) -> Iterator[Finding]:
@@ -22,6 +24,7 @@ def check_cell(subject: Subject) -> Iterator[Finding]:
     for message in messages:
         yield subject.problem("cell", message)
     if record.status == "complete":
+        yield from _short_texts(subject)
         yield from _groups(subject)
 
 
@@ -134,6 +137,22 @@ def _asked(record: Record) -> Iterator[str]:
             yield f"answered {record.answers.prompts} in {record.answers.max_new_tokens} tokens, not {asked}"
     if record.tasks and not cell.tasks:
         yield f"was asked {_listed([task.task for task in record.tasks])}, and the cell asks for no task"
+
+
+def _short_texts(subject: Subject) -> Iterator[Finding]:
+    """Windows that the limit has room for and that are not there: a short text's, or left out."""
+    for losses in subject.record.windows:
+        if losses.limit is None or losses.seqlen < 1:
+            continue
+        room = losses.limit // losses.seqlen
+        if losses.protocol.startswith("c4-paper-"):
+            room = min(room, _PAPER_WINDOWS)
+        if len(losses.nll) < room:
+            yield subject.remark(
+                "cell",
+                f"{losses.protocol} has {len(losses.nll)} windows, and its limit allows {room}: "
+                "its text ends there, or some were left out",
+            )
 
 
 def _groups(subject: Subject) -> Iterator[Finding]:

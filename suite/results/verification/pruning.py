@@ -9,8 +9,9 @@ from fractions import Fraction
 from math import prod
 
 from suite.results.record import ModuleReport, PhaseCost, Record
-from suite.results.verification.arithmetic import COSTS, same
+from suite.results.verification.arithmetic import same
 from suite.results.verification.findings import Finding
+from suite.results.verification.metric_kinds import COSTS, SIZES
 from suite.results.verification.subject import Subject
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -44,7 +45,7 @@ def check_sparsity(subject: Subject) -> Iterator[Finding]:
 def check_size(subject: Subject) -> Iterator[Finding]:
     """The packed sizes from the checkpoint's bytes and the modules."""
     record = subject.record
-    stored = {name: record.metric(name) for name in ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")}
+    stored = {name: record.metric(name) for name in SIZES}
     dense = stored["checkpoint_bytes"]
     if dense is None or dense.value is None:
         yield subject.problem("size", "has packed sizes and no checkpoint_bytes")
@@ -88,7 +89,7 @@ def check_cost(subject: Subject) -> Iterator[Finding]:
             yield subject.problem("cost", "has the cost of a prune, and no phase of that name")
         return
     for name, due in _costs(phase, record).items():
-        metric = record.metric(name)
+        metric = record.metric(name, "")
         if metric is None:
             # Energy joined with the third schema; the others have always been there.
             if name != "prune_energy_joules":
@@ -101,6 +102,8 @@ def check_cost(subject: Subject) -> Iterator[Finding]:
 
 def _impossible(module: ModuleReport) -> str | None:
     """What cannot be about a module's numbers."""
+    if not module.shape or min(module.shape) < 1:
+        return f"its shape is {list(module.shape)}"
     if module.n_weights != prod(module.shape):
         return f"{module.n_weights} weights, by its shape {prod(module.shape)}"
     if not 0 <= module.n_pruned <= module.n_weights:

@@ -8,8 +8,8 @@ from math import ceil, isclose
 from suite.results.items import TaskOutcomes
 from suite.results.record import Metric, Record
 from suite.results.state import code_difference
-from suite.results.verification.arithmetic import COSTS, SPEEDS, kind_of
 from suite.results.verification.findings import Finding
+from suite.results.verification.metric_kinds import COSTS, SPEEDS, kinds_of
 from suite.results.verification.subject import Subject
 from suite.results.verification.task_scores import one_machine
 
@@ -64,12 +64,13 @@ def compare_rerun(subject: Subject, found: Record) -> Iterator[Finding]:
     stored = subject.record
     exact = one_machine(stored.environment, found.environment) and not _halved(stored, found)
     messages = [
+        *_lengths(stored, found),
         *_windows(stored, found, exact),
         *_tasks(stored, found, exact),
         *_metrics(stored, found, exact),
     ]
     if exact and stored.answers is not None and found.answers is not None:
-        texts = zip(stored.answers.answers, found.answers.answers, strict=False)
+        texts = zip(stored.answers.answers, found.answers.answers, strict=False)  # `_lengths` has the rest
         if other := [one.id for one, two in texts if (one.text, one.n_tokens) != (two.text, two.n_tokens)]:
             messages.append(f"{len(other)} answers are others, {other[0]!r} for one")
     if stored.mask_digest != found.mask_digest:
@@ -99,12 +100,41 @@ def _halved(stored: Record, found: Record) -> bool:
     return any("memory ran out" in warning for record in (stored, found) for warning in record.warnings)
 
 
+def _lengths(stored: Record, found: Record) -> Iterator[str]:
+    """Items that one of the two does not have: a digest is only a claim, and may be that of more of them."""
+    for what, then, now in (
+        (
+            "windows",
+            {losses.protocol: len(losses.nll) for losses in stored.windows},
+            {losses.protocol: len(losses.nll) for losses in found.windows},
+        ),
+        (
+            "divergences",
+            {far.protocol: len(far.kl) for far in stored.divergences},
+            {far.protocol: len(far.kl) for far in found.divergences},
+        ),
+        (
+            "questions",
+            {task.protocol: task.n for task in stored.tasks},
+            {task.protocol: task.n for task in found.tasks},
+        ),
+        (
+            "answers",
+            {stored.answers.prompts: len(stored.answers.answers)} if stored.answers else {},
+            {found.answers.prompts: len(found.answers.answers)} if found.answers else {},
+        ),
+    ):
+        for name in dict.fromkeys((*then, *now)):
+            if then.get(name, 0) != now.get(name, 0):
+                yield f"has {then.get(name, 0)} {what} of {name}, run again {now.get(name, 0)}"
+
+
 def _windows(stored: Record, found: Record, exact: bool) -> Iterator[str]:
     if not exact:
         return  # their mean is held to a tolerance with the metrics
     again = {losses.protocol: losses.nll for losses in found.windows}
     for losses in stored.windows:
-        pairs = list(zip(losses.nll, again[losses.protocol], strict=True))
+        pairs = list(zip(losses.nll, again.get(losses.protocol, ()), strict=False))
         if off := [n for n, (one, two) in enumerate(pairs) if not _near(one, two, EXACT, 0.0)]:
             one, two = pairs[off[0]]
             yield f"{len(off)} windows of {losses.protocol} have other losses: {one}, run again {two}"
@@ -113,21 +143,24 @@ def _windows(stored: Record, found: Record, exact: bool) -> Iterator[str]:
 def _tasks(stored: Record, found: Record, exact: bool) -> Iterator[str]:
     again: dict[str, TaskOutcomes] = {task.protocol: task for task in found.tasks}
     for task in stored.tasks:
+        if task.protocol not in again:
+            continue
         one, two = task.outcomes, again[task.protocol].outcomes
         if one is None or two is None:
             if one != two:
                 yield f"{task.protocol} has outcomes in one of the two only"
             continue
-        n_other = sum(a != b for a, b in zip(one, two, strict=True))
+        n_other = sum(a != b for a, b in zip(one, two, strict=False))
         if n_other > (0 if exact else ceil(task.n / QUESTIONS)):
             yield f"{n_other} of {task.n} questions of {task.protocol} were answered otherwise"
 
 
 def _metrics(stored: Record, found: Record, exact: bool) -> Iterator[str]:
+    kinds = kinds_of(stored)
     for metric in stored.metrics:
         if metric.name in COSTS or metric.name in SPEEDS:
             continue
-        kind = kind_of(metric, stored)
+        kind = kinds.get((metric.name, metric.protocol))
         if kind == "answers" and not exact:
             continue  # a greedy answer parts at the first near-tie, and then is another
         again = found.metric(metric.name, metric.protocol)
@@ -138,6 +171,8 @@ def _metrics(stored: Record, found: Record, exact: bool) -> Iterator[str]:
         relative, absolute = (EXACT, 1e-9) if exact else _tolerance(metric, kind)
         if not _near(metric.value, again.value, relative, absolute):
             yield f"{named} is {metric.value}, run again {again.value}"
+        elif metric.n != again.n:
+            yield f"{named} is of {metric.n} items, run again of {again.n}"
 
 
 def _tolerance(metric: Metric, kind: str | None) -> tuple[float, float]:

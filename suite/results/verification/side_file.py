@@ -24,6 +24,8 @@ _TYPES = {
 """Column -> how Arrow calls what it may hold."""
 _FILLED = ("protocol", "metric", "item", "item_digest")
 """Columns without a gap."""
+_UNREADABLE = (OSError, ValueError, NotImplementedError, MemoryError, OverflowError, pa.ArrowException)
+"""What Arrow raises over bytes that are no table, text that is no UTF-8, or sizes that cannot be."""
 
 
 def read_side_file(
@@ -56,11 +58,12 @@ def read_side_file(
         return None, [subject.problem("side-file", message)]
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
+        problem = _form(table, named.rows)
+        columns = [table.column(name).to_pylist() for name in StoredItem._fields] if problem is None else []
+    except _UNREADABLE as error:
         return None, [subject.problem("side-file", f"its side file {named.name} is no parquet file: {error}")]
-    if problem := _form(table, named.rows):
+    if problem is not None:
         return None, [subject.problem("side-file", f"its side file {named.name} {problem}")]
-    columns = [table.column(name).to_pylist() for name in StoredItem._fields]
     return tuple(StoredItem(*row) for row in zip(*columns, strict=True)), []
 
 

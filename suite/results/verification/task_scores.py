@@ -9,20 +9,23 @@ from suite.results.items import TaskOutcomes
 from suite.results.paired import mcnemar
 from suite.results.record import Environment, Metric, Record
 from suite.results.statistics import Estimate, mean_stderr, proportion
-from suite.results.verification.arithmetic import FLIPS, RELATIVE, Due, compare, differences
+from suite.results.verification.arithmetic import RELATIVE, Due, compare, differences
 from suite.results.verification.findings import Finding
+from suite.results.verification.metric_kinds import FLIPS, kinds_of
 from suite.results.verification.subject import Subject
 
 
 def check_tasks(subject: Subject) -> Iterator[Finding]:
     """Every score from its questions."""
+    kinds = kinds_of(subject.record)
     for task in subject.record.tasks:
         if problem := _shape(task):
             yield subject.problem("tasks", f"{task.protocol}: {problem}")
+            continue  # nothing can be formed of it
         scores = [
             metric
             for metric in subject.record.metrics
-            if metric.protocol == task.protocol and metric.name not in FLIPS
+            if metric.protocol == task.protocol and kinds.get((metric.name, metric.protocol)) == "tasks"
         ]
         if task.metric not in {score.name for score in scores}:
             yield subject.problem(
@@ -41,7 +44,9 @@ def check_flips(subject: Subject) -> Iterator[Finding]:
             flipped.setdefault(metric.protocol, {})[metric.name] = metric
     for protocol, metrics in flipped.items():
         task = tasks.get(protocol)
-        if task is None or task.outcomes is None:
+        if task is None or (task.outcomes is not None and _shape(task)):
+            continue  # `metrics` or `tasks` says so
+        if task.outcomes is None:
             yield subject.problem("flips", f"{protocol}: flips of a task without outcomes")
             continue
         if missing := [name for name in FLIPS if name not in metrics]:
@@ -62,8 +67,14 @@ def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterato
         values = [float(outcome) for outcome in task.outcomes]
     named = f"{score.name} {score.protocol}"
     if values is None:
-        yield subject.remark("tasks", f"{named} has no items, so it was not formed anew")
+        if subject.items is not None:
+            # lm-eval forms every score from its questions' own, and all of these are written.
+            yield subject.problem("tasks", f"{named} has no items in the side file")
+        else:
+            yield subject.remark("tasks", f"{named} has no items, so it was not formed anew")
         return
+    if subject.items is not None and len(subject.values(task.protocol, task.metric) or ()) != task.n:
+        return  # `items` says so
     values += [None] * (task.n - len(values))
     are_shares = all(value in (0.0, 1.0) for value in values)
     due = (proportion if are_shares else mean_stderr)(values)
@@ -72,11 +83,27 @@ def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterato
             subject, "tasks", Due(score.name, score.protocol, due, score.direction, "its items")
         )
         return
+    if _was_mean(score, due):
+        yield subject.problem(
+            "tasks",
+            f"{named} is {score.value!r} with the error or interval of a mean, by its items {due.value!r}",
+        )
+        return
     # lm-eval forms some scores otherwise than as a mean (F1, a perplexity); then its own number stands.
     own = Estimate(score.value, score.stderr, None, None, task.n, score.status)
     for difference in differences(score, own):
         yield subject.problem("tasks", f"{named}: {difference.format(source='its questions')}")
     yield subject.remark("tasks", f"{named} is no mean of its items, so it was not formed anew")
+
+
+def _was_mean(score: Metric, due: Estimate) -> bool:
+    """Whether a score that is no mean of its items was written as one.
+
+    Only means have an interval; and lm-eval's error of a mean is its items', to the last digits.
+    """
+    if (score.low, score.high) != (None, None):
+        return True
+    return bool(score.stderr) and due.stderr is not None and isclose(score.stderr or 0.0, due.stderr)
 
 
 def _is_mean(score: Metric, due: Estimate) -> bool:
@@ -99,6 +126,9 @@ def _impossible(metric: Metric, n: int, limit: int) -> Iterator[str]:
     """What cannot be about a share of `n` questions of which `limit` can have flipped that way."""
     if metric.value is None:
         yield f"has no value, and {n} outcomes are there"
+        return
+    if not 0 <= metric.value <= 1:
+        yield f"is {metric.value!r}, which is no share"
         return
     count = round(metric.value * n)
     if not 0 <= count <= limit:

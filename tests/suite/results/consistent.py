@@ -219,6 +219,26 @@ def _record(
     return Record(**{**fields, **changes})
 
 
+def cherry_picked(record: Record) -> Record:
+    """The first two windows alone, under the digest of all four, and everything formed anew from them."""
+    losses, divergence = record.windows[0], record.divergences[0]
+    nll, kl, agreement = losses.nll[:2], divergence.kl[:2], divergence.agreement[:2]
+    picked = record.model_copy(
+        update={
+            "windows": (losses.model_copy(update={"nll": nll}),),
+            "divergences": (WindowDivergence(protocol=TEXT, kl=kl, agreement=agreement),),
+        }
+    )
+    for name, estimate in (
+        ("perplexity", perplexity_from_nll(nll)),
+        ("kl_divergence", mean_stderr(kl)),
+        ("top1_agreement", mean_stderr(agreement)),
+    ):
+        numbers = {field: getattr(estimate, field) for field in ("value", "stderr", "low", "high", "n")}
+        picked = with_metric(picked, name, **numbers)
+    return picked
+
+
 def with_metric(record: Record, name: str, **changes: Any) -> Record:
     """The record with some fields of one metric changed."""
     return record.model_copy(

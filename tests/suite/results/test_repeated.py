@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from suite.results.record import Record
+from suite.results.record import Environment, Record
 from suite.results.verification.repeated import compare_rerun, input_that_differs
 from suite.results.verification.subject import Subject
-from tests.suite.results.consistent import pruned_record, with_metric
+from tests.suite.results.consistent import TASK, TEXT, cherry_picked, pruned_record, with_metric
 from tests.suite.results.examples import ENVIRONMENT
 
 ELSEWHERE = ENVIRONMENT.model_copy(update={"processor": "another"})
@@ -49,6 +49,33 @@ def test_one_answer_may_change_elsewhere_and_none_here() -> None:
     assert len(problems(stored, one)) == 2  # the answers, and the accuracy
     assert problems(stored, one.model_copy(update={"environment": ELSEWHERE})) == []
     assert len(problems(stored, two.model_copy(update={"environment": ELSEWHERE}))) == 2
+
+
+@pytest.mark.parametrize("environment", [ENVIRONMENT, ELSEWHERE])
+def test_items_that_were_left_out_are_told_wherever_it_is_run(environment: Environment) -> None:
+    whole = pruned_record()
+    found = problems(cherry_picked(whole), whole.model_copy(update={"environment": environment}))
+    assert found[:2] == [
+        f"has 2 windows of {TEXT}, run again 4",
+        f"has 2 divergences of {TEXT}, run again 4",
+    ]
+    assert whole.answers is not None
+    fewer = whole.answers.model_copy(update={"answers": whole.answers.answers[:2]})
+    half = whole.tasks[0].model_copy(update={"n": 3, "outcomes": "101"})
+    picked = whole.model_copy(update={"tasks": (half,), "answers": fewer})
+    assert problems(picked, whole.model_copy(update={"environment": environment}))[:2] == [
+        f"has 3 questions of {TASK}, run again 6",
+        "has 2 answers of built-in, run again 3",
+    ]
+    nothing = whole.model_copy(update={"windows": (), "divergences": (), "tasks": (), "answers": None})
+    assert len(problems(whole, nothing)) == 4
+
+
+def test_a_number_of_other_items_is_told() -> None:
+    stored = pruned_record()
+    assert problems(with_metric(stored, "graded", n=5), stored) == [
+        f"graded {TASK} is of 5 items, run again of 6"
+    ]
 
 
 def test_where_memory_ran_out_nothing_is_exact() -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from suite.cell import SpeedSpec, TaskSpec
 from suite.measurement.measured import ItemRow
 from suite.results.items import AnswerSet
 from suite.results.leftovers import temporary_name
 from suite.results.reading import parse_record, record_bytes
-from suite.results.record import Failure, Record, SideFile
-from suite.results.statistics import perplexity_from_nll
+from suite.results.record import Failure, Metric, Record, SideFile
+from suite.results.statistics import mean_stderr, perplexity_from_nll
 from suite.results.store import ResultStore
 from suite.results.verification import (
     CHECKS,
@@ -33,7 +36,9 @@ from suite.results.verification import (
 )
 from tests.suite.results.consistent import (
     CODE,
+    TASK,
     cell,
+    cherry_picked,
     dense_cell,
     dense_record,
     metric,
@@ -179,6 +184,20 @@ def without(name: str) -> Callable[[Record], Record]:
     return lambda r: r.model_copy(update={"metrics": tuple(m for m in r.metrics if m.name != name)})
 
 
+def plus(name: str, protocol: str, *values: float, direction: str = "lower") -> Callable[[Record], Record]:
+    """The record with one more metric, the mean of some values with all that belongs to it."""
+    more = metric(name, protocol, mean_stderr(values), direction)
+    return lambda r: r.model_copy(update={"metrics": (*r.metrics, more)})
+
+
+def without_divergences(record: Record) -> Record:
+    return record.model_copy(update={"divergences": (), "cell": cell(divergence=False)})
+
+
+def without_answers(record: Record) -> Record:
+    return record.model_copy(update={"answers": None, "cell": cell(answers=None)})
+
+
 MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "perplexity": (of_metric("perplexity", value=29.0), "perplexity"),
     "its error": (of_metric("perplexity", stderr=0.5), "perplexity"),
@@ -230,6 +249,31 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
         ),
         "metrics",
     ),
+    "the perplexity of no text": (plus("perplexity", "wikitext2-token-s2048", 5.0, 5.2), "metrics"),
+    "perplexity of a task": (plus("perplexity", TASK, 5.0, 5.2), "tasks"),
+    "a sparsity beside its own": (plus("sparsity", "zeros", 0.9, direction="none"), "metrics"),
+    "a sparsity of a task": (plus("sparsity", TASK, 0.9, direction="none"), "metrics"),
+    "answers to other prompts": (plus("answers_as_dense", "mine-greedy4", 0.9, 1.0), "metrics"),
+    "answers of another length": (plus("answers_as_dense", "built-in-greedy5", 0.9, 1.0), "metrics"),
+    "answers to a task": (plus("answer_dense_nll", TASK, 0.1, 0.2), "metrics"),
+    "metrics of answers that are not there": (without_answers, "metrics"),
+    "divergence that is not there": (without_divergences, "items and metrics"),
+    "divergence on a task": (plus("kl_divergence", TASK, 0.1, 0.2), "metrics"),
+    "flips of no task": (plus("flips_right_to_wrong", "other-0shot", 0.1, 0.2), "metrics"),
+    "prune time of another protocol": (plus("prune_seconds", "x", 0.1), "metrics"),
+    "prune time of a checkpoint": (plus("prune_seconds", "pruning.json", 0.1), "metrics"),
+    "bytes in another dtype": (plus("checkpoint_bytes", "bfloat16", 200), "metrics"),
+    "a score of no task": (plus("acc", "boolq-0shot", 0.8, 0.9, direction="higher"), "metrics"),
+    "a score that is unknown": (plus("quality", "", 0.8, 0.9, direction="higher"), "metrics"),
+    "a score without items": (plus("acc_norm", TASK, 0.8, 0.9, direction="higher"), "tasks"),
+    "a graded score": (of_metric("graded", value=0.99), "tasks"),
+    "a graded score's error": (of_metric("graded", value=0.99, low=None, high=None), "tasks"),
+    "outcomes that are none": (of_task(outcomes="10111x"), "items and tasks"),
+    "more questions than there are": (of_task(n=10**12), "items and tasks"),
+    "flips beyond all bounds": (of_metric("flips_right_to_wrong", value=1e308, high=None), "flips"),
+    "a number beyond all bounds": (of_answer(n_tokens=10**400, parted_at=None), "answers"),
+    "a module of no shape": (of_module(shape=()), "sparsity"),
+    "a module without weights": (of_module(shape=(0, 8), n_weights=0, n_pruned=0), "sparsity"),
     "a number twice": (lambda r: r.model_copy(update={"metrics": (*r.metrics, r.metrics[0])}), "metrics"),
 }
 
@@ -239,8 +283,73 @@ def test_a_changed_number_under_a_new_seal_fires_its_check_and_no_other(name: st
     change, check = MUTATIONS[name]
     record = pruned_record()
     found = checked(change(record), rows(record))
-    assert fired(found) == {check}, [str(finding) for finding in found.findings]
+    assert fired(found) == set(check.split(" and ")), [str(finding) for finding in found.findings]
     assert all("\n" not in str(finding) for finding in found.findings)
+
+
+def of_a_group(*more: Metric) -> Record:
+    """The record of a cell that asked `all`, a group whose one task is `mine`, with a group in it."""
+    record = pruned_record(cell=cell(tasks=(TaskSpec(name="all", limit=6),)))
+    return record.model_copy(update={"metrics": (*record.metrics, *more)})
+
+
+def score(protocol: str, **changes: Any) -> Metric:
+    fields: dict[str, Any] = {"name": "acc", "value": 4 / 6, "stderr": 0.2, "n": 6, "direction": "higher"}
+    return Metric(protocol=protocol, **{**fields, **changes})
+
+
+def test_a_group_has_the_scores_that_its_tasks_allow() -> None:
+    found = checked(of_a_group(score("part_of_all-0shot"), score("all-0shot")))
+    assert fired(found) == set(), [str(finding) for finding in found.findings]
+    assert fired(found, "remark") == {"cell", "metrics"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        score("all-0shot", value=0.9),
+        score("all-0shot", n=7),
+        score("all-0shot", low=0.5, high=0.8),
+        score("all-5shot"),
+        score("all"),
+        score("mine-5shot"),
+        score("all-0shot", name="acc_norm"),
+        score("all-0shot", name="perplexity"),
+        score("all-0shot", name="sparsity"),
+        score("all-0shot", name="answers_as_dense"),
+        score("wikitext2-token-s2048", name="perplexity"),
+    ],
+    ids=str,
+)
+def test_a_score_that_no_group_can_have_is_told(wrong: Metric) -> None:
+    assert fired(checked(of_a_group(wrong))) == {"metrics"}
+
+
+def test_tokens_per_second_are_of_what_the_cell_asks_for() -> None:
+    asked = cell(speed=SpeedSpec(prompt_tokens=8, new_tokens=4))
+
+    def with_speed(name: str, protocol: str, **changes: Any) -> set[str]:
+        rate = Metric(**{"name": name, "protocol": protocol, "value": 9.0, "direction": "higher", **changes})
+        record = pruned_record(cell=asked)
+        return fired(checked(record.model_copy(update={"metrics": (*record.metrics, rate)})))
+
+    for kernel in ("", "sparse_"):
+        assert with_speed(f"{kernel}prefill_tokens_per_second", "b1-p8") == set()
+        assert with_speed(f"{kernel}generation_tokens_per_second", "b1-p8-g4") == set()
+    assert with_speed("prefill_tokens_per_second", "b1-p8-g4") == {"metrics"}
+    assert with_speed("generation_tokens_per_second", "b1-p16-g4") == {"metrics"}
+    assert with_speed("prefill_tokens_per_second", "b1-p8", direction="lower") == {"metrics"}
+
+
+def test_windows_that_were_left_out_are_told(tmp_path: Path) -> None:
+    picked = cherry_picked(pruned_record())
+    found = checked(picked)
+    assert fired(found) == set(), "its digest is only a claim"
+    (remark,) = found.findings
+    assert remark.check == "cell" and "has 2 windows, and its limit allows 4" in remark.message
+    put(dense_record(), tmp_path)
+    put(picked, tmp_path)
+    assert fired(verify([tmp_path])) == {"texts"}, "all four have the digest, in another record"
 
 
 def test_a_module_pruned_beyond_its_pattern_is_told_though_all_else_follows() -> None:
@@ -326,6 +435,70 @@ def test_a_table_of_another_form_is_told() -> None:
     assert fired(verify_content(check_bytes(path, data), b"no parquet")) == {"side-file"}
     bare = record_bytes(pruned_record().sealed())
     assert fired(verify_content(check_bytes(path, bare), None)) == {"side-file"}
+
+
+def sealed_with(record: Record, content: bytes, root: Path, *, n_rows: int = 24) -> Path:
+    """Writes a record with a side file that has its digest, whatever is in it."""
+    path = put(record, root)
+    named = parse_record(path.read_bytes()).side_file
+    assert named is not None
+    path.with_name(named.name).write_bytes(content)
+    named = named.model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), "rows": n_rows})
+    path.write_bytes(record_bytes(record.model_copy(update={"side_file": named}).sealed()))
+    return path
+
+
+def no_utf8() -> bytes:
+    """A table whose text is none, as only a program writes it that does not look."""
+    frame = rows(pruned_record())
+    whole = pa.Table.from_pandas(frame, preserve_index=False)
+    broken = pa.array([b"\xff"] * len(frame), pa.binary()).view(pa.string())
+    buffer = io.BytesIO()
+    pq.write_table(whole.set_column(0, "protocol", broken), buffer)
+    return buffer.getvalue()
+
+
+TABLES: dict[str, Callable[[], bytes]] = {
+    "nothing": lambda: b"",
+    "no parquet": lambda: b"no parquet\nat all",
+    "cut short": lambda: parquet(rows(pruned_record()))[:-9],
+    "other columns": lambda: parquet(rows(pruned_record()).drop(columns="metric")),
+    "text that is no UTF-8": no_utf8,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_an_intact_side_file_that_is_no_table_is_one_line(name: str, tmp_path: Path) -> None:
+    content = TABLES[name]()
+    for of_dense in (False, True):
+        root = tmp_path / str(of_dense)
+        put(dense_record(), root)
+        put(pruned_record(), root)
+        broken = sealed_with(dense_record() if of_dense else pruned_record(), content, root)
+        found = verify([root])
+        problems = [finding for finding in found.all_findings if finding.level == "problem"]
+        assert [(problem.path, problem.check) for problem in problems] == [(broken, "side-file")]
+        assert str(problems[0]).isprintable()
+        if of_dense:  # flips are counted by what the dense record says, and not by its side file
+            (pruned,) = root.rglob("wanda--*.json")
+            assert verify([pruned]).all_findings == ()
+
+
+def test_a_folder_in_place_of_a_side_file_is_one_line(tmp_path: Path) -> None:
+    path = put(pruned_record(), tmp_path)
+    (side_file,) = path.parent.glob("*.parquet")
+    side_file.unlink()
+    side_file.mkdir()
+    assert fired(verify([tmp_path])) == {"side-file"}
+
+
+def test_copies_for_mlflow_are_no_records_of_the_tree(tmp_path: Path) -> None:
+    path = put(dense_record(), tmp_path)
+    copy = tmp_path / "mlflow-artifacts" / "0a1b" / "artifacts" / path.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(path.read_bytes())
+    assert [record.path for record in verify([tmp_path]).records] == [path]
+    assert [record.path for record in verify([copy]).records] == [copy], "unless one is named"
 
 
 def test_flips_are_counted_against_the_dense_record_beside() -> None:

@@ -75,7 +75,7 @@ def time_against_perplexity(rankings: Sequence[Ranking]) -> Figure | None:
         note=(
             f"Perplexity on {visible(protocol.name)} (n = {protocol.n} windows, bars: 95 % interval) against "
             "seconds in the method's own phases (statistics, solve, propagate; one run, no interval). Lower "
-            "and further left is better. Digits are ranks of the table above"
+            "and further left is better. Digits are ranks by perplexity"
             + ("; the dashed line is dense." if dense else ".")
             + log_note({"time": x, "perplexity": y})
         ),

@@ -17,7 +17,7 @@ _EVIDENCE = {"authors": "the authors' own text", "quoted": "quoted from the pape
 
 def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     """A row a published number that one of ours answers."""
-    found = list(_matches(rankings))
+    found = list(published_matches(rankings))
     if not found:
         return None
     columns: list[Column] = [
@@ -52,7 +52,8 @@ def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     return Chapter("published", "Published", (Part(table),), notes)
 
 
-def _matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Protocol, PublishedValue]]:
+def published_matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Protocol, PublishedValue]]:
+    """Every published number that a record of the setting answers, with that record and the protocol."""
     # A capped text has the protocol's name and is another text; without windows nobody knows which it was.
     whole = [p for p in rankings[0].setting.protocols if p.corpus_digest and not p.limit]
     dense = dense_subject(rankings, lambda _: True)

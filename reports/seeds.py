@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reports.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
-from reports.ranking import Ranking, distinct_labels
+from reports.ranking import Protocol, Ranking, distinct_labels
 from reports.tables import Heading, TableCell
 from reports.wording import counted, decimal, visible
 from suite.results.record import Record
@@ -15,30 +16,47 @@ Seeds = dict[int, Record]
 """Seed -> the newest record with it, lowest seed first."""
 
 
+@dataclass(frozen=True)
+class SeedFamily:
+    """Cells that differ in the calibration seed alone, under one protocol."""
+
+    subject: Subject
+    """Its first record, under a label that says nothing about the seed."""
+    seeds: tuple[int, ...]
+    protocol: Protocol
+    spread: Spread
+    """Of the perplexity, over the seeds."""
+
+
+def seed_families(rankings: Sequence[Ranking]) -> list[SeedFamily]:
+    """The families with more than one seed, a protocol of the setting each."""
+    families = [seeds for seeds in _families(rankings) if len(seeds) > 1]
+    labels = _labels([next(iter(seeds.values())) for seeds in families])
+    found = []
+    for label, seeds in zip(labels, families, strict=True):
+        first = next(iter(seeds.values()))
+        subject = Subject(label, first.cell.pattern, first)
+        found += [
+            SeedFamily(subject, tuple(seeds), protocol, _spread(seeds, protocol.name))
+            for protocol in rankings[0].setting.protocols
+        ]
+    return found
+
+
 def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     """Mean, deviation and range: a row a protocol and a family of cells that differ in the seed alone."""
-    families = [seeds for seeds in _families(rankings) if len(seeds) > 1]
+    families = seed_families(rankings)
     if not families:
         return None
-    labels = _labels([next(iter(seeds.values())) for seeds in families])
-    rows = [
-        (label, seeds, protocol)
-        for label, seeds in zip(labels, families, strict=True)
-        for protocol in rankings[0].setting.protocols
-    ]
-    subjects = []
-    for label, seeds, _ in rows:
-        first = next(iter(seeds.values()))
-        subjects.append(Subject(label, first.cell.pattern, first))
-    spreads = [_spread(seeds, protocol.name) for _, seeds, protocol in rows]
+    spreads = [family.spread for family in families]
     columns: list[Column] = [
         (
             Heading("Protocol", numeric=False),
-            [TableCell(visible(p.name), f"n = {counted(p.n, 'window')}") for _, _, p in rows],
+            [TableCell(visible(f.protocol.name), f"n = {counted(f.protocol.n, 'window')}") for f in families],
         ),
         (
             Heading("Seeds", "how many\nand which"),
-            [TableCell(str(len(seeds)), ", ".join(map(str, seeds))) for _, seeds, _ in rows],
+            [TableCell(str(len(f.seeds)), ", ".join(map(str, f.seeds))) for f in families],
         ),
         (
             Heading("Mean perplexity ↓", "over seeds\nlower is better"),
@@ -57,7 +75,7 @@ def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
         "ranking has its intervals. It describes the seeds that were run and has no interval of its own; "
         "all of them are measured on the same windows.",
     )
-    table = chapter_table("perplexity over calibration seeds", subjects, columns)
+    table = chapter_table("perplexity over calibration seeds", [f.subject for f in families], columns)
     return Chapter("seeds", "Seeds", (Part(table),), notes)
 
 

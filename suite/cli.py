@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from methods.errors import InputError, PruningError
 from suite.commands.checkpoints import evaluate, prune
+from suite.commands.export import export
 from suite.commands.gate import gate
 from suite.commands.history import history
 from suite.commands.inform import check_method, doctor, list_
@@ -34,6 +35,7 @@ app.command()(run)
 app.command()(prune)
 app.command()(evaluate)
 app.command()(report)
+app.command()(export)
 app.command(epilog="Exit codes: 0 fine, 1 a record is not what it claims, 2 wrong input, 3 no rerun.")(verify)
 app.command(
     epilog="Exit codes: 0 no regression, 1 a regression, 2 wrong input, 3 something could not be compared."

@@ -1,0 +1,130 @@
+"""Every metric of every record as one tidy table, a row a number, with all that makes it comparable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from reports.comparison import ReportError
+from reports.frame import IDENTITY, cell_id
+from reports.wording import visible
+from suite.results.record import Metric, Record
+from suite.results.state import describe_failure
+
+COLUMNS = (
+    *IDENTITY,
+    *("metric", "protocol", "value", "stderr", "low", "high", "n", "direction", "metric_status"),
+    *("revision", "settings", "allocation", "checkpoint", "threads"),
+    *("calibration_source", "calibration_samples", "calibration_seqlen", "calibration_seed"),
+    *("corpus_revision", "corpus_limit", "corpus_digest", "questions_digest"),
+    *("cell_digest", "record_digest", "weight_digest", "mask_digest", "calibration_digest"),
+    *("prunebench", "method_version", "source_digest", "git_commit", "git_clean", "device", "processor"),
+    *("created", "failure"),
+)
+_NUMBERS = ("value", "stderr", "low", "high")
+_COUNTS = (
+    *("n", "threads", "calibration_samples", "calibration_seqlen", "calibration_seed"),
+    *("corpus_limit", "method_version"),
+)
+
+
+def long_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """One row a metric of every record (`COLUMNS`); a record without metrics has a row that says why.
+
+    Raises:
+        ReportError: there are no records.
+    """
+    if not records:
+        raise ReportError("no records to export: run a suite first, or name a folder that holds its results")
+    rows = [
+        {**_whose(record), **_metric(metric), **_measured_on(record, metric)}
+        for record in records
+        for metric in (record.metrics or (None,))
+    ]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "Int64"))
+
+
+def export_csv(records: Sequence[Record]) -> str:
+    """`long_frame` as CSV; numbers are written so that they read back to the bit.
+
+    Raises:
+        ReportError: there are no records.
+    """
+    text: str = long_frame(records).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _metric(metric: Metric | None) -> dict[str, object]:
+    if metric is None:
+        return {}
+    return {
+        "metric": visible(metric.name),
+        "protocol": visible(metric.protocol),
+        "value": metric.value,
+        "stderr": metric.stderr,
+        "low": metric.low,
+        "high": metric.high,
+        "n": metric.n,
+        "direction": metric.direction,
+        "metric_status": visible(metric.status),
+    }
+
+
+def _measured_on(record: Record, metric: Metric | None) -> dict[str, object]:
+    if metric is None:
+        return {}
+    windows = next((w for w in record.windows if w.protocol == metric.protocol), None)
+    task = next((t for t in record.tasks if t.protocol == metric.protocol), None)
+    return {
+        "corpus_revision": visible(windows.corpus_revision) if windows else None,
+        "corpus_limit": windows.limit if windows else task.limit if task else None,
+        "corpus_digest": visible(windows.corpus_digest) if windows else None,
+        "questions_digest": task.items_digest if task else None,
+    }
+
+
+def _whose(record: Record) -> dict[str, object]:
+    return dict(_facts(record))
+
+
+def _facts(record: Record) -> Iterator[tuple[str, object]]:
+    cell, code, used = record.cell, record.code, record.calibration
+    yield from {
+        "cell": cell_id(record),
+        "status": record.status,
+        "model": visible(cell.model),
+        "method": visible(cell.method),
+        "variant": visible(cell.variant),
+        "pattern": visible(cell.pattern or "dense"),
+        "dtype": record.model.dtype if record.model else cell.dtype,
+        "revision": record.model.revision if record.model else cell.revision,
+        "settings": json.dumps(cell.settings),
+        "allocation": visible(cell.allocation.name) if cell.allocation else None,
+        "checkpoint": visible(cell.checkpoint) if cell.checkpoint else None,
+        "threads": record.environment.threads,
+        "cell_digest": cell.digest,
+        "record_digest": record.body_digest,
+        "weight_digest": record.model.weight_digest if record.model else None,
+        "mask_digest": record.mask_digest,
+        "prunebench": code.prunebench,
+        "method_version": code.method_version,
+        "source_digest": code.source_digest,
+        "git_commit": code.git_commit,
+        "git_clean": code.git_clean,
+        "device": visible(record.environment.device),
+        "processor": visible(record.environment.processor),
+        "created": record.created,
+        "failure": visible(describe_failure(record)) or None,
+    }.items()
+    if used is not None:
+        yield "calibration_source", visible(used.source)
+        yield "calibration_samples", used.n_samples
+        yield "calibration_seqlen", used.seqlen
+        yield "calibration_seed", used.seed
+        yield "calibration_digest", used.digest
+
+
+__all__ = ["COLUMNS", "export_csv", "long_frame"]

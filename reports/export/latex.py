@@ -1,0 +1,280 @@
+"""A comparison as LaTeX: booktabs tables, figures, a reproducibility paragraph, BibTeX, and a document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from string import ascii_lowercase
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from reports.comparison import ReportError, compare
+from reports.export.bibliography import Entry, Used, bibtex, entries, used_by
+from reports.export.figures import paper_figures
+from reports.export.layout import COLUMN_GAP, LEAST_GROUP, Piece, fitted
+from reports.export.paper_table import PaperCell
+from reports.export.reproducibility import reproducibility
+from reports.export.sections import export_sections, section_tables
+from reports.export.tex import Tex, clipped, tex
+from reports.wording import visible
+from suite.results.record import Record
+from suite.results.state import describe_failure
+
+LONGEST_NAME = 100
+"""Characters of a name in a table; what is longer is cut, and `cells.tex` has it whole."""
+LONGEST_HEADING = 40
+LONGEST_TEXT = 400
+"""Characters of a caption or a note."""
+_FLOATS_A_CLEARING = 12
+"""LaTeX keeps only so many floats waiting for a page."""
+
+
+@dataclass(frozen=True)
+class TexRow:
+    """A row of a table, ready for the template."""
+
+    cells: tuple[Tex, ...]
+    is_dense: bool
+
+
+@dataclass(frozen=True)
+class TexTable:
+    """A table, ready for the template."""
+
+    label: str
+    environment: str
+    caption: str
+    columns: Tex
+    """The column specification of the tabular."""
+    groups: Tex
+    """The line of headings that several columns share; empty for none."""
+    headings: Tex
+    rows: tuple[TexRow, ...]
+    notes: tuple[str, ...]
+    footnotes: tuple[tuple[str, str], ...]
+    """Letter and text."""
+
+
+def export_latex(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> dict[str, bytes]:
+    """Records as a folder of LaTeX files.
+
+    Args:
+        records: complete and failed ones.
+        title: of the document.
+        problems: what kept other records out, one sentence each.
+
+    Returns:
+        Contents by path inside the folder: `main.tex`, which compiles as it is, a file a table,
+        `reproducibility.tex`, `cells.tex`, `references.bib` and `figures/*.pdf`.
+
+    Raises:
+        ReportError: there are no records, or none of them is finished.
+    """
+    comparison = compare(records)
+    sections = export_sections(comparison)
+    if not sections:
+        reasons = "; ".join(visible(describe_failure(r)) for r in comparison.failed[:1])
+        raise ReportError(f"no finished cell to make a table of ({len(comparison.failed)} failed: {reasons})")
+    shown = list({r.cell.digest: r for section in sections for r in section.records}.values())
+    used = used_by(shown)
+    out: dict[str, bytes] = {}
+    tables: list[str] = []
+    cited: dict[str, Entry] = {u.entry.key: u.entry for u in used if u.entry}
+    keys = {entry.key: entry for entry in entries()}
+    names = _FileNames()
+    for section in sections:
+        for table in section_tables(section, comparison):
+            cited |= {c.cites: keys[c.cites] for row in table.rows for c in row.cells if c.cites}
+            stem = names.of(f"table-{table.name}")
+            for piece in fitted(table):
+                name = stem if piece.parts == 1 else names.of(f"{stem}-{piece.place}")
+                out[f"{name}.tex"] = _render("table.tex.j2", table=_tex_table(piece, name))
+                tables.append(name)
+    figures: list[tuple[str, str, str]] = []
+    for section in sections:
+        for figure in paper_figures(section.rankings, section.title, titled=False):
+            name = names.of(f"figure-{section.name}{figure.name}")
+            out[f"figures/{name}.pdf"] = figure.pdf
+            out[f"figures/{name}.csv"] = figure.data_csv
+            note = f"{clipped(figure.note, LONGEST_TEXT)} {figure.part}".strip()
+            figures.append((name, clipped(figure.title, LONGEST_NAME * 2), note))
+    facts = reproducibility(shown, comparison.failed)
+    out["reproducibility.tex"] = _render("reproducibility.tex.j2", facts=facts, used=_cited(used))
+    out["cells.tex"] = _render("cells.tex.j2", facts=facts)
+    if cited:
+        out["references.bib"] = bibtex(list(cited.values())).encode()
+    out["main.tex"] = _render(
+        "main.tex.j2",
+        title=title,
+        notes=[*comparison.notes, *problems],
+        tables=tables,
+        figures=figures,
+        has_references=bool(cited),
+        clearing=_FLOATS_A_CLEARING,
+    )
+    return out
+
+
+class _FileNames:
+    """File names and labels fit for TeX and for every file system, no two alike."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, name: str) -> str:
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "table"
+        found, number = slug, 2
+        while found in self._taken:
+            found, number = f"{slug}-{number}", number + 1
+        self._taken.add(found)
+        return found
+
+
+def _tex_table(piece: Piece, name: str) -> TexTable:
+    table = piece.table
+    letters = _Letters()
+    rows = []
+    for row in table.rows:
+        stubs = [tex(clipped(stub, LONGEST_NAME), is_narrow=True) for stub in row.stubs]
+        stubs[0] = Tex(stubs[0] + letters.marks(row.notes))
+        cells = [part for cell in row.cells for part in _number(cell, letters)]
+        rows.append(TexRow((*stubs, *cells), row.is_dense))
+    part = f", part {piece.place} of {piece.parts}" if piece.parts > 1 else ""
+    return TexTable(
+        label=f"tab:{name.removeprefix('table-')}",
+        environment="table*" if piece.is_wide else "table",
+        caption=f"{clipped(table.caption, LONGEST_TEXT)}{part}.",
+        columns=_specification(piece),
+        groups=_group_line(piece),
+        headings=Tex(
+            " & ".join(
+                [*(tex(stub) for stub in table.stubs)]
+                + [
+                    rf"\multicolumn{{2}}{{c}}{{{tex(clipped(column.heading, LONGEST_HEADING))}}}"
+                    for column in table.columns
+                ]
+            )
+        ),
+        rows=tuple(rows),
+        notes=tuple(clipped(note, LONGEST_TEXT) for note in table.notes),
+        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for letter, note in letters.told.items()),
+    )
+
+
+class _Letters:
+    """Footnotes: the same text has the same letter."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, str] = {}
+        self._letters: dict[str, str] = {}
+
+    def marks(self, notes: Sequence[str]) -> str:
+        """The letters of these notes, raised; empty for none."""
+        found = [self._letter(note) for note in notes if note]
+        return rf"\textsuperscript{{{','.join(found)}}}" if found else ""
+
+    def _letter(self, note: str) -> str:
+        if note not in self._letters:
+            n = len(self._letters)
+            letter = (
+                ascii_lowercase[n] if n < 26 else f"{ascii_lowercase[n // 26 - 1]}{ascii_lowercase[n % 26]}"
+            )
+            self._letters[note] = letter
+            self.told[letter] = note
+        return self._letters[note]
+
+
+def _number(cell: PaperCell, letters: _Letters) -> tuple[Tex, Tex]:
+    """The number, aligned at its point, and what stands right of it."""
+    marks = letters.marks([cell.note])
+    quantity = cell.quantity
+    if quantity is None:
+        return Tex("{--}"), Tex(marks)
+    bold = r"\bfseries " if cell.is_best else ""
+    cites = rf"\,\cite{{{cell.cites}}}" if cell.cites else ""
+    if quantity.exponent:
+        power = rf"\times 10^{{{quantity.exponent}}}"
+        error = rf" \pm {quantity.error}" if quantity.error else ""
+        math = rf"({quantity.mantissa}{error}) {power}" if error else f"{quantity.mantissa} {power}"
+        weight = r"\boldmath" if cell.is_best else ""
+        return Tex(f"{{{weight}${math}$}}"), Tex(marks + cites)
+    error = rf"{{{bold}\scriptsize$\pm$\,{quantity.error}}}" if quantity.error else ""
+    return Tex(bold + quantity.mantissa), Tex(error + marks + cites)
+
+
+def _specification(piece: Piece) -> Tex:
+    """Stubs ragged, numbers aligned by siunitx, and a column for what qualifies each number."""
+    stubs = [rf">{{\raggedright\arraybackslash}}p{{{width:.1f}pt}}" for width in piece.stub_widths]
+    numbers = []
+    for i in range(len(piece.table.columns)):
+        written = [row.cells[i].quantity for row in piece.table.rows if row.cells[i].quantity is not None]
+        plain = [q.mantissa.partition(".") for q in written if q is not None and not q.exponent]
+        whole = max((len(before) for before, _, _ in plain), default=1)
+        places = max((len(after) for _, _, after in plain), default=0)
+        numbers.append(rf"S[table-format={whole}.{places}]@{{\,}}l")
+    return Tex("".join([*stubs, *numbers]))
+
+
+def _group_line(piece: Piece) -> Tex:
+    columns = piece.table.columns
+    if not any(column.group for column in columns):
+        return Tex("")
+    n_stubs = len(piece.stub_widths)
+    parts, rules, i = [], [], 0
+    while i < len(columns):
+        end = i
+        while end < len(columns) and columns[end].group == columns[i].group:
+            end += 1
+        width = max(LEAST_GROUP, sum(piece.number_widths[i:end]) + COLUMN_GAP * (end - i - 1))
+        centered = r">{\centering\arraybackslash}"
+        group = tex(clipped(columns[i].group, LONGEST_NAME), is_narrow=True)
+        parts.append(rf"\multicolumn{{{2 * (end - i)}}}{{{centered}p{{{width:.1f}pt}}}}{{{group}}}")
+        first = n_stubs + 2 * i + 1
+        rules.append(rf"\cmidrule(lr){{{first}-{n_stubs + 2 * end}}}")
+        i = end
+    return Tex(f"{' & ' * n_stubs}{' & '.join(parts)} \\\\\n{''.join(rules)}")
+
+
+def _cited(used: Sequence[Used]) -> dict[str, list[Used]]:
+    """By kind, for the paragraph that cites them."""
+    kinds: dict[str, list[Used]] = {}
+    for one in used:
+        kinds.setdefault(one.kind, []).append(one)
+    return kinds
+
+
+def _citation(used: Used) -> Tex:
+    return Tex(rf"~\cite{{{used.entry.key}}}" if used.entry else r" (no entry in \texttt{references.bib})")
+
+
+def _render(template: str, **context: object) -> bytes:
+    return _templates().get_template(template).render(context).encode()
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("reports.export"),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Every string is foreign until something has made it LaTeX.
+        finalize=lambda value: tex(value) if isinstance(value, str) and not isinstance(value, Tex) else value,
+        autoescape=False,
+    )
+    environment.filters["raw"] = Tex  # for names of files and keys, which are made of safe characters alone
+    environment.filters["citation"] = _citation
+    environment.filters["cells"] = lambda parts: Tex(" & ".join(parts))
+    return environment
+
+
+__all__ = ["export_latex"]

@@ -1,0 +1,86 @@
+"""A comparison as Markdown: the report's answer, notes and tables, for an issue, a README or a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from reports.answer import answer
+from reports.chapter import Chapter
+from reports.comparison import Comparison, compare
+from reports.divergence import divergence_chapter
+from reports.efficiency import efficiency_chapter
+from reports.export.markdown_text import markdown, markdown_table
+from reports.export.sections import ExportSection, export_sections
+from reports.frame import cell_id
+from reports.published import published_chapter
+from reports.responses import answers_chapter
+from reports.seeds import seeds_chapter
+from reports.tables import cost_table, ranking_table
+from reports.tasks import tasks_chapter
+from reports.wording import pattern_name
+from suite.results.record import Record
+from suite.results.state import describe_failure
+
+
+def export_markdown(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> str:
+    """Records as one Markdown document.
+
+    Args:
+        records: complete and failed ones.
+        title: its heading.
+        problems: what kept other records out, one sentence each.
+
+    Raises:
+        ReportError: there are no records.
+    """
+    comparison = compare(records)
+    parts = [f"# {markdown(title)}", *(markdown(sentence) for sentence in answer(comparison))]
+    if notes := [*comparison.notes, *problems]:
+        parts.append("\n".join(f"- {markdown(note)}" for note in notes))
+    for section in export_sections(comparison):
+        parts += _section(section)
+    parts += _failures(comparison)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: ExportSection) -> Iterator[str]:
+    yield f"## {markdown(section.title)}"
+    for ranking in section.rankings:
+        yield f"### {markdown(pattern_name(ranking.pattern))}"
+        yield markdown_table(ranking_table(ranking))
+    for chapter in _chapters(section):
+        yield f"### {markdown(chapter.title)}"
+        for part in chapter.parts:
+            if part.heading:
+                yield f"#### {markdown(part.heading)}"
+            yield markdown_table(part.table)
+            yield from (markdown(note) for note in part.notes)
+        yield from (markdown(note) for note in chapter.notes)
+    yield "### Cost"
+    costs = cost_table(section.rankings)
+    yield markdown_table(costs)
+    yield markdown(f"{costs.caption}.")
+
+
+def _chapters(section: ExportSection) -> Iterator[Chapter]:
+    found = (
+        divergence_chapter(section.rankings),
+        tasks_chapter(section.rankings),
+        answers_chapter(section.rankings, None),
+        efficiency_chapter(section.rankings),
+        seeds_chapter(section.rankings),
+        published_chapter(section.rankings),
+    )
+    return (chapter for chapter in found if chapter is not None)
+
+
+def _failures(comparison: Comparison) -> Iterator[str]:
+    if comparison.failed:
+        yield "## Failed"
+        yield "\n".join(
+            f"- {cell_id(r)}: {markdown(r.cell.label)}: {markdown(describe_failure(r))}"
+            for r in comparison.failed
+        )
+
+
+__all__ = ["export_markdown"]

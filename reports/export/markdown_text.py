@@ -1,0 +1,42 @@
+"""Tables and text as GitHub's Markdown, whatever they hold."""
+
+from __future__ import annotations
+
+import re
+
+from reports.tables import Table, TableCell
+from reports.wording import visible
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&@])")
+
+
+def markdown(text: str) -> str:
+    """Text as Markdown that shows it on one line: nothing in it is markup, a link or HTML."""
+    line = " ".join(visible(text).split())
+    return _SPECIAL.sub(r"\\\1", line)
+
+
+def markdown_table(table: Table) -> str:
+    """A table, numbers to the right; what qualifies a number stands behind it."""
+    headings = [_cell(heading.text, heading.detail) for heading in table.headings]
+    rules = ["---:" if heading.numeric else "---" for heading in table.headings]
+    rows = [[_marked(cell) for cell in row] for row in table.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, rules, *rows])
+
+
+def _marked(cell: TableCell) -> str:
+    text = _cell(cell.text, cell.detail)
+    # Bold is the number alone, so that it reads as one.
+    return (
+        text
+        if not cell.mark
+        else f"**{markdown(cell.text)}**{text.removeprefix(markdown(cell.text))}, {cell.mark}"
+    )
+
+
+def _cell(text: str, detail: str) -> str:
+    detail = ", ".join(part for part in detail.split("\n") if part)
+    return f"{markdown(text)} ({markdown(detail)})" if detail else markdown(text)
+
+
+__all__ = ["markdown", "markdown_table"]

@@ -1,0 +1,84 @@
+"""`prunebench export`: the numbers of a folder of records for papers, spreadsheets and READMEs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from methods.errors import InputError
+from suite.commands.options import say
+
+
+class ExportFormat(StrEnum):
+    """What records are exported as."""
+
+    latex = "latex"
+    csv = "csv"
+    markdown = "markdown"
+    figures = "figures"
+
+
+def export(
+    results: Annotated[Path, typer.Argument(help="A folder of records.")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="latex: tables, figures, BibTeX and a document of them; csv: every metric, a row each; "
+            "markdown: the report's tables; figures: SVG and PDF, one column wide.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file to write; for latex and figures, the folder to write into.")
+    ],
+    title: Annotated[
+        str | None, typer.Option(help="The heading of latex and markdown. [default: the folder's name]")
+    ] = None,
+) -> None:
+    """Export a folder of records: LaTeX, CSV, Markdown or figures."""
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder of records")
+    is_folder = format in (ExportFormat.latex, ExportFormat.figures)
+    if is_folder and out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --format {format} writes a folder")
+    if not is_folder and out.is_dir():
+        raise InputError(f"{out}: is a folder; --format {format} writes a file")
+    _write(results, format, out, title or results.resolve().name)
+    print(out)
+
+
+def _write(results: Path, format: ExportFormat, out: Path, title: str) -> None:
+    """Writes the export, each file in one step."""
+    from reports import ReportError
+    from reports.export import export_csv, export_figures, export_latex, export_markdown
+    from suite.results import ResultStore
+    from suite.results.files import FileLayer, replace_file
+
+    contents = ResultStore(results).records()
+    problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
+    if not contents.records:
+        broken = f" that can be read ({len(problems)} cannot: {problems[0]})" if problems else ""
+        raise InputError(f"{results}: holds no records{broken}; prunebench run writes them")
+    for problem in problems:
+        say(f"left out: {problem}")
+    records = [stored.record for stored in contents.records]
+    try:
+        match format:
+            case ExportFormat.csv:
+                files = {out: export_csv(records).encode()}
+            case ExportFormat.markdown:
+                files = {out: export_markdown(records, title=title, problems=problems).encode()}
+            case ExportFormat.latex:
+                made = export_latex(records, title=title, problems=problems)
+                files = {out / name: data for name, data in made.items()}
+            case ExportFormat.figures:
+                files = {out / name: data for name, data in export_figures(records).items()}
+    except ReportError as nothing:
+        raise InputError(f"{results}: {nothing}") from None
+    layer = FileLayer()
+    for path, data in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data, layer)

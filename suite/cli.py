@@ -20,6 +20,7 @@ from suite.commands.inform import check_method, doctor, list_
 from suite.commands.options import FAILED, INTERRUPTED, WRONG_INPUT, say
 from suite.commands.report import report
 from suite.commands.run import run
+from suite.commands.site import site
 from suite.commands.verify import verify
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command()(prune)
 app.command()(evaluate)
 app.command()(report)
 app.command()(export)
+app.command()(site)
 app.command(epilog="Exit codes: 0 fine, 1 a record is not what it claims, 2 wrong input, 3 no rerun.")(verify)
 app.command(
     epilog="Exit codes: 0 no regression, 1 a regression, 2 wrong input, 3 something could not be compared."

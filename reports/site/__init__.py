@@ -1,0 +1,8 @@
+"""A leaderboard as a folder of static pages, built from trees of records."""
+
+from __future__ import annotations
+
+from reports.site.build import BuiltSite, build_site
+from reports.site.folder import SiteError
+
+__all__ = ["BuiltSite", "SiteError", "build_site"]

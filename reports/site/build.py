@@ -1,0 +1,138 @@
+"""Builds a site: reads the records, ranks them, and writes page after page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.site.board import Boards
+from reports.site.downloads import CSV_PATH, JSON_PATH, as_csv, as_json
+from reports.site.feed import PATH as FEED_PATH
+from reports.site.feed import feed
+from reports.site.folder import SiteError, SiteFolder
+from reports.site.history import history_pages
+from reports.site.holdings import Holdings, read_holdings, whole
+from reports.site.links import record_file, record_page, record_stem
+from reports.site.listing import cut, numbered
+from reports.site.pages import listings, overview
+from reports.site.record_page import record_page_of
+from reports.site.render import STYLE_PATH, render, style
+from reports.site.scoring import boards_of
+
+
+@dataclass(frozen=True)
+class BuiltSite:
+    """What was built.
+
+    Attributes:
+        index: its first page.
+        n_records: records with a page.
+        n_ranked: those that stand on a board, dense ones aside.
+        n_set_apart: records that failed, are inconsistent, or came out otherwise when run again.
+        n_unreadable: files that are no records.
+        n_files: of the site.
+        n_removed: files of an earlier build that are no more.
+    """
+
+    index: Path
+    n_records: int
+    n_ranked: int
+    n_set_apart: int
+    n_unreadable: int
+    n_files: int
+    n_removed: int
+
+
+def build_site(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    title: str,
+    reruns: Sequence[Path] = (),
+    panel: Sequence[str] = (),
+    url: str | None = None,
+) -> BuiltSite:
+    """Builds the site of all records below `paths`.
+
+    Args:
+        paths: folders of records at any depth, or single ones.
+        out: the site's folder: a new one, an empty one, or that of an earlier build.
+        title: of the site.
+        reruns: folders that `prunebench verify --rerun --keep` wrote.
+        panel: the models that every board counts; empty = those that are measured on it.
+        url: where it will lie, for the feed; None = its links are relative.
+
+    Raises:
+        SiteError: there are no such folders, `out` holds other things, or a record changed meanwhile.
+    """
+    holdings = read_holdings(paths, reruns)
+    _check_names(holdings)
+    boards = boards_of(holdings.ranked, panel)
+    base = f"{url.rstrip('/')}/" if url else None
+    folder = SiteFolder(out)
+    n_files, n_removed = folder.fill(_files(holdings, boards, title, base))
+    return BuiltSite(
+        index=out / "index.html",
+        n_records=len(holdings.records),
+        n_ranked=sum(board.n_records for board in boards.boards),
+        n_set_apart=len(holdings.records) - len(holdings.ranked),
+        n_unreadable=len(holdings.unreadable),
+        n_files=n_files,
+        n_removed=n_removed,
+    )
+
+
+def _files(holdings: Holdings, boards: Boards, title: str, url: str | None) -> Iterator[tuple[str, str]]:
+    """Every file of the site, made as it is asked for."""
+    yield STYLE_PATH, style()
+    for held in holdings.records:
+        record, data = whole(held)
+        path = record_page(held.digest)
+        page = record_page_of(held, record)
+        shown = render("record.html.j2", path, site=title, title=page.title, section="records", page=page)
+        yield path, shown
+        yield record_file(held.digest), data.decode()
+    for listing in listings(holdings, boards):
+        for part in cut(listing):
+            yield (
+                part.path,
+                render(
+                    "listing.html.j2",
+                    part.path,
+                    site=title,
+                    title=numbered(listing.title, part.number),
+                    section=listing.section,
+                    page=part,
+                ),
+            )
+    for series in history_pages(holdings.ranked):
+        yield (
+            series.path,
+            render(
+                "history.html.j2",
+                series.path,
+                site=title,
+                title=numbered("History", series.number),
+                section="history",
+                page=series,
+            ),
+        )
+    yield CSV_PATH, as_csv(holdings.records)
+    yield JSON_PATH, as_json(holdings.records)
+    yield FEED_PATH, feed(holdings.records, title=title, url=url)
+    # Last, so that it never leads to what is not there yet.
+    index = overview(holdings, boards)
+    yield (
+        "index.html",
+        render("index.html.j2", "index.html", site=title, title=title, section="boards", page=index),
+    )
+
+
+def _check_names(holdings: Holdings) -> None:
+    """Two records may not share a page."""
+    taken: dict[str, Path] = {}
+    for held in holdings.records:
+        other = taken.setdefault(record_stem(held.digest), held.path)
+        if other != held.path:
+            raise SiteError(f"{held.path}: its digest begins like that of {other}, and so their pages meet")

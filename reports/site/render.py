@@ -1,0 +1,60 @@
+"""Pages as HTML, from templates that escape whatever the records hold."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from reports.wording import counted, visible
+
+STYLE_PATH = "style.css"
+
+SECTIONS = (
+    ("boards", "index.html", "Boards"),
+    ("models", "models/index.html", "Models"),
+    ("methods", "methods/index.html", "Methods"),
+    ("records", "records/index.html", "Records"),
+    ("history", "history.html", "History"),
+    ("not-ranked", "not-ranked.html", "Not ranked"),
+)
+"""Name, first page and words of the navigation."""
+
+
+def render(template: str, path: str, *, site: str, title: str, section: str, **context: Any) -> str:
+    """A page.
+
+    Args:
+        template: its name.
+        path: of the page below the site's root, to which all its links are relative.
+        site: the site's title.
+        title: the page's own.
+        section: the entry of the navigation that it belongs to.
+        **context: what the template shows.
+    """
+    root = "../" * path.count("/")
+    page = _templates().get_template(template)
+    return page.render(
+        context, root=root, site=site, title=title, section=section, sections=SECTIONS, style=STYLE_PATH
+    )
+
+
+def style() -> str:
+    """The style sheet: the report's, and what only the site needs."""
+    templates = _templates()
+    return "\n".join(templates.get_template(name).render() for name in ("style.css", "site.css"))
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("reports.site"), PackageLoader("reports")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.globals["counted"] = counted
+    return environment

@@ -68,11 +68,20 @@ def _digest(task: Any, docs: Iterable[Any]) -> str:
     from lm_eval.utils import handle_non_serializable
 
     digest = hashlib.sha256()
-    for part in (task.dump_config(), *docs):
+    for part in (_definition(task), *docs):
         text = json.dumps(part, default=handle_non_serializable, ensure_ascii=False, sort_keys=True)
         # A function without a source is spelled with its address in memory.
         digest.update(f"{re.sub(r' at 0x[0-9a-f]+', '', text)}\n".encode())
     return digest.hexdigest()
+
+
+def _definition(task: Any) -> dict[str, Any]:
+    """What a task asks and how it scores, without where its file lies: another checkout asks the same."""
+    config = dict(task.dump_config())
+    metadata = config.get("metadata")
+    if isinstance(metadata, dict):
+        config["metadata"] = {key: value for key, value in metadata.items() if key != "config_source"}
+    return config
 
 
 def _check_kind(name: str, task: Any) -> None:

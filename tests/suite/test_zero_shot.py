@@ -13,6 +13,7 @@ from suite.evaluation.task_loading import load_task
 from suite.evaluation.task_names import check_task, expand_sets
 from suite.evaluation.zero_shot import run_task
 from suite.models import load_model
+from suite.tasks import TASKS_FOLDER
 from tests.tiny import byte_tokenizer, save_tiny_model, tiny_model, write_task
 
 PAIRS = [
@@ -201,6 +202,21 @@ def test_questions_are_known_by_their_digest_before_they_are_asked(own_task):
     (own_task / "rows.jsonl").write_text(rows.replace("moon 4", "the moon 4"))
     assert load_task(TaskSpec(name="mine", folder=str(own_task))).digests != before
     assert load_task(TaskSpec(name="mine", folder=str(own_task), limit=1)).digests != before
+
+
+def test_the_digest_of_questions_does_not_depend_on_where_the_task_lies(tmp_path):
+    text = (TASKS_FOLDER / "offline_agreement.yaml").read_text()
+    digests = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.yaml").write_text(text.replace("task: offline_agreement", "task: mine"))
+        digests.append(load_task(TaskSpec(name="mine", limit=3, folder=str(tmp_path / name))).digests)
+    assert digests[0] == digests[1]
+    (tmp_path / "one" / "mine.yaml").write_text(
+        text.replace("task: offline_agreement", "task: mine") + "fewshot_delimiter: x\n"
+    )
+    changed = load_task(TaskSpec(name="mine", limit=3, folder=str(tmp_path / "one"))).digests
+    assert changed != digests[0]
 
 
 def test_a_set_stands_for_its_tasks():

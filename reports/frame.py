@@ -28,7 +28,7 @@ def metrics_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row a metric of every record (`METRIC_COLUMNS`)."""
     rows = [
         {
-            **_identity(record),
+            **identity(record),
             "metric": metric.name,
             "protocol": metric.protocol,
             "value": metric.value,
@@ -51,7 +51,7 @@ def modules_frame(records: Iterable[Record]) -> pd.DataFrame:
     """
     rows = [
         {
-            **_identity(record),
+            **identity(record),
             "module": visible(report.module),
             "layer": report.layer,
             "block": visible(report.block),
@@ -75,7 +75,7 @@ def phases_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row a phase of every record (`PHASE_COLUMNS`)."""
     rows = [
         {
-            **_identity(record),
+            **identity(record),
             "phase": phase.name,
             "seconds": phase.seconds,
             "peak_host_bytes": phase.peak_host_bytes,
@@ -112,7 +112,8 @@ def cell_id(record: Record) -> str:
     return record.cell.digest[:8]
 
 
-def _identity(record: Record) -> dict[str, object]:
+def identity(record: Record) -> dict[str, object]:
+    """The columns `IDENTITY`: which cell it is, and whether it has numbers."""
     cell = record.cell
     return {
         "cell": cell_id(record),

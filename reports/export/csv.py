@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from reports.comparison import ReportError
-from reports.frame import IDENTITY, cell_id
+from reports.frame import IDENTITY, identity
 from reports.wording import visible
 from suite.results.record import Metric, Record
 from suite.results.state import describe_failure
@@ -93,13 +93,7 @@ def _whose(record: Record) -> dict[str, object]:
 def _facts(record: Record) -> Iterator[tuple[str, object]]:
     cell, code, used = record.cell, record.code, record.calibration
     yield from {
-        "cell": cell_id(record),
-        "status": record.status,
-        "model": visible(cell.model),
-        "method": visible(cell.method),
-        "variant": visible(cell.variant),
-        "pattern": visible(cell.pattern or "dense"),
-        "dtype": record.model.dtype if record.model else cell.dtype,
+        **identity(record),
         "revision": record.model.revision if record.model else cell.revision,
         "settings": json.dumps(cell.settings),
         "allocation": visible(cell.allocation.name) if cell.allocation else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from reports.site.holdings import Held
 from reports.site.links import further_page, record_page
 from reports.tables import Heading, Table, TableCell
 from reports.wording import MISSING, counted, decimal, interval, probability, visible
-from suite.results.archive import Archive, DatedRecord, MeasuredItems
+from suite.results.archive import Archive, dated_record
 from suite.results.changes import Change, Outlier
 from suite.results.history import Point, Segment, Series, history_of
 
@@ -98,34 +98,12 @@ def _series(ranked: Sequence[Held]) -> tuple[Series, ...]:
     measured = [held for held in ranked if held.record.metric(METRIC) is not None]
     if not measured:
         return ()
-    records = sorted(map(_dated, measured), key=lambda record: (record.created, record.body_digest))
+    # By the digest in the file, which a migration does not move.
+    dated = [
+        replace(dated_record(h.path, h.record), body_digest=h.digest, created=h.created) for h in measured
+    ]
+    records = sorted(dated, key=lambda record: (record.created, record.body_digest))
     return history_of(Archive(tuple(records), ()), METRIC)
-
-
-def _dated(held: Held) -> DatedRecord:
-    record = held.record
-    windows = [
-        MeasuredItems(w.protocol, "corpus", w.corpus_digest, f"{len(w.nll)} windows of {w.seqlen}")
-        for w in record.windows
-    ]
-    tasks = [
-        MeasuredItems(t.protocol, "questions", t.items_digest, f"{t.n} questions, version {t.version}")
-        for t in record.tasks
-    ]
-    return DatedRecord(
-        path=held.path,
-        created=held.created,
-        cell=record.cell,
-        digest=record.cell.digest,
-        body_digest=held.digest,
-        code=record.code,
-        environment=record.environment,
-        model=record.model,
-        calibration=record.calibration,
-        floor=record.floor,
-        metrics=record.metrics,
-        items=(*windows, *tasks),
-    )
 
 
 def _drawn(series: Series, pages: dict[Path, str]) -> Drawn:

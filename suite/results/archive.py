@@ -97,7 +97,7 @@ def read_archive(paths: Sequence[Path]) -> Archive:
         try:
             record = load_record(path)
             if record.status == "complete" and record.body_digest not in found:
-                found[record.body_digest] = _dated(path, record)
+                found[record.body_digest] = dated_record(path, record)
         except FileNotFoundError:  # replaced by a running suite since the folder was listed
             continue
         except RecordError as error:
@@ -125,7 +125,12 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield file
 
 
-def _dated(path: Path, record: Record) -> DatedRecord:
+def dated_record(path: Path, record: Record) -> DatedRecord:
+    """What a history needs of a record.
+
+    Raises:
+        RecordError: its `created` is no date.
+    """
     try:
         created = datetime.fromisoformat(record.created)
     except ValueError:
@@ -161,4 +166,4 @@ def _items(record: Record) -> Iterator[MeasuredItems]:
         yield MeasuredItems(protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}")
 
 
-__all__ = ["MLFLOW_ARTIFACTS", "Archive", "DatedRecord", "MeasuredItems", "read_archive"]
+__all__ = ["MLFLOW_ARTIFACTS", "Archive", "DatedRecord", "MeasuredItems", "dated_record", "read_archive"]

@@ -175,13 +175,15 @@ class _Unreadable:
 def _readable_together(entries: list[_Chosen]) -> Iterator[_Readable | _Unreadable]:
     """All of them where all inputs are there; else those apart whose inputs are not."""
     try:
-        yield _Readable(entries, preflight([entry.record.cell for entry in entries]))
+        inputs = preflight([entry.record.cell for entry in entries])
     except Exception as error:  # a record names any model and text, and what reads these raises anything
         if len(entries) == 1:
             yield _Unreadable(entries[0], _told(error))
             return
         for entry in entries:
             yield from _readable_together([entry])
+        return
+    yield _Readable(entries, inputs)
 
 
 def _run_again(

@@ -155,6 +155,8 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
     entries = entries_of(out, cells_of(seeds, model))
     same = {seed: entries[SAME, seed] for seed in seeds.null}
     worse = {seed: entries[WORSE, seed] for seed in seeds.worse}
+    yield f"perplexity at 50 %: {spread([entries[SAME, seed] for seed in (*seeds.tolerance, *seeds.null)])}"
+    yield f"perplexity at 52 %: {spread([*worse.values()])}"
     tolerances = noise_tolerances([entries[SAME, seed] for seed in seeds.tolerance])
     yield f"tolerances, from {seeds.n_tolerance} seeds:"
     for name in (PERPLEXITY, "kl_divergence", "top1_agreement", TASK):
@@ -167,6 +169,13 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
         yield f"        by metric: {dict(blamed(null.values()))}"
         yield f"    52 %, perplexity worse: {rate(power, lambda verdict: PERPLEXITY in blame(verdict))}"
         yield f"    52 %, alarms: {rate(power, lambda verdict: verdict.exit_code == 1)}"
+
+
+def spread(entries: Sequence[Entry]) -> str:
+    """Mean perplexity over seeds, and the standard deviation of its logarithm."""
+    logs = np.array([np.mean(entry.record.windows[0].nll) for entry in entries])
+    deviation = 100 * float(np.std(logs, ddof=1))
+    return f"{np.mean(np.exp(logs)):.1f} on average of {len(logs)} seeds, deviation {deviation:.1f} %"
 
 
 def divisions(out: Path, seeds: Seeds, model: str, n: int) -> str:

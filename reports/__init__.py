@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reports.comparison import ReportError, compare
     from reports.frame import metrics_frame, modules_frame, phases_frame
-    from reports.html import render_report
+    from reports.page.html import render_report
 
 _HOMES = {
     "ReportError": "reports.comparison",
@@ -19,7 +19,7 @@ _HOMES = {
     "metrics_frame": "reports.frame",
     "modules_frame": "reports.frame",
     "phases_frame": "reports.frame",
-    "render_report": "reports.html",
+    "render_report": "reports.page.html",
 }
 
 

@@ -8,9 +8,9 @@ from reports.export.bibliography import entry_of_paper
 from reports.export.metric_tables import calibration_note, pattern_heading, perplexity_quantity
 from reports.export.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
 from reports.export.quantity import Quantity
-from reports.published import published_matches
+from reports.chapters.published import published_matches
 from reports.ranking import Entry, Ranking
-from reports.seeds import seed_families
+from reports.chapters.seeds import seed_families
 from reports.wording import counted, listed, visible
 
 _GIB = 2**30

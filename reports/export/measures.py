@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.ranking import Ranking
-from reports.tasks import QuestionSet
+from reports.chapters.tasks import QuestionSet
 from reports.wording import visible
 from suite.results.items import TaskOutcomes
 from suite.results.paired import mcnemar

@@ -68,7 +68,7 @@ def test_imports_point_one_way(package):
         ("methods", "suite.cell", "methods/wanda.py", True),
         ("suite", "methods.registry", "suite/plan.py", False),
         ("suite", "reports", "suite/commands/report.py", False),
-        ("suite", "reports.html", "suite/harness.py", True),
+        ("suite", "reports.page.html", "suite/harness.py", True),
         ("suite", "tests.methods", "suite/harness.py", True),
         ("reports", "suite.results.record", "reports/frame.py", False),
         ("reports", "suite.results", "reports/frame.py", False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.chapter import (
+from reports.chapters.chapter import (
     BETTER,
     Chapter,
     Column,

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn once in Altair: which there are, and time against perplexity."""
+"""Quality against cost: what a method keeps, held against what it took."""
 
 from __future__ import annotations
 
@@ -8,22 +8,9 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from reports.drawing import Figure, Range, family_color, family_shape, log_note, panels
-from reports.layers import block_error, layer_sparsity, ranked_blocks, weights_moved
+from reports.charts.drawing import Figure, Range, family_color, family_shape, log_note, panels
 from reports.ranking import Entry, Ranking
 from reports.wording import decimal, listed, pattern_name, visible
-
-
-def figures(rankings: Sequence[Ranking]) -> list[Figure]:
-    """The figures for the rankings of one setting, those that have something to show."""
-    blocks = ranked_blocks(rankings)
-    drawn = (
-        time_against_perplexity(rankings),
-        weights_moved(blocks),
-        block_error(blocks),
-        layer_sparsity(blocks),
-    )
-    return [figure for figure in drawn if figure is not None]
 
 
 def time_against_perplexity(rankings: Sequence[Ranking]) -> Figure | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from reports.drawing import Figure, Range, family_color, log_note, panels
+from reports.charts.drawing import Figure, Range, family_color, log_note, panels
 from reports.frame import blocks_frame, cell_id, modules_frame
 from reports.ranking import Ranking
 from reports.wording import pattern_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.chapter import Chapter, Part, chapter_table, metric_column, pruned_subjects
+from reports.chapters.chapter import Chapter, Part, chapter_table, metric_column, pruned_subjects
 from reports.ranking import Ranking
 from reports.wording import SHARE, Unit
 from suite.results.record import Record

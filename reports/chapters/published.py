@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reports.chapter import Chapter, Column, Part, Subject, chapter_table, dense_subject, pruned_subjects
+from reports.chapters.chapter import (
+    Chapter,
+    Column,
+    Part,
+    Subject,
+    chapter_table,
+    dense_subject,
+    pruned_subjects,
+)
 from reports.ranking import Protocol, Ranking
 from reports.tables import Heading, TableCell
 from reports.wording import MISSING, counted, decimal, interval, visible

@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from markupsafe import escape
 
-from reports.chapter import (
+from reports.chapters.chapter import (
     Chapter,
     Column,
     Dialogue,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
+from reports.chapters.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
 from reports.ranking import Protocol, Ranking, distinct_labels
 from reports.tables import Heading, TableCell
 from reports.wording import counted, decimal, visible

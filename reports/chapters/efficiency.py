@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.chapter import Chapter, Column, Part, Subject, chapter_table, metric_column, pruned_subjects
+from reports.chapters.chapter import (
+    Chapter,
+    Column,
+    Part,
+    Subject,
+    chapter_table,
+    metric_column,
+    pruned_subjects,
+)
 from reports.ranking import Ranking
 from reports.tables import Heading, TableCell
 from reports.wording import MISSING, Unit, decimal, listed, mebibytes, pattern_name, visible

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reports.chapters.published import published_matches
+from reports.chapters.seeds import seed_families
 from reports.export.bibliography import entry_of_paper
 from reports.export.metric_tables import calibration_note, pattern_heading, perplexity_quantity
 from reports.export.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
 from reports.export.quantity import Quantity
-from reports.chapters.published import published_matches
 from reports.ranking import Entry, Ranking
-from reports.chapters.seeds import seed_families
 from reports.wording import counted, listed, visible
 
 _GIB = 2**30

@@ -15,8 +15,8 @@ import pandas as pd
 import vl_convert
 
 from reports.charts import figures
-from reports.comparison import ReportError, compare
 from reports.charts.drawing import Figure
+from reports.comparison import ReportError, compare
 from reports.export.layout import COLUMN
 from reports.export.markdown_text import markdown, markdown_table
 from reports.export.sections import export_sections

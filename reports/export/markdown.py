@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reports.page.answer import answer
 from reports.chapters.chapter import Chapter
-from reports.comparison import Comparison, compare
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
-from reports.export.markdown_text import markdown, markdown_table
-from reports.export.sections import ExportSection, export_sections
-from reports.frame import cell_id
 from reports.chapters.published import published_chapter
 from reports.chapters.responses import answers_chapter
 from reports.chapters.seeds import seeds_chapter
-from reports.tables import cost_table, ranking_table
 from reports.chapters.tasks import tasks_chapter
+from reports.comparison import Comparison, compare
+from reports.export.markdown_text import markdown, markdown_table
+from reports.export.sections import ExportSection, export_sections
+from reports.frame import cell_id
+from reports.page.answer import answer
+from reports.tables import cost_table, ranking_table
 from reports.wording import pattern_name
 from suite.results.record import Record
 from suite.results.state import describe_failure

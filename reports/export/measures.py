@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.ranking import Ranking
 from reports.chapters.tasks import QuestionSet
+from reports.ranking import Ranking
 from reports.wording import visible
 from suite.results.items import TaskOutcomes
 from suite.results.paired import mcnemar

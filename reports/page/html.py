@@ -11,21 +11,21 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports.page.answer import answer
 from reports.chapters.chapter import Chapter
-from reports.charts import figures
-from reports.comparison import Comparison, ReportError, compare
 from reports.chapters.divergence import divergence_chapter
-from reports.charts.drawing import Figure
 from reports.chapters.efficiency import efficiency_chapter
-from reports.frame import cell_id
-from reports.provenance import machines, provenance
 from reports.chapters.published import published_chapter
-from reports.ranking import Ranking, Setting
 from reports.chapters.responses import answers_chapter
 from reports.chapters.seeds import seeds_chapter
-from reports.tables import Table, cost_table, frame_table, ranking_table
 from reports.chapters.tasks import tasks_chapter
+from reports.charts import figures
+from reports.charts.drawing import Figure
+from reports.comparison import Comparison, ReportError, compare
+from reports.frame import cell_id
+from reports.page.answer import answer
+from reports.provenance import machines, provenance
+from reports.ranking import Ranking, Setting
+from reports.tables import Table, cost_table, frame_table, ranking_table
 from reports.wording import counted, pattern_name, visible
 from suite.results.record import Record
 

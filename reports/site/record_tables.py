@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from reports.chapters.chapter import Chapter
-from reports.comparison import compare
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
+from reports.chapters.tasks import tasks_chapter
+from reports.comparison import compare
 from reports.frame import cell_id
 from reports.ranking import Ranking
 from reports.site.board import LeftOut
@@ -16,7 +17,6 @@ from reports.site.holdings import Held
 from reports.site.links import model_page, record_page
 from reports.site.listing import Block
 from reports.tables import Heading, Table, TableCell, ranking_table
-from reports.chapters.tasks import tasks_chapter
 from reports.wording import MISSING, decimal, interval, pattern_name, visible
 from suite.results.state import describe_failure
 from suite.results.store import UnreadableRecord

@@ -15,7 +15,8 @@ from reports.site.history import history_pages
 from reports.site.holdings import Holdings, read_holdings, whole
 from reports.site.links import record_file, record_page, record_stem
 from reports.site.listing import cut, numbered
-from reports.site.pages import listings, overview
+from reports.site.overview import overview
+from reports.site.pages import listings
 from reports.site.record_page import record_page_of
 from reports.site.render import STYLE_PATH, render, style
 from reports.site.scoring import boards_of

@@ -1,207 +1,162 @@
-"""The history page: cells that were measured more than once, and where their perplexity changed."""
+"""The history page: cells that were measured more than once, and where what they measure changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
+from reports.site.drawing import (
+    PLACES,
+    POINTS_SHOWN,
+    Drawing,
+    about,
+    changed_records,
+    drawing_of,
+    latest,
+    spread_of,
+    title_of,
+)
 from reports.site.holdings import Held
 from reports.site.links import further_page, record_page
 from reports.tables import Heading, Table, TableCell
-from reports.wording import MISSING, counted, decimal, interval, probability, visible
+from reports.wording import MISSING, decimal, visible
 from suite.results.archive import Archive, dated_record
-from suite.results.changes import Change, Outlier
-from suite.results.history import Point, Segment, Series, history_of
+from suite.results.history import Point, Series, history_of
 
-METRIC = "perplexity"
 PATH = "history.html"
-SERIES_A_PAGE = 20
-POINTS_SHOWN = 100
-"""Of a series, the latest ones, in the drawing and in the table."""
-WIDTH, HEIGHT, EDGE = 640, 120, 8
-"""Of a drawing, in its own units."""
+DRAWINGS_A_PAGE = 24
+"""After so many drawings the next cell begins another page."""
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A point of a drawing."""
-
-    x: float
-    y: float
-    title: str
-    is_change: bool
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A series as a line with its changes marked, and as a table.
+class CellHistory:
+    """What one cell measured, time after time.
 
     Attributes:
-        heading: the cell and the protocol.
-        lines: of each comparable stretch, the points of a polyline.
-        dots: a point a record.
-        told: what changed, a sentence each.
-        table: the points.
-        low: the lowest value drawn.
-        high: the highest.
-        is_marked: whether anything changed.
+        heading: the cell.
+        drawings: one a metric and protocol where there is something to see; those with changes first.
+        level: the others by name, which stayed within the tolerance.
+        table: a row a record, with every metric.
     """
 
     heading: str
-    lines: tuple[str, ...]
-    dots: tuple[Dot, ...]
-    told: tuple[str, ...]
+    drawings: tuple[Drawing, ...]
+    level: tuple[str, ...]
     table: Table
-    low: str
-    high: str
-    is_marked: bool
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether anything changed."""
+        return any(drawing.is_marked for drawing in self.drawings)
 
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """One page of series.
+    """One page of cells.
 
     Attributes:
         path: below the root.
         number: 1 is the first.
         paths: of all pages.
-        series: those on it, the changed ones first.
+        cells: those on it, the changed ones first.
         n_once: cells that were measured once, which have no history yet.
     """
 
     path: str
     number: int
     paths: tuple[str, ...]
-    series: tuple[Drawn, ...]
+    cells: tuple[CellHistory, ...]
     n_once: int
 
 
 def history_pages(ranked: Sequence[Held]) -> list[HistoryPage]:
     """The pages of what was measured more than once; one page that says so where nothing was."""
-    pages = {held.path: record_page(held.digest) for held in ranked}
-    series = _series(ranked)
-    several = [one for one in series if sum(len(segment.points) for segment in one.segments) > 1]
-    n_once = len({one.digest for one in series} - {one.digest for one in several})
-    drawn = [_drawn(one, pages) for one in several]
-    drawn.sort(key=lambda one: (not one.is_marked, one.heading))
-    chunks = [drawn[i : i + SERIES_A_PAGE] for i in range(0, len(drawn), SERIES_A_PAGE)] or [[]]
+    times = Counter(held.record.cell.digest for held in ranked)
+    again = [held for held in ranked if times[held.record.cell.digest] > 1]
+    pages = {held.path: record_page(held.digest) for held in again}
+    by_cell: dict[str, list[Series]] = {}
+    for series in _series(again):
+        by_cell.setdefault(series.digest, []).append(series)
+    cells = [_cell(series, pages) for series in by_cell.values()]
+    cells.sort(key=lambda cell: (not cell.is_marked, cell.heading))
+    chunks = _chunks(cells)
     paths = tuple(further_page(PATH, number) for number in range(1, len(chunks) + 1))
+    n_once = sum(n == 1 for n in times.values())
     return [
         HistoryPage(path, number, paths, tuple(chunk), n_once)
         for number, (path, chunk) in enumerate(zip(paths, chunks, strict=True), 1)
     ]
 
 
-def _series(ranked: Sequence[Held]) -> tuple[Series, ...]:
-    measured = [held for held in ranked if held.record.metric(METRIC) is not None]
-    if not measured:
-        return ()
+def _series(again: Sequence[Held]) -> list[Series]:
     # By the digest in the file, which a migration does not move.
-    dated = [
-        replace(dated_record(h.path, h.record), body_digest=h.digest, created=h.created) for h in measured
-    ]
+    dated = [replace(dated_record(h.path, h.record), body_digest=h.digest, created=h.created) for h in again]
     records = sorted(dated, key=lambda record: (record.created, record.body_digest))
-    return history_of(Archive(tuple(records), ()), METRIC)
+    archive = Archive(tuple(records), ())
+    found = [series for metric in _metrics(again) for series in history_of(archive, metric)]
+    return [one for one in found if sum(len(segment.points) for segment in one.segments) > 1]
 
 
-def _drawn(series: Series, pages: dict[Path, str]) -> Drawn:
-    segments = [segment.points for segment in series.segments]
-    shown = sorted(chain(*segments), key=lambda point: point.created)[-POINTS_SHOWN:]
-    changed = {
-        segment.points[change.at].body_digest
-        for segment in series.segments
-        for change in segment.findings.changes
-    }
-    low, high = min(p.value for p in shown), max(p.value for p in shown)
-    places = {point.body_digest: _place(point, shown, low, high) for point in shown}
-    lines = [
-        " ".join("{:.1f},{:.1f}".format(*places[p.body_digest]) for p in points if p.body_digest in places)
-        for points in segments
-    ]
-    dots = tuple(
-        Dot(*places[p.body_digest], f"{p.created:%Y-%m-%d}: {decimal(p.value, 3)}", p.body_digest in changed)
-        for p in shown
-    )
-    heading = f"{visible(series.label)}, {visible(series.protocol)}"
-    told = [sentence for segment in series.segments for sentence in _told(series, segment)]
-    return Drawn(
-        heading=heading,
-        lines=tuple(filter(None, lines)),
-        dots=dots,
-        told=tuple(told) or ("No change beyond the tolerance.",),
-        table=_table(heading, series, shown, changed, pages),
-        low=decimal(low, 3),
-        high=decimal(high, 3),
-        is_marked=bool(changed),
-    )
+def _metrics(again: Iterable[Held]) -> list[str]:
+    """What is followed, where a record has it: quality first, then what pruning took."""
+    scores = dict.fromkeys(task.metric for held in again for task in held.record.tasks)
+    known = {metric.name for held in again for metric in held.record.metrics}
+    names = dict.fromkeys(("perplexity", "kl_divergence", *scores, "prune_seconds"))
+    return [name for name in names if name in known]
 
 
-def _place(point: Point, shown: Sequence[Point], low: float, high: float) -> tuple[float, float]:
-    """Equal steps from record to record: bursts of runs and months without any both stay readable."""
-    step = (WIDTH - 2 * EDGE) / max(1, len(shown) - 1)
-    # What differs by less than a thousandth is drawn as level, not blown up to the full height.
-    span = max(high - low, 1e-3 * abs(high), 1e-12)
-    middle = (high + low) / 2
-    x = EDGE + step * shown.index(point)
-    y = HEIGHT / 2 - (HEIGHT - 2 * EDGE) * (point.value - middle) / span
-    return round(x, 1), round(y, 1)
+def _cell(series: Sequence[Series], pages: dict[Path, str]) -> CellHistory:
+    heading = visible(series[0].label)
+    drawings = sorted(map(drawing_of, series), key=lambda one: not one.is_marked)
+    # Row upon row of level lines would hide the one that moved. One of them shows that all are.
+    seen = [one for one in drawings if not one.is_level] or drawings[:1]
+    level = tuple(f"{one.title} ({one.about})" for one in drawings if one not in seen)
+    return CellHistory(heading, tuple(seen), level, _table(heading, series, pages))
 
 
-def _told(series: Series, segment: Segment) -> list[str]:
-    told = []
-    if segment.reason:
-        told.append(
-            f"Not comparable from {segment.points[0].created:%Y-%m-%d} on: {visible(segment.reason)}."
-        )
-    told += [_of_change(series, segment, change) for change in segment.findings.changes]
-    told += [_of_outlier(segment, outlier) for outlier in segment.findings.outliers]
-    return told
+def _chunks(cells: Sequence[CellHistory]) -> list[list[CellHistory]]:
+    """Pages of about as many drawings; no cell is torn."""
+    chunks: list[list[CellHistory]] = [[]]
+    drawn = 0
+    for cell in cells:
+        if drawn and drawn + len(cell.drawings) > DRAWINGS_A_PAGE:
+            chunks.append([])
+            drawn = 0
+        chunks[-1].append(cell)
+        drawn += len(cell.drawings)
+    return chunks
 
 
-def _of_change(series: Series, segment: Segment, change: Change) -> str:
-    at = segment.points[change.at]
-    better = series.is_better(change.before, change.after)
-    verdict = {True: "better", False: "worse", None: "neither better nor worse"}[better]
-    relative = "" if change.relative is None else f" ({100 * change.relative:+.1f} %)"
-    return (
-        f"{change.kind.capitalize()} at {at.created:%Y-%m-%d}, {visible(at.version)}: "
-        f"{decimal(change.before, 3)} to {decimal(change.after, 3)}{relative}, {verdict}, "
-        f"{probability(change.p_value)}."
-    )
-
-
-def _of_outlier(segment: Segment, outlier: Outlier) -> str:
-    at = segment.points[outlier.index]
-    edge = f"; it is the {outlier.edge} value, so a change is not ruled out" if outlier.edge else ""
-    return (
-        f"Outlier at {at.created:%Y-%m-%d}, {visible(at.version)}: {decimal(outlier.value, 3)}, "
-        f"expected {decimal(outlier.expected, 3)}{edge}."
-    )
-
-
-def _table(
-    heading: str, series: Series, shown: Sequence[Point], changed: set[str], pages: dict[Path, str]
-) -> Table:
+def _table(heading: str, series: Sequence[Series], pages: dict[Path, str]) -> Table:
+    """The records, newest first, with what each of them measured."""
+    values = [({point.body_digest: point for point in latest(one)}, changed_records(one)) for one in series]
+    records = {digest: point for points, _ in values for digest, point in points.items()}
+    newest = sorted(records.values(), key=lambda p: (p.created, p.body_digest), reverse=True)[:POINTS_SHOWN]
     headings = (
         Heading("Made", "UTC", numeric=False),
-        Heading("Perplexity ↓", "95\u00a0% interval\nlower is better"),
-        Heading("n", "windows"),
         Heading("Version", numeric=False),
+        *(Heading(title_of(one), _detail(one)) for one in series),
     )
     rows = tuple(
         (
-            TableCell(f"{p.created:%Y-%m-%d %H:%M}", link=pages.get(p.path, "")),
-            TableCell(
-                decimal(p.value, 3),
-                interval(p.low, p.high, 3) or "no interval",
-                "change" if p.body_digest in changed else "",
-            ),
-            TableCell(MISSING if p.n is None else f"{p.n:,}"),
-            TableCell(visible(p.version)),
+            TableCell(f"{point.created:%Y-%m-%d}", f"{point.created:%H:%M}", link=pages.get(point.path, "")),
+            TableCell(visible(point.version)),
+            *(_value(points.get(point.body_digest), changed) for points, changed in values),
         )
-        for p in reversed(shown)
+        for point in newest
     )
-    absent = f", {counted(len(series.absent), 'record')} without a value" if series.absent else ""
-    return Table(f"{heading}{absent}", headings, rows)
+    return Table(f"{heading}: all values", headings, rows)
+
+
+def _detail(series: Series) -> str:
+    better = "" if series.direction == "none" else f"{series.direction} is better"
+    return "\n".join(part for part in (about(series), "95\u00a0% interval", better) if part)
+
+
+def _value(point: Point | None, changed: set[str]) -> TableCell:
+    if point is None:
+        return TableCell(MISSING)
+    mark = "change" if point.body_digest in changed else ""
+    return TableCell(decimal(point.value, PLACES), spread_of(point), mark)

@@ -11,7 +11,7 @@ from reports.site.links import method_page, model_page, record_file, record_stem
 from reports.site.record_tables import name_of, trust_word
 from reports.site.trust import TRUST_WORDS
 from reports.tables import Heading, Table, TableCell
-from reports.wording import MISSING, counted, pattern_name, seconds, visible
+from reports.wording import MISSING, counted, decimal, gibibytes, pattern_name, seconds, visible
 from suite.results.record import Metric, ModuleReport, Record
 from suite.results.state import describe_failure
 from suite.results.verification import CHECKS
@@ -19,14 +19,25 @@ from suite.results.verification import CHECKS
 ANSWER_CHARACTERS = 1_000
 """Of a prompt or an answer; the record's own file has all of it."""
 
-_BETTER = {"higher": "higher", "lower": "lower", "none": MISSING}
+OPENING_CHARACTERS = 70
+"""Of a prompt, beside its name."""
+
+_BETTER = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 
 
 @dataclass(frozen=True)
 class Said:
-    """A prompt and the answer to it."""
+    """A prompt and the answer to it.
+
+    Attributes:
+        name: its id.
+        opening: how the prompt begins, on one line.
+        prompt: all of it, or its first characters.
+        text: the answer, likewise.
+    """
 
     name: str
+    opening: str
     prompt: str
     text: str
 
@@ -127,17 +138,15 @@ def _metrics(metrics: Sequence[Metric]) -> Table:
         Heading("95\u00a0% interval"),
         Heading("Standard error"),
         Heading("n"),
-        Heading("Better", numeric=False),
     )
     rows = tuple(
         (
-            TableCell(visible(m.name)),
+            TableCell(visible(m.name), _BETTER[m.direction]),
             TableCell(visible(m.protocol) or MISSING),
             TableCell(_number(m.value), "" if m.value is not None else visible(m.status)),
             TableCell(MISSING if m.low is None or m.high is None else f"{m.low:.6g} to {m.high:.6g}"),
             TableCell(_number(m.stderr)),
             TableCell(MISSING if m.n is None else f"{m.n:,}"),
-            TableCell(_BETTER[m.direction]),
         )
         for m in metrics
     )
@@ -145,22 +154,19 @@ def _metrics(metrics: Sequence[Metric]) -> Table:
 
 
 def _phases(record: Record) -> Table:
-    headings = (
-        Heading("Phase", numeric=False),
-        Heading("Seconds", "one run"),
-        Heading("Host memory", "bytes, peak"),
-        Heading("Device memory", "bytes, peak"),
-        Heading("Energy", "J"),
+    """Seconds and peaks; a column that no phase has a number for is left out."""
+    phases = record.phases
+    columns = (
+        (Heading("Time ↓", "s\none run"), [seconds(p.seconds) for p in phases]),
+        (Heading("Host memory ↓", "GiB, peak\none run"), [gibibytes(p.peak_host_bytes) for p in phases]),
+        (Heading("Device memory ↓", "GiB, peak\none run"), [gibibytes(p.peak_device_bytes) for p in phases]),
+        (Heading("Energy ↓", "J\none run"), [decimal(p.energy_joules, 0) for p in phases]),
     )
+    shown = [(heading, cells) for heading, cells in columns if set(cells) != {MISSING}]
+    headings = (Heading("Phase", "lower is better", numeric=False), *(heading for heading, _ in shown))
     rows = tuple(
-        (
-            TableCell(visible(p.name)),
-            TableCell(seconds(p.seconds)),
-            TableCell(MISSING if p.peak_host_bytes is None else f"{p.peak_host_bytes:,}"),
-            TableCell(MISSING if p.peak_device_bytes is None else f"{p.peak_device_bytes:,}"),
-            TableCell(_number(p.energy_joules)),
-        )
-        for p in record.phases
+        (TableCell(visible(phase.name)), *(TableCell(cells[n]) for _, cells in shown))
+        for n, phase in enumerate(phases)
     )
     return Table("Phases", headings, rows)
 
@@ -209,7 +215,14 @@ def _swaps(modules: Sequence[ModuleReport]) -> str:
 def _answers(record: Record) -> tuple[Said, ...]:
     if record.answers is None:
         return ()
-    return tuple(Said(a.id, _short(a.prompt), _short(a.text)) for a in record.answers.answers)
+    return tuple(
+        Said(a.id, _opening(a.prompt), _short(a.prompt), _short(a.text)) for a in record.answers.answers
+    )
+
+
+def _opening(prompt: str) -> str:
+    line = " ".join(prompt[:ANSWER_CHARACTERS].split())
+    return line if len(line) <= OPENING_CHARACTERS else f"{line[:OPENING_CHARACTERS].rstrip()} ..."
 
 
 def _short(text: str) -> str:

@@ -157,7 +157,9 @@ def _chapter_blocks(rankings: Sequence[Ranking], where: str, by_record: Mapping[
 def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block]:
     blocks = []
     for number, part in enumerate(chapter.parts):
-        heading = f"{chapter.title}, {part.heading or part.table.caption}, {where}"
+        # Parts without a heading are told apart by their captions; one alone needs none.
+        name = part.heading or (part.table.caption if len(chapter.parts) > 1 else "")
+        heading = f"{chapter.title}{': ' if name else ''}{name}, {where}"
         rows = tuple((replace(row[0], link=pages.get(row[0].link, "")), *row[1:]) for row in part.table.rows)
         notes = (*part.notes, *(chapter.notes if number == len(chapter.parts) - 1 else ()))
         blocks.append(Block(heading, Table(heading, part.table.headings, rows), notes))

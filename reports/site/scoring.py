@@ -142,15 +142,15 @@ def _entrant(label: str, group: Sequence[_Candidate], dense: _Dense, n_models: i
         for subject, found in sorted(by_subject.items())
     }
     score = math.fsum(result.recovery for result in results.values()) / n_models
-    reach = _together([(r.low, r.high) for r in results.values()], n_models)
+    low, high = _ends(score, list(results.values()), n_models)
     ratios = [ratio for result in results.values() for ratio in _accuracy_ratios(result)]
     return Entrant(
         method=group[0].held.record.cell.method,
         label=label,
         results=results,
         score=score,
-        low=None if reach is None else max(0.0, score - reach),
-        high=None if reach is None else score + reach,
+        low=low,
+        high=high,
         accuracy=math.fsum(ratios) / len(ratios) if ratios else None,
         n_tasks=len(ratios),
     )
@@ -202,6 +202,14 @@ def _accuracy_ratios(result: Result) -> list[float]:
             if ours and theirs and ours.value is not None and theirs.value and ours.direction == "higher":
                 ratios.setdefault(task.protocol, []).append(ours.value / theirs.value)
     return [math.fsum(seeds) / len(seeds) for seeds in ratios.values()]
+
+
+def _ends(score: float, results: Sequence[Result], n_models: int) -> tuple[float | None, float | None]:
+    """The interval of a score; of one model it is the model's own, which need not be symmetric."""
+    if n_models == 1:
+        return results[0].low, results[0].high
+    reach = _together([(r.low, r.high) for r in results], n_models)
+    return (None, None) if reach is None else (max(0.0, score - reach), score + reach)
 
 
 def _together(ends: Iterable[tuple[float | None, float | None]], n: int) -> float | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from reports.site.board import Board
-from reports.site.history import history_pages
 from reports.site.holdings import Held, read_holdings
 from reports.site.scoring import boards_of
 from reports.site.trust import Judgement
@@ -165,20 +164,6 @@ def test_an_older_record_is_not_refuted_by_newer_code_and_keeps_its_place_in_the
     reruns = write(tmp_path / "reruns", site_record("wanda", day=9, code=code_of(2)))
     found = read_holdings([tmp_path / "results"], [reruns]).records
     assert [held.trust for held in found] == ["rerun", "verified"]
-
-
-def test_the_history_marks_a_step_and_names_cells_measured_once(tmp_path: Path) -> None:
-    for day in range(1, 11):
-        level = 3.5 if day < 6 else 3.6
-        record = site_record("wanda", nll=(level, level + 0.1, level - 0.1, level), day=day)
-        write(tmp_path / f"{day:02}", record.model_copy(update={"code": code_of(day)}).sealed())
-    write(tmp_path / "01", dense_record())
-    (page,) = history_pages(read_holdings([tmp_path]).ranked)
-    (series,) = page.series
-    assert page.n_once == 1 and series.is_marked
-    assert any(told.startswith("Step at 2026-01-06") and "worse" in told for told in series.told)
-    assert [dot.is_change for dot in series.dots].index(True) == 5
-    assert all(row[0].link.startswith("records/") for row in series.table.rows)
 
 
 def other_machine() -> Environment:

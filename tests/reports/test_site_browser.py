@@ -1,90 +1,118 @@
-"""The site in a real browser: it is quiet, asks for its own files alone, fits, and follows the scheme."""
+"""The site in a real browser: every kind of page is quiet, fits, asks for its own files, and passes axe."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports.site import build_site
-from tests.reports.synthetic_site import dense_record, failed, site_record, write
+from tests.reports.browser import Visit, axe_violations, ink_and_ground
+from tests.reports.synthetic_site import full_tree
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-LONG = "a-name-without-any-place-to-break-" * 5
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
+LONG = "a-name-without-any-place-to-break-" * 4
+KINDS = (
+    *("index.html", "boards/*.html", "boards/index.html", "models/*.html", "models/index.html"),
+    *("methods/*.html", "methods/index.html", "records/*.html", "records/index.html"),
+    *("not-ranked.html", "history.html"),
+)
+VIEWS = [(width, scheme) for width in (360, 1280, 1920) for scheme in ("light", "dark")]
+PAPER = 688
+"""The width of an A4 sheet inside its margins, in CSS pixels."""
+CUT_OFF = """
+Array.from(document.querySelectorAll("main *"))
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".unseen"))
+  .map(e => e.outerHTML.slice(0, 120))
+"""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("site")
-    for day in range(1, 9):
-        level = 3.5 if day < 5 else 3.7
-        code = site_record().code.model_copy(update={"source_digest": f"{day}" * 64})
-        nll = (level, level + 0.1, level - 0.1, level)
-        write(root / "results" / f"{day}", site_record("wanda", nll=nll, day=day, code=code))
-    models = ("org/alpha", HOSTILE, LONG)
-    for place, model in enumerate(models):
-        records = [site_record(method, model) for method in ("magnitude", HOSTILE, LONG)]
-        write(root / "results" / f"model-{place}", dense_record(model), *records)
-    write(root / "results" / "failed", failed("sparsegpt", HOSTILE))
-    build_site([root / "results"], root / "site", title="Board")
+    results, reruns = full_tree(root, "org/alpha", LONG)
+    build_site([results], root / "site", title="Board", reruns=[reruns])
     return root / "site"
 
 
-def chosen(site: Path) -> list[Path]:
-    """The first page of every kind, and those with a hostile and a long name."""
-    single = [site / name for name in ("index.html", "history.html", "not-ranked.html")]
-    folders = ("boards", "models", "methods", "records")
-    return [*single, *(path for folder in folders for path in sorted((site / folder).glob("*.html"))[:4])]
+def of_kind(site: Path, kind: str) -> Path:
+    """The page of the kind that has the most on it."""
+    index = site / kind.replace("*", "index")
+    found = [path for path in site.glob(kind) if "*" not in kind or path != index]
+    return max(found, key=lambda path: path.stat().st_size)
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(360, "dark"), (360, "light"), (1280, "dark"), (1280, "light")]
-)
-def test_every_kind_of_page_is_quiet_fits_and_asks_for_its_style_alone(
-    browser: Any, site: Path, width: int, scheme: str
-) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    said: list[str] = []
-    asked: set[str] = set()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.add(request.url))
-    paths = chosen(site)
-    for path in paths:
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        assert page.title() != "taken"
-        ground, ink, face = page.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color, "
-            "getComputedStyle(document.body).fontFamily]"
-        )
+def show(visit: Visit, width: int, scheme: str) -> None:
+    """The same page in another window: there is no script that would have to see it from the start."""
+    visit.page.set_viewport_size({"width": width, "height": 900})
+    visit.page.emulate_media(media="screen", color_scheme=scheme)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_quiet_fits_and_asks_for_its_own_files_alone(browser: Any, site: Path, kind: str) -> None:
+    path = of_kind(site, kind)
+    visit = Visit(browser, path)
+    for width, scheme in VIEWS:
+        show(visit, width, scheme)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, (width, scheme)
+        ink, ground = ink_and_ground(visit.page)
         # The style sheet was found and let in, and it follows the scheme.
-        assert ("255" in ground) == (scheme == "light") and ground != ink and "system-ui" in face
-    assert said == []
-    expected = {path.as_uri() for path in (*paths, site / "style.css")} | {"data:,"}
-    assert asked <= expected
-    context.close()
+        assert ("255" in ground) == (scheme == "light") and ink != ground, scheme
+    assert visit.said == []
+    assert set(visit.asked) <= {path.as_uri(), (site / "style.css").as_uri(), "data:,"}
+    visit.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_paper_it_is_black_on_white_and_nothing_is_cut_off(browser: Any, site: Path, kind: str) -> None:
+    visit = Visit(browser, of_kind(site, kind), width=PAPER, scheme="dark", media="print")
+    assert visit.said == []
+    assert ink_and_ground(visit.page) == ("rgb(0, 0, 0)", "rgb(255, 255, 255)")
+    assert visit.page.evaluate(CUT_OFF) == []
+    assert not visit.page.locator("nav").first.is_visible()
+    visit.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_axe_finds_nothing_in_either_scheme(browser: Any, site: Path, kind: str) -> None:
+    visit = Visit(browser, of_kind(site, kind))
+    # What is folded is part of the page, and its colours and names count too.
+    visit.page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    for width, scheme in ((1280, "light"), (360, "dark")):
+        show(visit, width, scheme)
+        assert axe_violations(visit.page) == [], (width, scheme)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    visit.close()
+
+
+def test_the_first_screen_says_which_method_at_what_cost_and_whether_to_trust_it(
+    browser: Any, site: Path
+) -> None:
+    visit = Visit(browser, site / "index.html", width=1280)
+    page = visit.page
+    assert page.locator(".answers dt").all_inner_texts() == [
+        "Which method?",
+        "What does it cost?",
+        "Can it be trusted?",
+    ]
+    first = page.locator("section").first.locator("tbody tr").first
+    told = dict(
+        zip(
+            page.locator("section").first.locator("thead th span").all_inner_texts(),
+            first.locator("th, td").all(),
+            strict=True,
+        )
+    )
+    for name in ("Method", "Recovery ↑", "Prune time ↓", "Host memory ↓", "Trust"):
+        box = told[name].bounding_box()
+        assert box["y"] + box["height"] <= 900 and box["x"] + box["width"] <= 1280, name
+        assert told[name].inner_text().strip(), name
+    visit.close()
 
 
 def test_a_reader_gets_from_the_board_to_the_record_by_keyboard(browser: Any, site: Path) -> None:
-    page = browser.new_page(viewport={"width": 360, "height": 900})
-    page.goto((site / "index.html").as_uri())
+    visit = Visit(browser, site / "index.html", width=360)
+    page = visit.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.get_by_role("link", name="magnitude").first.focus()
@@ -94,4 +122,4 @@ def test_a_reader_gets_from_the_board_to_the_record_by_keyboard(browser: Any, si
     page.keyboard.press("Enter")
     page.wait_for_url("**/records/*.html")
     assert "magnitude" in page.locator("h1").inner_text()
-    page.close()
+    visit.close()

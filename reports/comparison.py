@@ -139,7 +139,7 @@ def _notes_on(ranking: Ranking) -> list[str]:
         notes.append(f"{where}: no dense record under this setting, so there is no ratio to dense.")
     if not ranking.setting.protocols:
         notes.append(f"{where}: no perplexity was measured, so nothing is ranked.")
-    machines = {_machine(e.record) for e in ranking.entries}
+    machines = {machine_of(e.record) for e in ranking.entries}
     if len(machines) > 1:
         notes.append(
             f"{where}: the records come from {len(machines)} kinds of machine or thread counts; "
@@ -148,6 +148,7 @@ def _notes_on(ranking: Ranking) -> list[str]:
     return notes
 
 
-def _machine(record: Record) -> tuple[object, ...]:
+def machine_of(record: Record) -> tuple[object, ...]:
+    """What two records must share for their times and memory to compare."""
     env = record.environment
     return env.processor, env.device, env.physical_cores, env.threads

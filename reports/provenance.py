@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,8 +72,19 @@ def provenance(record: Record) -> Provenance:
         record=record,
         configuration=json.dumps(record.cell.model_dump(mode="json"), indent=2, ensure_ascii=True),
         facts=tuple((name, fact) for name, fact in facts.items() if fact is not None),
-        warnings=record.warnings,
+        warnings=tuple(grouped_warnings(record.warnings)),
     )
+
+
+def grouped_warnings(warnings: Sequence[str]) -> list[str]:
+    """Warnings that differ in their numbers alone, told once: many experts repeat the same one."""
+    groups: dict[str, list[str]] = {}
+    for warning in warnings:
+        groups.setdefault(re.sub(r"\d+(\.\d+)?", "#", warning), []).append(warning)
+    return [
+        told[0] if len(told) == 1 else f"{told[0]} ({len(told) - 1:,} more like it, with other numbers)"
+        for told in groups.values()
+    ]
 
 
 def machines(records: Sequence[Record]) -> list[Machine]:

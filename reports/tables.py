@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.frame import cell_id
-from reports.ranking import METHOD_PHASES, Entry, Ranking, Score
+from reports.phases import PHASES, spent_by_phase
+from reports.ranking import Entry, Ranking, Score
 from reports.wording import (
     MISSING,
     NBSP,
@@ -25,8 +26,6 @@ from reports.wording import (
 )
 
 MARKS = {"best": "best", "tied": "tied with best", "only": "only one", "": ""}
-PHASES = ("load", "calibrate", *METHOD_PHASES, "check", "evaluate")
-"""The order in which phases happen; others follow by name."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def cost_table(rankings: Sequence[Ranking]) -> Table:
     dense = rankings[0].dense
     if dense is not None:
         rows.insert(0, (None, dense))
-    spent = [{p.name: p.seconds for p in entry.record.phases} for _, entry in rows]
+    spent = [spent_by_phase(entry.record) for _, entry in rows]
     names = {name for phases in spent for name in phases}
     phases = [p for p in PHASES if p in names] + sorted(names - set(PHASES))
     headings = (
@@ -98,6 +97,7 @@ def cost_table(rankings: Sequence[Ranking]) -> Table:
         Heading("Pattern", numeric=False),
         *(Heading(visible(phase), "s") for phase in phases),
         Heading("All", "s"),
+        Heading("End to end", "s, the prune\nmodel loaded"),
         Heading("× forward", "prune time over one\ndense forward"),
     )
     body = tuple(
@@ -106,6 +106,7 @@ def cost_table(rankings: Sequence[Ranking]) -> Table:
             TableCell(pattern_name(pattern)),
             *(TableCell(seconds(took.get(phase))) for phase in phases),
             TableCell(seconds(sum(took.values()) if took else None)),
+            TableCell(seconds(entry.end_to_end_seconds)),
             TableCell(decimal(_forwards(entry), 1)),
         )
         for (pattern, entry), took in zip(rows, spent, strict=True)
@@ -130,7 +131,7 @@ def _ranking_row(entry: Entry, *, on_device: bool) -> tuple[TableCell, ...]:
     named = TableCell(place + entry.label, "; ".join(entry.remarks), link=cell_id(entry.record))
     cells = [named]
     for score in entry.scores:
-        cells += [_score_cell(score), _ratio_cell(score, is_dense=entry.record.cell.is_dense)]
+        cells += [score_cell(score), ratio_cell(score, is_dense=entry.record.cell.is_dense)]
     sparsity = entry.record.metric("sparsity")
     cells += [
         TableCell(percent(sparsity.value if sparsity else None)),
@@ -141,14 +142,16 @@ def _ranking_row(entry: Entry, *, on_device: bool) -> tuple[TableCell, ...]:
     return (*cells, TableCell(gibibytes(entry.peak_device_bytes))) if on_device else tuple(cells)
 
 
-def _score_cell(score: Score) -> TableCell:
+def score_cell(score: Score) -> TableCell:
+    """A perplexity with its interval and its mark."""
     if score.value is None:
         return TableCell(MISSING, visible(score.status))
     spread = interval(score.low, score.high)
     return TableCell(decimal(score.value), spread or f"no interval, n = {score.n}", MARKS[score.mark])
 
 
-def _ratio_cell(score: Score, *, is_dense: bool) -> TableCell:
+def ratio_cell(score: Score, *, is_dense: bool) -> TableCell:
+    """The perplexity as a multiple of dense, with its paired interval."""
     if is_dense:
         return TableCell(decimal(1.0), "by definition")
     if score.to_dense is None:

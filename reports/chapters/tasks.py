@@ -73,11 +73,11 @@ def tasks_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     dense = [Subject("dense", None, record) for record in references if record.tasks]
     if not pruned and not dense:
         return None
-    judged = {id(s.record): _against_dense(s.record, references) for s in pruned}
+    judged = {id(s.record): against_dense(s.record, references) for s in pruned}
     rows: dict[QuestionSet, list[Subject]] = {}
     for subject in [*dense, *pruned]:
         for task in subject.record.tasks:
-            asked = rows.setdefault(_question_set(task), [])
+            asked = rows.setdefault(question_set(task), [])
             if not (subject.is_dense and asked):  # the newest dense model says it
                 asked.append(subject)
     parts = tuple(_part(questions, rows, judged) for questions in rows)
@@ -97,7 +97,7 @@ def _part(
     judged: Mapping[int, Mapping[TaskOutcomes, Against]],
 ) -> Part:
     subjects = rows[questions]
-    tasks = [next(t for t in s.record.tasks if _question_set(t) == questions) for s in subjects]
+    tasks = [next(t for t in s.record.tasks if question_set(t) == questions) for s in subjects]
     columns: list[Column] = [
         metric_column(
             subjects,
@@ -127,7 +127,7 @@ def _part(
     return Part(chapter_table(title, subjects, columns), title)
 
 
-def _against_dense(record: Record, references: Sequence[Record]) -> dict[TaskOutcomes, Against]:
+def against_dense(record: Record, references: Sequence[Record]) -> dict[TaskOutcomes, Against]:
     """Every task of a pruned record; its p-values are one family of tests."""
     found = [_compare(task, references) for task in record.tasks]
     adjusted = holm([one.flips.p_value if one.flips else None for one in found])
@@ -142,7 +142,7 @@ def _compare(task: TaskOutcomes, references: Sequence[Record]) -> Against:
     asked = [t for record in references for t in record.tasks if t.protocol == task.protocol]
     if not asked:
         return Against(None, "not comparable: the dense model was not asked this")
-    same = next((t for t in asked if _question_set(t) == _question_set(task)), None)
+    same = next((t for t in asked if question_set(t) == question_set(task)), None)
     if same is None:
         return Against(None, f"not comparable: {_difference(task, asked[0])}")
     if task.outcomes is None or same.outcomes is None:
@@ -167,7 +167,8 @@ def _difference(task: TaskOutcomes, dense: TaskOutcomes) -> str:
     return f"the dense model's has {listed(parts)}"
 
 
-def _question_set(task: TaskOutcomes) -> QuestionSet:
+def question_set(task: TaskOutcomes) -> QuestionSet:
+    """What another score of the task must share to be compared with this one."""
     return QuestionSet(task.protocol, task.version, task.limit or 0, task.n, task.items_digest, task.metric)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from reports.wording import listed
+from reports.wording import counted, listed
 
 FAMILIES = ("llm-barber", "sparsegpt", "wanda", "magnitude")
 """Families with a colour of their own; further ones take the remaining colours in the order of names."""
@@ -30,6 +30,8 @@ SHAPES = (
 )
 WIDE_RANGE = 20
 """A range turns logarithmic where its largest value is this many times its smallest."""
+MOST_PANELS = 24
+"""Panels that are drawn: more of them nobody looks through, and each costs its share of the page."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Figure:
         data: what is drawn, as a table to read.
         panel_width: the narrowest a panel may become, in pixels.
         columns: the most panels side by side.
+        tab: the short word on its tab, where several figures share a place.
+        narrow_columns: the most panels side by side in a column of a paper.
+        narrow_height: of a panel there, in points; where each method has a row, the rows say it.
     """
 
     name: str
@@ -53,6 +58,9 @@ class Figure:
     data: pd.DataFrame
     panel_width: int
     columns: int
+    tab: str = ""
+    narrow_columns: int = 2
+    narrow_height: int = 70
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,20 @@ class Range:
 
     @property
     def scale(self) -> alt.Scale:
-        """The scale of the axis; a linear one starts at zero."""
+        """The scale of the axis; a linear one holds zero."""
         if self.is_log:
             return alt.Scale(type="log", domain=[self.low / 1.3, self.high * 1.3], nice=False)
-        return alt.Scale(type="linear", zero=True, nice=True)
+        # Given, not left to the library: it warns of a layer that has nothing to draw in a panel.
+        ends = [min(0.0, self.low), max(0.0, self.high) or 1.0]
+        return alt.Scale(type="linear", domain=ends, nice=True)
+
+    @property
+    def close_scale(self) -> alt.Scale:
+        """The same without the zero, for points that differ little beside their distance from it."""
+        if self.is_log:
+            return self.scale
+        room = 0.08 * (self.high - self.low) or 0.05 * abs(self.high) or 1.0
+        return alt.Scale(type="linear", domain=[self.low - room, self.high + room], zero=False, nice=False)
 
     @property
     def axis(self) -> alt.Axis:
@@ -99,6 +117,15 @@ def log_note(ranges: dict[str, Range]) -> str:
     return f" Log scale: {listed(logged)}." if logged else ""
 
 
+def first_panels(order: Sequence[str]) -> tuple[list[str], str]:
+    """The panels that are drawn, and a sentence for the note about those that are not."""
+    kept, left = list(order[:MOST_PANELS]), len(order) - MOST_PANELS
+    if left <= 0:
+        return kept, ""
+    verb = "is" if left == 1 else "are"
+    return kept, f" {counted(left, 'further panel')} {verb} not drawn; the table beneath has all."
+
+
 def panels(
     chart: alt.Chart | alt.LayerChart, by: str, order: Sequence[str], *, columns: int
 ) -> alt.FacetChart:
@@ -107,18 +134,25 @@ def panels(
     return chart.facet(facet=alt.Facet(f"{by}:N", sort=list(order), header=header), columns=columns)
 
 
-def family_color(families: Iterable[str]) -> alt.Color:
-    """The colour of a family, the same in every figure of a page."""
+def family_color(families: Iterable[str], *, has_legend: bool = True) -> alt.Color:
+    """The colour of a family, the same in every figure of a page.
+
+    Args:
+        families: those that are drawn.
+        has_legend: false where every mark stands beside the name of its method.
+    """
     shown, places = _families(families)
     colors = [f"var(--family-{place % N_COLORS + 1})" for place in places]
-    return alt.Color("family:N", scale=alt.Scale(domain=shown, range=colors), legend=_legend(shown))
+    legend = _legend(shown) if has_legend else None
+    return alt.Color("family:N", scale=alt.Scale(domain=shown, range=colors), legend=legend)
 
 
-def family_shape(families: Iterable[str]) -> alt.Shape:
+def family_shape(families: Iterable[str], *, has_legend: bool = True) -> alt.Shape:
     """The shape of a family, which repeats its colour for those who do not see it."""
     shown, places = _families(families)
     shapes = [SHAPES[place % len(SHAPES)] for place in places]
-    return alt.Shape("family:N", scale=alt.Scale(domain=shown, range=shapes), legend=_legend(shown))
+    legend = _legend(shown) if has_legend else None
+    return alt.Shape("family:N", scale=alt.Scale(domain=shown, range=shapes), legend=legend)
 
 
 def _families(families: Iterable[str]) -> tuple[list[str], list[int]]:

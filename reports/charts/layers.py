@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from reports.charts.drawing import Figure, Range, family_color, log_note, panels
+from reports.charts.drawing import Figure, Range, family_color, first_panels, log_note, panels
 from reports.frame import blocks_frame, cell_id, modules_frame
 from reports.ranking import Ranking
 from reports.wording import pattern_name
 
 VARIES = 0.005
 """Sparsity counts as varying over the layers from half a percentage point on: less is rounding."""
+
+BEFORE, AFTER = "before the rebuild", "after"
 
 
 def ranked_blocks(rankings: Sequence[Ranking]) -> pd.DataFrame:
@@ -38,8 +40,10 @@ def weights_moved(blocks: pd.DataFrame) -> Figure | None:
     if data.empty:
         return None
     data = data.assign(moved=100 * data["moved"])
-    y = Range.of(data["moved"])
-    chart = _block_lines(data, "moved", "weights moved, %", y)
+    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
+    drawn = data[data["panel"].isin(kept)]
+    y = Range.of(drawn["moved"])
+    chart = _block_lines(drawn, "moved", "weights moved, %", y)
     top = data.iloc[int(data["moved"].argmax())]
     return Figure(
         name="moved",
@@ -49,12 +53,15 @@ def weights_moved(blocks: pd.DataFrame) -> Figure | None:
         ),
         note=(
             "Share of a block's weights that changed sides: each swap brings one pruned weight back and "
-            "removes a kept one. An exact count, no interval; neither way is better." + log_note({"share": y})
+            "removes a kept one. An exact count, no interval; neither way is better."
+            + log_note({"share": y})
+            + left_out
         ),
-        chart=panels(chart, "panel", list(dict.fromkeys(data["panel"])), columns=3),
+        chart=panels(chart, "panel", kept, columns=min(3, len(kept))),
         data=_by_layer(data, {"swaps": "swaps", "moved": "%"}),
         panel_width=150,
-        columns=3,
+        columns=min(3, len(kept)),
+        tab="Weights moved",
     )
 
 
@@ -63,27 +70,29 @@ def block_error(blocks: pd.DataFrame) -> Figure | None:
     data = blocks.dropna(subset=["error_before", "error_after"])
     if data.empty:
         return None
-    before, after = "before the rebuild", "after"
-    drawn = data.assign(panel=data["panel"] + "\n" + data["block"]).rename(
-        columns={"error_before": before, "error_after": after}
-    )
-    y = Range.of([*drawn[before], *drawn[after]])
-    # Folded in the chart, not here: one row for both states is half the bytes of the page.
-    chart = _layer_lines(
-        drawn[["panel", "family", "layer", before, after]], "error", "block error", y, dashes=(after, before)
-    ).transform_fold([before, after], as_=["state", "error"])
-    fell = int((data["error_after"] < data["error_before"]).sum())
+    drawn = data.assign(panel=data["panel"] + ", " + data["block"])
+    kept, left_out = first_panels(list(dict.fromkeys(drawn["panel"])))
+    drawn = drawn[drawn["panel"].isin(kept)]
+    y = Range.of([*drawn["error_before"], *drawn["error_after"]])
+    fell = data["error_before"] - data["error_after"]
+    fallen = int((fell > 0).sum())
+    median = 100 * float((fell / data["error_before"]).median())
+    half = f", by {median:.2g} % in the median block" if median > 0 else ""
+    columns = min(4, len(kept))
     return Figure(
         name="error",
-        title=f"The rebuild lowered the block error in {fell:,} of {len(data):,} blocks",
+        title=f"The rebuild lowered the block error in {fallen:,} of {len(data):,} blocks{half}",
         note=(
             "Squared error of a block's output relative to the dense block's, on the first calibration batch "
-            "(one batch, no interval). Lower is better." + log_note({"error": y})
+            "(one batch, no interval), before the rebuild (dashed) and after it. Lower is better."
+            + log_note({"error": y})
+            + left_out
         ),
-        chart=panels(chart, "panel", list(dict.fromkeys(drawn["panel"])), columns=4),
+        chart=panels(_error_lines(drawn, y), "panel", kept, columns=columns),
         data=_by_layer(data, {"error_before": "before", "error_after": "after"}),
         panel_width=150,
-        columns=4,
+        columns=columns,
+        tab="Block error",
     )
 
 
@@ -98,15 +107,21 @@ def layer_sparsity(blocks: pd.DataFrame) -> Figure | None:
         return None
     data = data.assign(sparsity=100 * data["sparsity"])
     where = str(varied.idxmax()).replace("\n", " ")
-    chart = _block_lines(data, "sparsity", "sparsity, %", Range.of(data["sparsity"]))
+    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
+    drawn = data[data["panel"].isin(kept)]
+    chart = _block_lines(drawn, "sparsity", "sparsity, %", Range.of(drawn["sparsity"]))
     return Figure(
         name="sparsity",
         title=f"Sparsity varies most, by {100 * varied.max():.1f} points, in {where}",
-        note="Share of zeros in a block's weights. An exact count, no interval; neither way is better.",
-        chart=panels(chart, "panel", list(dict.fromkeys(data["panel"])), columns=3),
+        note=(
+            "Share of zeros in a block's weights. An exact count, no interval; neither way is better."
+            + left_out
+        ),
+        chart=panels(chart, "panel", kept, columns=min(3, len(kept))),
         data=_by_layer(data, {"sparsity": "%"}),
         panel_width=150,
-        columns=3,
+        columns=min(3, len(kept)),
+        tab="Sparsity by layer",
     )
 
 
@@ -120,27 +135,56 @@ def _by_layer(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1).reset_index().drop(columns="cell")
 
 
-def _layer_lines(
-    data: pd.DataFrame, value: str, title: str, spanned: Range, *, dashes: Sequence[str], by: str = "state"
-) -> alt.Chart:
-    """Lines of `value` over the layers; `by` tells them apart, the first of `dashes` solid."""
-    patterns = [[1, 0], [4, 3], [1, 2]]
+def _error_lines(data: pd.DataFrame, spanned: Range) -> alt.LayerChart:
+    """The error before and after, and what lies between them."""
+    base = alt.Chart(_series(data, {"error_before": "before", "error_after": "after"}))
+    color = family_color(data["family"])
+    x = alt.X("layer:Q", title="decoder layer", axis=_LAYER_AXIS)
+    told = [
+        alt.Tooltip("layer:Q", title="decoder layer"),
+        alt.Tooltip("before:Q", format=".4~g"),
+        alt.Tooltip("after:Q", format=".4~g"),
+        alt.Tooltip("change:Q", title="change, %", format="+.1f"),
+    ]
+    between = base.mark_area(opacity=0.15).encode(
+        x=x, y=alt.Y("after:Q", title="block error", stack=None), y2="before:Q", color=color
+    )
+    lines = [
+        base.mark_line(strokeWidth=1.75).encode(
+            x=x,
+            y=alt.Y(f"{field}:Q", title="block error", scale=spanned.scale, axis=spanned.axis),
+            color=color,
+            strokeDash=_dash(state, (AFTER, BEFORE)),
+            tooltip=told,
+        )
+        for field, state in (("before", "dashed"), ("after", "solid"))
+    ]
+    return (
+        alt.LayerChart(layer=[between, *lines])
+        .transform_flatten(["layer", "before", "after"])
+        .transform_calculate(
+            change="100 * (datum.after / datum.before - 1)", dashed=f"'{BEFORE}'", solid=f"'{AFTER}'"
+        )
+        .properties(height=130)
+    )
+
+
+def _block_lines(data: pd.DataFrame, value: str, title: str, spanned: Range) -> alt.Chart:
+    """A line a block of `value` over the layers."""
+    blocks = list(dict.fromkeys(data["block"]))
     chart: alt.Chart = (
-        alt.Chart(data)
+        alt.Chart(_series(data, {value: "value"}))
+        .transform_flatten(["layer", "value"])
         .mark_line(strokeWidth=1.75)
         .encode(
-            x=alt.X("layer:Q", title="decoder layer", axis=alt.Axis(tickMinStep=1, tickCount=4, grid=False)),
-            y=alt.Y(f"{value}:Q", title=title, scale=spanned.scale, axis=spanned.axis),
+            x=alt.X("layer:Q", title="decoder layer", axis=_LAYER_AXIS),
+            y=alt.Y("value:Q", title=title, scale=spanned.scale, axis=spanned.axis),
             color=family_color(data["family"]),
-            strokeDash=alt.StrokeDash(
-                f"{by}:N",
-                title=None,
-                scale=alt.Scale(domain=list(dashes), range=[patterns[i % 3] for i in range(len(dashes))]),
-            ),
+            strokeDash=_dash("block", blocks),
             tooltip=[
                 alt.Tooltip("layer:Q", title="decoder layer"),
-                alt.Tooltip(f"{by}:N"),
-                alt.Tooltip(f"{value}:Q", format=".4~g"),
+                alt.Tooltip("block:N"),
+                alt.Tooltip("value:Q", title=title, format=".4~g"),
             ],
         )
         .properties(height=130)
@@ -148,7 +192,26 @@ def _layer_lines(
     return chart
 
 
-def _block_lines(data: pd.DataFrame, value: str, title: str, spanned: Range) -> alt.Chart:
-    blocks = list(dict.fromkeys(data["block"]))
-    drawn = data[["panel", "family", "layer", "block", value]]
-    return _layer_lines(drawn, value, title, spanned, dashes=blocks, by="block")
+def _series(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """A row a panel and block with lists that the chart flattens: a tenth of the bytes of a row a point.
+
+    Four digits are more than a screen shows.
+    """
+    rows = []
+    for (panel, family, block), part in data.groupby(["panel", "family", "block"], sort=False):
+        values = {name: [float(f"{v:.4g}") for v in part[column]] for column, name in columns.items()}
+        rows.append(
+            {"panel": panel, "family": family, "block": block, "layer": list(part["layer"]), **values}
+        )
+    return pd.DataFrame(rows)
+
+
+def _dash(field: str, domain: Sequence[str]) -> alt.StrokeDash:
+    """Tells the values of `field` apart, the first solid."""
+    patterns = [[1, 0], [4, 3], [1, 2]]
+    scale = alt.Scale(domain=list(domain), range=[patterns[i % 3] for i in range(len(domain))])
+    # Long enough in the legend for its dashes to be seen.
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolSize=200))
+
+
+_LAYER_AXIS = alt.Axis(tickMinStep=1, tickCount=4, grid=False)

@@ -1,50 +1,155 @@
-"""Quality against cost: what a method keeps, held against what it took."""
+"""Quality against cost: what a method keeps against what it took, and which ones nothing beats in both."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import pandas as pd
 
-from reports.charts.drawing import Figure, Range, family_color, family_shape, log_note, panels
-from reports.ranking import Entry, Ranking
-from reports.wording import decimal, listed, pattern_name, visible
+from reports.charts.costs import COSTS, Cost
+from reports.charts.drawing import (
+    Figure,
+    Range,
+    family_color,
+    family_shape,
+    first_panels,
+    log_note,
+    panels,
+)
+from reports.charts.rows import names_over_patterns
+from reports.frame import cell_id
+from reports.ranking import Ranking
+from reports.wording import counted, interval, listed, pattern_name, visible
+
+MOST_NAMED = 3
+"""Methods or patterns that a title names; it counts the rest."""
 
 
-def time_against_perplexity(rankings: Sequence[Ranking]) -> Figure | None:
-    """Seconds in the method's phases against perplexity on the first protocol, a panel a pattern."""
-    rows = [_point(ranking, entry) for ranking in rankings for entry in ranking.entries]
-    data = pd.DataFrame([row for row in rows if row is not None])
-    if data.empty:
+def pareto_views(rankings: Sequence[Ranking]) -> list[Figure]:
+    """Perplexity on the first protocol against each cost that was recorded, a panel a pattern."""
+    views = (_view(rankings, cost) for cost in COSTS)
+    return [view for view in views if view is not None]
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether a point is on the Pareto frontier, where lower is better in both coordinates.
+
+    It is unless another one is at least as low in both and lower in one; equal points are on it together.
+    """
+    return [
+        not any(x <= own_x and y <= own_y and (x < own_x or y < own_y) for x, y in points)
+        for own_x, own_y in points
+    ]
+
+
+def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
+    names = names_over_patterns(rankings)
+    rows = [row for ranking in rankings for row in _points(ranking, cost, names)]
+    if not any(row["cost"] for row in rows):
         return None
-    data["side"] = _label_sides(data)
+    data = pd.DataFrame(rows)
     protocol = rankings[0].setting.protocols[0]
+    x = Range.of(cost for cost in data["cost"] if cost > 0)
+    # A log axis has no place for 0 seconds; such a method stays in the table.
+    shown = data[data["cost"] > 0] if x.is_log else data
+    kept, left_out = first_panels(list(dict.fromkeys(shown["panel"])))
+    shown = shown[shown["panel"].isin(kept)].reset_index(drop=True)
     dense = {
         pattern_name(r.pattern): r.dense.scores[0].value
         for r in rankings
         if r.dense is not None and r.dense.scores[0].value is not None
     }
-    lines = pd.DataFrame({"pattern": dense.keys(), "dense": dense.values()})
-    drawn = pd.concat([data, lines]) if dense else data.assign(dense=None)
-    x = Range.of(data["seconds"])
-    y = Range.of([*data["perplexity"], *data["low"], *data["high"], *dense.values()])
-    base = alt.Chart(drawn)
-    place = base.encode(
-        x=alt.X("seconds:Q", title="prune time, s", scale=x.scale, axis=x.axis),
-        color=family_color(data["family"]),
+    lines = pd.DataFrame([{"panel": p, "dense": value} for p, value in dense.items() if p in kept])
+    x = Range.of(shown["cost"])
+    y = Range.of([*shown["perplexity"], *shown["low"], *shown["high"], *dense.values()])
+    digits, sides = _rank_labels(shown, x, y)
+    shown = shown.assign(digits=digits, side=sides)
+    chart = _chart(pd.concat([shown, lines]) if dense else shown, shown["family"], x, y, cost)
+    unplaced = data[data["cost"] <= 0] if x.is_log else data.head(0)
+    return Figure(
+        name=cost.name,
+        title=_title(data, cost),
+        note=(
+            f"Perplexity on {visible(protocol.name)} (n = {protocol.n} windows, bars: 95 % interval) against "
+            f"{cost.about}. Lower and further left is better. Filled points are on the frontier, along which "
+            "the stepped line runs: no other method is at least as good in both and better in one (intervals "
+            "aside). Digits are ranks by perplexity"
+            + ("; the dashed line is dense." if dense else ".")
+            + log_note({cost.noun: x, "perplexity": y})
+            + _zero_note(unplaced, cost)
+            + left_out
+        ),
+        chart=panels(chart, "panel", kept, columns=min(2, len(kept))),
+        data=_table(data, cost),
+        panel_width=280,
+        columns=min(2, len(kept)),
+        tab=cost.tab,
+        narrow_columns=1,
+        narrow_height=124,
     )
-    points = place.mark_point(filled=True, size=80, opacity=1).encode(
-        y=alt.Y("perplexity:Q", title="perplexity", scale=y.scale, axis=y.axis),
-        shape=family_shape(data["family"]),
-        tooltip=[
-            alt.Tooltip("method:N"),
-            alt.Tooltip("pattern:N"),
-            alt.Tooltip("perplexity:Q", format=",.2f"),
-            alt.Tooltip("interval:N", title="95 % interval"),
-            alt.Tooltip("seconds:Q", format=",.1f"),
-        ],
+
+
+def _points(ranking: Ranking, cost: Cost, names: Mapping[str, str]) -> list[dict[str, object]]:
+    """The entries of a ranking that have both numbers."""
+    held = [
+        (entry, entry.scores[0].value, cost.of(entry))
+        for entry in ranking.entries
+        if entry.scores and entry.scores[0].value is not None
+    ]
+    placed = [(entry, value, spent) for entry, value, spent in held if spent is not None]
+    on_it = frontier([(spent, value) for _, value, spent in placed])
+    return [
+        {
+            "panel": pattern_name(ranking.pattern),
+            "rank": entry.rank,
+            "method": names[cell_id(entry.record)],
+            "family": visible(entry.record.cell.method),
+            "cost": spent,
+            "perplexity": value,
+            "low": entry.scores[0].low,
+            "high": entry.scores[0].high,
+            "interval": interval(entry.scores[0].low, entry.scores[0].high) or "none",
+            "frontier": "yes" if is_on else "no",
+        }
+        for (entry, value, spent), is_on in zip(placed, on_it, strict=True)
+    ]
+
+
+def _table(data: pd.DataFrame, cost: Cost) -> pd.DataFrame:
+    names = {"panel": "pattern", "cost": cost.column, "frontier": "on the frontier"}
+    ends = ["low", "high"] if data["low"].notna().any() else []
+    columns = ["panel", "rank", "method", "cost", "perplexity", *ends, "frontier"]
+    return data[columns].rename(columns=names)
+
+
+def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, cost: Cost) -> alt.LayerChart:
+    base = alt.Chart(drawn)
+    across = alt.X("cost:Q", title=f"{cost.noun}, {cost.unit}", scale=x.close_scale, axis=x.axis)
+    up = alt.Y("perplexity:Q", title="perplexity", scale=y.scale, axis=y.axis)
+    place = base.encode(x=across, color=family_color(families))
+    told = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("panel:N", title="pattern"),
+        alt.Tooltip("perplexity:Q", format=",.2f"),
+        alt.Tooltip("interval:N", title="95 % interval"),
+        alt.Tooltip("cost:Q", title=f"{cost.noun}, {cost.unit}", format=",.3~f"),
+        alt.Tooltip("frontier:N", title="on the frontier"),
+    ]
+    shape = family_shape(families)
+    points = place.mark_point(filled=True, size=80, opacity=1).encode(y=up, shape=shape, tooltip=told)
+    # What is off the frontier is hollow: filled or not can be told without a colour.
+    hollow = (
+        base.transform_filter("datum.frontier == 'no'")
+        .mark_point(filled=True, size=24, opacity=1, color="var(--paper)")
+        .encode(x=across, y=up, shape=shape, tooltip=told)
+    )
+    steps = (
+        base.transform_filter("datum.frontier == 'yes'")
+        .mark_line(interpolate="step-after", strokeWidth=1, color="var(--muted)")
+        .encode(x=across, y=up)
     )
     whiskers = place.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
     ranks = place.mark_text(
@@ -52,75 +157,98 @@ def time_against_perplexity(rankings: Sequence[Ranking]) -> Figure | None:
         dy=-7,
         align=alt.expr("datum.side > 0 ? 'left' : 'right'"),
         fontSize=11,
-    ).encode(y="perplexity:Q", text="rank:Q", color=alt.value("var(--ink)"))
-    floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
-    layers = [*([floor] if dense else []), whiskers, points, ranks]
-    chart = alt.LayerChart(layer=layers).properties(height=280)
-    return Figure(
-        name="time",
-        title=_time_title(rankings),
-        note=(
-            f"Perplexity on {visible(protocol.name)} (n = {protocol.n} windows, bars: 95 % interval) against "
-            "seconds in the method's own phases (statistics, solve, propagate; one run, no interval). Lower "
-            "and further left is better. Digits are ranks by perplexity"
-            + ("; the dashed line is dense." if dense else ".")
-            + log_note({"time": x, "perplexity": y})
-        ),
-        chart=panels(chart, "pattern", list(dict.fromkeys(data["pattern"])), columns=2),
-        data=data.drop(columns=["family", "interval", "side"]),
-        panel_width=280,
-        columns=2,
+    ).encode(y="perplexity:Q", text="digits:N", color=alt.value("var(--ink)"))
+    layers = [steps, whiskers, points, hollow, ranks]
+    if "dense" in drawn.columns:
+        floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
+        layers.insert(0, floor)
+    return alt.LayerChart(layer=layers).properties(height=240)
+
+
+def _rank_labels(data: pd.DataFrame, x: Range, y: Range) -> tuple[list[str], list[int]]:
+    """What is written beside each point, and on which side: -1 where right of it stands another one, else 1.
+
+    Points that lie on each other have their ranks in one place.
+    """
+    across, up = _shares(data["cost"], x), _shares(data["perplexity"], y)
+    digits: list[str] = []
+    sides: list[int] = []
+    for i, pattern in enumerate(data["panel"]):
+        here = data["panel"] == pattern
+        gaps, rise = across - across.iloc[i], (up - up.iloc[i]).abs()
+        group = data.index[here & (gaps.abs() < 0.015) & (rise < 0.04)]
+        is_first = data.index[i] == group[0]
+        digits.append(_listed_ranks(list(data.loc[group, "rank"])) if is_first else "")
+        close = here & (rise < 0.12)
+        right = bool((close & (gaps > 0.015) & (gaps < 0.15)).any())
+        left = bool((close & (gaps < -0.015) & (gaps > -0.15)).any())
+        sides.append(-1 if right and not left else 1)
+    return digits, sides
+
+
+def _listed_ranks(ranks: Sequence[object]) -> str:
+    """All of a few, the first and the last of many."""
+    return ", ".join(map(str, ranks)) if len(ranks) <= MOST_NAMED else f"{ranks[0]} … {ranks[-1]}"
+
+
+def _shares(values: pd.Series[float], spanned: Range) -> pd.Series[float]:
+    """Where each value lies on its axis, from 0 to 1."""
+    low, high = spanned.low, spanned.high
+    if spanned.is_log:
+        values, low, high = values.map(math.log), math.log(low), math.log(high)
+    return values.sub(low).div((high - low) or 1.0)
+
+
+def _zero_note(unplaced: pd.DataFrame, cost: Cost) -> str:
+    if unplaced.empty:
+        return ""
+    verb = "has" if len(unplaced) == 1 else "have"
+    return (
+        f" {counted(len(unplaced), 'method')} of 0 {cost.unit} {verb} no place on a log axis: see the table."
     )
 
 
-def _point(ranking: Ranking, entry: Entry) -> dict[str, object] | None:
-    seconds = entry.method_seconds
-    score = entry.scores[0] if entry.scores else None
-    # A log axis has no place for 0 seconds; such a method stays in the table.
-    if score is None or score.value is None or not seconds:
-        return None
-    return {
-        "pattern": pattern_name(ranking.pattern),
-        "rank": entry.rank,
-        "method": entry.label,
-        "family": visible(entry.record.cell.method),
-        "seconds": seconds,
-        "perplexity": score.value,
-        "low": score.low,
-        "high": score.high,
-        "interval": "none" if score.low is None else f"{decimal(score.low)} to {decimal(score.high)}",
-    }
+def _title(data: pd.DataFrame, cost: Cost) -> str:
+    """Which methods nothing beats in both, pattern by pattern while these are few, else counted."""
+    patterns = list(dict.fromkeys(data["panel"]))
+    best = {p: tuple(_on_frontier(data[data["panel"] == p])) for p in patterns}
+    if len(set(best.values())) > 2:
+        counts = Counter(label for labels in best.values() for label in labels).most_common()
+        named = [f"{label} in {n}" for label, n in counts[:MOST_NAMED]]
+        named[0] += f" of {len(patterns)} patterns"
+        more = len(counts) - MOST_NAMED
+        named += [f"{counted(more, 'other method')} in fewer or as many"] if more > 0 else []
+        return f"On the frontier of perplexity and {cost.noun}: {listed(named)}"
+    same: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+    for pattern, labels in best.items():
+        is_alone = int((data["panel"] == pattern).sum()) == 1
+        same.setdefault((labels, is_alone), []).append(pattern)
+    unbeaten: list[str] = []
+    others: list[str] = []
+    for (labels, is_alone), where in same.items():
+        at = f"at {_some(where, 'more pattern', 'and')}"
+        if is_alone:
+            others.append(f"{labels[0]} is the only method with a perplexity and a {cost.noun} {at}")
+        elif len(labels) == 1:
+            others.append(f"{labels[0]} has both the lowest perplexity and the {cost.least} {at}")
+        elif unbeaten:
+            unbeaten.append(f"{_some(labels, 'other', 'or')} {at}")
+        else:
+            who = _some(labels, "other", "or")
+            unbeaten.append(f"No method beats {who} in both perplexity and {cost.noun} {at}")
+    return "; ".join([*([", nor ".join(unbeaten)] if unbeaten else []), *others])
 
 
-def _label_sides(data: pd.DataFrame) -> list[int]:
-    """-1 where a rank written right of its point would meet another point of the panel, else 1."""
-    across, up = (_log_share(data[name]) for name in ("seconds", "perplexity"))
-    sides = []
-    for i, pattern in enumerate(data["pattern"]):
-        close = (data["pattern"] == pattern) & ((up - up.iloc[i]).abs() < 0.12)
-        gaps = across - across.iloc[i]
-        right = bool((close & (gaps > 0) & (gaps < 0.15)).any())
-        left = bool((close & (gaps < 0) & (gaps > -0.15)).any())
-        sides.append(-1 if right and not left else 1)
-    return sides
+def _on_frontier(panel: pd.DataFrame) -> list[str]:
+    return list(panel.loc[panel["frontier"] == "yes", "method"])
 
 
-def _log_share(values: pd.Series[float]) -> pd.Series[float]:
-    """Where each value lies between the smallest (0) and the largest (1) on a log axis."""
-    logs = values.map(math.log10)
-    low, high = float(logs.min()), float(logs.max())
-    return logs.sub(low).div((high - low) or 1.0)
+def _some(names: Sequence[str], noun: str, conjunction: str) -> str:
+    """The first few by name, the rest counted."""
+    shown = list(names[:MOST_NAMED])
+    if len(names) > MOST_NAMED:
+        shown.append(counted(len(names) - MOST_NAMED, noun))
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {conjunction} {shown[-1]}"
 
 
-def _time_title(rankings: Sequence[Ranking]) -> str:
-    seen: dict[str, list[str]] = {}
-    for ranking in rankings:
-        timed = [e for e in ranking.entries if e.method_seconds and e.scores and e.scores[0].value]
-        if not timed:
-            continue
-        lowest, fastest = timed[0].label, min(timed, key=lambda e: e.method_seconds or math.inf).label
-        both = f"{lowest} is both lowest and fastest"
-        said = both if lowest == fastest else f"{lowest} is lowest and {fastest} fastest"
-        seen.setdefault(said, []).append(pattern_name(ranking.pattern))
-    parts = [f"{said} at {listed(patterns)}" for said, patterns in seen.items()]
-    return f"Prune time against perplexity: {'; '.join(parts)}"
+__all__ = ["frontier", "pareto_views"]

@@ -25,10 +25,14 @@ from reports.tables import frame_table
 from reports.wording import visible
 from suite.results.record import Record
 
-MOST_ROWS = 4
-"""Rows of panels in one figure: more of them do not fit a page with their caption,"""
-MOST_TALL_ROWS = 3
-"""and of the taller panels even fewer."""
+PANELS_HEIGHT = 510
+"""Of all panels of one figure, in points: more does not fit a page with its caption."""
+AROUND = 40
+"""What a panel needs besides: its title and the room to the next one."""
+SLACK = 4
+"""By how much a figure may be wider than a column, in points."""
+LONGEST_NAME = 150
+"""Of a panel, in points, where it has the column for itself."""
 TITLE_CHARACTERS = 52
 """In a line of the title that is drawn."""
 
@@ -100,19 +104,48 @@ def paper_figures(rankings: Sequence[Ranking], title: str, *, titled: bool) -> l
 def _parts(figure: Figure, setting: str, *, titled: bool) -> list[PaperFigure]:
     spec = figure.chart.to_dict()
     panels: list[str] = spec["facet"]["sort"]
-    columns = 1 if figure.name == "time" else min(2, len(panels))
-    most = MOST_TALL_ROWS if columns == 1 else columns * MOST_ROWS
-    chunks = [panels[i : i + most] for i in range(0, len(panels), most)]
     title = f"{visible(figure.title)} ({setting})"
+    lines = textwrap.wrap(title, TITLE_CHARACTERS) if titled else []
+    rows = max(1, PANELS_HEIGHT // (_panel_height(figure, spec) + AROUND))
+    # Names may be longer than a panel is wide: fewer panels side by side then.
+    for columns in range(min(figure.narrow_columns, len(panels)), 0, -1):
+        chunks = [panels[i : i + columns * rows] for i in range(0, len(panels), columns * rows)]
+        fitted = [
+            _fitted(_of_panels(spec, c), min(columns, len(c)), lines, figure.narrow_height) for c in chunks
+        ]
+        if all(_svg_width(svg) <= COLUMN + SLACK for _, svg in fitted):
+            break
     drawn = []
-    for place, chunk in enumerate(chunks, 1):
+    for place, (narrow, svg) in enumerate(fitted, 1):
         several = len(chunks) > 1
         part = f"Part {place} of {len(chunks)}; linear axes of two parts may differ." if several else ""
-        lines = textwrap.wrap(title, TITLE_CHARACTERS) if titled else []
-        svg, pdf = _drawn(_of_panels(spec, chunk), columns, lines, is_small=figure.name != "time")
         name = f"{figure.name}-{place}" if several else figure.name
-        drawn.append(PaperFigure(name, title, figure.note, part, svg, pdf, figure.data))
+        pdf = vl_convert.vegalite_to_pdf(narrow)
+        drawn.append(PaperFigure(name, title, figure.note, part, _in_points(svg), pdf, figure.data))
     return drawn
+
+
+def _panel_height(figure: Figure, spec: dict[str, Any]) -> int:
+    """In points; where each method has a row, as many as there are."""
+    height = spec["spec"]["height"]
+    return (
+        round(_row_height(height) * _n_rows(spec["spec"]))
+        if isinstance(height, dict)
+        else figure.narrow_height
+    )
+
+
+def _row_height(height: dict[str, float]) -> float:
+    """As much less than the page's as letters are smaller."""
+    return 0.6 * height["step"]
+
+
+def _n_rows(view: dict[str, Any]) -> int:
+    """How many values the axis of the rows lists."""
+    own = view.get("encoding", {}).get("y", {}).get("scale", {})
+    if own:
+        return len(own["domain"])
+    return max((_n_rows(layer) for layer in view.get("layer", [])), default=1)
 
 
 def _of_panels(spec: dict[str, Any], panels: Sequence[str]) -> dict[str, Any]:
@@ -124,28 +157,35 @@ def _of_panels(spec: dict[str, Any], panels: Sequence[str]) -> dict[str, Any]:
     return {**spec, "facet": {**spec["facet"], "sort": list(panels)}, "datasets": datasets}
 
 
-def _drawn(
-    spec: dict[str, Any], columns: int, title: Sequence[str], *, is_small: bool
-) -> tuple[bytes, bytes]:
-    """SVG and PDF, as wide as a column."""
+def _fitted(
+    spec: dict[str, Any], columns: int, title: Sequence[str], height: int
+) -> tuple[dict[str, Any], str]:
+    """The chart as wide as a column of a paper, as far as its texts let it, and its SVG."""
     spec = json.loads(_with_colors(json.dumps(spec, ensure_ascii=False)).translate(_NOT_IN_XML))
     _shrink(spec["spec"])
     spec["config"] = _THEME
     spec["columns"] = columns
+    if columns == 1:
+        spec["facet"]["header"]["labelLimit"] = LONGEST_NAME
     if title:
         lines = [line.translate(_NOT_IN_XML) for line in title]
         spec["title"] = {"text": lines, "anchor": "start", "fontSize": 8, "fontWeight": "bold"}
-    spec["spec"]["height"] = 70 if is_small else 130
+    own = spec["spec"]["height"]
+    spec["spec"]["height"] = {"step": _row_height(own)} if isinstance(own, dict) else height
     width = COLUMN / columns - 40
     # Axes and legends take what they need; two rounds leave the panels what remains.
     for _ in range(3):
         spec["spec"]["width"] = width
-        svg = vl_convert.vegalite_to_svg(spec)
+        svg: str = vl_convert.vegalite_to_svg(spec)
         width = max(24.0, width + (COLUMN - _svg_width(svg)) / columns)
+    return spec, svg
+
+
+def _in_points(svg: str) -> bytes:
     sized = re.sub(
         r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r'\1 width="\2pt" height="\3pt"', svg, count=1
     )
-    return sized.encode(), vl_convert.vegalite_to_pdf(spec)
+    return sized.encode()
 
 
 def _shrink(view: dict[str, Any]) -> None:
@@ -154,7 +194,14 @@ def _shrink(view: dict[str, Any]) -> None:
         _shrink(layer)
     mark = view.get("mark")
     if isinstance(mark, dict):
-        mark |= {name: size for name, size in _MARKS.get(mark["type"], {}).items() if name in mark}
+        sizes = _MARKS.get(mark["type"], {})
+        mark |= {
+            name: share * mark[name]
+            for name, share in sizes.items()
+            if isinstance(mark.get(name), (int, float))
+        }
+        if isinstance(mark.get("dx"), dict):
+            mark |= _BESIDE
 
 
 def _svg_width(svg: str) -> float:
@@ -183,12 +230,16 @@ def _page(name: str, figure: PaperFigure) -> str:
 
 _NOT_IN_XML = {code: f"U+{code:04X}" for code in (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)}
 """What an SVG cannot hold and a page can; control characters are written out already."""
-_MARKS: dict[str, dict[str, Any]] = {
-    "text": {"fontSize": 6.5, "dx": {"expr": "5 * datum.side"}, "dy": -4},
-    "point": {"size": 28},
-    "rule": {"strokeWidth": 0.8},
-    "line": {"strokeWidth": 1.0},
+_MARKS: dict[str, dict[str, float]] = {
+    "text": {"fontSize": 0.6, "dx": 0.6},
+    "point": {"size": 0.35},
+    "rule": {"strokeWidth": 0.55},
+    "line": {"strokeWidth": 0.6},
+    "bar": {"strokeWidth": 0.5},
 }
+"""Shares of the page's sizes."""
+_BESIDE = {"dx": {"expr": "5 * datum.side"}, "dy": -4}
+"""Where a text that stands beside a point goes."""
 _SMALL = {"labelFontSize": 6.5, "titleFontSize": 7.5, "labelColor": "#1b1c1e", "titleColor": "#1b1c1e"}
 _THEME: dict[str, Any] = {
     "font": "Liberation Sans, Arial, Helvetica, sans-serif",
@@ -207,6 +258,7 @@ _THEME: dict[str, Any] = {
         "gridWidth": 0.5,
         "domainColor": "#5c6066",
         "tickColor": "#5c6066",
+        "labelLimit": 88,
     },
     "legend": {
         **_SMALL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from reports.answer import answer
 from reports.chapters.chapter import Chapter
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
@@ -15,7 +16,6 @@ from reports.comparison import Comparison, compare
 from reports.export.markdown_text import markdown, markdown_table
 from reports.export.sections import ExportSection, export_sections
 from reports.frame import cell_id
-from reports.page.answer import answer
 from reports.tables import cost_table, ranking_table
 from reports.wording import pattern_name
 from suite.results.record import Record
@@ -34,7 +34,8 @@ def export_markdown(records: Sequence[Record], *, title: str, problems: Sequence
         ReportError: there are no records.
     """
     comparison = compare(records)
-    parts = [f"# {markdown(title)}", *(markdown(sentence) for sentence in answer(comparison))]
+    told = answer(comparison)
+    parts = [f"# {markdown(title)}", *map(markdown, (told.which, told.cost, told.trust))]
     if notes := [*comparison.notes, *problems]:
         parts.append("\n".join(f"- {markdown(note)}" for note in notes))
     for section in export_sections(comparison):

@@ -1,54 +1,13 @@
-"use strict";
+// Links to what is folded away or stands under another tab, and buttons that copy.
 (() => {
-  // Facets have no "container" width in Vega-Lite: the page chooses columns and panel width itself.
-  const GAP = 20;
-  const AXIS = 56;
-
-  function fitted(source, width, correction) {
-    const spec = structuredClone(source);
-    const { panelWidth, columns } = spec.usermeta;
-    const fit = Math.max(1, Math.min(columns, Math.floor((width - AXIS + GAP) / (panelWidth + GAP))));
-    // Panels come in pairs where there are two or more, so that a pair is not torn apart.
-    spec.columns = fit > 2 && columns % 2 === 0 ? fit - (fit % 2) : fit;
-    const inner = (width - AXIS - GAP * (spec.columns - 1)) / spec.columns - correction / spec.columns;
-    spec.config.legend.columns = width < 480 ? 3 : 0;
-    spec.spec.width = Math.max(80, Math.floor(inner));
-    return spec;
-  }
-
-  async function draw(chart) {
-    const width = chart.clientWidth;
-    if (!width || chart.dataset.width === String(width)) return;
-    chart.dataset.width = String(width);
-    const source = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
-    const options = { renderer: "svg", actions: false, mode: "vega-lite", defaultStyle: false, tooltip: { disableDefaultStyle: true } };
-    await vegaEmbed(chart, fitted(source, width, 0), options);
-    const excess = chart.scrollWidth - width;
-    if (excess > 0) await vegaEmbed(chart, fitted(source, width, excess + 2), options);
-  }
-
-  async function drawAll() {
-    for (const chart of document.querySelectorAll("[data-spec]")) {
-      try {
-        await draw(chart);
-      } catch (error) {
-        chart.textContent = "This chart could not be drawn (" + error.message + "); its data stands beneath.";
-      }
-    }
-    document.documentElement.dataset.drawn = "";
-  }
-
-  let waiting;
-  addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(drawAll, 150);
-  });
-  drawAll();
-
-  // A link to a cell opens what it points at.
   function openTarget() {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
     if (target instanceof HTMLDetailsElement) target.open = true;
+    for (let panel = target.closest("[data-tab]"); panel; panel = panel.parentElement.closest("[data-tab]")) {
+      if (panel.hidden) panel.dispatchEvent(new Event("reveal"));
+    }
+    target.scrollIntoView();
   }
   addEventListener("hashchange", openTarget);
   openTarget();

@@ -1,81 +1,56 @@
-"""The report in a real browser: it draws, it is quiet, it fits, and foreign text does nothing."""
+"""The report in a real browser: it draws, is quiet, fits, is open to all, and foreign text does nothing."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports import render_report
-from tests.reports.synthetic import failed_record, make_record, quickstart
+from tests.reports.browser import TAKEN, Visit, axe_violations, ink_and_ground
+from tests.reports.synthetic import failed_record, make_record
 from tests.reports.synthetic_measured import measured_quickstart, measured_record
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-sync",
-    "--no-first-run",
-]
-HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
+HOSTILE = f"{TAKEN}{{{{ 7*7 }}}}{{% raw %}}\u0007\u202e\u2066\"'&amp;\\[x].y"
+SHOWN = HOSTILE.replace("\u0007", "\\u0007").replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
+"""How the page writes it: what nobody sees is written out."""
+DRAWN = "html[data-drawn]"
+OPEN_ALL = "document.querySelectorAll('details').forEach((e) => (e.open = true))"
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    records = [*quickstart(), failed_record("wanda", "4:8")]
+    records = [*measured_quickstart(), failed_record("wanda", "4:8")]
     path.write_text(render_report(records, title="Four ways"), encoding="utf-8")
     return path
 
 
-class Visit:
-    """A page opened and drawn, with what it said and asked for."""
-
-    def __init__(self, browser: Any, path: Path, *, width: int = 1280, scheme: str = "light") -> None:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page = context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-drawn]", timeout=60_000)
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light"), (1920, "dark")])
-def test_draws_every_chart_without_error_request_or_overflow(
-    browser: Any, report: Path, width: int, scheme: str
+@pytest.mark.parametrize(
+    ("width", "scheme", "media"),
+    [(360, "dark", "screen"), (1280, "light", "screen"), (1920, "dark", "screen"), (1280, "light", "print")],
+)
+def test_it_draws_fits_is_quiet_and_passes_the_accessibility_rules(
+    browser: Any, report: Path, width: int, scheme: str, media: str
 ) -> None:
-    visit = Visit(browser, report, width=width, scheme=scheme)
+    visit = Visit(browser, report, width=width, scheme=scheme, media=media, wait_for=DRAWN)
     assert visit.said == []
     assert visit.asked == [report.as_uri()]
-    assert visit.page.locator(".chart svg").count() == 3
+    seen = visit.page.locator(".chart:visible")
+    assert seen.count() == visit.page.locator(".chart:visible svg").count() >= 7
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-    for chart in visit.page.locator(".chart").all():
+    for chart in seen.all():
         assert chart.evaluate("e => e.scrollWidth - e.clientWidth") <= 1
-    page_color, ink = visit.page.evaluate(
-        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-    )
-    assert ("255" in page_color) == (scheme == "light") and page_color != ink
+    ink, ground = ink_and_ground(visit.page)
+    assert ("255" in ground) == (scheme == "light") and ground != ink
+    visit.page.evaluate(OPEN_ALL)
+    assert axe_violations(visit.page) == []
+    visit.close()
 
 
 def test_a_point_shows_its_numbers_and_a_name_leads_to_its_configuration(browser: Any, report: Path) -> None:
-    page = Visit(browser, report).page
+    page = Visit(browser, report, wait_for=DRAWN).page
     page.locator(".chart svg .mark-symbol.role-mark path").first.hover()
     tooltip = page.locator("#vg-tooltip-element")
     tooltip.wait_for(state="visible")
@@ -85,47 +60,83 @@ def test_a_point_shows_its_numbers_and_a_name_leads_to_its_configuration(browser
     assert '"method": "sparsegpt"' in page.locator("details.cell[open] pre").inner_text()
 
 
-def test_scroll_regions_and_summaries_are_reached_by_keyboard(browser: Any, report: Path) -> None:
-    page = Visit(browser, report, width=360).page
+def test_tabs_are_chosen_by_mouse_keys_and_links(browser: Any, report: Path) -> None:
+    page = Visit(browser, report, wait_for=DRAWN).page
+    time, memory = (page.get_by_role("tab", name=name) for name in ("Prune time", "Host memory"))
+    assert page.get_by_role("tabpanel", name="Prune time").locator("svg").is_visible()
+    assert not page.locator("#setting-1-chart-memory").is_visible()
+    memory.click()
+    page.locator("#setting-1-chart-memory svg").wait_for()
+    assert (memory.get_attribute("aria-selected"), time.get_attribute("aria-selected")) == ("true", "false")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == "Prune time"
+    assert not page.locator("#setting-1-chart-memory").is_visible()
+    page.evaluate("location.hash = 'setting-1-chart-memory'")
+    page.locator("#setting-1-chart-memory svg").wait_for()
+    assert memory.get_attribute("aria-selected") == "true"
+
+
+def test_everything_is_reached_by_keyboard(browser: Any, report: Path) -> None:
+    page = Visit(browser, report, width=360, wait_for=DRAWN).page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the ranking"
     reached = set()
-    for _ in range(40):
+    for _ in range(50):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
-    assert "scroll ranking" in reached
+    assert {"scroll ranking", "SELECT", "INPUT", "BUTTON", "A"} <= reached
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_answers_open_by_keyboard_and_the_page_still_fits(browser: Any, tmp_path: Path, width: int) -> None:
-    path = tmp_path / "measured.html"
-    path.write_text(render_report(measured_quickstart(), title="All of it"), encoding="utf-8")
-    visit = Visit(browser, path, width=width)
-    assert visit.said == [] and visit.asked == [path.as_uri()]
-    page = visit.page
+def test_answers_open_by_keyboard_side_by_side(browser: Any, report: Path, width: int) -> None:
+    page = Visit(browser, report, width=width, wait_for=DRAWN).page
     assert page.locator("details.said[open]").count() == 0
     page.locator("details.said summary").first.focus()
     page.keyboard.press("Enter")
     opened = page.locator("details.said[open]")
     assert opened.count() == 1 and opened.locator("mark").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    dense, pruned = (said.bounding_box() for said in opened.locator("dl > div:not(.prompt)").all()[:2])
+    if width == 1280:
+        assert dense["y"] == pruned["y"] and dense["x"] < pruned["x"]
+    else:
+        assert dense["x"] == pruned["x"] and dense["y"] < pruned["y"]
 
 
-def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
+def test_a_configuration_is_copied(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, wait_for=DRAWN)
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = visit.page
+    page.locator("details.cell > summary").first.click()
+    button = page.locator("details.cell[open] [data-copy]")
+    button.click()
+    page.wait_for_function("e => e.textContent !== 'Copy'", arg=button.element_handle())
+    # A page opened from a file may not reach the clipboard; then the text is selected, ready to be copied.
+    copied = page.evaluate("navigator.clipboard.readText().catch(() => String(getSelection()))")
+    assert '"model": "smollm2-135m"' in copied
+
+
+def test_hostile_text_shows_as_text(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "hostile.html"
     settings = {"initial": HOSTILE}
     records = [
         make_record("dense", model_name=HOSTILE),
-        make_record("barber-wanda", model_name=HOSTILE, settings=settings),
+        make_record("barber-wanda", model_name=HOSTILE, settings=settings, warnings=(HOSTILE,)),
         failed_record(message=HOSTILE),
+        measured_record("dense", model_name=HOSTILE, answers=["plain"] * 48, tasks=(HOSTILE,)),
         measured_record("wanda", model_name=HOSTILE, answers=[HOSTILE] * 48, tasks=(HOSTILE,)),
+        measured_record("wanda", "0.7", model_name=HOSTILE, answers=[HOSTILE] * 48, tasks=(HOSTILE,)),
     ]
-    path.write_text(render_report(records, title=HOSTILE), encoding="utf-8")
-    visit = Visit(browser, path)
-    assert visit.said == []
-    assert visit.page.title() == HOSTILE
-    assert visit.page.locator("img").count() == 0
-    assert HOSTILE in visit.page.locator("h1").inner_text()
-    visit.page.locator(".chart svg .mark-symbol.role-mark path").first.hover()
-    assert HOSTILE in visit.page.locator("#vg-tooltip-element").inner_text()
-    assert visit.page.title() == HOSTILE
+    path.write_text(render_report(records, title=HOSTILE, problems=[HOSTILE]), encoding="utf-8")
+    visit = Visit(browser, path, wait_for=DRAWN)
+    page = visit.page
+    assert visit.said == [] and visit.asked == [path.as_uri()]
+    assert page.locator("img").count() == 0
+    page.evaluate(OPEN_ALL)
+    for place in ("h1", ".notes", ".board tbody", "details.said", ".failed"):
+        assert SHOWN in page.locator(place).first.inner_text(), place
+    assert any(SHOWN in text for text in page.locator("details.cell ul").all_inner_texts())
+    assert page.title() == SHOWN
+    page.locator(".chart svg .mark-symbol.role-mark path").first.hover()
+    assert SHOWN in page.locator("#vg-tooltip-element").inner_text()
+    assert page.title() == SHOWN and "\u202e" not in page.content()

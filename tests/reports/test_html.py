@@ -70,7 +70,9 @@ def test_the_answer_comes_first_with_numbers(page: Page) -> None:
         "lower is better",
     ):
         assert piece in answer
-    for piece in ("50.7 s to prune", "2.40 GiB", "magnitude, the fastest, took 0.4 s", "1 cell failed"):
+    for piece in ("50.7 s to prune", "2.40 GiB", "magnitude, the fastest, took 0.4 s"):
+        assert piece in answer
+    for piece in ("13 of 14 cells finished", "one version of the code", "10 of 10 differences to the best"):
         assert piece in answer
 
 
@@ -78,12 +80,12 @@ def test_the_table_names_protocol_n_direction_and_marks_the_best(page: Page) -> 
     for piece in (
         "wiki-sample-token-s512",
         "news-sample-token-s512",
+        "first 10,240 tokens",
         "same windows",
-        "target 50\u00a0%",
         "best",
     ):
         assert piece.replace("\u00a0", " ") in page.text.replace("\u00a0", " ")
-    rows = [page.text.index(name) for name in ("1. sparsegpt", "4. wanda", "6. magnitude")]
+    rows = [page.text.index(name) for name in ("1sparsegpt", "4wanda", "6magnitude")]
     assert rows == sorted(rows)
     assert "Device memory" not in page.text
 
@@ -96,9 +98,9 @@ def test_device_memory_is_a_column_where_a_record_has_it() -> None:
 
 
 def test_charts_show_what_there_is(page: Page) -> None:
-    assert len(page.specs) == 3
-    assert page.tags.count("figure") == 3
-    assert "Sparsity varies" not in page.text
+    # Time, memory, quality by pattern, two of layers and cost by phase; no tasks were asked.
+    assert len(page.specs) == page.tags.count("figure") == 6
+    assert "Sparsity varies" not in page.text and "accuracy kept" not in page.text.lower()
     assert "The rebuild lowered the block error in 240 of 360 blocks" in page.text
 
 
@@ -129,7 +131,8 @@ def test_one_hundred_cells_stay_under_three_megabytes() -> None:
         records += [make_record(kind, f"{0.3 + 0.02 * i:.2f}") for kind in kinds]
     source = render_report(records, title="many")
     assert len(source.encode()) < 3_000_000
-    assert "Over 20 rankings" in source
+    assert "Perplexity stays lowest at 50\u00a0% unstructured with sparsegpt, 1.61 times dense" in source
+    assert "17 further patterns stand in the table" in source
 
 
 @pytest.mark.parametrize("where", ["model", "setting", "message", "title", "problem", "warning"])
@@ -168,7 +171,7 @@ def test_problems_are_said_before_the_ranking() -> None:
         ([make_record("dense", windows=(), metrics=())], "Nothing was measured that could be ranked"),
         ([make_record("wanda", model=None)], "the only method measured"),
         ([make_record("wanda", n_windows=1)], "no interval, n = 1"),
-        ([make_record("wanda", model_name=f"m{i}") for i in range(6)], "Over 6 rankings"),
+        ([make_record("wanda", model_name=f"m{i}") for i in range(6)], "with wanda in 6 of 6 rankings"),
     ],
 )
 def test_every_lack_has_a_page_that_says_so(records: list[Record], said: str) -> None:

@@ -1,0 +1,126 @@
+"""One number for all tasks: the mean accuracy over the same questions, and who is tied with the best.
+
+The mean over tasks is unweighted, as papers have it: a task counts as much as another, however many questions
+it has. Its interval is made of the tasks' Wilson intervals, whose distances from the shares add as squares
+(the method of variance estimates recovery; Zou and Donner, Statistics in Medicine 27, 2008): unlike a Wald
+interval it keeps its width where all answers are right.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from reports.ranking import Mark
+from suite.results.items import TaskOutcomes
+from suite.results.record import Record
+from suite.results.statistics import proportion
+
+NORMAL_95 = 1.959963984540054
+"""Half the width of a 95 % interval in standard errors, for as many questions as tasks have."""
+
+Questions = tuple[tuple[str, str, int, str], ...]
+"""What makes two means comparable: protocol, version, limit and digest of every task's questions."""
+
+
+@dataclass(frozen=True)
+class MeanAccuracy:
+    """The unweighted mean of the accuracies on several tasks.
+
+    Attributes:
+        value: share of right answers, mean over tasks.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        n_tasks: how many tasks.
+        n: questions of all of them.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_tasks: int
+    n: int
+
+
+def questions_of(record: Record) -> Questions:
+    """The questions of a record's tasks whose answers are right or wrong; empty if it has none."""
+    return tuple((t.protocol, t.version, t.limit or 0, t.items_digest) for t in _answered(record))
+
+
+def common_questions(records: Sequence[Record]) -> Questions:
+    """The set of questions that most records answered; empty if none did."""
+    found = Counter(asked for record in records if (asked := questions_of(record)))
+    return found.most_common(1)[0][0] if found else ()
+
+
+def mean_accuracy(record: Record, questions: Questions) -> MeanAccuracy | None:
+    """The mean over the tasks of `questions`; None if the record answered others."""
+    if not questions or questions_of(record) != questions:
+        return None
+    shares = [_share(task) for task in _answered(record)]
+    value = sum(share for share, _, _ in shares) / len(shares)
+    below = sqrt(sum((share - low) ** 2 for share, low, _ in shares)) / len(shares)
+    above = sqrt(sum((high - share) ** 2 for share, _, high in shares)) / len(shares)
+    n = sum(task.n for task in _answered(record))
+    return MeanAccuracy(value, value - below, value + above, len(shares), n)
+
+
+def marks_of(records: Sequence[Record], questions: Questions) -> list[Mark]:
+    """Who has the highest mean accuracy, and whom the questions cannot tell from it.
+
+    Args:
+        records: of one model, pruned to one pattern.
+        questions: those that are compared; a record of others has no mark.
+
+    Returns:
+        A mark a record: `best` is the highest, `tied` says that the paired 95 % interval of the difference to
+        the best includes 0, `only` that nothing else answered these questions.
+    """
+    found = [mean_accuracy(record, questions) for record in records]
+    held = [i for i, one in enumerate(found) if one is not None]
+    marks: list[Mark] = ["" for _ in records]
+    if not held:
+        return marks
+    best = max(held, key=lambda i: one.value if (one := found[i]) is not None else 0.0)
+    for i in held:
+        if i == best:
+            marks[i] = "only" if len(held) == 1 else "best"
+        elif _is_tied(records[i], records[best]):
+            marks[i] = "tied"
+    return marks
+
+
+def _is_tied(record: Record, best: Record) -> bool:
+    """Whether the 95 % interval of the mean difference over the same questions includes 0."""
+    pairs = zip(_answered(best), _answered(record), strict=True)
+    differences = [_right(theirs) - _right(ours) for theirs, ours in pairs]
+    mean = float(np.mean([d.mean() for d in differences]))
+    error = sqrt(sum(float(d.var(ddof=1)) / len(d) if len(d) > 1 else 1.0 for d in differences))
+    return mean - NORMAL_95 * error / len(differences) <= 0
+
+
+def _answered(record: Record) -> list[TaskOutcomes]:
+    kept = [
+        t for t in record.tasks if t.outcomes and len(t.outcomes) == t.n and set(t.outcomes) <= {"0", "1"}
+    ]
+    return sorted(kept, key=lambda t: t.protocol)
+
+
+def _share(task: TaskOutcomes) -> tuple[float, float, float]:
+    """The share of right answers with its Wilson interval."""
+    share = proportion(_right(task))
+    assert share.value is not None and share.low is not None and share.high is not None, "n is at least 1"
+    return share.value, share.low, share.high
+
+
+def _right(task: TaskOutcomes) -> npt.NDArray[np.float64]:
+    assert task.outcomes is not None, "only tasks with outcomes are asked"
+    return np.frombuffer(task.outcomes.encode(), dtype=np.uint8).astype(np.float64) - ord("0")
+
+
+__all__ = ["MeanAccuracy", "common_questions", "marks_of", "mean_accuracy", "questions_of"]

@@ -1,0 +1,132 @@
+"""Recovery a task: which share of the dense model's accuracy a pruned model keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, panels
+from reports.charts.paired import PairedAnswers
+from reports.charts.rows import first_rows, row_axis, row_height
+from reports.recovery import Recovery, recovery
+from reports.wording import decimal, interval, listed
+
+WIDEST = 200.0
+"""Per cent up to which intervals are drawn: one from a handful of right answers would crowd the others."""
+
+
+def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
+    """Accuracy pruned over accuracy dense, in per cent, a panel a task and pattern, a row a method."""
+    found = [(one, recovery(one.both, one.lost, one.gained)) for one in answers]
+    data = pd.DataFrame([_row(one, kept) for one, kept in found if kept.value is not None])
+    if data.empty:
+        return None
+    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
+    drawn = data[data["panel"].isin(kept)]
+    names, no_row = first_rows(zip(drawn["method"], drawn["place"], strict=True))
+    drawn = drawn[drawn["method"].isin(names)]
+    widest = max(WIDEST, drawn["value"].max())
+    cut = bool((drawn["high"] > widest).any())
+    x = Range.of([100.0, *drawn["value"], *drawn["low"], *drawn["high"].clip(upper=widest)])
+    chart = _chart(drawn, kept, x, names)
+    columns = min(max(2, data["task"].nunique()), 4, len(kept))
+    return Figure(
+        name="recovery",
+        title=_title(data),
+        note=(
+            "Recovery: accuracy of the pruned model over the dense model's on the same questions (bars: "
+            "paired 95 % interval; n in the panel's title). Higher is better; the dashed line is dense, "
+            "100 %; what guessing alone would reach is not taken off."
+            + _lacks(found)
+            + (" Bars that leave a panel are cut." if cut else "")
+            + left_out
+            + no_row
+        ),
+        chart=panels(chart, "panel", kept, columns=columns),
+        data=_table(data),
+        panel_width=150,
+        columns=columns,
+        tab="Recovery",
+    )
+
+
+def _row(one: PairedAnswers, kept: Recovery) -> dict[str, object]:
+    low, high = (None if end is None else 100 * end for end in (kept.low, kept.high))
+    assert kept.value is not None
+    return {
+        "panel": one.panel,
+        "task": one.task,
+        "pattern": one.pattern,
+        "label": one.label,
+        "method": one.row,
+        "family": one.family,
+        "place": one.place,
+        "value": 100 * kept.value,
+        "low": low,
+        "high": high,
+        "interval": interval(low, high, 1) or kept.status,
+        "right": f"{one.both + one.gained:,} instead of {one.both + one.lost:,}",
+        "n_right": one.both + one.gained,
+        "n_dense": one.both + one.lost,
+        "n": one.n,
+    }
+
+
+def _chart(drawn: pd.DataFrame, kept: list[str], x: Range, names: list[str]) -> alt.LayerChart:
+    columns = ["panel", "method", "family", "value", "low", "high", "interval", "right"]
+    rows = pd.concat([drawn[columns], pd.DataFrame({"panel": kept, "dense": 100.0})])
+    base = alt.Chart(rows)
+    whole = base.transform_filter("isValid(datum.value)")
+    title = "recovery, %"
+    room = 0.04 * (x.high - x.low) or 1.0
+    scale = alt.Scale(domain=[max(0.0, x.low - room), x.high + room], zero=False, nice=False, clamp=True)
+    across = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4))
+    place = whole.encode(y=row_axis(names), color=family_color(drawn["family"], has_legend=False))
+    points = place.mark_point(filled=True, size=56, opacity=1).encode(
+        x=across,
+        shape=family_shape(drawn["family"], has_legend=False),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("value:Q", title="recovery, %", format=".1f"),
+            alt.Tooltip("interval:N", title="95 % interval"),
+            alt.Tooltip("right:N", title="right answers"),
+        ],
+    )
+    whiskers = place.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(x="dense:Q")
+    return alt.LayerChart(layer=[floor, whiskers, points]).properties(height=row_height(names))
+
+
+def _table(data: pd.DataFrame) -> pd.DataFrame:
+    ends = ["low", "high"] if data["low"].notna().any() else []
+    names = {"label": "method", "value": "recovery %", "low": "low %", "high": "high %"}
+    names |= {"n_right": "right", "n_dense": "right dense"}
+    columns = ["task", "pattern", "label", "value", *ends, "n_right", "n_dense", "n"]
+    return data[columns].rename(columns=names)
+
+
+def _lacks(found: Sequence[tuple[PairedAnswers, Recovery]]) -> str:
+    """Why some have no bar, or no point."""
+    no_bar = sorted({kept.status for _, kept in found if kept.value is not None and kept.low is None})
+    no_point = sorted({kept.status for _, kept in found if kept.value is None})
+    said = f" A point without a bar has no interval: {' or '.join(no_bar)}." if no_bar else ""
+    return said + (f" Some have no point: {listed(no_point)}." if no_point else "")
+
+
+def _title(data: pd.DataFrame) -> str:
+    lowest, highest = (data.iloc[int(at)] for at in (data["value"].argmin(), data["value"].argmax()))
+    several = data["pattern"].nunique() > 1
+
+    def said(row: pd.Series[Any]) -> str:
+        where = f", {row['pattern']}" if several else ""
+        return f"{decimal(float(str(row['value'])), 0)} % ({row['label']} on {row['task']}{where})"
+
+    if len(data) == 1:
+        return f"Accuracy kept: {said(lowest)} of dense"
+    return f"Accuracy kept: from {said(lowest)} to {said(highest)} of dense"
+
+
+__all__ = ["recovery_by_task"]

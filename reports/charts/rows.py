@@ -1,0 +1,77 @@
+"""Names of methods that hold over patterns, and figures that give every method a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import altair as alt
+
+from reports.frame import cell_id
+from reports.ranking import Ranking, distinct_labels
+from reports.wording import counted
+
+ONE_LINE, TWO_LINES = 22, 30
+"""Height of a row, in pixels, by how many lines its name has."""
+MOST_ROWS = 22
+"""Rows that are drawn: a panel of more of them does not fit a screen, nor a page of a paper."""
+
+
+def names_over_patterns(rankings: Sequence[Ranking]) -> dict[str, str]:
+    """A name for every cell, the same at every pattern for the same configuration.
+
+    A ranking's labels tell apart what it holds: a method that was run with three seeds at one pattern and
+    with one at another would have two names, and be two lines.
+    """
+    entries = [(r.pattern, e) for r in rankings for e in r.entries]
+    configured = [e.record.cell.model_copy(update={"pattern": None}).digest for _, e in entries]
+    firsts = {digest: e.record for digest, (_, e) in reversed(list(zip(configured, entries, strict=True)))}
+    named = dict(zip(firsts, distinct_labels(list(firsts.values())), strict=True))
+    if len(set(named.values())) < len(named):
+        return {cell_id(e.record): e.label for _, e in entries}
+    return {cell_id(e.record): named[digest] for digest, (_, e) in zip(configured, entries, strict=True)}
+
+
+def row_name(label: str) -> str:
+    """A method's label with its settings on a line of their own, as an axis has no room for both."""
+    return label.replace(" (", "\n(", 1)
+
+
+def mean_places(placed: Iterable[tuple[str, float]]) -> list[str]:
+    """Names by the mean of their places, the lowest first; equal ones as they come."""
+    places: dict[str, list[float]] = {}
+    for name, place in placed:
+        places.setdefault(name, []).append(place)
+    return sorted(places, key=lambda name: sum(places[name]) / len(places[name]))
+
+
+def first_rows(placed: Iterable[tuple[str, float]]) -> tuple[list[str], str]:
+    """The rows that are drawn, in the order of `mean_places`, and a sentence about those that are not."""
+    names = mean_places(placed)
+    left = len(names) - MOST_ROWS
+    said = f" {counted(left, 'further method')} not drawn: see the table beneath." if left > 0 else ""
+    return names[:MOST_ROWS], said
+
+
+def row_axis(names: list[str]) -> alt.Y:
+    """The axis of the rows, the first of `names` on top.
+
+    The names are the scale's domain: a sort order would become an expression of foreign text.
+    """
+    axis = alt.Axis(
+        labelExpr="split(datum.value, '\\n')",
+        # The first of two lines stands on the row's middle, the second hangs from it.
+        labelBaseline=cast(
+            Any,
+            {"condition": {"test": "indexof(datum.value, '\\n') >= 0", "value": "bottom"}, "value": "middle"},
+        ),
+        title=None,
+        ticks=False,
+        domain=False,
+    )
+    return alt.Y("method:N", scale=alt.Scale(domain=names), axis=axis)
+
+
+def row_height(names: list[str]) -> alt.Step:
+    """Of a panel: every row as high as the longest name needs."""
+    return alt.Step(TWO_LINES if any("\n" in name for name in names) else ONE_LINE)

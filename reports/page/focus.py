@@ -1,0 +1,64 @@
+"""Which cells a page shows in detail: all of them, or the best of each ranking where they are too many.
+
+Charts, tasks, answers and configurations of thousands of cells would make a page that no browser opens. The
+ranked table holds every cell all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from reports.ranking import Entry, Ranking
+from suite.results.record import Record
+
+MOST_CELLS = 120
+"""Pruned cells that a page shows in detail."""
+
+WholeRecord = Callable[[Record], Record]
+"""Reads again what was left behind of a record: its modules and its answers."""
+
+
+def in_focus(rankings: Sequence[Ranking], most: int = MOST_CELLS) -> list[Ranking]:
+    """The rankings with the entries that are shown in detail, those without one left out.
+
+    The best of every ranking come first, then all the seconds, and so on until there are `most`.
+    """
+    places = [(place, number) for number, r in enumerate(rankings) for place in range(len(r.entries))]
+    if len(places) <= most:
+        return list(rankings)
+    kept: dict[int, int] = {}
+    for _, number in sorted(places)[:most]:
+        kept[number] = kept.get(number, 0) + 1
+    return [
+        replace(ranking, entries=ranking.entries[: kept[number]])
+        for number, ranking in enumerate(rankings)
+        if number in kept
+    ]
+
+
+def with_whole_records(rankings: Sequence[Ranking], whole: WholeRecord) -> list[Ranking]:
+    """The same rankings, their records read again in full."""
+    held: dict[str, Record] = {}
+
+    def read(record: Record) -> Record:
+        name = f"{record.cell.digest} {record.created}"
+        if name not in held:
+            held[name] = whole(record)
+        return held[name]
+
+    def entry_of(entry: Entry) -> Entry:
+        return replace(entry, record=read(entry.record))
+
+    return [
+        replace(
+            ranking,
+            dense=None if ranking.dense is None else entry_of(ranking.dense),
+            entries=tuple(map(entry_of, ranking.entries)),
+            references=tuple(map(read, ranking.references)),
+        )
+        for ranking in rankings
+    ]
+
+
+__all__ = ["MOST_CELLS", "WholeRecord", "in_focus", "with_whole_records"]

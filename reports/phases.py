@@ -1,0 +1,41 @@
+"""Where a cell's seconds went, so that no second counts twice.
+
+A record's phase `prune` encloses the method's own (statistics, solve, propagate); `evaluate ...` is a phase a
+text and a task.
+"""
+
+from __future__ import annotations
+
+from reports.ranking import METHOD_PHASES
+from suite.results.record import Record
+
+REST = "rest of the prune"
+"""What the phase that encloses the method's own has beyond them."""
+PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", "evaluate", "answers", "speed", "floor")
+"""In the order in which they first happen, the machine's floor last; others follow by name."""
+
+_KINDS = {"answer prompts": "answers", "judge answers": "answers"}
+
+
+def spent_by_phase(record: Record) -> dict[str, float]:
+    """Seconds by phase: the whole prune is there as its parts, all evaluations are one."""
+    spent: dict[str, float] = {}
+    enclosing: float | None = None
+    for phase in record.phases:
+        if phase.name == "prune":
+            enclosing = (enclosing or 0.0) + phase.seconds
+            continue
+        kind = "evaluate" if phase.name.startswith("evaluate") else _KINDS.get(phase.name, phase.name)
+        spent[kind] = spent.get(kind, 0.0) + phase.seconds
+    if enclosing is not None:
+        inner = sum(spent.get(name, 0.0) for name in METHOD_PHASES)
+        # Clocks of the parts and of the whole may differ by a hair.
+        spent[REST] = max(0.0, enclosing - inner)
+    return {name: spent[name] for name in sorted(spent, key=_place)}
+
+
+def _place(name: str) -> tuple[int, str]:
+    return (PHASES.index(name) if name in PHASES else len(PHASES), name)
+
+
+__all__ = ["PHASES", "REST", "spent_by_phase"]

@@ -1,0 +1,65 @@
+// Charts are drawn when their place is seen for the first time, and again when its width changes.
+(() => {
+  // Facets have no "container" width in Vega-Lite: the page chooses columns and panel width itself.
+  const GAP = 20;
+  const AXIS = 56;
+
+  // A legend begins where the plot does, right of the names of its rows.
+  function stackLegends(node) {
+    for (const [key, value] of Object.entries(node)) {
+      if (key === "legend" && value?.columns) value.columns = Math.min(value.columns, 2);
+      else if (value && typeof value === "object") stackLegends(value);
+    }
+  }
+
+  function fitted(source, width, correction) {
+    const spec = structuredClone(source);
+    const { panelWidth, columns } = spec.usermeta;
+    const fit = Math.max(1, Math.min(columns, Math.floor((width - AXIS + GAP) / (panelWidth + GAP))));
+    // Panels come in pairs where there are two or more, so that a pair is not torn apart.
+    spec.columns = fit > 2 && columns % 2 === 0 ? fit - (fit % 2) : fit;
+    const inner = (width - AXIS - GAP * (spec.columns - 1)) / spec.columns - correction / spec.columns;
+    spec.config.legend.columns = 0;
+    if (width < 480) {
+      spec.config.legend.columns = 2;
+      stackLegends(spec.spec);
+    }
+    spec.spec.width = Math.max(80, Math.floor(inner));
+    return spec;
+  }
+
+  async function draw(chart) {
+    const width = chart.clientWidth;
+    if (!width || chart.dataset.width === String(width)) return;
+    chart.dataset.width = String(width);
+    const source = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
+    const options = { renderer: "svg", actions: false, mode: "vega-lite", defaultStyle: false, tooltip: { disableDefaultStyle: true } };
+    await vegaEmbed(chart, fitted(source, width, 0), options);
+    const excess = chart.scrollWidth - width;
+    if (excess > 0) await vegaEmbed(chart, fitted(source, width, excess + 2), options);
+  }
+
+  // One after another: a page of many charts stays quick to the touch while it draws.
+  let turn = Promise.resolve();
+  function drawAll() {
+    turn = turn.then(async () => {
+      for (const chart of document.querySelectorAll("[data-spec]")) {
+        try {
+          await draw(chart);
+        } catch (error) {
+          chart.textContent = `This chart could not be drawn (${error.message}); its data stands beneath.`;
+        }
+        await new Promise((resume) => setTimeout(resume));
+      }
+      document.documentElement.dataset.drawn = "";
+    });
+  }
+
+  let waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(drawAll, 150);
+  });
+  document.addEventListener("shown", drawAll);
+  drawAll();
+})();

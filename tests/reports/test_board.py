@@ -1,0 +1,106 @@
+"""The ranked table: who shares it, what a row says, and what its filters choose from."""
+
+from __future__ import annotations
+
+from reports.comparison import compare
+from reports.page.board import Board, boards
+from suite.results.record import Record
+from tests.reports.synthetic import make_record, quickstart
+from tests.reports.synthetic_measured import measured_quickstart
+
+
+def board_of(records: list[Record]) -> Board:
+    found = boards(compare(records).rankings)
+    assert len(found) == 1
+    return found[0]
+
+
+def column(board: Board, heading: str, detail: str = "") -> list[str]:
+    """The texts under the one heading that starts so."""
+    [place] = [
+        i for i, h in enumerate(board.headings) if h.text.startswith(heading) and h.detail.startswith(detail)
+    ]
+    return [row.cells[place].text.replace("\u00a0", " ") for row in board.rows]
+
+
+def test_dense_stands_once_then_every_pattern_best_first() -> None:
+    board = board_of(quickstart())
+    assert [row.is_dense for row in board.rows] == [True] + 12 * [False]
+    assert [row.rank for row in board.rows] == [None, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
+    assert [i for i, row in enumerate(board.rows) if row.starts] == [0, 7]
+    assert column(board, "Pattern") == ["dense"] + 6 * ["50 % unstructured"] + 6 * ["2:4"]
+    assert board.n_pruned == 12
+    assert board.methods == ("sparsegpt", "llm-barber", "wanda", "magnitude")
+    assert board.patterns == ("50\u00a0% unstructured", "2:4")
+
+
+def test_rows_say_what_filters_ask_for() -> None:
+    board = board_of(quickstart())
+    dense, first, last = board.rows[0], board.rows[1], board.rows[-1]
+    assert (dense.method, dense.pattern, dense.sparsity) == (-1, -1, None)
+    assert (first.method, first.pattern, first.sparsity, first.is_leading) == (0, 0, 50.0, True)
+    assert (last.method, last.pattern, last.sparsity, last.is_leading) == (3, 1, 50.0, False)
+    odd = board_of([make_record("wanda", "0.29"), make_record("wanda", "1:4")])
+    assert [row.sparsity for row in odd.rows] == [29.0, 75.0]
+
+
+def test_headings_name_text_cap_n_uncertainty_and_direction() -> None:
+    heading = next(h for h in board_of(quickstart()).headings if h.text == "Perplexity ↓")
+    for piece in (
+        "wiki-sample-token-s512",
+        "first 10,240 tokens",
+        "n = 20 windows",
+        "interval",
+        "lower is better",
+    ):
+        assert piece in heading.detail
+
+
+def test_models_share_a_table_though_their_tokenizers_make_other_windows() -> None:
+    records = [
+        make_record(kind, model_name=m, n_windows=n) for m, n in (("a", 20), ("b", 17)) for kind in KINDS
+    ]
+    board = board_of(records)
+    assert board.models == ("a, float32", "b, float32")
+    assert column(board, "Model") == 3 * ["a, float32"] + 3 * ["b, float32"]
+    assert [row.rank for row in board.rows] == [None, 1, 2, None, 1, 2]
+    assert "n = 17 to 20 windows" in board.headings[3].detail
+
+
+KINDS = ("dense", "sparsegpt", "wanda")
+
+
+def test_another_text_or_another_cap_makes_a_table_of_its_own() -> None:
+    records = [make_record(kind, max_tokens=cap) for cap in (10_240, 20_480) for kind in KINDS]
+    records += [make_record(kind, corpora=("news-sample",)) for kind in KINDS]
+    found = boards(compare(records).rankings)
+    assert sorted(board.title for board in found) == [
+        "news-sample-token-s512, first 10,240 tokens",
+        "wiki-sample-token-s512, first 10,240 tokens and news-sample-token-s512, first 10,240 tokens",
+        "wiki-sample-token-s512, first 20,480 tokens and news-sample-token-s512, first 20,480 tokens",
+    ]
+    assert len({board.caption for board in found}) == len({board.anchor for board in found}) == 3
+
+
+def test_accuracy_is_a_column_where_tasks_were_asked_with_its_own_marks() -> None:
+    board = board_of(measured_quickstart())
+    [place] = [i for i, heading in enumerate(board.headings) if heading.text == "Accuracy ↑"]
+    assert "mean of 2 tasks" in board.headings[place].detail
+    marks = {row.cells[0].text: row.cells[place].mark for row in board.rows if row.pattern == 0}
+    assert marks["sparsegpt"] == "best" and marks["wanda [seed=0]"] == "tied with best"
+    unasked = next(row for row in board.rows if row.cells[0].text == "wanda [seed=1]")
+    assert unasked.cells[place].detail == "not measured"
+    assert not [h for h in board_of(quickstart()).headings if h.text.startswith("Accuracy")]
+
+
+def test_a_name_leads_only_to_what_is_on_the_page() -> None:
+    records = quickstart()
+    shown = {records[1].cell.digest[:8]}
+    [board] = boards(compare(records).rankings, shown)
+    assert {row.cells[0].link for row in board.rows} == {"", *shown}
+
+
+def test_without_perplexity_there_is_a_table_that_says_so() -> None:
+    board = board_of([make_record("wanda", windows=(), metrics=())])
+    assert board.title == "No perplexity"
+    assert board.rows[0].rank is None and not board.rows[0].is_leading

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -113,7 +114,13 @@ def _answered(record: Record) -> list[TaskOutcomes]:
 
 def _share(task: TaskOutcomes) -> tuple[float, float, float]:
     """The share of right answers with its Wilson interval."""
-    share = proportion(_right(task))
+    assert task.outcomes is not None, "only tasks with outcomes are asked"
+    return _wilson(task.outcomes.count("1"), task.n)
+
+
+@lru_cache(maxsize=4096)
+def _wilson(right: int, n: int) -> tuple[float, float, float]:
+    share = proportion([1.0] * right + [0.0] * (n - right))
     assert share.value is not None and share.low is not None and share.high is not None, "n is at least 1"
     return share.value, share.low, share.high
 

@@ -6,14 +6,18 @@ ranked table holds every cell all the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from reports.ranking import Entry, Ranking
+from reports.ranking import Entry, Ranking, Setting
 from suite.results.record import Record
 
 MOST_CELLS = 120
 """Pruned cells that a page shows in detail."""
+
+CELLS_A_SETTING = 15
+"""As few cells as are worth a setting's charts, where there are more settings than the page has room for."""
 
 WholeRecord = Callable[[Record], Record]
 """Reads again what was left behind of a record: its modules and its answers."""
@@ -22,14 +26,18 @@ WholeRecord = Callable[[Record], Record]
 def in_focus(rankings: Sequence[Ranking], most: int = MOST_CELLS) -> list[Ranking]:
     """The rankings with the entries that are shown in detail, those without one left out.
 
-    The best of every ranking come first, then all the seconds, and so on until there are `most`.
+    Of too many, only the settings with the most cells are there, as a comparison of one method says little.
+    Of these the best of every ranking come first, then all the seconds, and so on until there are `most`.
     """
-    places = [(place, number) for number, r in enumerate(rankings) for place in range(len(r.entries))]
-    if len(places) <= most:
+    sizes: dict[Setting, int] = {}
+    for ranking in rankings:
+        sizes[ranking.setting] = sizes.get(ranking.setting, 0) + len(ranking.entries)
+    if sum(sizes.values()) <= most:
         return list(rankings)
-    kept: dict[int, int] = {}
-    for _, number in sorted(places)[:most]:
-        kept[number] = kept.get(number, 0) + 1
+    largest = sorted(sizes, key=lambda setting: -sizes[setting])[: max(1, most // CELLS_A_SETTING)]
+    shown = [(number, r) for number, r in enumerate(rankings) if r.setting in largest]
+    places = sorted((place, number) for number, r in shown for place in range(len(r.entries)))
+    kept = Counter(number for _, number in places[:most])
     return [
         replace(ranking, entries=ranking.entries[: kept[number]])
         for number, ranking in enumerate(rankings)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from altair.utils.schemapi import debug_mode
+
 from reports.chapters.chapter import Chapter, Part
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
@@ -116,8 +118,9 @@ def first_anchors(sections: Iterable[Section]) -> list[tuple[str, str]]:
 
 def _section(number: int, heading: str, rankings: list[Ranking]) -> Section:
     anchor = f"setting-{number}"
-    drawn = {f.name: _drawn(f, f"{anchor}-chart-{f.name}", heading) for f in figures(rankings)}
-
+    # The library checks every part against its whole schema, which takes longer than all else on the page.
+    with debug_mode(False):
+        drawn = {f.name: _drawn(f, f"{anchor}-chart-{f.name}", heading) for f in figures(rankings)}
     chapters = {
         "tasks": tasks_chapter(rankings),
         "divergence": divergence_chapter(rankings),
@@ -152,7 +155,7 @@ def _captioned(chapter: Chapter, heading: str) -> Chapter:
 
 
 def _drawn(figure: Figure, anchor: str, heading: str) -> DrawnFigure:
-    spec: dict[str, Any] = figure.chart.properties(description=figure.title).to_dict()
+    spec: dict[str, Any] = figure.chart.properties(description=figure.title).to_dict(validate=False)
     spec["config"] = THEME
     spec["datasets"] = {name: _rounded(rows) for name, rows in spec["datasets"].items()}
     spec["usermeta"] = {"panelWidth": figure.panel_width, "columns": figure.columns}

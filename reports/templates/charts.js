@@ -7,7 +7,7 @@
   // A legend begins where the plot does, right of the names of its rows.
   function stackLegends(node) {
     for (const [key, value] of Object.entries(node)) {
-      if (key === "legend" && value?.columns) value.columns = Math.min(value.columns, 2);
+      if (key === "legend" && value?.columns) value.columns = 1;
       else if (value && typeof value === "object") stackLegends(value);
     }
   }
@@ -34,9 +34,13 @@
     chart.dataset.width = String(width);
     const source = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
     const options = { renderer: "svg", actions: false, mode: "vega-lite", defaultStyle: false, tooltip: { disableDefaultStyle: true } };
-    await vegaEmbed(chart, fitted(source, width, 0), options);
-    const excess = chart.scrollWidth - width;
-    if (excess > 0) await vegaEmbed(chart, fitted(source, width, excess + 2), options);
+    // What stands beside the panels is known only once it is drawn, and texts do not shrink with them.
+    for (let round = 0, correction = 0; round < 4; round++) {
+      await vegaEmbed(chart, fitted(source, width, correction), options);
+      const excess = chart.scrollWidth - width;
+      if (excess <= 0) break;
+      correction += excess + 2;
+    }
   }
 
   // One after another: a page of many charts stays quick to the touch while it draws.

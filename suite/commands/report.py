@@ -1,38 +1,111 @@
-"""`prunebench report`: the comparison report of a folder of records."""
+"""`prunebench report`: the comparison report of folders of records."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from methods.errors import InputError
 
+if TYPE_CHECKING:
+    from suite.results.outline import Outline
+    from suite.results.record import Record
+
 
 def report(
-    results: Annotated[Path, typer.Argument(help="A folder of records.")],
+    results: Annotated[list[Path], typer.Argument(help="Folders of records, searched at any depth.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
     title: Annotated[str | None, typer.Option(help="Its heading. [default: the folder's name]")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Show only cells whose label has this text or glob, and the dense ones; may be given often."
+        ),
+    ] = None,
 ) -> None:
-    """Render the comparison report of a folder of records."""
-    if not results.is_dir():
-        raise InputError(f"{results}: no such folder of records")
-    print(write_report(results, out, title=title or results.resolve().name))
+    """Render the comparison report of folders of records."""
+    for folder in results:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder of records")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; --out names the HTML file to write")
+    heading = title or ", ".join(folder.resolve().name for folder in results)
+    print(write_report(results, out, title=heading, only=only or []))
 
 
-def write_report(results: Path, out: Path, *, title: str) -> Path:
-    """Renders the records below `results` into `out`, which is replaced in one step."""
+def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequence[str] = ()) -> Path:
+    """Renders the records below folders into one page.
+
+    Args:
+        results: the folders, searched at any depth.
+        out: the page's file, which is replaced in one step.
+        title: its heading.
+        only: texts or globs of the cells to show, the dense ones aside; empty = all.
+
+    Raises:
+        InputError: there are no records, or none of those asked for.
+    """
     from reports import render_report
-    from suite.results import ResultStore
     from suite.results.files import replace_text
+    from suite.results.outline import full, read_outlines
+    from suite.results.reading import RecordError
 
-    contents = ResultStore(results).records()
+    contents = read_outlines(list(_files(results)))
     if not contents.records:
-        broken = f" that can be read ({len(contents.unreadable)} cannot)" if contents.unreadable else ""
-        raise InputError(f"{results}: holds no records{broken}; prunebench run writes them")
+        n_broken = len(contents.unreadable)
+        broken = f" that can be read ({n_broken} cannot: {contents.unreadable[0].path})" if n_broken else ""
+        folders = ", ".join(map(str, results))
+        raise InputError(f"{folders}: holds no records{broken}; prunebench run writes them")
+    chosen = _chosen(contents.records, only)
+    places = {_name(outline.record): outline for outline in chosen}
+
+    def whole(record: Record) -> Record:
+        try:
+            return full(places[_name(record)])
+        except RecordError as error:
+            raise InputError(f"{error}; run the command again") from None
+
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
-    page = render_report([stored.record for stored in contents.records], title=title, problems=problems)
+    page = render_report([o.record for o in chosen], title=title, problems=problems, whole=whole)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(out, page)
     return out
+
+
+def _files(folders: Sequence[Path]) -> Iterator[Path]:
+    """Every file that should be a record, once."""
+    from suite.results.archive import MLFLOW_ARTIFACTS
+    from suite.results.verification.across import RECORD_NAMES
+
+    seen: set[Path] = set()
+    for folder in folders:
+        for file in sorted(folder.rglob(RECORD_NAMES)):
+            if MLFLOW_ARTIFACTS not in file.relative_to(folder).parts and file.resolve() not in seen:
+                seen.add(file.resolve())
+                yield file
+
+
+def _chosen(outlines: Sequence[Outline], only: Sequence[str]) -> list[Outline]:
+    from suite.plan import matching
+
+    if not only:
+        return list(outlines)
+    pruned = [outline.record.cell for outline in outlines if not outline.record.cell.is_dense]
+    if not pruned:
+        raise InputError(f"--only {' '.join(only)}: there is no pruned record to choose from")
+    fits = {cell.digest for cell in matching(pruned, only)}
+    models = {cell.model for cell in pruned if cell.digest in fits}
+    return [
+        outline
+        for outline in outlines
+        if outline.record.cell.digest in fits
+        or (outline.record.cell.is_dense and outline.record.cell.model in models)
+    ]
+
+
+def _name(record: Record) -> tuple[str, str, str]:
+    """What tells a record from every other one, also of the same cell."""
+    return record.cell.digest, record.status, record.created

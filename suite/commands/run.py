@@ -74,7 +74,7 @@ def run(
                 tracking.record_written(store.path_of(entry.cell))
         with progress_bars(sum(entry.runs for entry in planned)) as bars:
             outcome = run_here(planned, workbench, store, bars, tracking.record_written)
-        report_file = write_report(out, out / "report.html", title=config.name)
+        report_file = write_report([out], out / "report.html", title=config.name)
         tracking.finished(report_file, failed=bool(outcome.failed))
     for cell, reason in outcome.failed:
         say(f"failed: {cell.label}: {reason}")

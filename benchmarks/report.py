@@ -1,0 +1,257 @@
+"""`python -m benchmarks.report`: seconds and memory of `prunebench report` over thousands of records.
+
+The tree is synthetic: models x patterns x variants of the methods, with a dense record for each model, sealed
+and laid out as the store does. Most text of a record is that of the others, so that it is soon written; what
+identifies a record, its windows and its perplexities are its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from suite.results.items import WindowLosses
+from suite.results.reading import parse_record, record_bytes
+from suite.results.record import Metric, ModuleReport, Record
+from tests.reports.synthetic import SETTINGS
+from tests.reports.synthetic_measured import measured_record
+
+PATTERNS = ("0.5", "2:4", "0.3", "0.4", "0.6", "0.7", "0.8", "4:8")
+METHODS = tuple(kind for kind in SETTINGS if kind != "dense")
+N_VARIANTS = 25
+A_MODEL = len(PATTERNS) * N_VARIANTS
+SHARED = ("environment", "floor", "divergences", "tasks", "answers", "modules")
+"""Keys of a record whose text is that of every other record of the method and pattern."""
+READ = """
+import sys, time
+from pathlib import Path
+from suite.results.{module}
+before = time.perf_counter()
+found = {call}
+print(time.perf_counter() - before)
+"""
+OUTLINES = READ.format(
+    module="outline import read_outlines", call="read_outlines(Path(sys.argv[1]), workers={workers})"
+)
+WHOLE = READ.format(module="store import ResultStore", call="ResultStore(Path(sys.argv[1])).records()")
+COMMAND = "from suite.cli import main; main()"
+SAMPLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a program took.
+
+    Attributes:
+        seconds: from its start to its end.
+        cpu_seconds: of it and of the processes it started, user and system.
+        peak_bytes: resident memory of all of them together, the highest that was seen.
+        output: what it printed.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes a tree, unless there is one, and prints what reading it and reporting on it take."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--records", type=int, default=10_000)
+    parser.add_argument("--modules", type=int, default=210, help="of a pruned record; SmolLM2-135M has 210")
+    parser.add_argument("--tasks", type=int, default=2)
+    parser.add_argument("--answers", type=int, default=0, help="at most 48")
+    parser.add_argument("--tree", type=Path, help="keep the tree here, or use the one that is there")
+    parser.add_argument("--whole", action="store_true", help="read whole records too: needs their memory")
+    parser.add_argument("--no-command", action="store_true", help="only read")
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = asked.tree or Path(scratch) / "tree"
+        if not tree.exists():
+            write_tree(
+                tree, asked.records, n_modules=asked.modules, n_tasks=asked.tasks, n_answers=asked.answers
+            )
+        print(table(tree, Path(scratch), whole=asked.whole, command=not asked.no_command))
+
+
+def table(tree: Path, scratch: Path, *, whole: bool, command: bool) -> str:
+    """Measures, a fresh program each, and tells it as Markdown."""
+    programs = {
+        "read_outlines": ["-c", OUTLINES.format(workers=None), str(tree)],
+        "read_outlines, one process": ["-c", OUTLINES.format(workers=1), str(tree)],
+    }
+    if whole:
+        programs["ResultStore.records"] = ["-c", WHOLE, str(tree)]
+    if command:
+        programs["prunebench report"] = ["-c", COMMAND, "report", str(tree), "--out", str(scratch / "r.html")]
+    files = [path.stat().st_size for path in tree.glob("*/*.json")]
+    lines = [
+        f"{len(files):,} records, {sum(files) / 2**20:,.0f} MiB",
+        "",
+        "| | seconds | of which in the call | CPU seconds | peak memory, MiB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, program in programs.items():
+        cost = measure([sys.executable, *program])
+        # The command prints where the report is.
+        within = "" if COMMAND in program else f"{float(cost.output):.1f}"
+        peak = f"{cost.peak_bytes / 2**20:,.0f}"
+        lines.append(f"| {name} | {cost.seconds:.1f} | {within} | {cost.cpu_seconds:.1f} | {peak} |")
+    return "\n".join(lines)
+
+
+def measure(program: Sequence[str]) -> Cost:
+    """Runs a program to its end.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    before, begun = _cpu_of_children(), time.perf_counter()
+    peak = 0
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as running:
+        watched = psutil.Process(running.pid)
+        while running.poll() is None:
+            peak = max(peak, _resident(watched))
+            time.sleep(SAMPLE_SECONDS)
+        seconds = time.perf_counter() - begun
+        assert running.stdout is not None
+        output = running.stdout.read()
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, program, output)
+    return Cost(seconds, _cpu_of_children() - before, peak, output)
+
+
+def write_tree(root: Path, n: int, *, n_modules: int, n_tasks: int, n_answers: int) -> None:
+    """Writes `n` records as the store lays them out."""
+    known: dict[tuple[str, int], tuple[str, str]] = {}
+    for place, record in enumerate(islice(records(n_modules, n_tasks, n_answers), n)):
+        data = _file_of(record, known)
+        if place < 2 and record_bytes(parse_record(data)) != data:
+            raise AssertionError("this is not how the store writes a record")
+        path = root / record.cell.folder / f"{record.cell.stem}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def records(n_modules: int, n_tasks: int, n_answers: int) -> Iterator[Record]:
+    """Records of one model after the other, without end and without digests."""
+    number = 0
+    while True:
+        model = f"organisation/model-{number // A_MODEL:03}"
+        variant, pattern = divmod(number % A_MODEL, len(PATTERNS))
+        if number % A_MODEL == 0:
+            yield _of(model, number, _template("dense", None, n_modules, n_tasks, n_answers), 0)
+        else:
+            kind = METHODS[variant % len(METHODS)]
+            template = _template(kind, PATTERNS[pattern], n_modules, n_tasks, n_answers)
+            yield _of(model, number, template, variant // len(METHODS))
+        number += 1
+
+
+@cache
+def _template(kind: str, pattern: str | None, n_modules: int, n_tasks: int, n_answers: int) -> Record:
+    parts = ["divergence", "speed", *["tasks"] * bool(n_tasks), *["answers"] * bool(n_answers)]
+    record = measured_record(
+        kind, pattern or "0.5", parts=parts, tasks=tuple(f"task-{place}" for place in range(n_tasks))
+    )
+    answers = record.answers
+    if answers is not None:
+        answers = answers.model_copy(update={"answers": answers.answers[:n_answers]})
+    return record.model_copy(update={"modules": _modules(record.modules, n_modules), "answers": answers})
+
+
+def _modules(of: Sequence[ModuleReport], n: int) -> tuple[ModuleReport, ...]:
+    """The first `n`; where there are not so many, the same layers once more."""
+    n_layers = of[-1].layer + 1 if of else 0
+    repeated = (
+        module.model_copy(
+            update={
+                "layer": module.layer + turn * n_layers,
+                "module": module.module.replace(f".{module.layer}.", f".{module.layer + turn * n_layers}."),
+            }
+        )
+        for turn in range(-(-n // max(len(of), 1)))
+        for module in of
+    )
+    return tuple(islice(repeated, n))
+
+
+def _of(model: str, number: int, template: Record, variant: int) -> Record:
+    """The template as a record of that model and variant, with numbers of its own."""
+    key = "rebuild_ratio" if template.cell.method == "llm-barber" else "group"
+    settings = {**template.cell.settings, **({key: 0.1 + variant / 100} if variant else {})}
+    assert template.model is not None
+    worse = number % 997 / 4000
+    return template.model_copy(
+        update={
+            "cell": template.cell.model_copy(update={"model": model, "settings": settings}),
+            "model": template.model.model_copy(update={"name": model}),
+            "windows": tuple(_shifted(windows, worse) for windows in template.windows),
+            "metrics": tuple(_raised(metric, exp(worse)) for metric in template.metrics),
+        }
+    )
+
+
+def _shifted(windows: WindowLosses, by: float) -> WindowLosses:
+    return windows.model_copy(update={"nll": tuple(None if x is None else x + by for x in windows.nll)})
+
+
+def _raised(metric: Metric, by: float) -> Metric:
+    if metric.name != "perplexity" or metric.value is None:
+        return metric
+    return metric.model_copy(update={"value": metric.value * by})
+
+
+def _file_of(record: Record, known: dict[tuple[str, int], tuple[str, str]]) -> bytes:
+    """The record's file, put together from the texts of its keys: of the shared ones a text is made once."""
+    own = record.model_dump(mode="json", exclude={*SHARED, "body_digest"})
+    texts = {}
+    for name in Record.model_fields:
+        if name in SHARED:
+            key = (name, id(getattr(record, name)))  # of a template, which stays
+            if key not in known:
+                known[key] = _texts(record.model_dump(mode="json", include={name})[name])
+            texts[name] = known[key]
+        elif name != "body_digest":
+            texts[name] = _texts(own[name])
+    canonical = ",".join(f'"{name}":{texts[name][0]}' for name in sorted(texts))
+    digest = hashlib.sha256(f"{{{canonical}}}".encode()).hexdigest()
+    lines = ",\n".join(f' "{name}": {text}' for name, (_, text) in texts.items())
+    return f'{{\n{lines},\n "body_digest": "{digest}"\n}}\n'.encode()
+
+
+def _texts(value: Any) -> tuple[str, str]:
+    """The JSON of a part of a record: as its digest sees it, and as its file has it."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return canonical, json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\n ")
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _cpu_of_children() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.children_user + times.children_system)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Records without their bulk against whole ones, and the short way of reading against the long one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite.cell import AllocationSpec
+from suite.results import ResultStore, outline, reading
+from suite.results.outline import OutlineContents, full, read_outlines
+from suite.results.reading import RecordError, load_record, parse_record, record_bytes
+from suite.results.record import Record
+from tests.reports.synthetic_measured import measured_record
+from tests.suite.results.examples import make_cell, make_failed, make_record
+from tests.suite.results.test_reading import OLDER, models, mutated, sealed
+
+WITHOUT_BULK: dict[str, Any] = {"modules": (), "divergences": (), "answers": None, "body_digest": ""}
+FILES = [record_bytes(made.sealed()) for made in (make_record(), make_failed(), measured_record("wanda"))]
+BODY = make_record().body()
+MODULE = BODY["modules"][0]
+BYTES = [b"", b" ", b"\n", b"0", b".0", b"e-5", b"-", b'"', b",", b"\xff", b"\\"]
+
+
+def written(body: dict[str, Any]) -> bytes:
+    """A file with that body and the digest it should have, spelled as the store spells it."""
+    return json.dumps(json.loads(sealed(body)), indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def verdict(read: Callable[[], Record]) -> tuple[type, str]:
+    try:
+        record = read()
+    except RecordError as error:
+        return type(error), error.reason
+    return Record, record_bytes(record).decode()
+
+
+def long_way(data: bytes) -> Record:
+    return reading._parse(data, "record", reading.MIGRATIONS).sealed()
+
+
+def assert_ways_agree(data: bytes) -> None:
+    assert verdict(lambda: parse_record(data)) == verdict(lambda: long_way(data))
+
+
+@pytest.mark.parametrize("data", FILES)
+def test_what_is_written_goes_the_short_way(data: bytes) -> None:
+    assert reading._as_written(data) == long_way(data)
+    small = {**json.loads(data), "phases": [{"name": "solve", "seconds": s} for s in (4e-05, 5e-324, 1e-10)]}
+    assert reading._as_written(record_bytes(parse_record(written(small)))) is not None
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("25.5", "25.50"),
+        ("25.5", "NaN"),
+        ("25.5", "1e400"),
+        ("1.5", "1.50001"),
+        ("1.5", "1.5e-0"),
+        ('"created"', '"created": "", "created"'),
+        ("déjà", "d\\u00e9j\\u00e0"),
+        ('"schema_version": 3', '"schema_version": 2'),
+        ('"schema_version": 3', '"schema_version": 4'),
+        ('"body_digest": "', '"body_digest": "x'),
+        ("16,\n", "16.0,\n"),
+        ("}\n", "}"),
+        ("{\n", "\ufeff{\n"),
+        (",\n", ","),
+    ],
+)
+def test_a_changed_file_gets_the_verdict_of_the_long_way(old: str, new: str) -> None:
+    text = FILES[0].decode()
+    assert old in text
+    assert_ways_agree(text.replace(old, new).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 2},
+        {"schema_version": 4},
+        {"phases": [{"name": "solve", "seconds": 1}]},
+        {"phases": [{"name": "solve", "seconds": 1e-05}]},
+        {"warnings": ["1e-05,", "0.00001", " 3e-07"]},
+        {"cell": {**BODY["cell"], "settings": {"n": -0.0, "m": 1e16, "k": 2**70}}},
+        {"modules": [{**MODULE, "n_weights": "32"}]},
+        {"modules": [{**MODULE, "layer": 0.0}]},
+        {"modules": [{**MODULE, "extra": None}]},
+        {"modules": None},
+        {"answers": {"prompts": "built-in"}},
+        {"divergences": [{"protocol": "p", "kl": [0.1], "agreement": ["0.9"]}]},
+    ],
+)
+def test_a_sealed_record_that_is_odd_gets_the_verdict_of_the_long_way(change: dict[str, Any]) -> None:
+    data = written({**BODY, **change})
+    assert_ways_agree(data)
+    assert_ways_agree(data.replace(b": ", b":"))
+    assert_ways_agree(sealed({**BODY, **change}))
+
+
+def test_an_integer_that_python_refuses_to_print_is_refused_either_way() -> None:
+    data = FILES[0].replace(b'"depth": 2', b'"depth": 1' + b"0" * 4400)
+    assert_ways_agree(data)
+    assert verdict(lambda: parse_record(data))[0] is RecordError
+
+
+@settings(max_examples=200, deadline=None)
+@given(mutated())
+def test_a_mutated_record_gets_the_verdict_of_the_long_way(body: dict[str, Any]) -> None:
+    assert_ways_agree(written(body))
+    stale = {**body, "body_digest": "0" * 64}
+    assert_ways_agree(json.dumps(stale, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(FILES[:2]), st.integers(0, 2**16), st.integers(0, 2), st.sampled_from(BYTES))
+def test_a_file_with_other_bytes_gets_the_verdict_of_the_long_way(
+    data: bytes, at: int, width: int, new: bytes
+) -> None:
+    at %= len(data)
+    assert_ways_agree(data[:at] + new + data[at + width :])
+
+
+@settings(max_examples=60, deadline=None)
+@given(models(Record))
+def test_any_record_goes_the_short_way_or_gets_the_same_from_the_long_one(record: Record) -> None:
+    assert_ways_agree(record_bytes(record.sealed()))
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What a tree may hold: finished, failed, both, older, damaged ones, and what is no record."""
+    root = tmp_path / "tree"
+    store = ResultStore(root)
+    measured = [measured_record("dense"), measured_record("wanda"), measured_record("wanda", "2:4")]
+    for record in (make_record(), *measured):
+        store.write(record)
+    store.write(make_failed())
+    store.write(make_failed(make_cell(pattern="0.7")))
+    for path in OLDER.values():
+        put(root / "older" / path.name, path.read_bytes())
+    damaged = make_record(make_cell(pattern="0.6")).sealed()
+    store.write(make_failed(damaged.cell))
+    put(store.path_of(damaged.cell), record_bytes(damaged).replace(b"25.5", b"25.4"))
+    folder = root / "odd"
+    put(folder / "a--0.5--00000000.json", written({**BODY, "modules": [{**MODULE, "layer": "0"}]}))
+    put(folder / "b--0.5--00000000.json", written({**BODY, "schema_version": 99}))
+    put(folder / "c--0.5--00000000.json", b"")
+    put(folder / "d--0.5--00000000.json", record_bytes(make_record()))
+    put(folder / "e--0.5--00000000.json", written({**BODY, "answers": {"prompts": 1}}))
+    (folder / "f--0.5--00000000.json").mkdir()
+    (folder / "g--0.5--00000000.json").symlink_to("nowhere")
+    put(folder / "notes.json", b"{}")
+    return root
+
+
+def slim(record: Record) -> Record:
+    return record.model_copy(update=WITHOUT_BULK)
+
+
+def assert_outlines(contents: OutlineContents, root: Path) -> None:
+    whole = ResultStore(root).records()
+    assert contents.unreadable == whole.unreadable
+    assert [one.path for one in contents.records] == [one.path for one in whole.records]
+    for found, stored in zip(contents.records, whole.records, strict=True):
+        assert found.record == slim(stored.record)
+        assert record_bytes(found.record) == record_bytes(slim(stored.record)), "keys keep their order"
+        assert found.digest == json.loads(stored.path.read_bytes())["body_digest"]
+        assert (found.n_modules, found.n_divergences) == (
+            len(stored.record.modules),
+            len(stored.record.divergences),
+        )
+        assert found.n_answers == (len(stored.record.answers.answers) if stored.record.answers else 0)
+        assert (found.failure and found.failure.record) == (stored.failure and slim(stored.failure))
+        assert full(found) == load_record(found.path)
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2, 5])
+def test_a_tree_has_the_outlines_of_the_records_the_store_finds(
+    tree: Path, workers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outline, "BATCH", 3)
+    contents = read_outlines(tree, workers=workers)
+    assert len(contents.records) == 8 and len(contents.unreadable) == 7
+    assert sum(one.failure is not None for one in contents.records) == 1
+    assert max(one.n_answers for one in contents.records) == 48
+    assert_outlines(contents, tree)
+    paths = [one.path for one in (*contents.records, *contents.unreadable)]
+    assert read_outlines(paths, workers=workers).unreadable == contents.unreadable
+
+
+def test_many_files_are_read_by_as_many_processes_as_there_are_cpus(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    in_processes = outline._in_processes
+
+    def counted(batches: list[list[str]], n: int) -> Any:
+        started.append(n)
+        return in_processes(batches, n)
+
+    monkeypatch.setattr(outline, "_in_processes", counted)
+    monkeypatch.setattr(outline, "_usable_cpus", lambda: 3)
+    read_outlines(tree)
+    assert started == []
+    monkeypatch.setattr(outline, "MANY_FILES", 10)
+    assert_outlines(read_outlines(tree), tree)
+    monkeypatch.setattr(outline, "_usable_cpus", lambda: 64)
+    read_outlines(tree)
+    assert started == [3, 8]
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "false", ""])
+def test_without_workers_everything_is_read_all_the_same(
+    tree: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    assert_outlines(read_outlines(tree, workers=2), tree)
+
+
+def test_a_tree_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert read_outlines(tmp_path / "nowhere") == OutlineContents((), ())
+
+
+def test_what_is_equal_is_held_once_and_what_only_compares_equal_is_not(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for pattern, value in (("0.5", 1), ("0.6", 1.0), ("0.7", 1)):
+        allocation = AllocationSpec(name="owl", settings={"m": value})
+        store.write(make_record(make_cell(pattern=pattern, allocation=allocation)))
+    first, second, third = (one.record for one in read_outlines(tmp_path).records)
+    assert first.environment is second.environment
+    assert first.cell.allocation is third.cell.allocation
+    kinds = [type(one.cell.allocation.settings["m"]) for one in (first, second) if one.cell.allocation]
+    assert kinds == [int, float]
+
+
+def test_a_whole_record_that_is_gone_or_another_is_refused(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    path = store.write(make_record())
+    (found,) = read_outlines(tmp_path).records
+    store.write(make_record(created="2026-01-01T00:00:00Z"))
+    with pytest.raises(RecordError, match="was replaced since"):
+        full(found)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(RecordError, match="is cut short"):
+        full(found)
+    path.unlink()
+    with pytest.raises(RecordError, match="is gone since"):
+        full(found)
+
+
+def script(tmp_path: Path, root: Path) -> list[str]:
+    """A user's script that reads in two processes, and has no guard against being imported."""
+    text = f"""
+from pathlib import Path
+from suite.results import outline
+outline.BATCH = 1
+print(len(outline.read_outlines(Path({str(root)!r}), workers=2).records))
+"""
+    return [sys.executable, str(put(tmp_path / "script.py", text.encode()))]
+
+
+def test_a_script_without_a_guard_is_run_once(tmp_path: Path, tree: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(script(tmp_path, tree), capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout, done.stderr) == ("8\n", "")
+
+
+def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "tree" / "model"
+    folder.mkdir(parents=True)
+    pipes = [folder / f"{name}--0.5--00000000.json" for name in ("a", "b")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        script(tmp_path, tmp_path / "tree"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as parent:
+        ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]  # from here on both workers wait for text
+        workers = psutil.Process(parent.pid).children()
+        os.killpg(parent.pid, signal.SIGINT)
+        _, said = parent.communicate()
+    for end in ends:
+        os.close(end)
+    assert parent.returncode != 0
+    assert said.count("Traceback") == 1 and said.rstrip().endswith("KeyboardInterrupt")
+    assert len(workers) == 2 and not any(worker.is_running() for worker in workers)
+
+
+def test_a_worker_whose_parent_is_gone_ends() -> None:
+    with outline._start() as worker:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        assert worker.wait() == 0

@@ -1,0 +1,99 @@
+"""`prunebench report`: which records it takes, and what it says of wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from suite.results import ResultStore
+from suite.results.record import Record
+from tests.reports.page_tables import PageTables
+from tests.reports.synthetic import failed_record, make_record
+from tests.reports.synthetic_measured import measured_record
+from tests.suite.conftest import refusal
+
+
+def store(tree: Path, *records: Record) -> Path:
+    for record in records:
+        ResultStore(tree).write(record)
+    return tree
+
+
+def ranked(page: Path) -> list[str]:
+    """The names in the ranked table, rank first."""
+    rows = PageTables(page.read_text(encoding="utf-8")).rows("first 10,240 tokens")
+    return [row[0] for row in rows]
+
+
+def test_several_folders_at_any_depth_make_one_report(prunebench, tmp_path):
+    store(tmp_path / "runs" / "first", make_record("dense"), make_record("wanda"))
+    store(tmp_path / "runs" / "second", make_record("sparsegpt"))
+    store(tmp_path / "more", make_record("magnitude"))
+    code, out, _ = prunebench("report", "runs", "more", "--out", "deep/report.html")
+    assert (code, out) == (0, "deep/report.html\n")
+    page = tmp_path / "deep" / "report.html"
+    assert ranked(page) == ["dense", "1sparsegpt", "2wanda", "3magnitude"]
+    assert "<title>runs, more</title>" in page.read_text(encoding="utf-8")
+
+
+def test_only_keeps_the_cells_asked_for_and_their_dense_models(prunebench, tmp_path):
+    store(tmp_path / "runs", make_record("dense"), make_record("wanda"), make_record("sparsegpt"))
+    store(
+        tmp_path / "runs",
+        make_record("dense", model_name="other"),
+        make_record("magnitude", model_name="other"),
+    )
+    assert prunebench("report", "runs", "--out", "report.html", "--only", "* sparsegpt *")[0] == 0
+    assert ranked(tmp_path / "report.html") == ["dense", "1sparsegpt"]
+    assert "fits none of 3 cells" in refusal(
+        prunebench("report", "runs", "--out", "r.html", "--only", "wandda")
+    )
+
+
+def test_what_is_shown_in_detail_is_read_whole(prunebench, tmp_path):
+    store(tmp_path / "runs", measured_record("dense"), measured_record("barber-wanda"), failed_record())
+    assert prunebench("report", "runs", "--out", "report.html")[0] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The rebuild lowered" in page and 'class="said"' in page
+    assert "record digest" in page and "not sealed" not in page
+    assert "SingularHessianError" in page
+
+
+def test_what_cannot_be_read_or_is_too_new_is_named_beside_what_can(prunebench, tmp_path):
+    runs = store(tmp_path / "runs", make_record("wanda"), make_record("magnitude"), make_record("sparsegpt"))
+    newer, cut = (next(runs.rglob(f"{name}--*.json")) for name in ("magnitude", "sparsegpt"))
+    body = json.loads(newer.read_text(encoding="utf-8"))
+    newer.write_text(json.dumps(body | {"schema_version": 99}), encoding="utf-8")
+    cut.write_bytes(cut.read_bytes()[:500])
+    assert prunebench("report", "runs", "--out", "report.html")[0] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ranked(tmp_path / "report.html") == ["1wanda"]
+    assert (
+        "99" in page[page.index(newer.name) :][:300] and "is cut short" in page[page.index(cut.name) :][:300]
+    )
+
+
+def test_wrong_input_is_one_line(prunebench, tmp_path):
+    store(tmp_path / "runs", make_record("dense"))
+    assert "no such folder of records" in refusal(prunebench("report", "runs", "gone", "--out", "r.html"))
+    assert "is a folder; --out names the HTML file" in refusal(prunebench("report", "runs", "--out", "runs"))
+    assert "no pruned record" in refusal(prunebench("report", "runs", "--out", "r.html", "--only", "wanda"))
+    (tmp_path / "empty").mkdir()
+    assert "holds no records" in refusal(prunebench("report", "empty", "--out", "r.html"))
+
+
+def test_a_record_that_is_replaced_meanwhile_is_told(prunebench, tmp_path, monkeypatch):
+    import reports.page.html as page
+
+    runs = store(tmp_path / "runs", make_record("wanda"))
+    compare = page.compare
+
+    def compare_while_a_suite_runs(records: list[Record]) -> object:
+        store(runs, make_record("wanda", warnings=("new",)))
+        return compare(records)
+
+    monkeypatch.setattr(page, "compare", compare_while_a_suite_runs)
+    assert "was replaced since it was first read; run the command again" in refusal(
+        prunebench("report", "runs", "--out", "r.html")
+    )
+    assert not (tmp_path / "r.html").exists()

@@ -17,7 +17,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from reports.ranking import Mark
+from reports.scores import Mark
 from suite.results.items import TaskOutcomes
 from suite.results.record import Record
 from suite.results.statistics import proportion
@@ -50,7 +50,11 @@ class MeanAccuracy:
 
 def questions_of(record: Record) -> Questions:
     """The questions of a record's tasks whose answers are right or wrong; empty if it has none."""
-    return tuple((t.protocol, t.version, t.limit or 0, t.items_digest) for t in _answered(record))
+    return _questions(_answered(record))
+
+
+def _questions(tasks: Sequence[TaskOutcomes]) -> Questions:
+    return tuple((task.protocol, task.version, task.limit or 0, task.items_digest) for task in tasks)
 
 
 def common_questions(records: Sequence[Record]) -> Questions:
@@ -61,48 +65,55 @@ def common_questions(records: Sequence[Record]) -> Questions:
 
 def mean_accuracy(record: Record, questions: Questions) -> MeanAccuracy | None:
     """The mean over the tasks of `questions`; None if the record answered others."""
-    if not questions or questions_of(record) != questions:
+    tasks = _answered(record)
+    if not questions or _questions(tasks) != questions:
         return None
-    shares = [_share(task) for task in _answered(record)]
+    shares = [_wilson((task.outcomes or "").count("1"), task.n) for task in tasks]
     value = sum(share for share, _, _ in shares) / len(shares)
     below = sqrt(sum((share - low) ** 2 for share, low, _ in shares)) / len(shares)
     above = sqrt(sum((high - share) ** 2 for share, _, high in shares)) / len(shares)
-    n = sum(task.n for task in _answered(record))
-    return MeanAccuracy(value, value - below, value + above, len(shares), n)
+    return MeanAccuracy(value, value - below, value + above, len(shares), sum(task.n for task in tasks))
 
 
-def marks_of(records: Sequence[Record], questions: Questions) -> list[Mark]:
+def marks_of(records: Sequence[Record], means: Sequence[MeanAccuracy | None]) -> list[Mark]:
     """Who has the highest mean accuracy, and whom the questions cannot tell from it.
 
     Args:
         records: of one model, pruned to one pattern.
-        questions: those that are compared; a record of others has no mark.
+        means: `mean_accuracy` of each, over the same questions; one that has none has no mark.
 
     Returns:
         A mark a record: `best` is the highest, `tied` says that the paired 95 % interval of the difference to
         the best includes 0, `only` that nothing else answered these questions.
     """
-    found = [mean_accuracy(record, questions) for record in records]
-    held = [i for i, one in enumerate(found) if one is not None]
+    held = [i for i, mean in enumerate(means) if mean is not None]
     marks: list[Mark] = ["" for _ in records]
     if not held:
         return marks
-    best = max(held, key=lambda i: one.value if (one := found[i]) is not None else 0.0)
+    best = max(held, key=lambda i: one.value if (one := means[i]) is not None else 0.0)
+    theirs = [_right(task) for task in _answered(records[best])]
     for i in held:
         if i == best:
             marks[i] = "only" if len(held) == 1 else "best"
-        elif _is_tied(records[i], records[best]):
+        elif _is_tied(records[i], theirs):
             marks[i] = "tied"
     return marks
 
 
-def _is_tied(record: Record, best: Record) -> bool:
+def _is_tied(record: Record, best: Sequence[npt.NDArray[np.float64]]) -> bool:
     """Whether the 95 % interval of the mean difference over the same questions includes 0."""
-    pairs = zip(_answered(best), _answered(record), strict=True)
-    differences = [_right(theirs) - _right(ours) for theirs, ours in pairs]
+    differences = [theirs - _right(task) for theirs, task in zip(best, _answered(record), strict=True)]
     mean = float(np.mean([d.mean() for d in differences]))
     error = sqrt(sum(float(d.var(ddof=1)) / len(d) if len(d) > 1 else 1.0 for d in differences))
     return mean - NORMAL_95 * error / len(differences) <= 0
+
+
+@lru_cache(maxsize=4096)
+def _wilson(right: int, n: int) -> tuple[float, float, float]:
+    """The share of right answers with its Wilson interval."""
+    share = proportion([1.0] * right + [0.0] * (n - right))
+    assert share.value is not None and share.low is not None and share.high is not None, "n is at least 1"
+    return share.value, share.low, share.high
 
 
 def _answered(record: Record) -> list[TaskOutcomes]:
@@ -110,19 +121,6 @@ def _answered(record: Record) -> list[TaskOutcomes]:
         t for t in record.tasks if t.outcomes and len(t.outcomes) == t.n and set(t.outcomes) <= {"0", "1"}
     ]
     return sorted(kept, key=lambda t: t.protocol)
-
-
-def _share(task: TaskOutcomes) -> tuple[float, float, float]:
-    """The share of right answers with its Wilson interval."""
-    assert task.outcomes is not None, "only tasks with outcomes are asked"
-    return _wilson(task.outcomes.count("1"), task.n)
-
-
-@lru_cache(maxsize=4096)
-def _wilson(right: int, n: int) -> tuple[float, float, float]:
-    share = proportion([1.0] * right + [0.0] * (n - right))
-    assert share.value is not None and share.low is not None and share.high is not None, "n is at least 1"
-    return share.value, share.low, share.high
 
 
 def _right(task: TaskOutcomes) -> npt.NDArray[np.float64]:

@@ -40,10 +40,11 @@ def compare(records: Sequence[Record]) -> Comparison:
     if not records:
         raise ReportError("no records to report: run a suite first, or name a folder that holds its results")
     latest, notes = _latest_of_each_cell(records)
-    done = sorted((r for r in latest if r.status == "complete"), key=_setting)
-    rankings: list[Ranking] = []
-    for setting, group in groupby(done, key=_setting):
-        rankings += rankings_of(setting, list(group))
+    done: dict[Setting, list[Record]] = {}
+    for record in latest:
+        if record.status == "complete":
+            done.setdefault(_setting(record), []).append(record)
+    rankings = [ranking for setting, found in done.items() for ranking in rankings_of(setting, found)]
     rankings.sort(key=lambda r: (r.setting.model, r.setting, pattern_order(r.pattern)))
     notes += _incomparable(sorted({r.setting for r in rankings}))
     notes += [note for ranking in rankings for note in _notes_on(ranking)]

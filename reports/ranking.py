@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from functools import cached_property
 
+from reports.scores import Score, scores_of
 from reports.wording import counted, target_sparsity, visible
 from suite.results.record import Record
-from suite.results.statistics import paired_log_ratio, perplexity_from_nll
 
 METHOD_PHASES = ("statistics", "solve", "propagate")
 """What the method itself does; the other phases are the harness around it."""
-
-Mark = Literal["", "best", "tied", "only"]
 
 
 @dataclass(frozen=True, order=True)
@@ -42,30 +40,6 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """One perplexity over another on the same windows, with its paired 95 % interval."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Score:
-    """A perplexity on one protocol."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    status: str
-    """`ok`, or why there is no value."""
-    to_dense: Ratio | None = None
-    mark: Mark = ""
-    """`best`: lowest in its ranking; `tied`: its paired interval to the best includes 1; `only`: alone."""
-
-
-@dataclass(frozen=True)
 class Entry:
     """One row of a ranking."""
 
@@ -76,6 +50,11 @@ class Entry:
     scores: tuple[Score, ...]
     """One a protocol, in the order of the setting."""
     remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def cell(self) -> str:
+        """The eight digits that name its cell on a page and in its file name."""
+        return self.record.cell.digest[:8]
 
     @property
     def method_seconds(self) -> float | None:
@@ -158,72 +137,29 @@ def _ranking(
     names = [p.name for p in setting.protocols]
     newest = max((r.created, r.code.source_digest) for r in [*pruned, *([dense] if dense else [])])[1]
     labels = distinct_labels(pruned)
-    entries = [
-        Entry(record, label, None, tuple(_score(record, n, dense) for n in names), _remarks(record, newest))
-        for record, label in zip(pruned, labels, strict=True)
-    ]
-    entries = _with_marks(entries, names)
-    entries.sort(key=lambda e: (_rank_value(e), e.label))
+    by_protocol = [scores_of(pruned, name, dense) for name in names]
+    scored = [tuple(scores[i] for scores in by_protocol) for i in range(len(pruned))]
+    rows = sorted(zip(scored, labels, pruned, strict=True), key=lambda row: (_rank_value(row[0]), row[1]))
     ranked = [
-        replace(entry, rank=place if math.isfinite(_rank_value(entry)) else None)
-        for place, entry in enumerate(entries, 1)
+        Entry(
+            record,
+            label,
+            place if math.isfinite(_rank_value(scores)) else None,
+            scores,
+            _remarks(record, newest),
+        )
+        for place, (scores, label, record) in enumerate(rows, 1)
     ]
     dense_entry = None
     if dense is not None:
-        scores = tuple(_score(dense, n, None) for n in names)
+        scores = tuple(scores_of([dense], name, None)[0].unmarked for name in names)
         dense_entry = Entry(dense, "dense", None, scores, _remarks(dense, newest))
     return Ranking(setting, pattern, dense_entry, tuple(ranked), references)
 
 
-def _rank_value(entry: Entry) -> float:
-    value = entry.scores[0].value if entry.scores else None
+def _rank_value(scores: Sequence[Score]) -> float:
+    value = scores[0].value if scores else None
     return math.inf if value is None else value
-
-
-def _score(record: Record, protocol: str, dense: Record | None) -> Score:
-    metric = record.metric("perplexity", protocol)
-    nll = _losses(record, protocol)
-    if nll is None:
-        if metric is None:
-            return Score(None, None, None, 0, "not measured")
-        # Without the windows there is a number but nothing to form an interval or a pair from.
-        return Score(metric.value, None, None, metric.n or 0, metric.status)
-    estimate = perplexity_from_nll(nll)
-    ratio = _ratio(record, dense, protocol) if dense is not None else None
-    return Score(estimate.value, estimate.low, estimate.high, estimate.n, estimate.status, ratio)
-
-
-def _losses(record: Record, protocol: str) -> tuple[float | None, ...] | None:
-    return next((w.nll for w in record.windows if w.protocol == protocol), None)
-
-
-def _ratio(record: Record, base: Record, protocol: str) -> Ratio | None:
-    ours, theirs = _losses(record, protocol), _losses(base, protocol)
-    if ours is None or theirs is None:
-        return None
-    paired = paired_log_ratio(ours, theirs)
-    return None if paired.ratio is None else Ratio(paired.ratio, paired.low, paired.high)
-
-
-def _with_marks(entries: list[Entry], protocols: list[str]) -> list[Entry]:
-    """Marks, protocol by protocol, the best entry and those the windows cannot tell from it."""
-    marked = [list(e.scores) for e in entries]
-    for i, protocol in enumerate(protocols):
-        held = [k for k, e in enumerate(entries) if e.scores[i].value is not None]
-        if not held:
-            continue
-        best = min(held, key=lambda k: entries[k].scores[i].value or math.inf)
-        for k in held:
-            mark = _mark(entries[k].record, entries[best].record, protocol, alone=len(held) == 1)
-            marked[k][i] = replace(marked[k][i], mark=mark)
-    return [replace(e, scores=tuple(scores)) for e, scores in zip(entries, marked, strict=True)]
-
-
-def _mark(record: Record, best: Record, protocol: str, *, alone: bool) -> Mark:
-    if record is best:
-        return "only" if alone else "best"
-    ratio = _ratio(record, best, protocol)
-    return "tied" if ratio and ratio.low is not None and ratio.low <= 1 else ""
 
 
 def distinct_labels(records: Sequence[Record]) -> list[str]:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from reports.frame import cell_id
 from reports.phases import PHASES, spent_by_phase
-from reports.ranking import Entry, Ranking, Score
+from reports.ranking import Entry, Ranking
+from reports.scores import Score
 from reports.wording import (
     MISSING,
     NBSP,

@@ -65,7 +65,8 @@ def _row(one: PairedAnswers) -> dict[str, object]:
 def _chart(drawn: pd.DataFrame, names: list[str]) -> alt.LayerChart:
     columns = ["panel", "method", "family", "n_lost", "n_gained", "lost", "gained", "l1", "l2", "g1", "g2"]
     middle = pd.DataFrame({"panel": list(dict.fromkeys(drawn["panel"])), "middle": 0})
-    base = alt.Chart(pd.concat([drawn[columns], middle]))
+    rows = pd.concat([drawn[columns], middle])
+    base = alt.Chart()
     whole = base.transform_filter("isValid(datum.lost)")
     axis = alt.Axis(tickCount=5, labelExpr="format(abs(datum.value), '~g')")
     title = ["← lost · gained →", "% of questions"]
@@ -88,7 +89,7 @@ def _chart(drawn: pd.DataFrame, names: list[str]) -> alt.LayerChart:
         for a, b in (("l1", "l2"), ("g1", "g2"))
     ]
     line = base.mark_rule(strokeWidth=1, color="var(--muted)").encode(x=alt.X("middle:Q", title=title))
-    return alt.LayerChart(layer=[*bars, *whiskers, line]).properties(height=row_height(names))
+    return alt.LayerChart(layer=[*bars, *whiskers, line], data=rows).properties(height=row_height(names))
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:

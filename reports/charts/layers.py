@@ -137,7 +137,8 @@ def _by_layer(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
 
 def _error_lines(data: pd.DataFrame, spanned: Range) -> alt.LayerChart:
     """The error before and after, and what lies between them."""
-    base = alt.Chart(_series(data, {"error_before": "before", "error_after": "after"}))
+    rows = _series(data, {"error_before": "before", "error_after": "after"})
+    base = alt.Chart()
     color = family_color(data["family"])
     x = alt.X("layer:Q", title="decoder layer", axis=_LAYER_AXIS)
     told = [
@@ -160,7 +161,7 @@ def _error_lines(data: pd.DataFrame, spanned: Range) -> alt.LayerChart:
         for field, state in (("before", "dashed"), ("after", "solid"))
     ]
     return (
-        alt.LayerChart(layer=[between, *lines])
+        alt.LayerChart(layer=[between, *lines], data=rows)
         .transform_flatten(["layer", "before", "after"])
         .transform_calculate(
             change="100 * (datum.after / datum.before - 1)", dashed=f"'{BEFORE}'", solid=f"'{AFTER}'"

@@ -126,7 +126,7 @@ def _table(data: pd.DataFrame, cost: Cost) -> pd.DataFrame:
 
 
 def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, cost: Cost) -> alt.LayerChart:
-    base = alt.Chart(drawn)
+    base = alt.Chart()
     across = alt.X("cost:Q", title=f"{cost.noun}, {cost.unit}", scale=x.close_scale, axis=x.axis)
     up = alt.Y("perplexity:Q", title="perplexity", scale=y.scale, axis=y.axis)
     place = base.encode(x=across, color=family_color(families))
@@ -162,7 +162,7 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
     if "dense" in drawn.columns:
         floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
         layers.insert(0, floor)
-    return alt.LayerChart(layer=layers).properties(height=240)
+    return alt.LayerChart(layer=layers, data=drawn).properties(height=240)
 
 
 def _rank_labels(data: pd.DataFrame, x: Range, y: Range) -> tuple[list[str], list[int]]:

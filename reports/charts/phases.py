@@ -73,7 +73,8 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
     whole = drawn[phases].sum(axis=1)
     wide = pd.DataFrame({"panel": drawn["pattern"], "method": drawn["row"], "whole": whole})
     # Folded in the chart, not here: one row for all phases is a third of the bytes of the page.
-    base = alt.Chart(pd.concat([wide, drawn[phases]], axis=1).round(3))
+    rows = pd.concat([wide, drawn[phases]], axis=1).round(3)
+    base = alt.Chart()
     steps = [f"var(--phase-{DRAWN.index(phase) + 1})" for phase in phases]
     order = "indexof([" + ", ".join(f"'{phase}'" for phase in phases) + "], datum.phase)"
     # The numbers stand beyond the longest bar.
@@ -105,7 +106,7 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
     numbers = base.mark_text(align="left", dx=5, fontSize=11, color="var(--muted)").encode(
         x=alt.X("whole:Q", title="seconds"), y=y, text=alt.Text("whole:Q", format=",.1f")
     )
-    return alt.LayerChart(layer=[bars, numbers]).properties(height=row_height(names))
+    return alt.LayerChart(layer=[bars, numbers], data=rows).properties(height=row_height(names))
 
 
 def _table(data: pd.DataFrame, phases: list[str]) -> pd.DataFrame:

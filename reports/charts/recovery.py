@@ -78,7 +78,7 @@ def _row(one: PairedAnswers, kept: Recovery) -> dict[str, object]:
 def _chart(drawn: pd.DataFrame, kept: list[str], x: Range, names: list[str]) -> alt.LayerChart:
     columns = ["panel", "method", "family", "value", "low", "high", "interval", "right"]
     rows = pd.concat([drawn[columns], pd.DataFrame({"panel": kept, "dense": 100.0})])
-    base = alt.Chart(rows)
+    base = alt.Chart()
     whole = base.transform_filter("isValid(datum.value)")
     title = "recovery, %"
     room = 0.04 * (x.high - x.low) or 1.0
@@ -97,7 +97,7 @@ def _chart(drawn: pd.DataFrame, kept: list[str], x: Range, names: list[str]) -> 
     )
     whiskers = place.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
     floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(x="dense:Q")
-    return alt.LayerChart(layer=[floor, whiskers, points]).properties(height=row_height(names))
+    return alt.LayerChart(layer=[floor, whiskers, points], data=rows).properties(height=row_height(names))
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:

@@ -158,7 +158,7 @@ def _chart(
 ) -> alt.LayerChart:
     columns = ["panel", "pattern", "method", "family", "x", "place", "joined", "y", "low", "high"]
     extra = [name for name in ("interval", "style", "dense") if name in rows.columns]
-    base = alt.Chart(rows[[*columns, *extra]])
+    base = alt.Chart()
     if placed.by_sparsity:
         x = alt.X(
             "x:Q",
@@ -203,7 +203,7 @@ def _chart(
     if "dense" in rows.columns:
         floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
         layers.insert(0, floor)
-    return alt.LayerChart(layer=layers).properties(height=260)
+    return alt.LayerChart(layer=layers, data=rows[[*columns, *extra]]).properties(height=260)
 
 
 def _y_title(rows: pd.DataFrame) -> str:

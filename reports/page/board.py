@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from reports.accuracy import MeanAccuracy, Questions, common_questions, marks_of, mean_accuracy
-from reports.frame import cell_id
-from reports.ranking import Entry, Mark, Protocol, Ranking, Setting, pattern_order
+from reports.ranking import Entry, Protocol, Ranking, Setting, pattern_order
+from reports.scores import Mark
 from reports.settings import protocol_title, setting_titles
 from reports.tables import MARKS, Heading, TableCell, ratio_cell, score_cell
 from reports.wording import (
@@ -148,16 +148,20 @@ def _rows(
     ranking: Ranking, model: str, columns: _Columns, choices: _Choices, *, with_dense: bool
 ) -> Iterator[BoardRow]:
     """Those of one ranking; dense stands once a model, ahead of all its patterns."""
-    accuracies = marks_of([entry.record for entry in ranking.entries], columns.questions)
+    records = [entry.record for entry in ranking.entries]
+    means = [mean_accuracy(record, columns.questions) for record in records]
+    marks = marks_of(records, means)
     dense = [ranking.dense] if ranking.dense is not None and with_dense else []
-    marked: list[tuple[Entry, Mark]] = [*((entry, "") for entry in dense)]
-    marked += zip(ranking.entries, accuracies, strict=True)
+    rows: list[tuple[Entry, MeanAccuracy | None, Mark]] = [
+        (entry, mean_accuracy(entry.record, columns.questions), "") for entry in dense
+    ]
+    rows += zip(ranking.entries, means, marks, strict=True)
     target = target_sparsity(ranking.pattern)
-    for number, (entry, mark) in enumerate(marked):
+    for number, (entry, accuracy, mark) in enumerate(rows):
         is_dense = entry.record.cell.is_dense
         pattern = None if is_dense else ranking.pattern
         yield BoardRow(
-            cells=tuple(columns.cells(entry, model, pattern, mark)),
+            cells=tuple(columns.cells(entry, model, pattern, _accuracy_cell(accuracy, mark, entry.record))),
             rank=entry.rank,
             model=choices.models[ranking.setting],
             method=choices.methods.get(visible(entry.record.cell.method), -1),
@@ -222,10 +226,11 @@ class _Columns:
         if self.on_device:
             yield Heading("Device memory ↓", "GiB, peak\none run\nlower is better")
 
-    def cells(self, entry: Entry, model: str, pattern: str | None, mark: Mark) -> Iterator[TableCell]:
+    def cells(
+        self, entry: Entry, model: str, pattern: str | None, accuracy: TableCell
+    ) -> Iterator[TableCell]:
         """One a heading."""
-        name = cell_id(entry.record)
-        link = name if name in self.linked else ""
+        link = entry.cell if entry.cell in self.linked else ""
         yield TableCell(entry.label, "; ".join(entry.remarks), link=link)
         if self.with_models:
             yield TableCell(model)
@@ -236,7 +241,7 @@ class _Columns:
             yield score_cell(score)
             yield ratio_cell(score, is_dense=entry.record.cell.is_dense)
         if self.questions:
-            yield _accuracy_cell(mean_accuracy(entry.record, self.questions), mark, entry.record)
+            yield accuracy
         yield TableCell(seconds(entry.method_seconds))
         yield TableCell(gibibytes(entry.peak_host_bytes))
         if self.on_device:

@@ -16,8 +16,8 @@ from suite.results.record import Record
 MOST_CELLS = 120
 """Pruned cells that a page shows in detail."""
 
-CELLS_A_SETTING = 15
-"""As few cells as are worth a setting's charts, where there are more settings than the page has room for."""
+CELLS_A_SETTING = 30
+"""So many cells a setting may have, where there are more settings than the page has room for."""
 
 WholeRecord = Callable[[Record], Record]
 """Reads again what was left behind of a record: its modules and its answers."""
@@ -34,8 +34,13 @@ def in_focus(rankings: Sequence[Ranking], most: int = MOST_CELLS) -> list[Rankin
         sizes[ranking.setting] = sizes.get(ranking.setting, 0) + len(ranking.entries)
     if sum(sizes.values()) <= most:
         return list(rankings)
-    largest = sorted(sizes, key=lambda setting: -sizes[setting])[: max(1, most // CELLS_A_SETTING)]
-    shown = [(number, r) for number, r in enumerate(rankings) if r.setting in largest]
+    chosen: set[Setting] = set()
+    room = most
+    for setting in sorted(sizes, key=lambda one: -sizes[one]):
+        if room > 0:
+            chosen.add(setting)
+            room -= min(sizes[setting], CELLS_A_SETTING)
+    shown = [(number, r) for number, r in enumerate(rankings) if r.setting in chosen]
     places = sorted((place, number) for number, r in shown for place in range(len(r.entries)))
     kept = Counter(number for _, number in places[:most])
     return [

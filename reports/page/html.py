@@ -129,7 +129,12 @@ def _has_figures(sections: Sequence[Section]) -> bool:
 
 def _summary(comparison: Comparison) -> str:
     """What was compared, in counts and names."""
-    shown = [*_records_of(comparison.rankings), *comparison.failed]
+    ranked = [
+        record
+        for r in comparison.rankings
+        for record in ([r.dense.record] if r.dense else []) + [entry.record for entry in r.entries]
+    ]
+    shown = [*{id(record): record for record in ranked}.values(), *comparison.failed]
     models = list(dict.fromkeys(visible(r.cell.model) for r in shown))
     patterns = list(dict.fromkeys(r.cell.pattern for r in shown if r.cell.pattern))
     methods = list(dict.fromkeys(visible(r.cell.method) for r in shown if not r.cell.is_dense))

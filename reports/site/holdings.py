@@ -15,11 +15,11 @@ from pathlib import Path
 
 from reports.site.folder import SiteError
 from reports.site.trust import Judgement, Trust, judge
-from suite.results.archive import MLFLOW_ARTIFACTS
+from suite.results.archive import record_files
 from suite.results.record import Record
 from suite.results.store import UnreadableRecord
 from suite.results.verification import CheckedRecord, Finding, check_bytes, verify_content
-from suite.results.verification.across import RECORD_NAMES, check_across
+from suite.results.verification.across import check_across
 
 _DENSE = "dense--dense--"
 
@@ -129,16 +129,11 @@ def whole(held: Held) -> tuple[Record, bytes]:
     return record, data
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    seen: set[Path] = set()
+def _files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise SiteError(f"{path}: no such folder of records")
-        for file in [path] if path.is_file() else sorted(path.rglob(RECORD_NAMES)):
-            copied = MLFLOW_ARTIFACTS in file.relative_to(path).parts
-            if not copied and file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file
+    return list(record_files(paths))
 
 
 def _by_folder(files: Iterable[Path]) -> list[list[Path]]:

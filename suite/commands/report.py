@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,12 +48,19 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
     Raises:
         InputError: there are no records, or none of those asked for.
     """
-    from reports import render_report
+    from concurrent.futures import ThreadPoolExecutor
+
+    from suite.results.archive import record_files
     from suite.results.files import replace_text
     from suite.results.outline import full, read_outlines
     from suite.results.reading import RecordError
 
-    contents = read_outlines(list(_files(results)))
+    files = list(record_files(results))
+    with ThreadPoolExecutor(1) as beside:
+        # While other processes read, this one would only wait.
+        prepared = beside.submit(_prepare_pages)
+        contents = read_outlines(files)
+    prepared.result()
     if not contents.records:
         n_broken = len(contents.unreadable)
         broken = f" that can be read ({n_broken} cannot: {contents.unreadable[0].path})" if n_broken else ""
@@ -68,6 +75,8 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
         except RecordError as error:
             raise InputError(f"{error}; run the command again") from None
 
+    from reports import render_report
+
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
     page = render_report([o.record for o in chosen], title=title, problems=problems, whole=whole)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,17 +84,11 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
     return out
 
 
-def _files(folders: Sequence[Path]) -> Iterator[Path]:
-    """Every file that should be a record, once."""
-    from suite.results.archive import MLFLOW_ARTIFACTS
-    from suite.results.verification.across import RECORD_NAMES
+def _prepare_pages() -> None:
+    """Imports and builds what every page needs, which takes seconds."""
+    from reports.page.chart_theme import chart_library
 
-    seen: set[Path] = set()
-    for folder in folders:
-        for file in sorted(folder.rglob(RECORD_NAMES)):
-            if MLFLOW_ARTIFACTS not in file.relative_to(folder).parts and file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file
+    chart_library()
 
 
 def _chosen(outlines: Sequence[Outline], only: Sequence[str]) -> list[Outline]:

@@ -19,7 +19,7 @@ from suite.results.record import (
     ModelIdentity,
     Record,
 )
-from suite.results.store import FAILED_SUFFIX, RECORD_SUFFIX, UnreadableRecord
+from suite.results.store import FAILED_SUFFIX, RECORD_NAMES, UnreadableRecord
 
 MLFLOW_ARTIFACTS = "mlflow-artifacts"
 """The folder of a results tree where `--track mlflow` copies its records to."""
@@ -93,7 +93,9 @@ def read_archive(paths: Sequence[Path]) -> Archive:
     """
     found: dict[str, DatedRecord] = {}
     unreadable: list[UnreadableRecord] = []
-    for path in _files(paths):
+    for path in record_files(paths):
+        if path.name.endswith(FAILED_SUFFIX):  # has no numbers
+            continue
         try:
             record = load_record(path)
             if record.status == "complete" and record.body_digest not in found:
@@ -110,19 +112,27 @@ def read_archive(paths: Sequence[Path]) -> Archive:
     return Archive(tuple(records), tuple(unreadable))
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def record_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files of all records below `paths`, failed ones too, each once and in the order of names.
+
+    Args:
+        paths: folders, searched at any depth, which may lie in one another; a record's own file will do too.
+
+    Raises:
+        InputError: there is no such folder or file.
+    """
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such folder of records")
-        files = [path] if path.is_file() else sorted(path.rglob(f"*--*--*{RECORD_SUFFIX}"))
-        for file in files:
-            # A failed attempt has no numbers, a copy none of its own; folders may lie in one another.
-            copied = MLFLOW_ARTIFACTS in file.relative_to(path).parts
-            if copied or file.name.endswith(FAILED_SUFFIX) or file.resolve() in seen:
-                continue
-            seen.add(file.resolve())
-            yield file
+        root = path.resolve()
+        for file in [path] if path.is_file() else sorted(path.rglob(RECORD_NAMES)):
+            below = file.relative_to(path)
+            # A tracker's copies are no records of their own.
+            place = file.resolve() if file.is_symlink() else root / below
+            if MLFLOW_ARTIFACTS not in below.parts and place not in seen:
+                seen.add(place)
+                yield file
 
 
 def dated_record(path: Path, record: Record) -> DatedRecord:
@@ -166,4 +176,12 @@ def _items(record: Record) -> Iterator[MeasuredItems]:
         yield MeasuredItems(protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}")
 
 
-__all__ = ["MLFLOW_ARTIFACTS", "Archive", "DatedRecord", "MeasuredItems", "dated_record", "read_archive"]
+__all__ = [
+    "MLFLOW_ARTIFACTS",
+    "Archive",
+    "DatedRecord",
+    "MeasuredItems",
+    "dated_record",
+    "read_archive",
+    "record_files",
+]

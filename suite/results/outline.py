@@ -24,7 +24,7 @@ from pydantic_core import to_json
 
 from suite.results.reading import RecordError, load_stored
 from suite.results.record import Record
-from suite.results.store import FAILED_SUFFIX, RECORD_SUFFIX, UnreadableRecord
+from suite.results.store import FAILED_SUFFIX, RECORD_NAMES, RECORD_SUFFIX, UnreadableRecord
 
 MANY_FILES = 400
 """From here on several processes are quicker, although each takes a moment to start."""
@@ -83,7 +83,7 @@ def read_outlines(where: Path | Sequence[Path], *, workers: int | None = None) -
     Returns:
         The outlines, the finished one where a cell has both, and what cannot be read.
     """
-    paths = sorted(where.glob(f"*/*--*--*{RECORD_SUFFIX}") if isinstance(where, Path) else where)
+    paths = sorted(where.glob(f"*/{RECORD_NAMES}") if isinstance(where, Path) else where)
     if workers is None:
         workers = min(_usable_cpus(), MOST_WORKERS) if len(paths) >= MANY_FILES else 1
     read: dict[Path, Outline] = {}

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RECORD_SUFFIX = ".json"
 FAILED_SUFFIX = ".failed.json"
+RECORD_NAMES = f"*--*--*{RECORD_SUFFIX}"
+"""Matches the names of records, of failed ones too."""
 SAMPLES_SUFFIX = ".samples.parquet"
 
 
@@ -178,7 +180,7 @@ class ResultStore:
         records: list[StoredRecord] = []
         unreadable: list[UnreadableRecord] = []
         read: dict[Path, Record] = {}
-        for path in sorted(self.root.glob(f"*/*--*--*{RECORD_SUFFIX}")):
+        for path in sorted(self.root.glob(f"*/{RECORD_NAMES}")):
             try:
                 read[path] = load_record(path)
             except FileNotFoundError:  # replaced by another process since the folder was listed

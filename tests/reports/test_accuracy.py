@@ -7,7 +7,7 @@ from math import sqrt
 
 import pytest
 
-from reports.accuracy import common_questions, marks_of, mean_accuracy, questions_of
+from reports.accuracy import Questions, common_questions, marks_of, mean_accuracy, questions_of
 from suite.results.items import TaskOutcomes
 from suite.results.record import Record
 from tests.reports.synthetic import make_record
@@ -27,6 +27,10 @@ def task(name: str, outcomes: str | None, *, digest: str = "d", n: int | None = 
         metric="acc",
         outcomes=outcomes,
     )
+
+
+def marked(records: list[Record], questions: Questions) -> list[str]:
+    return [*marks_of(records, [mean_accuracy(record, questions) for record in records])]
 
 
 def answered(*tasks: TaskOutcomes) -> Record:
@@ -90,10 +94,10 @@ def test_the_best_is_marked_and_whom_the_questions_cannot_tell_from_it() -> None
     far = answered(task("a", "0" * 30 + "1" * 30 + "0" * 40))
     other = answered(task("a", "1" * 99 + "0", digest="other"))
     questions = questions_of(best)
-    assert marks_of([far, best, near, other], questions) == ["", "best", "tied", ""]
-    assert marks_of([near, other], questions) == ["only", ""]
-    assert marks_of([other], questions) == [""]
-    assert marks_of([], questions) == []
+    assert marked([far, best, near, other], questions) == ["", "best", "tied", ""]
+    assert marked([near, other], questions) == ["only", ""]
+    assert marked([other], questions) == [""]
+    assert marked([], questions) == []
 
 
 def test_pairing_tells_apart_what_intervals_alone_would_not() -> None:
@@ -102,7 +106,7 @@ def test_pairing_tells_apart_what_intervals_alone_would_not() -> None:
     questions = questions_of(best)
     ours, theirs = mean_accuracy(best, questions), mean_accuracy(lost, questions)
     assert ours is not None and theirs is not None and ours.low < theirs.high
-    assert marks_of([best, lost], questions) == ["best", ""]
+    assert marked([best, lost], questions) == ["best", ""]
     # As many lost, and as many but four won elsewhere: a tie.
     mixed = answered(task("a", "0" * 20 + "1" * 56 + "0" * 24))
-    assert marks_of([best, mixed], questions) == ["best", "tied"]
+    assert marked([best, mixed], questions) == ["best", "tied"]

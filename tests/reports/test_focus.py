@@ -13,9 +13,9 @@ from tests.reports.synthetic import SETTINGS, failed_record, make_record, quicks
 MODELS = [f"m{i}" for i in range(5)]
 
 
-def many() -> list[Record]:
+def many(pattern: str = "0.5") -> list[Record]:
     """Thirty pruned cells of five models."""
-    return [make_record(kind, model_name=model) for model in MODELS for kind in SETTINGS]
+    return [make_record(kind, pattern, model_name=model) for model in MODELS for kind in SETTINGS]
 
 
 def test_what_fits_is_shown_whole() -> None:
@@ -24,11 +24,18 @@ def test_what_fits_is_shown_whole() -> None:
 
 
 def test_the_best_of_every_ranking_come_before_the_second_of_any() -> None:
-    kept = in_focus(compare(many()).rankings, 12)
-    assert [len(r.entries) for r in kept] == [3, 3, 2, 2, 2]
+    two_patterns = [record for pattern in ("0.5", "2:4") for record in many(pattern)]
+    kept = in_focus(compare(two_patterns).rankings, 21)
+    # Two models fill the page; of a third there would be too little to compare.
+    assert [(r.setting.model, len(r.entries)) for r in kept] == [("m0", 6), ("m0", 5), ("m1", 5), ("m1", 5)]
     assert all([e.rank for e in r.entries] == list(range(1, len(r.entries) + 1)) for r in kept)
-    fewer = in_focus(compare(many()).rankings, 3)
-    assert [r.setting.model for r in fewer] == ["m0", "m1", "m2"]
+
+
+def test_the_largest_settings_are_shown_and_no_more_than_can_be_compared() -> None:
+    settings = [{"group": size} for size in range(40)]
+    large = [make_record("wanda", model_name="zz", settings=one, modules=()) for one in settings]
+    kept = in_focus(compare([*many(), *large]).rankings, 36)
+    assert [(r.setting.model, len(r.entries)) for r in kept] == [("m0", 6), ("zz", 30)]
 
 
 def test_whole_records_are_read_once_and_only_for_what_is_shown() -> None:
@@ -42,7 +49,8 @@ def test_whole_records_are_read_once_and_only_for_what_is_shown() -> None:
         return full[record.cell.digest]
 
     shown = with_whole_records(in_focus(compare(slim).rankings, 10), whole)
-    assert len(read) == len(set(read)) == 15
+    # Ten pruned cells of two models, and the two dense ones.
+    assert len(read) == len(set(read)) == 12
     assert all(entry.record.modules for ranking in shown for entry in ranking.entries)
     assert all(ranking.dense is not None and ranking.dense.record.body_digest for ranking in shown)
 

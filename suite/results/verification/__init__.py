@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from suite.cell import DENSE
-from suite.results.archive import MLFLOW_ARTIFACTS
+from suite.results.archive import record_files
 from suite.results.reading import RecordError, load_record
 from suite.results.record import Record
-from suite.results.verification.across import RECORD_NAMES, check_across, check_leftovers
+from suite.results.verification.across import check_across, check_leftovers
 from suite.results.verification.arithmetic import (
     check_answers,
     check_divergence,
@@ -72,7 +72,7 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
     files: dict[Path, Path] = {}
     folders: dict[Path, Path] = {}
     for path in paths:
-        found = _records_below(path) if path.is_dir() else [path]
+        found = record_files([path])
         for file in found:
             files.setdefault(file.resolve(), file)
             if path.is_dir():
@@ -81,12 +81,6 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
     records = tuple(verify_record(file, present=present, dense=dense.beside(file)) for file in files.values())
     found_across = (*check_across(records), *check_leftovers(folders.values(), records))
     return Verification(records, tuple(found_across))
-
-
-def _records_below(folder: Path) -> list[Path]:
-    """The files of records at any depth, without the copies that `--track mlflow` puts beside a tree."""
-    found = sorted(folder.rglob(RECORD_NAMES))
-    return [path for path in found if MLFLOW_ARTIFACTS not in path.relative_to(folder).parts]
 
 
 def verify_record(

@@ -13,8 +13,6 @@ from suite.results.store import RECORD_SUFFIX, SAMPLES_SUFFIX
 from suite.results.verification.findings import CheckedRecord, Finding, Level, one_line
 from suite.results.verification.task_scores import one_machine
 
-RECORD_NAMES = f"*--*--*{RECORD_SUFFIX}"
-"""What the files of records are called."""
 _SAME_LOSS = 1e-6
 """Relative, of a window's loss on the same machine with the same code."""
 
@@ -189,4 +187,4 @@ def _grouped(stored: Iterable[_Stored], key: Callable[[_Stored], Hashable]) -> l
     return [group for group in groups.values() if len(group) > 1]
 
 
-__all__ = ["RECORD_NAMES", "check_across", "check_leftovers"]
+__all__ = ["check_across", "check_leftovers"]

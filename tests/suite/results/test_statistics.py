@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from statistics import stdev
 
 import numpy as np
@@ -14,6 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from suite.results.statistics import (
     mean_stderr,
     paired_log_ratio,
+    paired_log_ratios,
+    perplexities_from_nll,
     perplexity_from_nll,
     proportion,
     seed_spread,
@@ -209,3 +212,15 @@ def test_a_failed_seed_gives_no_spread_and_says_so(values: list[float | None]) -
     if found.mean is not None and found.minimum is not None and found.maximum is not None:
         assert found.minimum <= found.mean <= found.maximum
         assert found.deviation is None or (math.isfinite(found.deviation) and found.deviation >= 0)
+
+
+def test_many_models_at_once_are_each_as_alone_to_the_bit() -> None:
+    draw = random.Random(3)
+    base = [draw.gauss(3, 0.3) for _ in range(37)]
+    models: list[list[float | None]] = [[b + draw.gauss(0.2, 0.1) for b in base] for _ in range(9)]
+    models += [[*base], [0.0] * 37, [1e308] * 37, [None, *base[1:]], [math.inf, *base[1:]]]
+    assert perplexities_from_nll(models) == [perplexity_from_nll(one) for one in models]
+    assert paired_log_ratios(models, base) == [paired_log_ratio(one, base) for one in models]
+    assert perplexities_from_nll([[], []]) == [perplexity_from_nll([])] * 2
+    with pytest.raises(ValueError, match="36 windows cannot be paired with 37"):
+        paired_log_ratios([base, base[1:]], base)

@@ -47,7 +47,10 @@ def answer(comparison: Comparison) -> Answer:
         which, cost = _nothing_ranked(comparison)
         return Answer(which, cost, told)
     which = _by_count(ranked) if len(ranked) > SPELLED_OUT else _one_by_one(ranked)
-    return Answer(which, _cost(min(ranked, key=_from_half)), told)
+    half = min(ranked, key=_from_half)
+    several = len({ranking.setting.model for ranking in ranked}) > 1
+    where = f"At {pattern_name(half.pattern)}{f' on {half.setting.model}' if several else ''}"
+    return Answer(which, _cost(half, where), told)
 
 
 def _from_half(ranking: Ranking) -> tuple[float, tuple[float, bool, str]]:
@@ -126,14 +129,14 @@ def _leaders(rankings: Sequence[Ranking]) -> str:
     return f"{told}, {low if low == high else f'{low} to {high}'} times dense"
 
 
-def _cost(ranking: Ranking) -> str:
+def _cost(ranking: Ranking, where: str) -> str:
     best = ranking.entries[0]
     timed = [e for e in ranking.entries if e.method_seconds is not None]
     if best.method_seconds is None:
         return "What it cost was not recorded."
     fastest = min(timed, key=lambda e: e.method_seconds or 0.0)
     took = f"{seconds(best.method_seconds)} s to prune (one run)"
-    text = f"At {pattern_name(ranking.pattern)}, {best.label} took {took}"
+    text = f"{where}, {best.label} took {took}"
     if (peak := best.peak_device_bytes) is not None:
         text += f" at a peak of {gibibytes(peak)} GiB of device memory"
     elif (peak := best.peak_host_bytes) is not None:

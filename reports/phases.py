@@ -1,7 +1,7 @@
 """Where a cell's seconds went, so that no second counts twice.
 
-A record's phase `prune` encloses the method's own (statistics, solve, propagate); `evaluate ...` is a phase a
-text and a task.
+A record's phase `prune` encloses the method's own (statistics, solve, propagate). Everything that measures
+the model is one phase here: a record has one a text and a task, and others for answers and speed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from suite.results.record import Record
 
 REST = "rest of the prune"
 """What the phase that encloses the method's own has beyond them."""
-PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", "evaluate", "answers", "speed", "floor")
+PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", "evaluate", "floor")
 """In the order in which they first happen, the machine's floor last; others follow by name."""
 
-_KINDS = {"answer prompts": "answers", "judge answers": "answers"}
+_MEASURING = ("answer prompts", "judge answers", "speed")
 
 
 def spent_by_phase(record: Record) -> dict[str, float]:
@@ -25,7 +25,8 @@ def spent_by_phase(record: Record) -> dict[str, float]:
         if phase.name == "prune":
             enclosing = (enclosing or 0.0) + phase.seconds
             continue
-        kind = "evaluate" if phase.name.startswith("evaluate") else _KINDS.get(phase.name, phase.name)
+        measures = phase.name.startswith("evaluate") or phase.name in _MEASURING
+        kind = "evaluate" if measures else phase.name
         spent[kind] = spent.get(kind, 0.0) + phase.seconds
     if enclosing is not None:
         inner = sum(spent.get(name, 0.0) for name in METHOD_PHASES)

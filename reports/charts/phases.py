@@ -14,7 +14,7 @@ from reports.phases import PHASES, spent_by_phase
 from reports.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import NBSP, decimal, pattern_name
 
-OUTSIDE = ("load", "evaluate", "answers", "speed", "floor")
+OUTSIDE = ("load", "evaluate", "floor")
 """Phases that say nothing about the method and are longer than most."""
 DRAWN = tuple(phase for phase in PHASES if phase not in OUTSIDE)
 

@@ -118,8 +118,8 @@ def _left_out(rankings: Sequence[Ranking], focus: Sequence[Ranking]) -> list[str
         return []
     return [
         f"Charts, tasks, answers, costs and configurations stand for {n_shown:,} of {n_all:,} pruned models, "
-        "the best of each model and pattern first; the ranking has all of them. A report of some cells "
-        "(prunebench report --only) or a site (prunebench site) shows the others."
+        "those with the most to compare, the best of each pattern first; the ranking has all. A report "
+        "of some cells (prunebench report --only) or a site (prunebench site) shows the others."
     ]
 
 

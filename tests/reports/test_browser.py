@@ -49,6 +49,18 @@ def test_it_draws_fits_is_quiet_and_passes_the_accessibility_rules(
     visit.close()
 
 
+def test_on_paper_no_table_loses_a_column(browser: Any, report: Path) -> None:
+    # A4 between its margins.
+    visit = Visit(browser, report, width=690, media="print", wait_for=DRAWN)
+    tables = visit.page.locator(".scroll:visible")
+    wide = tables.evaluate_all(
+        "all => all.filter(e => e.firstElementChild.offsetWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+    )
+    assert tables.count() > 5 and wide == []
+    assert not visit.page.locator(".filters, .pager, nav").first.is_visible()
+    visit.close()
+
+
 def test_a_point_shows_its_numbers_and_a_name_leads_to_its_configuration(browser: Any, report: Path) -> None:
     page = Visit(browser, report, wait_for=DRAWN).page
     page.locator(".chart svg .mark-symbol.role-mark path").first.hover()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from suite.results.perplexity import paired_log_ratios, perplexities_from_nll
 from suite.results.record import Record
-from suite.results.statistics import paired_log_ratios, perplexities_from_nll
 
 Mark = Literal["", "best", "tied", "only"]
 

@@ -18,9 +18,9 @@ from reports.export.paper_table import PaperCell, PaperColumn, PaperRow, PaperTa
 from reports.export.quantity import Quantity
 from reports.ranking import Entry, Protocol, Ranking, Setting, distinct_labels
 from reports.wording import counted, listed, pattern_name, visible
+from suite.results.perplexity import perplexity_from_nll
 from suite.results.record import Metric, Record
 from suite.results.state import describe_failure
-from suite.results.statistics import perplexity_from_nll
 
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "none": "neither way is better"}
 Grid = Mapping[str, Mapping[str | None, Entry]]

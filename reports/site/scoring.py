@@ -19,8 +19,8 @@ from reports.ranking import distinct_labels
 from reports.site.board import Board, BoardKey, Boards, Entrant, LeftOut, Mark, Result, Subject
 from reports.site.holdings import Held
 from suite.results.items import WindowLosses
+from suite.results.perplexity import paired_log_ratio
 from suite.results.record import Record
-from suite.results.statistics import paired_log_ratio
 
 Losses = tuple[float | None, ...]
 

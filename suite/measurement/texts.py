@@ -8,7 +8,8 @@ from methods.base import token_digest
 from suite.evaluation.windows import score_windows
 from suite.measurement.measured import Measured, finite, window_rows
 from suite.results.items import WindowDivergence, WindowLosses
-from suite.results.statistics import mean_stderr, perplexity_from_nll
+from suite.results.perplexity import perplexity_from_nll
+from suite.results.statistics import mean_stderr
 
 if TYPE_CHECKING:
     from suite.cell import PerplexitySpec

@@ -1,6 +1,6 @@
 """What can be said of two models on the same items by resampling and by counting flips.
 
-Neither assumes a distribution of the items, as the Student t of `statistics.paired_log_ratio` does: they are
+Neither assumes a distribution of the items, as the Student t of `perplexity.paired_log_ratio` does: they are
 for differences that are skewed, such as KL divergences, and for answers that are right or wrong.
 """
 

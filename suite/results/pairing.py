@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 
 from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.paired import PairedDifference, mcnemar, paired_bootstrap
+from suite.results.perplexity import paired_log_ratio
 from suite.results.record import Record
-from suite.results.statistics import paired_log_ratio
 
 Items = TypeVar("Items", WindowLosses, WindowDivergence, TaskOutcomes)
 Values = tuple[float | None, ...]

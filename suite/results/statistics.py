@@ -1,17 +1,14 @@
-"""Point estimates with intervals, and the ratio of two models' perplexities on the same windows.
+"""Point estimates with intervals: of means Student t, of shares Wilson's.
 
-Intervals of means are Student t, those of shares are Wilson's. Perplexity is the exponential of a mean, so
-its interval is formed on the log scale and carried over; it is not symmetric. Windows are treated as
-independent draws, which neighbours in one text are not quite: intervals of single models are a little too
-narrow for it, paired ones hardly, because what neighbours share cancels. Two models compared by resampling,
-and flips, are in `paired`.
+Perplexities, which are exponentials of means, are in `perplexity`; two models compared by resampling, and
+flips, in `paired`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, isfinite, sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -65,27 +62,6 @@ class Spread:
     status: str = "ok"
 
 
-@dataclass(frozen=True)
-class PairedEstimate:
-    """A ratio of two models' perplexities on the same windows.
-
-    Attributes:
-        ratio: of the first to the second; above 1 the first is worse. None where it could not be had.
-        low: lower end of the interval; None from a single window, or beyond the range of floats.
-        high: upper end; None likewise.
-        p_value: two-sided, of the ratio being 1; None from a single window.
-        n: pairs of windows.
-        status: `ok`, or why there is no ratio.
-    """
-
-    ratio: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    n: int
-    status: str = "ok"
-
-
 def mean_stderr(values: Values, *, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of independent items, its standard error s / sqrt(n), and its Student t interval.
 
@@ -94,7 +70,40 @@ def mean_stderr(values: Values, *, confidence: float = CONFIDENCE) -> Estimate:
             item at all, gives no value and a status.
         confidence: of the interval.
     """
-    return _means(as_floats(values)[np.newaxis], confidence)[0]
+    return row_means(as_floats(values)[np.newaxis], confidence=confidence)[0]
+
+
+def row_means(rows: npt.NDArray[np.float64], *, confidence: float = CONFIDENCE) -> list[Estimate]:
+    """`mean_stderr` of each row at once, which takes little longer than of one.
+
+    Args:
+        rows: `[n_models, n_items]`, NaN where an item has no number.
+        confidence: of the intervals.
+    """
+    m, n = rows.shape
+    if n == 0:
+        return [Estimate(None, None, None, None, 0, "no items") for _ in range(m)]
+    with np.errstate(invalid="ignore"):  # rows that are not finite have no value in the end
+        # Scaled, so that the sums behind mean and spread cannot overflow.
+        scales = np.max(np.abs(rows), axis=1)
+        scales[scales == 0] = 1.0
+        scaled = rows / scales[:, np.newaxis]
+        means = np.mean(scaled, axis=1) * scales
+        deviations = np.std(scaled, axis=1, ddof=1) * scales if n > 1 else None
+    quantile = _t_quantile((1 + confidence) / 2, n - 1) if n > 1 else 0.0
+    estimates = []
+    for i in range(m):
+        mean = float(means[i])
+        if (problem := problem_of(rows[i])) is not None:
+            estimates.append(Estimate(None, None, None, None, n, problem))
+        elif deviations is None:
+            estimates.append(Estimate(mean, None, None, None, 1))
+        else:
+            stderr = float(deviations[i]) / sqrt(n)
+            reach = stderr * quantile
+            ends = _finite(mean - reach), _finite(mean + reach)
+            estimates.append(Estimate(mean, _finite(stderr), *ends, n))
+    return estimates
 
 
 def proportion(outcomes: Values, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -148,128 +157,6 @@ def seed_spread(values: Values) -> Spread:
     return Spread(mean, deviation, minimum, maximum, len(found))
 
 
-def perplexity_from_nll(window_nll: Values, *, confidence: float = CONFIDENCE) -> Estimate:
-    """Perplexity exp(mean NLL) with its interval.
-
-    Args:
-        window_nll: `[n_windows]`, the mean NLL in nats of each window's predicted tokens; all windows
-            predict equally many.
-        confidence: of the interval.
-
-    Returns:
-        The interval is Student t on the mean NLL, exponentiated; the standard error is the delta method's,
-        perplexity times the standard error of the mean NLL.
-    """
-    return perplexities_from_nll([window_nll], confidence=confidence)[0]
-
-
-def perplexities_from_nll(models_nll: Sequence[Values], *, confidence: float = CONFIDENCE) -> list[Estimate]:
-    """`perplexity_from_nll` of several models at once, which takes little longer than of one.
-
-    Args:
-        models_nll: `[n_models, n_windows]`, nats.
-        confidence: of the intervals.
-    """
-    if not models_nll:
-        return []
-    return [_perplexity(log) for log in _means(_rows(models_nll), confidence)]
-
-
-def _perplexity(log: Estimate) -> Estimate:
-    if log.value is None:
-        return log
-    value = _exp(log.value)
-    if value is None:
-        return Estimate(None, None, None, None, log.n, f"overflow: exp of a mean NLL of {log.value:.6g}")
-    if log.stderr is None:
-        return Estimate(value, None, None, None, log.n)
-    return Estimate(value, _finite(value * log.stderr), _exp(log.low), _exp(log.high), log.n)
-
-
-def paired_log_ratio(a_nll: Values, b_nll: Values, *, confidence: float = CONFIDENCE) -> PairedEstimate:
-    """Perplexity of a over perplexity of b, from both models' losses on the same windows.
-
-    The windows' differences a - b are tested with the paired Student t test; ratio and interval are the
-    exponential of their mean and of its interval.
-
-    Args:
-        a_nll: `[n_windows]`, nats.
-        b_nll: `[n_windows]`, the same windows in the same order.
-        confidence: of the interval.
-
-    Raises:
-        ValueError: the two do not have the same number of windows.
-    """
-    return paired_log_ratios([a_nll], b_nll, confidence=confidence)[0]
-
-
-def paired_log_ratios(
-    models_nll: Sequence[Values], base_nll: Values, *, confidence: float = CONFIDENCE
-) -> list[PairedEstimate]:
-    """`paired_log_ratio` of several models to the same one, which takes little longer than of one.
-
-    Args:
-        models_nll: `[n_models, n_windows]`, nats.
-        base_nll: `[n_windows]`, the same windows in the same order.
-        confidence: of the intervals.
-
-    Raises:
-        ValueError: a model does not have the base's number of windows.
-    """
-    base = as_floats(base_nll)
-    for nll in models_nll:
-        if len(nll) != len(base):
-            raise ValueError(f"{len(nll)} windows cannot be paired with {len(base)}")
-    rows = _rows(models_nll)
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite has its status
-        logs = _means(rows - base, confidence)
-    return [
-        _paired(log, problem_of(np.concatenate([row, base]))) for log, row in zip(logs, rows, strict=True)
-    ]
-
-
-def _paired(log: Estimate, problem: str | None) -> PairedEstimate:
-    if problem is not None:
-        return PairedEstimate(None, None, None, None, log.n, problem)
-    ratio = _exp(log.value)
-    if ratio is None:
-        return PairedEstimate(None, None, None, None, log.n, "overflow: the losses are too far apart")
-    return PairedEstimate(ratio, _exp(log.low), _exp(log.high), _p_value(log), log.n)
-
-
-def _rows(models: Sequence[Values]) -> npt.NDArray[np.float64]:
-    """`[n_models, n_items]`."""
-    return np.array([as_floats(values) for values in models], dtype=np.float64)
-
-
-def _means(rows: npt.NDArray[np.float64], confidence: float) -> list[Estimate]:
-    """`mean_stderr` of each row of `[n_models, n_items]`."""
-    m, n = rows.shape
-    if n == 0:
-        return [Estimate(None, None, None, None, 0, "no items") for _ in range(m)]
-    with np.errstate(invalid="ignore"):  # rows that are not finite have no value in the end
-        # Scaled, so that the sums behind mean and spread cannot overflow.
-        scales = np.max(np.abs(rows), axis=1)
-        scales[scales == 0] = 1.0
-        scaled = rows / scales[:, np.newaxis]
-        means = np.mean(scaled, axis=1) * scales
-        deviations = np.std(scaled, axis=1, ddof=1) * scales if n > 1 else None
-    quantile = _t_quantile((1 + confidence) / 2, n - 1) if n > 1 else 0.0
-    estimates = []
-    for i in range(m):
-        mean = float(means[i])
-        if (problem := problem_of(rows[i])) is not None:
-            estimates.append(Estimate(None, None, None, None, n, problem))
-        elif deviations is None:
-            estimates.append(Estimate(mean, None, None, None, 1))
-        else:
-            stderr = float(deviations[i]) / sqrt(n)
-            reach = stderr * quantile
-            ends = _finite(mean - reach), _finite(mean + reach)
-            estimates.append(Estimate(mean, _finite(stderr), *ends, n))
-    return estimates
-
-
 def as_floats(values: Values) -> npt.NDArray[np.float64]:
     """`[n]`, NaN where an item has no number."""
     return np.array(values, dtype=np.float64)  # which makes NaN of None
@@ -294,14 +181,6 @@ def require_outcomes(values: npt.NDArray[np.float64]) -> None:
         raise ValueError(f"an outcome is 0 (wrong) or 1 (right), not {graded[0]:g}")
 
 
-def _p_value(difference: Estimate) -> float | None:
-    if difference.stderr is None or difference.value is None:
-        return None
-    if difference.stderr == 0:  # the test divides by it: no spread leaves no doubt either way
-        return 1.0 if difference.value == 0 else 0.0
-    return float(2 * special.stdtr(difference.n - 1, -abs(difference.value / difference.stderr)))
-
-
 def _t_quantile(share: float, freedom: int) -> float:
     # What `stats.t.ppf` comes down to, without the hundred microseconds it takes to get there: a report of
     # thousands of records has tens of thousands of intervals.
@@ -312,25 +191,16 @@ def _finite(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _exp(value: float | None) -> float | None:
-    try:
-        return None if value is None else exp(value)
-    except OverflowError:
-        return None
-
-
 __all__ = [
     "CONFIDENCE",
     "Estimate",
-    "PairedEstimate",
     "Spread",
     "Values",
     "as_floats",
     "mean_stderr",
-    "paired_log_ratio",
-    "perplexity_from_nll",
     "problem_of",
     "proportion",
     "require_outcomes",
+    "row_means",
     "seed_spread",
 ]

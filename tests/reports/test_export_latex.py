@@ -16,8 +16,8 @@ from reports.export import export_latex
 from reports.export.bibliography import entries, used_by
 from reports.export.quantity import Quantity
 from reports.export.tex import tex
+from suite.results.perplexity import perplexity_from_nll
 from suite.results.record import Record
-from suite.results.statistics import perplexity_from_nll
 from tests.reports.export_examples import HOSTILE, LONG, named, read_table
 from tests.reports.synthetic import failed_record, make_record, quickstart
 from tests.reports.synthetic_measured import measured_quickstart

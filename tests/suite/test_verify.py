@@ -9,8 +9,8 @@ import pytest
 
 from suite.cell import PerplexitySpec
 from suite.rerun import choose
+from suite.results.perplexity import perplexity_from_nll
 from suite.results.reading import load_record, record_bytes
-from suite.results.statistics import perplexity_from_nll
 from suite.results.store import ResultStore
 from suite.results.verification import verify as verify_records
 from tests.suite.conftest import refusal

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 
+from suite.results.perplexity import perplexity_from_nll
 from suite.results.record import Metric
-from suite.results.statistics import Estimate, mean_stderr, perplexity_from_nll, proportion
+from suite.results.statistics import Estimate, mean_stderr, proportion
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import answers_protocol, kinds_of, members
 from suite.results.verification.subject import Subject

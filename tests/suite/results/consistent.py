@@ -10,6 +10,7 @@ import pandas as pd
 from suite.cell import AnswersSpec, CalibrationSpec, Cell, PerplexitySpec, TaskSpec
 from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.paired import mcnemar
+from suite.results.perplexity import perplexity_from_nll
 from suite.results.record import (
     CalibrationIdentity,
     CodeVersion,
@@ -19,7 +20,7 @@ from suite.results.record import (
     PhaseCost,
     Record,
 )
-from suite.results.statistics import Estimate, mean_stderr, perplexity_from_nll, proportion
+from suite.results.statistics import Estimate, mean_stderr, proportion
 from suite.results.verification import StoredItem
 from tests.suite.results.examples import ENVIRONMENT
 

@@ -21,9 +21,10 @@ from suite.cell import SpeedSpec, TaskSpec
 from suite.measurement.measured import ItemRow
 from suite.results.items import AnswerSet
 from suite.results.leftovers import temporary_name
+from suite.results.perplexity import perplexity_from_nll
 from suite.results.reading import parse_record, record_bytes
 from suite.results.record import Failure, Metric, Record, SideFile
-from suite.results.statistics import mean_stderr, perplexity_from_nll
+from suite.results.statistics import mean_stderr
 from suite.results.store import ResultStore
 from suite.results.verification import (
     CHECKS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from reports.answer import answer
@@ -18,6 +18,7 @@ from reports.page.sections import Section, first_anchors, sections_of, with_answ
 from reports.page.unranked import unranked
 from reports.provenance import machines, provenance
 from reports.ranking import Ranking
+from reports.templating import templates
 from reports.wording import counted, pattern_name, visible
 from suite.results.record import Record
 
@@ -92,16 +93,7 @@ def render_report(
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    environment.globals["counted"] = counted
-    return environment
+    return templates(PackageLoader("reports"))
 
 
 def _records_of(rankings: Sequence[Ranking]) -> list[Record]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from reports.wording import counted, visible
+from reports.templating import templates
 
 STYLE_PATH = "style.css"
 
@@ -48,13 +48,4 @@ def style() -> str:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("reports.site"), PackageLoader("reports")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    environment.globals["counted"] = counted
-    return environment
+    return templates(ChoiceLoader([PackageLoader("reports.site"), PackageLoader("reports")]))

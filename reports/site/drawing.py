@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 
-from reports.wording import decimal, interval, probability, visible
+from reports.wording import counted, decimal, interval, probability, visible
 from suite.results.changes import Change, Outlier
 from suite.results.history import Point, Segment, Series
 
@@ -56,6 +56,11 @@ class Drawing:
     is_marked: bool
     is_level: bool
 
+    @property
+    def view_box(self) -> str:
+        """Of the SVG."""
+        return f"0 0 {WIDTH} {HEIGHT}"
+
 
 def drawing_of(series: Series) -> Drawing:
     """The latest points of a series, which must have one."""
@@ -63,6 +68,7 @@ def drawing_of(series: Series) -> Drawing:
     shown = latest(series)
     changed = changed_records(series)
     low, high = min(p.value for p in shown), max(p.value for p in shown)
+    is_within = high - low <= series.tolerance * abs(high)
     step = (WIDTH - 2 * EDGE) / max(1, len(shown) - 1)
     # Equal steps from record to record: bursts of runs and months without any both stay readable.
     places = {
@@ -88,11 +94,11 @@ def drawing_of(series: Series) -> Drawing:
         about=about(series),
         lines=tuple(filter(None, lines)),
         dots=dots,
-        told=tuple(said) or (f"No change beyond {100 * series.tolerance:g}\u00a0%.",),
+        told=tuple(said) or (_unchanged(series) if is_within else _unsure(len(shown), low, high),),
         low=decimal(low, PLACES),
         high=decimal(high, PLACES),
         is_marked=bool(changed),
-        is_level=not said and high - low <= series.tolerance * abs(high),
+        is_level=not said and is_within,
     )
 
 
@@ -122,10 +128,25 @@ def about(series: Series) -> str:
     return visible(", ".join(part for part in (series.protocol, unit) if part))
 
 
+def allowed(tolerance: float) -> str:
+    """A relative change that is too small to be marked: `1 %`."""
+    return f"{100 * tolerance:g}\u00a0%"
+
+
 def _height(value: float, low: float, high: float, tolerance: float) -> float:
     # What is too little to matter is not blown up to the full height.
     span = max(high - low, tolerance * abs(high), 1e-12)
     return HEIGHT / 2 - (HEIGHT - 2 * EDGE) * (value - (high + low) / 2) / span
+
+
+def _unchanged(series: Series) -> str:
+    return f"No change beyond {allowed(series.tolerance)}."
+
+
+def _unsure(n: int, low: float, high: float) -> str:
+    # Nothing is a share of zero, or of what is below it.
+    apart = f"{100 * (high - low) / low:,.1f}\u00a0%" if low > 0 else f"{high - low:.3g}"
+    return f"Nothing is sure yet: {counted(n, 'record')}, highest and lowest differ by {apart}."
 
 
 def _told(series: Series, segment: Segment) -> list[str]:

@@ -12,6 +12,7 @@ from reports.site.drawing import (
     POINTS_SHOWN,
     Drawing,
     about,
+    allowed,
     changed_records,
     drawing_of,
     latest,
@@ -23,7 +24,7 @@ from reports.site.links import further_page, record_page
 from reports.tables import Heading, Table, TableCell
 from reports.wording import MISSING, decimal, visible
 from suite.results.archive import Archive, dated_record
-from suite.results.history import Point, Series, history_of
+from suite.results.history import COST_TOLERANCE, QUALITY_TOLERANCE, Point, Series, history_of
 
 PATH = "history.html"
 DRAWINGS_A_PAGE = 24
@@ -69,6 +70,16 @@ class HistoryPage:
     paths: tuple[str, ...]
     cells: tuple[CellHistory, ...]
     n_once: int
+
+    @property
+    def tolerance(self) -> str:
+        """How much a value may move and not be marked."""
+        return allowed(QUALITY_TOLERANCE)
+
+    @property
+    def time_tolerance(self) -> str:
+        """The same of a time."""
+        return allowed(COST_TOLERANCE)
 
 
 def history_pages(ranked: Sequence[Held]) -> list[HistoryPage]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -31,7 +33,16 @@ MANY_FILES = 400
 MOST_WORKERS = 8
 BATCH = 64
 """Files that a worker reads at a time: their records share what is equal in them."""
-_WORKER = "import sys; sys.path[:] = {path!r}; from suite.results.outline import _work; _work()"
+MOST_NOISE = 2**20
+"""Bytes that a worker may print besides its answers, before each of them."""
+_WORKER = (
+    # Before anything is imported: what a library prints then goes where errors go, not among the answers.
+    "import os, sys; answers = os.dup(1); os.dup2(2, 1); "
+    "sys.path[:] = {path!a}; from suite.results.outline import _work; _work(answers)"
+)
+_MARK = b"\x00prunebench answer\xff"
+_HEAD = struct.Struct("<QI")
+"""Stands between the mark and an answer: its length and its checksum."""
 _COMMON = ("code", "environment", "model", "checkpoint", "calibration")
 _COMMON_OF_CELL = ("allocation", "calibration", "perplexity", "tasks", "answers", "speed")
 
@@ -214,11 +225,13 @@ def _in_processes(batches: Sequence[Sequence[str]], n: int) -> dict[int, list[_R
 
     def drive(worker: subprocess.Popen[bytes]) -> None:
         assert worker.stdin is not None and worker.stdout is not None
-        with suppress(OSError, EOFError, pickle.UnpicklingError):
+        # Whatever goes wrong here, this worker is done with, and what it leaves out is read without it.
+        with suppress(Exception):
+            _receive(worker.stdout)  # else both might wait, it to print a banner and we to send a batch
             for place in pending:
                 worker.stdin.write(pickle.dumps(batches[place]))
                 worker.stdin.flush()
-                done[place] = pickle.load(worker.stdout)
+                done[place] = _receive(worker.stdout)
 
     workers: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack:
@@ -234,8 +247,9 @@ def _in_processes(batches: Sequence[Sequence[str]], n: int) -> dict[int, list[_R
 
 
 def _start() -> subprocess.Popen[bytes]:
+    path = [entry for entry in sys.path if isinstance(entry, str)]  # Python itself passes over the others
     return subprocess.Popen(
-        [sys.executable or "", "-c", _WORKER.format(path=sys.path)],
+        [sys.executable or "", "-c", _WORKER.format(path=path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # Ctrl-C reaches it too, and one traceback is enough
@@ -253,17 +267,50 @@ def _reap(workers: Sequence[subprocess.Popen[bytes]]) -> None:
             pass
 
 
-def _work() -> None:
-    """The program of a worker: reads the batches that come in until there are no more."""
+def _work(answers: int) -> None:
+    """The program of a worker: reads the batches that come in until there are no more.
+
+    Args:
+        answers: the descriptor that was its standard output when it started.
+    """
     gc.disable()
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    while True:
-        try:
-            batch = pickle.load(requests)
-        except EOFError:
-            return
-        answers.write(pickle.dumps(_read_batch(batch), pickle.HIGHEST_PROTOCOL))
-        answers.flush()
+    with open(0, "rb", closefd=False) as requests, open(answers, "wb") as out:
+        _send(out, None)
+        while True:
+            try:
+                batch = pickle.load(requests)
+            except EOFError:
+                return
+            _send(out, _read_batch(batch))
+
+
+def _send(out: IO[bytes], answer: list[_Read] | None) -> None:
+    data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+    out.write(_MARK + _HEAD.pack(len(data), zlib.crc32(data)))
+    out.write(data)
+    out.flush()
+
+
+def _receive(answers: IO[bytes]) -> Any:
+    """The next answer, which may stand behind what was printed before the worker's program began.
+
+    Raises:
+        EOFError: there is none, or not within `MOST_NOISE` bytes.
+        ValueError: it is damaged.
+    """
+    seen = answers.read(len(_MARK))
+    n_skipped = 0
+    while seen != _MARK:
+        if len(seen) < len(_MARK) or n_skipped == MOST_NOISE:
+            raise EOFError("no answer")
+        seen = seen[1:] + answers.read(1)
+        n_skipped += 1
+    length, checksum = _HEAD.unpack(answers.read(_HEAD.size))
+    data = answers.read(length)
+    # Bytes of others in the midst of it might unpickle to other numbers.
+    if len(data) != length or zlib.crc32(data) != checksum:
+        raise ValueError("a damaged answer")
+    return pickle.loads(data)
 
 
 __all__ = ["Outline", "OutlineContents", "full", "read_outlines"]

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from reports.site import build_site
+import pytest
+
+from reports.site import build_site, drawing, history
+from reports.site.drawing import drawing_of
 from reports.site.history import history_pages
 from reports.site.holdings import read_holdings
-from tests.reports.synthetic_site import dense_record, measured, steps, write
+from suite.results.archive import Archive, dated_record
+from suite.results.history import history_of
+from tests.reports.synthetic_site import dense_record, digest_of, measured, site_record, steps, write
+from tests.suite.results.consistent import CODE
+
+
+def moved(root: Path, *perplexities: float) -> Path:
+    """A cell whose perplexity was each of these, a day after another, by other code."""
+    for day, value in enumerate(perplexities, 1):
+        code = CODE.model_copy(update={"source_digest": digest_of(day)})
+        write(root / str(day), site_record(nll=(math.log(value),) * 4, day=day, code=code, seconds=2.0))
+    return root
 
 
 def test_a_step_is_marked_and_cells_measured_once_are_counted(tmp_path: Path) -> None:
@@ -31,6 +46,45 @@ def test_what_stays_within_the_tolerance_is_named_and_has_its_values_in_the_tabl
     newest = cell.table.rows[0]
     assert (newest[3].text, newest[3].detail) == ("2.010", "one run")
     assert newest[2].detail.endswith(", n = 4")
+
+
+def test_a_move_of_which_too_few_records_tell_is_said_not_to_be_sure(tmp_path: Path) -> None:
+    (page,) = history_pages(read_holdings([moved(tmp_path, 49.0, 63.7)]).ranked)
+    (drawn,) = page.cells[0].drawings
+    assert (drawn.low, drawn.high, drawn.is_marked, drawn.is_level) == ("49.000", "63.700", False, False)
+    assert drawn.told == ("Nothing is sure yet: 2 records, highest and lowest differ by 30.0\u00a0%.",)
+
+
+def test_only_what_is_within_the_tolerance_is_said_not_to_have_changed(tmp_path: Path) -> None:
+    (page,) = history_pages(read_holdings([moved(tmp_path, 49.0, 49.2)]).ranked)
+    (drawn,) = page.cells[0].drawings
+    assert drawn.told == ("No change beyond 1\u00a0%.",) and drawn.is_level
+
+
+@pytest.mark.parametrize("low, apart", [(0.0, "0.0004"), (-0.0001, "0.0005")])
+def test_a_move_from_nothing_has_no_percentage(low: float, apart: str) -> None:
+    records = []
+    for day, value in enumerate((low, 0.0004), 1):
+        made = site_record(day=day)
+        metrics = (made.metrics[0].model_copy(update={"value": value}),)
+        records.append(dated_record(Path(str(day)), made.model_copy(update={"metrics": metrics}).sealed()))
+    (series,) = history_of(Archive(tuple(records), ()))
+    assert drawing_of(series).told == (
+        f"Nothing is sure yet: 2 records, highest and lowest differ by {apart}.",
+    )
+
+
+def test_the_page_has_the_size_and_the_bounds_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "WIDTH", 640)
+    monkeypatch.setattr(drawing, "HEIGHT", 90)
+    monkeypatch.setattr(history, "QUALITY_TOLERANCE", 0.025)
+    monkeypatch.setattr(history, "COST_TOLERANCE", 0.3)
+    build_site([moved(tmp_path / "moved", 49.0, 63.7)], tmp_path / "site", title="Board")
+    page = (tmp_path / "site" / "history.html").read_text(encoding="utf-8")
+    assert 'viewBox="0 0 640 90"' in page and "0 0 400 120" not in page
+    assert "(beyond 2.5\u00a0%, of a time 30\u00a0%)" in page
 
 
 def test_time_has_changes_of_its_own(tmp_path: Path) -> None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,10 +139,8 @@ def put(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def make_tree(root: Path) -> Path:
     """What a tree may hold: finished, failed, both, older, damaged ones, and what is no record."""
-    root = tmp_path / "tree"
     store = ResultStore(root)
     measured = [measured_record("dense"), measured_record("wanda"), measured_record("wanda", "2:4")]
     for record in (make_record(), *measured):
@@ -169,6 +162,11 @@ def tree(tmp_path: Path) -> Path:
     (folder / "g--0.5--00000000.json").symlink_to("nowhere")
     put(folder / "notes.json", b"{}")
     return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "tree")
 
 
 def slim(record: Record) -> Record:
@@ -206,35 +204,6 @@ def test_a_tree_has_the_outlines_of_the_records_the_store_finds(
     assert read_outlines(paths, workers=workers).unreadable == contents.unreadable
 
 
-def test_many_files_are_read_by_as_many_processes_as_there_are_cpus(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[int] = []
-    in_processes = outline._in_processes
-
-    def counted(batches: list[list[str]], n: int) -> Any:
-        started.append(n)
-        return in_processes(batches, n)
-
-    monkeypatch.setattr(outline, "_in_processes", counted)
-    monkeypatch.setattr(outline, "_usable_cpus", lambda: 3)
-    read_outlines(tree)
-    assert started == []
-    monkeypatch.setattr(outline, "MANY_FILES", 10)
-    assert_outlines(read_outlines(tree), tree)
-    monkeypatch.setattr(outline, "_usable_cpus", lambda: 64)
-    read_outlines(tree)
-    assert started == [3, 8]
-
-
-@pytest.mark.parametrize("program", ["/no/such/program", "false", ""])
-def test_without_workers_everything_is_read_all_the_same(
-    tree: Path, program: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "executable", program)
-    assert_outlines(read_outlines(tree, workers=2), tree)
-
-
 def test_a_tree_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert read_outlines(tmp_path / "nowhere") == OutlineContents((), ())
 
@@ -264,52 +233,3 @@ def test_a_whole_record_that_is_gone_or_another_is_refused(tmp_path: Path) -> No
     path.unlink()
     with pytest.raises(RecordError, match="is gone since"):
         full(found)
-
-
-def script(tmp_path: Path, root: Path) -> list[str]:
-    """A user's script that reads in two processes, and has no guard against being imported."""
-    text = f"""
-from pathlib import Path
-from suite.results import outline
-outline.BATCH = 1
-print(len(outline.read_outlines(Path({str(root)!r}), workers=2).records))
-"""
-    return [sys.executable, str(put(tmp_path / "script.py", text.encode()))]
-
-
-def test_a_script_without_a_guard_is_run_once(tmp_path: Path, tree: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(script(tmp_path, tree), capture_output=True, text=True, env=environment, check=True)
-    assert (done.stdout, done.stderr) == ("8\n", "")
-
-
-def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Path) -> None:
-    folder = tmp_path / "tree" / "model"
-    folder.mkdir(parents=True)
-    pipes = [folder / f"{name}--0.5--00000000.json" for name in ("a", "b")]
-    for pipe in pipes:
-        os.mkfifo(pipe)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        script(tmp_path, tmp_path / "tree"),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    ) as parent:
-        ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]  # from here on both workers wait for text
-        workers = psutil.Process(parent.pid).children()
-        os.killpg(parent.pid, signal.SIGINT)
-        _, said = parent.communicate()
-    for end in ends:
-        os.close(end)
-    assert parent.returncode != 0
-    assert said.count("Traceback") == 1 and said.rstrip().endswith("KeyboardInterrupt")
-    assert len(workers) == 2 and not any(worker.is_running() for worker in workers)
-
-
-def test_a_worker_whose_parent_is_gone_ends() -> None:
-    with outline._start() as worker:
-        assert worker.stdin is not None
-        worker.stdin.close()
-        assert worker.wait() == 0

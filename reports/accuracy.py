@@ -17,6 +17,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from reports.chapters.tasks import QuestionSet, question_set
 from reports.scores import Mark
 from suite.results.items import TaskOutcomes
 from suite.results.record import Record
@@ -25,8 +26,8 @@ from suite.results.statistics import proportion
 NORMAL_95 = 1.959963984540054
 """Half the width of a 95 % interval in standard errors, for as many questions as tasks have."""
 
-Questions = tuple[tuple[str, str, int, str], ...]
-"""What makes two means comparable: protocol, version, limit and digest of every task's questions."""
+Questions = tuple[QuestionSet, ...]
+"""What makes two means comparable: the questions of every task, and how their answers were judged."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,21 @@ class MeanAccuracy:
 
 def questions_of(record: Record) -> Questions:
     """The questions of a record's tasks whose answers are right or wrong; empty if it has none."""
-    return _questions(_answered(record))
-
-
-def _questions(tasks: Sequence[TaskOutcomes]) -> Questions:
-    return tuple((task.protocol, task.version, task.limit or 0, task.items_digest) for task in tasks)
+    return tuple(question_set(task) for task in _answered(record))
 
 
 def common_questions(records: Sequence[Record]) -> Questions:
-    """The set of questions that most records answered; empty if none did."""
-    found = Counter(asked for record in records if (asked := questions_of(record)))
-    return found.most_common(1)[0][0] if found else ()
+    """The set of questions that most pruned records answered, or else the dense ones; empty if none did."""
+    asked = Counter(questions for r in records if not r.cell.is_dense and (questions := questions_of(r)))
+    if not asked:
+        asked = Counter(questions for r in records if (questions := questions_of(r)))
+    return asked.most_common(1)[0][0] if asked else ()
 
 
 def mean_accuracy(record: Record, questions: Questions) -> MeanAccuracy | None:
     """The mean over the tasks of `questions`; None if the record answered others."""
     tasks = _answered(record)
-    if not questions or _questions(tasks) != questions:
+    if not questions or questions_of(record) != questions:
         return None
     shares = [_wilson((task.outcomes or "").count("1"), task.n) for task in tasks]
     value = sum(share for share, _, _ in shares) / len(shares)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.comparison import Comparison
-from reports.ranking import Ranking, pattern_order
-from reports.settings import protocol_title
+from reports.ranking import Ranking, Setting, pattern_order
+from reports.settings import protocol_title, setting_titles
 from reports.trust import trust
 from reports.wording import (
     counted,
@@ -19,7 +19,9 @@ from reports.wording import (
     pattern_name,
     seconds,
     target_sparsity,
+    visible,
 )
+from suite.results.comparability import machine_of
 
 SPELLED_OUT = 4
 """Up to this many rankings are told one by one, more of them by counting who leads at each pattern."""
@@ -39,18 +41,31 @@ class Answer:
     """Whether the numbers can be relied on."""
 
 
-def answer(comparison: Comparison) -> Answer:
-    """The page's first words."""
+def answer(comparison: Comparison, n_problems: int = 0) -> Answer:
+    """The page's first words.
+
+    Args:
+        comparison: of the records that could be read.
+        n_problems: how many could not.
+    """
     ranked = [r for r in comparison.rankings if r.entries and r.entries[0].rank is not None]
-    told = trust(comparison)
+    told = trust(comparison, n_problems)
     if not ranked:
         which, cost = _nothing_ranked(comparison)
         return Answer(which, cost, told)
-    which = _by_count(ranked) if len(ranked) > SPELLED_OUT else _one_by_one(ranked)
-    half = min(ranked, key=_from_half)
-    several = len({ranking.setting.model for ranking in ranked}) > 1
-    where = f"At {pattern_name(half.pattern)}{f' on {half.setting.model}' if several else ''}"
-    return Answer(which, _cost(half, where), told)
+    settings = list(dict.fromkeys(ranking.setting for ranking in ranked))
+    titles = dict(zip(settings, setting_titles(settings), strict=True)) if len(settings) > 1 else {}
+    which = _by_count(ranked, titles) if len(ranked) > SPELLED_OUT else _one_by_one(ranked, titles)
+    return Answer(which, _cost(min(ranked, key=_from_half), titles), told)
+
+
+Titles = Mapping[Setting, str]
+"""What the settings are called; empty where there is only one."""
+
+
+def _where(ranking: Ranking, titles: Titles) -> str:
+    """A ranking's pattern, and its setting where there are several."""
+    return f"{pattern_name(ranking.pattern)}{f' on {titles[ranking.setting]}' if titles else ''}"
 
 
 def _from_half(ranking: Ranking) -> tuple[float, tuple[float, bool, str]]:
@@ -59,18 +74,14 @@ def _from_half(ranking: Ranking) -> tuple[float, tuple[float, bool, str]]:
     return (1.0 if target is None else abs(target - 0.5), pattern_order(ranking.pattern))
 
 
-def _one_by_one(ranked: Sequence[Ranking]) -> str:
+def _one_by_one(ranked: Sequence[Ranking], titles: Titles) -> str:
     protocols = {_protocol(r) for r in ranked}
     shared = len(protocols) == 1
-    several_dtypes = len({r.setting.dtype for r in ranked}) > 1
-    several_models = len({r.setting.model for r in ranked}) > 1
-    clauses = []
-    for ranking in sorted(ranked, key=lambda r: (r.setting.model, _from_half(r))):
-        where = f"at {pattern_name(ranking.pattern)}"
-        where += f" on {ranking.setting.model}" if several_models else ""
-        where += f" ({ranking.setting.dtype})" if several_dtypes else ""
-        clauses.append(_leader(ranking, where) + ("" if shared else f" ({_protocol(ranking)})"))
-    on = "" if several_models else f"On {ranked[0].setting.model}, "
+    clauses = [
+        _leader(ranking, f"at {_where(ranking, titles)}") + ("" if shared else f" ({_protocol(ranking)})")
+        for ranking in sorted(ranked, key=lambda r: (titles.get(r.setting, ""), _from_half(r)))
+    ]
+    on = "" if titles else f"On {ranked[0].setting.model}, "
     measured = f" ({_protocol(ranked[0])})" if shared else ""
     text = f"{on}perplexity stays lowest {'; and '.join(clauses)}{measured}."
     return text[0].upper() + text[1:]
@@ -94,34 +105,42 @@ def _leader(ranking: Ranking, where: str) -> str:
     if tied := [e.label for e in ranking.entries if e.scores[0].mark == "tied"]:
         more = f" and {len(tied) - 2} more" if len(tied) > 3 else ""
         text += f", statistically tied with {', '.join(tied[:2]) + more if more else listed(tied)}"
-    return text + (", the only method measured" if score.mark == "only" else "")
+    if score.mark != "only":
+        return text
+    lost = len(ranking.entries) - 1
+    alone = f"the only one with a perplexity ({counted(lost, 'other has', 'others have')} none)"
+    return f"{text}, {alone if lost else 'the only method measured'}"
 
 
-def _by_count(ranked: Sequence[Ranking]) -> str:
+def _by_count(ranked: Sequence[Ranking], titles: Titles) -> str:
     """Who leads, pattern by pattern: 50 % first."""
     groups: dict[str | None, list[Ranking]] = {}
     for ranking in sorted(ranked, key=_from_half):
         groups.setdefault(ranking.pattern, []).append(ranking)
-    shown = list(groups.items())[:PATTERNS]
-    clauses = [f"at {pattern_name(pattern)} {_leaders(group)}" for pattern, group in shown]
+    shown = list(groups.values())[:PATTERNS]
+    clauses = [_leaders(group, titles) for group in shown]
     rest = len(groups) - len(shown)
-    further = (
-        f" {counted(rest, 'further pattern')} stand{'s' if rest == 1 else ''} in the table." if rest else ""
-    )
+    verb = "stands" if rest == 1 else "stand"
+    further = f" {counted(rest, 'further pattern')} {verb} in the table." if rest else ""
     return (
         f"Perplexity stays lowest {'; '.join(clauses)} (a ranking is one model, dtype, pattern and text; "
         f"lower is better; the intervals stand in the table).{further}"
     )
 
 
-def _leaders(rankings: Sequence[Ranking]) -> str:
-    wins = Counter(r.entries[0].record.cell.method for r in rankings).most_common(3)
+def _leaders(rankings: Sequence[Ranking], titles: Titles) -> str:
+    best = [ranking.entries[0] for ranking in rankings]
     if len(rankings) == 1:
-        best = rankings[0].entries[0]
-        told = f"with {best.label}"
+        told = f"at {_where(rankings[0], titles)} with {best[0].label}"
     else:
-        told = f"with {listed([f'{method} in {n:,}' for method, n in wins])} of {len(rankings):,} rankings"
-    ratios = [r.entries[0].scores[0].to_dense for r in rankings]
+        wins = Counter(entry.record.cell.method for entry in best).most_common()
+        named = [f"{visible(method)} in {n:,}" for method, n in wins[:3]]
+        others = [f"others in {sum(n for _, n in wins[3:]):,}"] if len(wins) > 3 else []
+        told = (
+            f"at {pattern_name(rankings[0].pattern)} with {listed([*named, *others])} "
+            f"of {len(rankings):,} rankings"
+        )
+    ratios = [entry.scores[0].to_dense for entry in best]
     held = sorted(ratio.value for ratio in ratios if ratio is not None)
     if not held:
         return told
@@ -129,24 +148,39 @@ def _leaders(rankings: Sequence[Ranking]) -> str:
     return f"{told}, {low if low == high else f'{low} to {high}'} times dense"
 
 
-def _cost(ranking: Ranking, where: str) -> str:
+def _cost(ranking: Ranking, titles: Titles) -> str:
     best = ranking.entries[0]
-    timed = [e for e in ranking.entries if e.method_seconds is not None]
-    if best.method_seconds is None:
-        return "What it cost was not recorded."
-    fastest = min(timed, key=lambda e: e.method_seconds or 0.0)
-    took = f"{seconds(best.method_seconds)} s to prune (one run)"
-    text = f"{where}, {best.label} took {took}"
-    if (peak := best.peak_device_bytes) is not None:
-        text += f" at a peak of {gibibytes(peak)} GiB of device memory"
-    elif (peak := best.peak_host_bytes) is not None:
-        text += f" at a peak of {gibibytes(peak)} GiB of host memory"
-    if fastest is not best:
-        text += f"; {fastest.label}, the fastest, took {seconds(fastest.method_seconds)} s"
-        ours, theirs = best.scores[0].value, fastest.scores[0].value
-        if ours and theirs:
-            text += f" for {decimal(theirs / ours)} times that perplexity"
-    return f"{text}."
+    own = best.method_seconds
+    took = own if own is not None else best.end_to_end_seconds
+    if took is None:
+        return f"What {best.label} cost was not recorded."
+    text = f"At {_where(ranking, titles)}, {best.label} took {seconds(took)} s to prune"
+    text += " (one run)" if own is not None else " (end to end, one run)"
+    # A finished checkpoint was pruned elsewhere: the memory is that of measuring it.
+    if best.record.checkpoint is None:
+        if (peak := best.peak_device_bytes) is not None:
+            text += f" at a peak of {gibibytes(peak)} GiB of device memory"
+        elif (peak := best.peak_host_bytes) is not None:
+            text += f" at a peak of {gibibytes(peak)} GiB of host memory"
+    return f"{text}{_fastest(ranking) if own is not None else ''}."
+
+
+def _fastest(ranking: Ranking) -> str:
+    """The quickest on the same kind of machine, and what its haste costs."""
+    best = ranking.entries[0]
+    machine = machine_of(best.record.environment)
+    here = [
+        e
+        for e in ranking.entries
+        if e.method_seconds is not None and machine_of(e.record.environment) == machine
+    ]
+    fastest = min(here, key=lambda e: e.method_seconds or 0.0)
+    if fastest is best:
+        return ""
+    text = f"; {fastest.label}, the fastest{'' if len(here) == len(ranking.entries) else ' there'}, "
+    text += f"took {seconds(fastest.method_seconds)} s"
+    ours, theirs = best.scores[0].value, fastest.scores[0].value
+    return text + (f" for {decimal(theirs / ours)} times that perplexity" if ours and theirs else "")
 
 
 def _nothing_ranked(comparison: Comparison) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from itertools import groupby
 
 from reports.ranking import Protocol, Ranking, Setting, pattern_order, rankings_of
 from reports.wording import counted, listed, pattern_name, visible
+from suite.results.comparability import machine_of
 from suite.results.items import WindowLosses
 from suite.results.record import Record
 
@@ -46,6 +47,7 @@ def compare(records: Sequence[Record]) -> Comparison:
             done.setdefault(_setting(record), []).append(record)
     rankings = [ranking for setting, found in done.items() for ranking in rankings_of(setting, found)]
     rankings.sort(key=lambda r: (r.setting.model, r.setting, pattern_order(r.pattern)))
+    notes += _dense_left_out(rankings, [r for r in latest if r.status == "complete" and r.cell.is_dense])
     notes += _incomparable(sorted({r.setting for r in rankings}))
     notes += [note for ranking in rankings for note in _notes_on(ranking)]
     failed = sorted((r for r in latest if r.status == "failed"), key=lambda r: (r.cell.model, r.cell.stem))
@@ -70,6 +72,14 @@ def _latest_of_each_cell(records: Sequence[Record]) -> tuple[list[Record], list[
     return kept, [
         f"{counted(dropped, 'record')} left out: the same cell has a newer one here, which is shown."
     ]
+
+
+def _dense_left_out(rankings: Sequence[Ranking], dense: Sequence[Record]) -> list[str]:
+    shown = {id(record) for ranking in rankings for record in ranking.references}
+    dropped = sum(id(record) not in shown for record in dense)
+    if not dropped:
+        return []
+    return [f"{counted(dropped, 'dense record')} left out: newer ones of the same setting measured as much."]
 
 
 def _setting(record: Record) -> Setting:
@@ -140,16 +150,10 @@ def _notes_on(ranking: Ranking) -> list[str]:
         notes.append(f"{where}: no dense record under this setting, so there is no ratio to dense.")
     if not ranking.setting.protocols:
         notes.append(f"{where}: no perplexity was measured, so nothing is ranked.")
-    machines = {machine_of(e.record) for e in ranking.entries}
+    machines = {machine_of(e.record.environment) for e in ranking.entries}
     if len(machines) > 1:
         notes.append(
             f"{where}: the records come from {len(machines)} kinds of machine or thread counts; "
             "times and memory compare only within one of them."
         )
     return notes
-
-
-def machine_of(record: Record) -> tuple[object, ...]:
-    """What two records must share for their times and memory to compare."""
-    env = record.environment
-    return env.processor, env.device, env.physical_cores, env.threads

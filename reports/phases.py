@@ -1,7 +1,8 @@
 """Where a cell's seconds went, so that no second counts twice.
 
-A record's phase `prune` encloses the method's own (statistics, solve, propagate). Everything that measures
-the model is one phase here: a record has one a text and a task, and others for answers and speed.
+A record's phase `prune` encloses the method's own: statistics, solve, propagate, and whatever a method from
+elsewhere calls its phases. The allocation comes before it. Everything that measures the model is one phase
+here: a record has one a text and a task, and others for answers and speed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ REST = "rest of the prune"
 PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", "evaluate", "floor")
 """In the order in which they first happen, the machine's floor last; others follow by name."""
 
-_MEASURING = ("answer prompts", "judge answers", "speed")
+_MEASURING = (
+    *("dense reference", "answer prompts", "judge answers"),
+    *("speed", "speed, sparse kernels", "count zeros"),
+)
+_AROUND = ("load", "calibrate", "allocate", "check", "evaluate", "floor")
+"""Phases that the prune does not enclose."""
 
 
 def spent_by_phase(record: Record) -> dict[str, float]:
@@ -29,7 +35,7 @@ def spent_by_phase(record: Record) -> dict[str, float]:
         kind = "evaluate" if measures else phase.name
         spent[kind] = spent.get(kind, 0.0) + phase.seconds
     if enclosing is not None:
-        inner = sum(spent.get(name, 0.0) for name in METHOD_PHASES)
+        inner = sum(took for name, took in spent.items() if name not in _AROUND)
         # Clocks of the parts and of the whole may differ by a hair.
         spent[REST] = max(0.0, enclosing - inner)
     return {name: spent[name] for name in sorted(spent, key=_place)}

@@ -11,8 +11,8 @@ from reports.scores import Score, scores_of
 from reports.wording import counted, target_sparsity, visible
 from suite.results.record import Record
 
-METHOD_PHASES = ("statistics", "solve", "propagate")
-"""What the method itself does; the other phases are the harness around it."""
+METHOD_PHASES = ("allocate", "statistics", "solve", "propagate")
+"""What the method itself does, its allocation too; the other phases are the harness around it."""
 
 
 @dataclass(frozen=True, order=True)

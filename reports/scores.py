@@ -9,7 +9,7 @@ from typing import Literal
 from suite.results.perplexity import paired_log_ratios, perplexities_from_nll
 from suite.results.record import Record
 
-Mark = Literal["", "best", "tied", "only"]
+Mark = Literal["", "best", "tied", "only", "lowest"]
 
 Losses = tuple[float | None, ...]
 """Of every window, in nats."""
@@ -36,7 +36,8 @@ class Score:
     """`ok`, or why there is no value."""
     to_dense: Ratio | None = None
     mark: Mark = ""
-    """`best`: lowest in its ranking; `tied`: its paired interval to the best includes 1; `only`: alone."""
+    """`best`: lowest in its ranking; `tied`: its paired interval to the best includes 1; `only`: the only one
+    with a value; `lowest`: best of several that there are no windows to compare by."""
 
     @property
     def unmarked(self) -> Score:
@@ -70,12 +71,16 @@ def _marks(scores: Sequence[Score], losses: Sequence[Losses | None]) -> dict[int
     if not values:
         return {}
     best = min(values, key=lambda i: values[i])
-    marks: dict[int, Mark] = {best: "only" if len(values) == 1 else "best"}
+    marks: dict[int, Mark] = {}
     others = [i for i in values if i != best and losses[i] is not None]
     ratios = _ratios([nll for i in others if (nll := losses[i]) is not None], losses[best])
-    for i, ratio in zip(others, ratios, strict=True):
-        if ratio is not None and ratio.low is not None and ratio.low <= 1:
+    compared = {
+        i: ratio.low for i, ratio in zip(others, ratios, strict=True) if ratio and ratio.low is not None
+    }
+    for i, low in compared.items():
+        if low <= 1:
             marks[i] = "tied"
+    marks[best] = "only" if len(values) == 1 else "best" if compared else "lowest"
     return marks
 
 

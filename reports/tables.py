@@ -26,7 +26,7 @@ from reports.wording import (
     visible,
 )
 
-MARKS = {"best": "best", "tied": "tied with best", "only": "only one", "": ""}
+MARKS = {"best": "best", "tied": "tied with best", "only": "only one", "lowest": "lowest", "": ""}
 
 
 @dataclass(frozen=True)

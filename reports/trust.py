@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from reports.comparison import Comparison, machine_of
+from reports.comparison import Comparison
 from reports.ranking import Ranking
 from reports.wording import counted, listed, visible
+from suite.results.comparability import machine_of
 from suite.results.record import Record
 
 
-def trust(comparison: Comparison) -> str:
-    """Whole or not, by which code, on which machines, intact or not; and how many differences are settled."""
-    done = list(_records(comparison.rankings))
+def trust(comparison: Comparison, n_problems: int = 0) -> str:
+    """Whole or not, by which code, on which machines, intact or not; and how many differences are settled.
+
+    Args:
+        comparison: of the records that could be read.
+        n_problems: how many could not.
+    """
+    done = finished_records(comparison.rankings)
     n_all = len(done) + len(comparison.failed)
+    unread = f" {counted(n_problems, 'record')} could not be read." if n_problems else ""
     if not done:
-        return "No number was measured."
+        return f"No number was measured.{unread}"
     if not comparison.failed:
         finished = f"{'All ' if n_all > 1 else ''}{counted(n_all, 'cell')} finished"
     else:
         finished = f"{len(done):,} of {counted(n_all, 'cell')} finished"
     parts = [finished, _code(done), _machines(done), _intact(done)]
-    return f"{listed([part for part in parts if part])}. {_settled(comparison.rankings)}".strip()
+    return f"{listed([part for part in parts if part])}.{unread} {_settled(comparison.rankings)}".strip()
 
 
-def _records(rankings: Sequence[Ranking]) -> Iterable[Record]:
-    seen: set[int] = set()
+def finished_records(rankings: Sequence[Ranking]) -> list[Record]:
+    """Every record that has numbers, once, in the order of the rankings."""
+    found: dict[int, Record] = {}
     for ranking in rankings:
         for record in (*ranking.references, *(entry.record for entry in ranking.entries)):
-            if id(record) not in seen:
-                seen.add(id(record))
-                yield record
+            found[id(record)] = record
+    return list(found.values())
 
 
 def _code(records: Sequence[Record]) -> str:
@@ -38,15 +45,19 @@ def _code(records: Sequence[Record]) -> str:
     if len(digests) > 1:
         return f"by {len(digests)} versions of the code, so that not all may be compared"
     code = records[0].code
-    commit = f", commit {visible(code.git_commit[:8])}" if code.git_commit else ""
+    commits = {record.code.git_commit for record in records}
+    # Commits may differ in what decides no number.
+    commit = f", commit {visible(code.git_commit[:8])}" if code.git_commit and len(commits) == 1 else ""
     trees = {record.code.git_clean for record in records}
     tree = ", clean tree" if trees == {True} else ", a tree with changes" if False in trees else ""
     return f"by one version of the code (prunebench {visible(code.prunebench)}{commit}{tree})"
 
 
 def _machines(records: Sequence[Record]) -> str:
-    machines = {machine_of(record) for record in records}
-    return "on one machine" if len(machines) == 1 else f"on {len(machines)} kinds of machine or thread counts"
+    machines = {machine_of(record.environment) for record in records}
+    if len(machines) == 1:
+        return "on one kind of machine"
+    return f"on {len(machines)} kinds of machine or thread counts"
 
 
 def _intact(records: Sequence[Record]) -> str:
@@ -68,10 +79,10 @@ def _settled(rankings: Sequence[Ranking]) -> str:
             f"{apart:,} of {counted(len(others), 'difference')} to the best "
             f"{'is' if apart == 1 else 'are'} beyond the chance of the text (paired 95 % intervals)."
         )
-    used = [e.record.cell.calibration for r in rankings for e in r.entries]
-    n_seeds = len({calibration.seed for calibration in used if calibration is not None})
+    used = [c for r in rankings for e in r.entries if (c := e.record.cell.calibration) is not None]
+    n_seeds = len({calibration.seed for calibration in used})
     if n_seeds == 1:
-        told.append("Calibration was drawn once: another draw can move the numbers further.")
+        told.append("All calibration was drawn with one seed: another draw can move the numbers further.")
     elif n_seeds:
         told.append(f"Calibration was drawn with {n_seeds} seeds, each a row of its own.")
     return " ".join(told)

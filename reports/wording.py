@@ -13,7 +13,7 @@ MISSING = "–"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
-_GIB = 2**30
+GIB = 2**30
 _MIB = 2**20
 
 
@@ -74,7 +74,7 @@ def percent(share: float | None, places: int = 2) -> str:
 
 def gibibytes(n_bytes: float | None) -> str:
     """Bytes as GiB."""
-    return decimal(None if n_bytes is None else n_bytes / _GIB, 2)
+    return decimal(None if n_bytes is None else n_bytes / GIB, 2)
 
 
 def mebibytes(n_bytes: float | None) -> str:
@@ -95,9 +95,10 @@ def target_sparsity(pattern: str | None) -> float | None:
         kept, of = int(match[1]), int(match[2])
         return 1 - kept / of if of else None
     try:
-        return float(pattern)
+        share = float(pattern)
     except ValueError:
         return None
+    return share if 0 <= share <= 1 else None  # neither is nan
 
 
 def pattern_name(pattern: str | None) -> str:

@@ -114,12 +114,16 @@ def _table(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _title(data: pd.DataFrame) -> str:
-    most = data.iloc[int(data["lost"].argmin())]
-    where = f" at {most['pattern']}" if data["pattern"].nunique() > 1 else ""
+    """Who lost most, which is what pruning did worst; who gained most where nobody lost."""
+    has_lost = bool(data["n_lost"].any())
+    most = data.iloc[int((data["n_lost"] / data["n"] if has_lost else data["gained"]).argmax())]
+    who = f"{most['label']} at {most['pattern']}" if data["pattern"].nunique() > 1 else str(most["label"])
     lost, gained = (decimal(abs(float(most[side])), 1) for side in ("lost", "gained"))
+    if not has_lost:
+        return f"No answer went from right to wrong; {who} gained most: {gained} % on {most['task']}"
     return (
-        f"{most['label']}{where} turned most: on {most['task']} {lost} % of the answers from right to wrong, "
-        f"{gained} % from wrong to right"
+        f"{who} lost most: on {most['task']} {lost} % of the answers from right to wrong, "
+        f"and gained {gained} % from wrong to right"
     )
 
 

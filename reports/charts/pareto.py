@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import pandas as pd
 
-from reports.charts.costs import COSTS, Cost
+from reports.charts.costs import COSTS, Cost, machine_numbers, machines_note, on_machines
 from reports.charts.drawing import (
     Figure,
     Range,
@@ -21,7 +21,7 @@ from reports.charts.drawing import (
 )
 from reports.charts.rows import names_over_patterns
 from reports.frame import cell_id
-from reports.ranking import Ranking
+from reports.ranking import Entry, Ranking
 from reports.wording import counted, interval, listed, pattern_name, visible
 
 MOST_NAMED = 3
@@ -47,9 +47,11 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     names = names_over_patterns(rankings)
-    rows = [row for ranking in rankings for row in _points(ranking, cost, names)]
+    machines = machine_numbers(rankings)
+    rows = [row for ranking in rankings for row in _points(ranking, cost, names, machines)]
     if not any(row["cost"] for row in rows):
         return None
+    unknown = [(r, e) for r in rankings for e in _measured(r) if cost.of(e) is None]
     data = pd.DataFrame(rows)
     protocol = rankings[0].setting.protocols[0]
     x = Range.of(cost for cost in data["cost"] if cost > 0)
@@ -67,18 +69,24 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     y = Range.of([*shown["perplexity"], *shown["low"], *shown["high"], *dense.values()])
     digits, sides = _rank_labels(shown, x, y)
     shown = shown.assign(digits=digits, side=sides)
+    several = data["machine"].nunique() > 1
+    shown = shown if several else shown.drop(columns="machine")
     chart = _chart(pd.concat([shown, lines]) if dense else shown, shown["family"], x, y, cost)
+    whose = "of the same machine " if several else ""
+    bars = "bars: 95 % interval" if data["low"].notna().any() else "no interval"
     unplaced = data[data["cost"] <= 0] if x.is_log else data.head(0)
     return Figure(
         name=cost.name,
-        title=_title(data, cost),
+        title=_title(data, cost, Counter(pattern_name(r.pattern) for r, _ in unknown)),
         note=(
-            f"Perplexity on {visible(protocol.name)} (n = {protocol.n} windows, bars: 95 % interval) against "
-            f"{cost.about}. Lower and further left is better. Filled points are on the frontier, along which "
-            "the stepped line runs: no other method is at least as good in both and better in one (intervals "
-            "aside). Digits are ranks by perplexity"
+            f"Perplexity on {visible(protocol.name)} (n = {counted(protocol.n, 'window')}, {bars}) "
+            f"against {cost.about}. Lower and further left is better. Filled points are on the frontier, "
+            f"along which the stepped line runs: no other method {whose}is at "
+            "least as good in both and better in one (intervals aside). Digits are ranks by perplexity"
             + ("; the dashed line is dense." if dense else ".")
             + log_note({cost.noun: x, "perplexity": y})
+            + machines_note(list(data["machine"]), "times and memory compare")
+            + cost.left_out([entry for _, entry in unknown])
             + _zero_note(unplaced, cost)
             + left_out
         ),
@@ -92,15 +100,23 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     )
 
 
-def _points(ranking: Ranking, cost: Cost, names: Mapping[str, str]) -> list[dict[str, object]]:
-    """The entries of a ranking that have both numbers."""
-    held = [
-        (entry, entry.scores[0].value, cost.of(entry))
-        for entry in ranking.entries
-        if entry.scores and entry.scores[0].value is not None
-    ]
-    placed = [(entry, value, spent) for entry, value, spent in held if spent is not None]
-    on_it = frontier([(spent, value) for _, value, spent in placed])
+def _measured(ranking: Ranking) -> list[Entry]:
+    """The entries that have a perplexity."""
+    return [entry for entry in ranking.entries if entry.scores and entry.scores[0].value is not None]
+
+
+def _points(
+    ranking: Ranking, cost: Cost, names: Mapping[str, str], machines: Mapping[str, int]
+) -> list[dict[str, object]]:
+    """The entries of a ranking that have both numbers; each machine has a frontier of its own."""
+    held = [(entry, entry.scores[0].value, cost.of(entry)) for entry in _measured(ranking)]
+    placed = [(e, value, spent) for e, value, spent in held if value is not None and spent is not None]
+    numbers = [machines[cell_id(entry.record)] for entry, _, _ in placed]
+    on_it = [False] * len(placed)
+    for number in set(numbers):
+        own = [i for i, other in enumerate(numbers) if other == number]
+        for i, is_on in zip(own, frontier([(placed[i][2], placed[i][1]) for i in own]), strict=True):
+            on_it[i] = is_on
     return [
         {
             "panel": pattern_name(ranking.pattern),
@@ -113,15 +129,17 @@ def _points(ranking: Ranking, cost: Cost, names: Mapping[str, str]) -> list[dict
             "high": entry.scores[0].high,
             "interval": interval(entry.scores[0].low, entry.scores[0].high) or "none",
             "frontier": "yes" if is_on else "no",
+            "machine": number,
         }
-        for (entry, value, spent), is_on in zip(placed, on_it, strict=True)
+        for (entry, value, spent), number, is_on in zip(placed, numbers, on_it, strict=True)
     ]
 
 
 def _table(data: pd.DataFrame, cost: Cost) -> pd.DataFrame:
     names = {"panel": "pattern", "cost": cost.column, "frontier": "on the frontier"}
     ends = ["low", "high"] if data["low"].notna().any() else []
-    columns = ["panel", "rank", "method", "cost", "perplexity", *ends, "frontier"]
+    machine = ["machine"] if data["machine"].nunique() > 1 else []
+    columns = ["panel", "rank", "method", "cost", "perplexity", *ends, "frontier", *machine]
     return data[columns].rename(columns=names)
 
 
@@ -151,6 +169,9 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
         .mark_line(interpolate="step-after", strokeWidth=1, color="var(--muted)")
         .encode(x=across, y=up)
     )
+    if "machine" in drawn.columns:
+        steps = steps.encode(detail="machine:N")
+        told.append(alt.Tooltip("machine:N"))
     whiskers = place.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
     ranks = place.mark_text(
         dx=alt.expr("9 * datum.side"),
@@ -208,8 +229,16 @@ def _zero_note(unplaced: pd.DataFrame, cost: Cost) -> str:
     )
 
 
-def _title(data: pd.DataFrame, cost: Cost) -> str:
-    """Which methods nothing beats in both, pattern by pattern while these are few, else counted."""
+def _title(data: pd.DataFrame, cost: Cost, unknown: Mapping[str, int]) -> str:
+    """Which methods nothing beats in both, pattern by pattern while these are few, else counted.
+
+    Args:
+        data: the methods whose cost is known.
+        cost: what it is.
+        unknown: pattern -> how many more have a perplexity and no cost: the best may be among them.
+    """
+    if data.groupby("panel")["machine"].nunique().max() > 1:
+        return f"Perplexity against {cost.noun}, {on_machines(data['machine'].nunique())}"
     patterns = list(dict.fromkeys(data["panel"]))
     best = {p: tuple(_on_frontier(data[data["panel"] == p])) for p in patterns}
     if len(set(best.values())) > 2:
@@ -218,24 +247,26 @@ def _title(data: pd.DataFrame, cost: Cost) -> str:
         named[0] += f" of {len(patterns)} patterns"
         more = len(counts) - MOST_NAMED
         named += [f"{counted(more, 'other method')} in fewer or as many"] if more > 0 else []
-        return f"On the frontier of perplexity and {cost.noun}: {listed(named)}"
-    same: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+        scope = f" (of the methods whose {cost.noun} is known)" if any(map(unknown.get, patterns)) else ""
+        return f"On the frontier of perplexity and {cost.noun}: {listed(named)}{scope}"
+    same: dict[tuple[tuple[str, ...], bool, str], list[str]] = {}
     for pattern, labels in best.items():
-        is_alone = int((data["panel"] == pattern).sum()) == 1
-        same.setdefault((labels, is_alone), []).append(pattern)
+        n_known = int((data["panel"] == pattern).sum())
+        scope = f" (of the {n_known} methods whose {cost.noun} is known)" if unknown.get(pattern) else ""
+        same.setdefault((labels, n_known == 1, scope), []).append(pattern)
     unbeaten: list[str] = []
     others: list[str] = []
-    for (labels, is_alone), where in same.items():
+    for (labels, is_alone, scope), where in same.items():
         at = f"at {_some(where, 'more pattern', 'and')}"
         if is_alone:
             others.append(f"{labels[0]} is the only method with a perplexity and a {cost.noun} {at}")
         elif len(labels) == 1:
-            others.append(f"{labels[0]} has both the lowest perplexity and the {cost.least} {at}")
+            others.append(f"{labels[0]} has both the lowest perplexity and the {cost.least} {at}{scope}")
         elif unbeaten:
-            unbeaten.append(f"{_some(labels, 'other', 'or')} {at}")
+            unbeaten.append(f"{_some(labels, 'other', 'or')} {at}{scope}")
         else:
             who = _some(labels, "other", "or")
-            unbeaten.append(f"No method beats {who} in both perplexity and {cost.noun} {at}")
+            unbeaten.append(f"No method beats {who} in both perplexity and {cost.noun} {at}{scope}")
     return "; ".join([*([", nor ".join(unbeaten)] if unbeaten else []), *others])
 
 

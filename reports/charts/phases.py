@@ -7,24 +7,32 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
+from reports.charts.costs import TIME, machine_numbers, machines_note, on_machines
 from reports.charts.drawing import Figure, first_panels, panels
 from reports.charts.rows import first_rows, mean_places, names_over_patterns, row_axis, row_height, row_name
 from reports.frame import cell_id
 from reports.phases import PHASES, spent_by_phase
 from reports.ranking import METHOD_PHASES, Entry, Ranking
-from reports.wording import NBSP, decimal, pattern_name
+from reports.wording import NBSP, decimal, listed, pattern_name
 
 OUTSIDE = ("load", "evaluate", "floor")
 """Phases that say nothing about the method and are longer than most."""
-DRAWN = tuple(phase for phase in PHASES if phase not in OUTSIDE)
+OTHER = "other"
+"""What a method from elsewhere calls its phases by names of its own."""
+DRAWN = (*(phase for phase in PHASES if phase not in OUTSIDE), OTHER)
+STEPS = tuple(f"var(--phase-{step})" for step in range(1, 8))
+"""From the first phase to the last; what lies beyond them is pale and has an outline."""
 
 
 def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
     """Seconds by phase as stacked bars, a panel a pattern, the shortest prune time first."""
-    named = names_over_patterns(rankings)
+    named, machines = names_over_patterns(rankings), machine_numbers(rankings)
     rows = [
-        _row(r.pattern, e, named[cell_id(e.record)], i) for r in rankings for i, e in enumerate(r.entries)
+        _row(r.pattern, e, named[cell_id(e.record)], i, machines[cell_id(e.record)])
+        for r in rankings
+        for i, e in enumerate(r.entries)
     ]
+    untimed = [e for r in rankings for e in r.entries if e.method_seconds is None]
     data = pd.DataFrame([row for row in rows if row is not None])
     if data.empty:
         return None
@@ -39,12 +47,17 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
     columns = min(3, len(kept))
     return Figure(
         name="phases",
-        title=_title(data),
+        title=_title(data, sum(entry.record.checkpoint is None for entry in untimed)),
         note=(
             "Seconds by phase, in the order in which they first happen, one run each, no interval. Shorter "
-            "is better. The number is the whole bar; rows are sorted by prune time (statistics, solve and "
-            "propagate). Loading and evaluating are left out, as the method does not decide them and they "
-            "would dwarf the rest; the table beneath has them, all evaluations in one." + left_out + no_row
+            "is better. The number is the whole bar; rows are sorted by prune time "
+            f"({listed([*METHOD_PHASES])}). Loading and evaluating are not drawn, as the method does not "
+            "decide them and they would dwarf the rest; the table beneath has them, all evaluations in one."
+            + (f" {OTHER.capitalize()}, last: phases that only some methods have." if OTHER in phases else "")
+            + machines_note(list(data["machine"]), "times compare")
+            + TIME.left_out(untimed)
+            + left_out
+            + no_row
         ),
         chart=panels(_chart(drawn, phases, names), "panel", kept, columns=columns),
         data=_table(data, phases),
@@ -54,16 +67,18 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
     )
 
 
-def _row(pattern: str | None, entry: Entry, name: str, place: int) -> dict[str, object] | None:
+def _row(pattern: str | None, entry: Entry, name: str, place: int, machine: int) -> dict[str, object] | None:
     if entry.method_seconds is None:
         return None
     spent = dict.fromkeys((*DRAWN, *OUTSIDE), 0.0)
-    spent |= {kind: took for kind, took in spent_by_phase(entry.record).items() if kind in spent}
+    for kind, took in spent_by_phase(entry.record).items():
+        spent[kind if kind in PHASES else OTHER] += took
     return {
         "pattern": pattern_name(pattern),
         "method": name,
         "row": row_name(name),
         "place": place,
+        "machine": machine,
         "prune time": entry.method_seconds,
         **spent,
     }
@@ -75,7 +90,7 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
     # Folded in the chart, not here: one row for all phases is a third of the bytes of the page.
     rows = pd.concat([wide, drawn[phases]], axis=1).round(3)
     base = alt.Chart()
-    steps = [f"var(--phase-{DRAWN.index(phase) + 1})" for phase in phases]
+    fills, outlines = _looks(phases)
     order = "indexof([" + ", ".join(f"'{phase}'" for phase in phases) + "], datum.phase)"
     # The numbers stand beyond the longest bar.
     scale = alt.Scale(domainMax=1.15 * float(whole.max()), nice=False)
@@ -84,16 +99,17 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
         base.transform_fold([*phases], as_=["phase", "seconds"])
         .transform_filter("datum.seconds > 0")
         .transform_calculate(order=order)
-        # Neighbours are parted by a line of the ground.
-        .mark_bar(height={"band": 0.66}, stroke="var(--paper)", strokeWidth=0.75)
+        .mark_bar(height={"band": 0.66}, strokeWidth=0.75)
         .encode(
             x=alt.X("seconds:Q", title="seconds", stack="zero", scale=scale, axis=alt.Axis(tickCount=4)),
             y=y,
             color=alt.Color(
                 "phase:N",
-                scale=alt.Scale(domain=phases, range=steps),
+                scale=alt.Scale(domain=phases, range=fills),
                 legend=alt.Legend(title=None, columns=3),
             ),
+            # Neighbours are parted by a line of the ground.
+            stroke=alt.Stroke("phase:N", scale=alt.Scale(domain=phases, range=outlines), legend=None),
             order=alt.Order("order:Q"),
             tooltip=[
                 alt.Tooltip("method:N"),
@@ -109,10 +125,20 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
     return alt.LayerChart(layer=[bars, numbers], data=rows).properties(height=row_height(names))
 
 
+def _looks(phases: list[str]) -> tuple[list[str], list[str]]:
+    """Fill and outline a phase, in their order."""
+    named = [phase for phase in phases if phase != OTHER]
+    fills = {phase: STEPS[i] if i < len(STEPS) else "var(--line)" for i, phase in enumerate(named)}
+    fills[OTHER] = "var(--paper)"
+    own = [fills[phase] for phase in phases]
+    return own, ["var(--paper)" if fill in STEPS else "var(--muted)" for fill in own]
+
+
 def _table(data: pd.DataFrame, phases: list[str]) -> pd.DataFrame:
     outside = [phase for phase in OUTSIDE if data[phase].gt(0).any()]
     ordered = [*phases, *outside]
-    return data[["pattern", "method", "prune time", *ordered]].sort_values(
+    machine = ["machine"] if data["machine"].nunique() > 1 else []
+    return data[["pattern", "method", "prune time", *ordered, *machine]].sort_values(
         ["pattern", "prune time"],
         key=lambda column: (
             column.map(list(dict.fromkeys(data["pattern"])).index) if column.name == "pattern" else column
@@ -121,7 +147,10 @@ def _table(data: pd.DataFrame, phases: list[str]) -> pd.DataFrame:
     )
 
 
-def _title(data: pd.DataFrame) -> str:
+def _title(data: pd.DataFrame, n_unknown: int) -> str:
+    """Who takes longest and at what; of `n_unknown` more it is not known."""
+    if (n := data["machine"].nunique()) > 1:
+        return f"Prune time by phase, {on_machines(n)}"
     longest = data.iloc[int(data["prune time"].argmax())]
     own = [phase for phase in METHOD_PHASES if phase in data.columns]
     most = max(own, key=lambda phase: float(longest[phase]))
@@ -129,6 +158,8 @@ def _title(data: pd.DataFrame) -> str:
     share = f", {100 * float(longest[most]) / whole:.0f} % of it {most}" if whole else ""
     where = f" at {longest['pattern']}" if data["pattern"].nunique() > 1 else ""
     verb = "takes longest" if len(data) > 1 else "takes"
+    if n_unknown and len(data) > 1:
+        verb += f" of the {len(data)} methods whose prune time is known"
     return f"{longest['method']}{where} {verb}: {decimal(whole, 1)}{NBSP}s of prune time{share}"
 
 

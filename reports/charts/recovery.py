@@ -33,13 +33,14 @@ def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
     x = Range.of([100.0, *drawn["value"], *drawn["low"], *drawn["high"].clip(upper=widest)])
     chart = _chart(drawn, kept, x, names)
     columns = min(max(2, data["task"].nunique()), 4, len(kept))
+    bars = "bars: paired 95 % interval" if data["low"].notna().any() else "no interval"
     return Figure(
         name="recovery",
         title=_title(data),
         note=(
-            "Recovery: accuracy of the pruned model over the dense model's on the same questions (bars: "
-            "paired 95 % interval; n in the panel's title). Higher is better; the dashed line is dense, "
-            "100 %; what guessing alone would reach is not taken off."
+            "Recovery: accuracy of the pruned model over the dense model's on the same questions "
+            f"({bars}; n in the panel's title). Higher is better; the dashed line is dense, 100 %; what "
+            "guessing alone would reach is not taken off."
             + _lacks(found)
             + (" Bars that leave a panel are cut." if cut else "")
             + left_out
@@ -120,12 +121,17 @@ def _title(data: pd.DataFrame) -> str:
     lowest, highest = (data.iloc[int(at)] for at in (data["value"].argmin(), data["value"].argmax()))
     several = data["pattern"].nunique() > 1
 
+    def share(row: pd.Series[Any]) -> str:
+        return f"{decimal(float(str(row['value'])), 0)} %"
+
     def said(row: pd.Series[Any]) -> str:
         where = f", {row['pattern']}" if several else ""
-        return f"{decimal(float(str(row['value'])), 0)} % ({row['label']} on {row['task']}{where})"
+        return f"{share(row)} ({row['label']} on {row['task']}{where})"
 
     if len(data) == 1:
         return f"Accuracy kept: {said(lowest)} of dense"
+    if share(lowest) == share(highest):
+        return f"Accuracy kept: {share(lowest)} of dense in all {len(data):,} comparisons"
     return f"Accuracy kept: from {said(lowest)} to {said(highest)} of dense"
 
 

@@ -11,12 +11,14 @@ from reports.charts.drawing import Figure, Range, family_color, family_shape, fi
 from reports.charts.rows import names_over_patterns
 from reports.frame import cell_id
 from reports.ranking import Entry, Ranking
-from reports.wording import counted, decimal, interval, pattern_name, target_sparsity, visible
+from reports.wording import counted, decimal, interval, listed, pattern_name, target_sparsity, visible
 
 DASHES = ([1, 0], [5, 3], [1.5, 2], [7, 2, 1.5, 2])
 """Of the variants of one family, in the order in which they come."""
 MOST_DASHED = 8
 """Variants that a legend names; of more of them the tooltips do."""
+MOST_TIED = 2
+"""Methods tied with the best that the title names; it counts the rest."""
 
 
 def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
@@ -41,16 +43,15 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
     drawn = drawn.assign(style=drawn["method"].map(style))
     chart = _chart(pd.concat([drawn, lines]) if has_dense else drawn, drawn, placed, y, style)
     what = "× dense" if has_dense else "perplexity"
-    measured = (
-        "Perplexity as a multiple of the dense model's on the same windows (bars: paired 95 % interval"
-        if has_dense
-        else "Perplexity (bars: 95 % interval"
+    bars = (
+        f"bars: {'paired ' if has_dense else ''}95 % interval" if data["low"].notna().any() else "no interval"
     )
+    multiple = " as a multiple of the dense model's on the same windows" if has_dense else ""
     return Figure(
         name="quality",
         title=_title(data, over_dense=has_dense),
         note=(
-            f"{measured}; n in the panel's title) against {placed.about}. Lower is better"
+            f"Perplexity{multiple} ({bars}; n in the panel's title) against {placed.about}. Lower is better"
             + ("; the dashed line is dense." if has_dense else ".")
             + placed.note
             + log_note({"perplexity": y})
@@ -121,6 +122,7 @@ def _rows(
                 "high": shown.high,
                 "interval": interval(shown.low, shown.high) or "none",
                 "perplexity": score.value,
+                "mark": score.mark,
             }
         )
     return rows
@@ -222,17 +224,24 @@ def _title(data: pd.DataFrame, *, over_dense: bool) -> str:
     first = data[data["protocol"] == data["protocol"].iloc[0]]
     patterns = list(dict.fromkeys(first.sort_values("place", kind="stable")["pattern"]))
     ends = [first[first["pattern"] == p] for p in (patterns[0], patterns[-1])]
-    best = [rows.iloc[int(rows["y"].argmin())] for rows in ends]
-    said = [f"{decimal(float(row['y']))} at {row['pattern']}" for row in best]
+    best = [rows.iloc[int(rows["perplexity"].argmin())] for rows in ends]
+    said = [
+        f"{decimal(float(row['y']))}{unit} at {row['pattern']}{_tied(rows)}"
+        for row, rows, unit in zip(best, ends, (" times dense" if over_dense else "", ""), strict=True)
+    ]
     names = [str(row["method"]) for row in best]
-    if over_dense:
-        said[0] = f"{decimal(float(best[0]['y']))} times its perplexity at {best[0]['pattern']}"
-        if names[0] == names[1]:
-            return f"{names[0]} stays closest to dense: {said[0]}, {said[1]}"
-        return f"Closest to dense are {names[0]}, {said[0]}, and {names[1]}, {said[1]}"
     if names[0] == names[1]:
-        return f"{names[0]} has the lowest perplexity: {said[0]}, {said[1]}"
-    return f"The lowest perplexity has {names[0]}, {said[0]}, and {names[1]}, {said[1]}"
+        return f"{names[0]} has the lowest perplexity: {said[0]}, and {said[1]}"
+    return f"{names[0]} has the lowest perplexity, {said[0]}, and {names[1]}, {said[1]}"
+
+
+def _tied(rows: pd.DataFrame) -> str:
+    """Who the windows cannot tell from the best of one pattern."""
+    tied = list(rows.loc[rows["mark"] == "tied", "method"])
+    if not tied:
+        return ""
+    more = [counted(len(tied) - MOST_TIED, "other")] if len(tied) > MOST_TIED else []
+    return f" (tied with {listed([*tied[:MOST_TIED], *more])})"
 
 
 __all__ = ["quality_against_sparsity"]

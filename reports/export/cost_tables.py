@@ -11,9 +11,7 @@ from reports.export.metric_tables import calibration_note, pattern_heading, perp
 from reports.export.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
 from reports.export.quantity import Quantity
 from reports.ranking import Entry, Ranking
-from reports.wording import counted, listed, visible
-
-_GIB = 2**30
+from reports.wording import GIB, counted, listed, visible
 
 
 def cost_table(rankings: Sequence[Ranking], title: str, name: str) -> PaperTable | None:
@@ -25,8 +23,8 @@ def cost_table(rankings: Sequence[Ranking], title: str, name: str) -> PaperTable
         "Sparsity, %": [_scaled(_sparsity(e), 100.0, 2) for _, e in entries],
         "Method, s": [_scaled(e.method_seconds, 1.0, 1) for _, e in entries],
         "End to end, s": [_scaled(e.end_to_end_seconds, 1.0, 1) for _, e in entries],
-        "Host, GiB": [_scaled(e.peak_host_bytes, 1 / _GIB, 2) for _, e in entries],
-        "Device, GiB": [_scaled(e.peak_device_bytes, 1 / _GIB, 2) for _, e in entries],
+        "Host, GiB": [_scaled(e.peak_host_bytes, 1 / GIB, 2) for _, e in entries],
+        "Device, GiB": [_scaled(e.peak_device_bytes, 1 / GIB, 2) for _, e in entries],
     }
     shown = {
         heading: cells for heading, cells in columns.items() if any(c.quantity is not None for c in cells)

@@ -1,15 +1,14 @@
 """The ranked table of a report: every cell that was measured the same way, best first, to sort and filter.
 
 Rows of several models share a column only where the text, its revision, its cap and the length of a window
-are the same; the number of windows may differ with the tokenizer. Marks compare within one model, dtype and
-pattern.
+are the same; tokens and the number of windows may differ with the tokenizer. Marks compare within one model,
+dtype and pattern.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from reports.accuracy import MeanAccuracy, Questions, common_questions, marks_of, mean_accuracy
 from reports.ranking import Entry, Protocol, Ranking, Setting, pattern_order
@@ -84,11 +83,6 @@ class Board:
     methods: tuple[str, ...]
     patterns: tuple[str, ...]
 
-    @cached_property
-    def n_pruned(self) -> int:
-        """Rows of pruned models."""
-        return sum(not row.is_dense for row in self.rows)
-
 
 def boards(rankings: Sequence[Ranking], linked: Collection[str] = ()) -> list[Board]:
     """A board a set of perplexity texts.
@@ -104,13 +98,18 @@ def boards(rankings: Sequence[Ranking], linked: Collection[str] = ()) -> list[Bo
 
 
 def _texts(setting: Setting) -> tuple[Protocol, ...]:
+    # The digest is of tokens, so of the tokenizer too; the revision says which text they were made of.
     return tuple(
-        Protocol(p.name, p.corpus_digest, p.corpus_revision, p.seqlen, p.limit, 0) for p in setting.protocols
+        Protocol(
+            p.name, "" if p.corpus_revision else p.corpus_digest, p.corpus_revision, p.seqlen, p.limit, 0
+        )
+        for p in setting.protocols
     )
 
 
 def _board(place: int, rankings: Sequence[Ranking], linked: Collection[str]) -> Board:
-    records = [record for ranking in rankings for record in _records(ranking)]
+    found = (record for ranking in rankings for record in _records(ranking))
+    records = list({id(record): record for record in found}.values())
     settings = list(dict.fromkeys(ranking.setting for ranking in rankings))
     models = dict(zip(settings, setting_titles(settings), strict=True))
     columns = _Columns(
@@ -153,7 +152,7 @@ def _rows(
     marks = marks_of(records, means)
     dense = [ranking.dense] if ranking.dense is not None and with_dense else []
     rows: list[tuple[Entry, MeanAccuracy | None, Mark]] = [
-        (entry, mean_accuracy(entry.record, columns.questions), "") for entry in dense
+        (entry, _dense_accuracy(ranking.references, columns.questions), "") for entry in dense
     ]
     rows += zip(ranking.entries, means, marks, strict=True)
     target = target_sparsity(ranking.pattern)
@@ -173,7 +172,13 @@ def _rows(
         )
 
 
-LEADING = ("best", "tied", "only")
+def _dense_accuracy(references: Sequence[Record], questions: Questions) -> MeanAccuracy | None:
+    """Tasks may have been asked of an older dense record than the one whose perplexity is shown."""
+    found = (mean_accuracy(record, questions) for record in references)
+    return next((accuracy for accuracy in found if accuracy is not None), None)
+
+
+LEADING = ("best", "tied", "only", "lowest")
 """Marks of those that nothing measured is better than."""
 
 
@@ -216,7 +221,7 @@ class _Columns:
             yield Heading("× dense ↓", "same windows\npaired 95\u00a0% interval\nlower is better")
         if self.questions:
             tasks = counted(len(self.questions), "task")
-            n_items = sum(_n_items(rankings, question[0]) for question in self.questions)
+            n_items = sum(question.n for question in self.questions)
             yield Heading(
                 "Accuracy ↑",
                 f"mean of {tasks}\nn = {counted(n_items, 'question')}\n95\u00a0% interval\nhigher is better",
@@ -253,11 +258,6 @@ def _accuracy_cell(accuracy: MeanAccuracy | None, mark: Mark, record: Record) ->
         return TableCell(MISSING, "other questions" if record.tasks else "not measured")
     spread = SHARE.interval(accuracy.low, accuracy.high)
     return TableCell(SHARE.value(accuracy.value), spread, MARKS[mark])
-
-
-def _n_items(rankings: Sequence[Ranking], protocol: str) -> int:
-    found = (t.n for r in rankings for record in _records(r) for t in record.tasks if t.protocol == protocol)
-    return next(found, 0)
 
 
 def _span(counts: Sequence[int]) -> str:

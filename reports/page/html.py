@@ -19,6 +19,7 @@ from reports.page.unranked import unranked
 from reports.provenance import machines, provenance
 from reports.ranking import Ranking
 from reports.templating import templates
+from reports.trust import finished_records
 from reports.wording import counted, pattern_name, visible
 from suite.results.record import Record
 
@@ -64,19 +65,23 @@ def render_report(
         focus = with_whole_records(focus, whole)
         failed = tuple(map(whole, failed))
     sections = sections_of(focus)
-    detailed = [*_records_of(focus), *failed]
+    detailed = [*finished_records(focus), *failed]
+    linked = {cell_id(record) for record in detailed}
+    without_rank = unranked(comparison)
     context = {
         "title": title,
-        "answer": answer(comparison),
+        "answer": answer(comparison, len(problems)),
         "summary": _summary(comparison),
-        "notes": [*comparison.notes, *_left_out(comparison.rankings, focus), *problems],
+        "notes": [*problems, *comparison.notes, *_left_out(comparison.rankings, focus)],
         "most_notes": MOST_NOTES,
-        "boards": boards(comparison.rankings, {cell_id(record) for record in detailed}),
+        "boards": boards(comparison.rankings, linked),
         "page_rows": PAGE_ROWS,
         "topics": first_anchors(sections),
         "failed": failed,
         "n_failed": len(comparison.failed),
-        "unranked": unranked(comparison),
+        "unranked": without_rank[:MOST_FAILURES],
+        "n_unranked": len(without_rank),
+        "detailed": linked,
         "provenance": [provenance(record) for record in detailed],
         "machines": machines(detailed),
         "created": max(r.created for r in records),
@@ -96,14 +101,6 @@ def _templates() -> Environment:
     return templates(PackageLoader("reports"))
 
 
-def _records_of(rankings: Sequence[Ranking]) -> list[Record]:
-    found: dict[str, Record] = {}
-    for ranking in rankings:
-        for record in [*ranking.references, *(entry.record for entry in ranking.entries)]:
-            found[cell_id(record)] = record
-    return list(found.values())
-
-
 def _left_out(rankings: Sequence[Ranking], focus: Sequence[Ranking]) -> list[str]:
     n_all, n_shown = (sum(len(r.entries) for r in found) for found in (rankings, focus))
     if n_shown == n_all:
@@ -121,19 +118,15 @@ def _has_figures(sections: Sequence[Section]) -> bool:
 
 def _summary(comparison: Comparison) -> str:
     """What was compared, in counts and names."""
-    ranked = [
-        record
-        for r in comparison.rankings
-        for record in ([r.dense.record] if r.dense else []) + [entry.record for entry in r.entries]
-    ]
-    shown = [*{id(record): record for record in ranked}.values(), *comparison.failed]
+    done = finished_records(comparison.rankings)
+    shown = [*done, *comparison.failed]
     models = list(dict.fromkeys(visible(r.cell.model) for r in shown))
     patterns = list(dict.fromkeys(r.cell.pattern for r in shown if r.cell.pattern))
     methods = list(dict.fromkeys(visible(r.cell.method) for r in shown if not r.cell.is_dense))
-    done = len(shown) - len(comparison.failed)
     return (
-        f"{counted(done, 'cell')} finished, {len(comparison.failed):,} failed: {_named(models, 'model')}, "
-        f"{_named(methods, 'method')}, {_named([pattern_name(p) for p in patterns], 'pattern')}."
+        f"{counted(len(done), 'cell')} finished, {len(comparison.failed):,} failed: "
+        f"{_named(models, 'model')}, {_named(methods, 'method')}, "
+        f"{_named([pattern_name(p) for p in patterns], 'pattern')}."
     )
 
 

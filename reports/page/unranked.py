@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reports.comparison import Comparison
-from reports.frame import cell_id
 from reports.ranking import Entry
 from reports.wording import pattern_name, visible
 
@@ -15,12 +14,12 @@ class Unranked:
     """A finished cell without a place.
 
     Attributes:
-        anchor: of its configuration.
+        cell: names its configuration.
         title: method and pattern, and the model.
         reason: why it has none.
     """
 
-    anchor: str
+    cell: str
     title: str
     reason: str
 
@@ -29,7 +28,7 @@ def unranked(comparison: Comparison) -> list[Unranked]:
     """In the order of the rankings."""
     return [
         Unranked(
-            cell_id(entry.record),
+            entry.cell,
             f"{ranking.setting.model}, {entry.label}, {pattern_name(ranking.pattern)}",
             _reason(entry),
         )

@@ -1,7 +1,7 @@
 // Ranked tables: sort by any column, filter, page. A row says in `data-k` what it can be filtered by: the places of
 // model, method and pattern among the choices, the sparsity asked for, whether it is dense, whether it leads.
 (() => {
-  const ALWAYS_PRINTED = 1000;
+  const MOST_PRINTED = 1000;
   const compareText = new Intl.Collator("en", { numeric: true }).compare;
 
   function number(text) {
@@ -54,14 +54,25 @@
       return !form.querySelector("[data-leading]").checked || leads === "1";
     }
 
+    function counts() {
+      const pruned = (some) => some.filter((row) => facts.get(row)[4] !== "1").length;
+      return `${pruned(kept).toLocaleString("en")} of ${pruned(rows).toLocaleString("en")} pruned models`;
+    }
+
+    // The filters in use, in words.
+    function filters() {
+      const name = (control) => control.closest("label").firstChild.textContent.trim() || control.closest("label").textContent.trim();
+      const used = [...form.elements].filter((e) => (e.type === "checkbox" ? e.checked : e.tagName !== "BUTTON" && e.value));
+      const told = used.map((e) => (e.type === "checkbox" ? name(e) : `${name(e)} ${e.selectedOptions?.[0].text ?? e.value}`));
+      return told.length ? `; filtered by: ${told.join(", ")}` : "";
+    }
+
     function show() {
       const page = kept.slice(first, first + size);
       body.replaceChildren(...page);
       const last = first + page.length;
-      const pruned = (some) => some.filter((row) => facts.get(row)[4] !== "1").length;
       const all = kept.length > size ? `Rows ${first + 1} to ${last} of ${kept.length.toLocaleString("en")}; ` : "";
-      const shown = `${pruned(kept).toLocaleString("en")} of ${pruned(rows).toLocaleString("en")} pruned models`;
-      status.textContent = page.length ? `${all}${shown}` : "No row passes the filter";
+      status.textContent = page.length ? `${all}${counts()}` : "No row passes the filter";
       const [back, on] = pager.querySelectorAll("button");
       back.disabled = first === 0;
       on.disabled = last >= kept.length;
@@ -104,9 +115,16 @@
       show();
       board.scrollIntoView();
     });
-    addEventListener("beforeprint", () => kept.length <= ALWAYS_PRINTED && body.replaceChildren(...kept));
+    // On paper nothing can be turned over, and a filter that is not seen must be told.
+    addEventListener("beforeprint", () => {
+      if (kept.length <= MOST_PRINTED) {
+        body.replaceChildren(...kept);
+        status.textContent = `${counts()}${filters()}`;
+      } else {
+        status.textContent += `; printed are rows ${first + 1} to ${first + body.rows.length}${filters()}`;
+      }
+    });
     addEventListener("afterprint", show);
-    // A configuration that the page links to may stand in a row of another page: nothing to do for it here.
     form.hidden = false;
     pager.hidden = false;
     form.reset();

@@ -31,7 +31,18 @@
   async function draw(chart) {
     const width = chart.clientWidth;
     if (!width || chart.dataset.width === String(width)) return;
+    await drawAt(chart, width);
     chart.dataset.width = String(width);
+  }
+
+  // There is no waiting for a print: what another tab hides is drawn for it beforehand, as wide as what it is in.
+  async function drawUnseen(chart) {
+    let around = chart;
+    while (around && !around.clientWidth) around = around.parentElement;
+    if (around && !chart.querySelector("svg")) await drawAt(chart, around.clientWidth);
+  }
+
+  async function drawAt(chart, width) {
     const source = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
     const options = { renderer: "svg", actions: false, mode: "vega-lite", defaultStyle: false, tooltip: { disableDefaultStyle: true } };
     // What stands beside the panels is known only once it is drawn, and texts do not shrink with them.
@@ -56,6 +67,11 @@
         await new Promise((resume) => setTimeout(resume));
       }
       document.documentElement.dataset.drawn = "";
+      for (const chart of document.querySelectorAll("[data-spec]:not([data-width])")) {
+        await drawUnseen(chart).catch(() => {});
+        await new Promise((resume) => setTimeout(resume));
+      }
+      document.documentElement.dataset.printable = "";
     });
   }
 

@@ -1,7 +1,8 @@
 // Links to what is folded away or stands under another tab, and buttons that copy.
 (() => {
-  function openTarget() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  function openTarget(hash) {
+    // Anchors are plain words, and need no decoding that could fail.
+    const target = hash.length > 1 && document.getElementById(hash.slice(1));
     if (!target) return;
     if (target instanceof HTMLDetailsElement) target.open = true;
     for (let panel = target.closest("[data-tab]"); panel; panel = panel.parentElement.closest("[data-tab]")) {
@@ -9,8 +10,13 @@
     }
     target.scrollIntoView();
   }
-  addEventListener("hashchange", openTarget);
-  openTarget();
+  addEventListener("hashchange", () => openTarget(location.hash));
+  // The same link again changes no hash, and its target may have been hidden since.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (link && link.hash === location.hash) openTarget(link.hash);
+  });
+  openTarget(location.hash);
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");

@@ -1,5 +1,5 @@
-// Tabs: `[data-tabs]` names a group, its children `[data-tab]` are the panels. Without JavaScript, and on paper,
-// all panels stand one after another.
+// Tabs: `[data-tabs]` names a group, its children `[data-tab]` are the panels. Without JavaScript, and on paper
+// (report.css), all panels stand one after another.
 (() => {
   // More than these do not fit a line, and a list to choose from is quicker.
   const MOST_TABS = 6;

@@ -66,7 +66,9 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
         broken = f" that can be read ({n_broken} cannot: {contents.unreadable[0].path})" if n_broken else ""
         folders = ", ".join(map(str, results))
         raise InputError(f"{folders}: holds no records{broken}; prunebench run writes them")
-    chosen = _chosen(contents.records, only)
+    # A later attempt that failed is news beside the numbers that stand.
+    failures = [outline.failure for outline in contents.records if outline.failure is not None]
+    chosen = _chosen([*contents.records, *failures], only)
     places = {_name(outline.record): outline for outline in chosen}
 
     def whole(record: Record) -> Record:

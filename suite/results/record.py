@@ -135,7 +135,7 @@ class ModuleReport(Spec):
     layer: int
     block: str
     shape: tuple[int, ...]
-    n_weights: int
+    n_weights: int = Field(ge=1)
     n_pruned: int
     error_before: float | None = None
     error_after: float | None = None
@@ -220,6 +220,13 @@ class Record(Spec):
     side_file: SideFile | None = None
     body_digest: str = ""
     """SHA-256 of the canonical JSON of everything else; set by `sealed`."""
+
+    @model_validator(mode="after")
+    def _check_protocols(self) -> Record:
+        protocols = [windows.protocol for windows in self.windows]
+        if len(set(protocols)) < len(protocols):
+            raise ValueError(f"windows of one protocol stand here twice: {protocols}")
+        return self
 
     @model_validator(mode="after")
     def _check_failure(self) -> Record:

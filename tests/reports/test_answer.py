@@ -8,6 +8,7 @@ from reports.answer import Answer, answer
 from reports.comparison import compare
 from suite.results.record import Record
 from tests.reports.synthetic import ENVIRONMENT, failed_record, make_record, quickstart
+from tests.reports.test_comparison import unmeasured
 
 
 def told(records: list[Record]) -> Answer:
@@ -58,10 +59,10 @@ def trust_of(*records: Record) -> str:
 def test_trust_counts_cells_code_machines_and_settled_differences() -> None:
     said = trust_of(*quickstart(), failed_record("wanda", "4:8"))
     assert said.startswith(
-        "13 of 14 cells finished, by one version of the code (prunebench 0.1.0) and on one machine."
+        "13 of 14 cells finished, by one version of the code (prunebench 0.1.0) and on one kind of machine."
     )
     assert "10 of 10 differences to the best are beyond the chance of the text" in said
-    assert "Calibration was drawn once: another draw can move the numbers further." in said
+    assert "All calibration was drawn with one seed: another draw can move the numbers further." in said
 
 
 def test_a_tie_is_no_settled_difference() -> None:
@@ -104,3 +105,50 @@ def test_other_machines_other_seeds_and_broken_seals_are_said() -> None:
 
 def test_without_a_number_there_is_nothing_to_trust() -> None:
     assert trust_of(failed_record()) == "No number was measured."
+
+
+def test_records_that_cannot_be_read_are_part_of_the_trust() -> None:
+    said = answer(compare([make_record("wanda")]), n_problems=2).trust
+    assert "2 records could not be read." in said
+    assert (
+        answer(compare([failed_record()]), 1).trust == "No number was measured. 1 record could not be read."
+    )
+
+
+def test_settings_of_one_model_are_told_apart_by_what_differs() -> None:
+    wanda = make_record("wanda")
+    assert wanda.model is not None
+    other = wanda.model.model_copy(update={"weight_digest": "0123456789abcdef" * 4})
+    found = told([make_record("sparsegpt", model=other), wanda])
+    assert "smollm2-135m, float32, weights 01234567: 40.30" in found.which
+    assert "smollm2-135m, float32, weights b179b179: 49.00" in found.which
+    assert "50\u00a0% unstructured on smollm2-135m, float32, weights" in found.cost
+
+
+def test_the_only_one_with_a_number_is_not_called_the_only_one_measured() -> None:
+    lost = unmeasured(make_record("wanda"), "overflow")
+    which = told([make_record("magnitude"), lost]).which
+    assert "the only one with a perplexity (1 other has none)" in which
+    assert "the only method measured" in told([make_record("magnitude")]).which
+
+
+def test_the_fastest_is_named_only_among_the_same_kind_of_machine() -> None:
+    elsewhere = make_record("wanda", environment=ENVIRONMENT.model_copy(update={"threads": 64}))
+    best, here = make_record("sparsegpt"), make_record("barber-wanda", phases=())
+    assert "fastest" not in told([best, elsewhere, here]).cost
+    cost = told([best, elsewhere, make_record("magnitude")]).cost
+    assert "magnitude, the fastest there, took 0.4 s" in cost
+
+
+def test_a_checkpoint_costs_what_its_own_record_of_the_prune_says() -> None:
+    record = make_record("wanda", phases=())
+    found = told([record.model_copy(update={"checkpoint": record.model})])
+    assert found.cost.endswith("wanda took 14.2 s to prune (end to end, one run).")
+
+
+def test_a_single_ranking_of_a_pattern_is_named_with_its_model_and_rare_leaders_are_counted() -> None:
+    methods = ("wanda", "sparsegpt", "magnitude", "barber-wanda")
+    records = [make_record(kind, model_name=f"m{i}") for i, kind in enumerate(methods)]
+    which = told([*records, make_record("wanda", "0.7", model_name="m9")]).which
+    assert "at 70\u00a0% unstructured on m9, float32 with wanda" in which
+    assert "others in 1 of 4 rankings" in which

@@ -6,7 +6,7 @@ from reports.comparison import compare
 from reports.page.board import Board, boards
 from suite.results.record import Record
 from tests.reports.synthetic import make_record, quickstart
-from tests.reports.synthetic_measured import measured_quickstart
+from tests.reports.synthetic_measured import measured_quickstart, measured_record
 
 
 def board_of(records: list[Record]) -> Board:
@@ -29,7 +29,6 @@ def test_dense_stands_once_then_every_pattern_best_first() -> None:
     assert [row.rank for row in board.rows] == [None, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
     assert [i for i, row in enumerate(board.rows) if row.starts] == [0, 7]
     assert column(board, "Pattern") == ["dense"] + 6 * ["50 % unstructured"] + 6 * ["2:4"]
-    assert board.n_pruned == 12
     assert board.methods == ("sparsegpt", "llm-barber", "wanda", "magnitude")
     assert board.patterns == ("50\u00a0% unstructured", "2:4")
 
@@ -104,3 +103,58 @@ def test_without_perplexity_there_is_a_table_that_says_so() -> None:
     board = board_of([make_record("wanda", windows=(), metrics=())])
     assert board.title == "No perplexity"
     assert board.rows[0].rank is None and not board.rows[0].is_leading
+
+
+def asked(record: Record, n: int) -> Record:
+    """The record with another number of the same task's questions asked."""
+    tasks = tuple(
+        t.model_copy(update={"n": n, "limit": n, "items_digest": f"first-{n}", "outcomes": "10" * (n // 2)})
+        for t in measured_record("wanda", tasks=("cloze",)).tasks
+    )
+    return record.model_copy(update={"tasks": tasks})
+
+
+def accuracy_of(board: Board) -> tuple[str, list[str]]:
+    [place] = [i for i, heading in enumerate(board.headings) if heading.text == "Accuracy ↑"]
+    return board.headings[place].detail, [row.cells[place].text for row in board.rows]
+
+
+def test_the_pruned_models_say_which_questions_are_common_and_n_is_theirs() -> None:
+    pruned = [asked(make_record("wanda", p), 100) for p in ("0.5", "0.6", "2:4")]
+    detail, shown = accuracy_of(board_of([asked(make_record("dense"), 200), *pruned]))
+    assert "n = 100 questions" in detail
+    assert shown == ["–", "50.00\u00a0%", "50.00\u00a0%", "50.00\u00a0%"]
+
+
+def test_answers_judged_otherwise_share_no_column() -> None:
+    one, other = asked(make_record("wanda"), 100), asked(make_record("sparsegpt"), 100)
+    judged = tuple(t.model_copy(update={"metric": "acc_norm"}) for t in other.tasks)
+    _, shown = accuracy_of(board_of([one, other.model_copy(update={"tasks": judged})]))
+    assert sorted(shown) == ["50.00\u00a0%", "–"]
+
+
+def test_dense_has_the_accuracy_of_whichever_dense_record_was_asked() -> None:
+    older = asked(make_record("dense", created="2025-01-01T00:00:00Z"), 100)
+    cell = older.cell.model_copy(update={"divergence": True, "tasks": measured_record("wanda").cell.tasks})
+    records = [
+        older.model_copy(update={"cell": cell}),
+        make_record("dense"),
+        asked(make_record("wanda"), 100),
+    ]
+    _, shown = accuracy_of(board_of(records))
+    assert shown == ["50.00\u00a0%", "50.00\u00a0%"]
+
+
+def test_without_windows_to_compare_by_the_first_is_lowest_and_not_best() -> None:
+    board = board_of([make_record(kind, windows=()) for kind in ("wanda", "sparsegpt")])
+    place = next(i for i, h in enumerate(board.headings) if h.text.startswith("Perplexity"))
+    assert [row.cells[place].mark for row in board.rows] == ["lowest", ""]
+
+
+def test_models_of_other_tokenizers_share_a_table_by_the_revision_of_the_text() -> None:
+    records = [make_record("wanda", model_name=m) for m in ("a", "b")]
+    other = tuple(w.model_copy(update={"corpus_digest": "other tokens"}) for w in records[1].windows)
+    assert board_of([records[0], records[1].model_copy(update={"windows": other})]).models == (
+        "a, float32",
+        "b, float32",
+    )

@@ -185,6 +185,21 @@ def test_a_long_table_is_paged_and_sorts_over_all_pages(browser: Any, long_repor
     assert visit.said == []
 
 
+def test_on_paper_a_filter_is_told_and_so_is_what_does_not_fit(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report)
+    page = visit.page
+    choose(page, "Pattern", "2:4")
+    page.get_by_label("best and tied only").check()
+    page.get_by_label("Sparsity from").fill("40")
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    told = status(page)
+    assert page.locator(".board [role=status]").is_visible()
+    assert "filtered by: Pattern 2:4, Sparsity from 40, best and tied only" in told
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert "filtered" not in status(page)
+
+
 def test_without_javascript_the_first_page_and_all_panels_are_there(browser: Any, long_report: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(long_report.as_uri())
@@ -209,4 +224,7 @@ def test_many_settings_are_chosen_from_a_list(browser: Any, tmp_path: Path) -> N
     page.evaluate("location.hash = 'setting-5-cost'")
     page.wait_for_function("!document.getElementById('setting-5').closest('[data-tab]').hidden")
     assert chosen.evaluate("e => e.selectedIndex") == 4
+    page.wait_for_function(
+        "[...document.querySelectorAll('[data-spec]')].every(e => !e.clientWidth || e.dataset.width)"
+    )
     assert axe_violations(page) == [] and visit.said == []

@@ -88,6 +88,34 @@ def test_tabs_are_chosen_by_mouse_keys_and_links(browser: Any, report: Path) -> 
     assert memory.get_attribute("aria-selected") == "true"
 
 
+def test_the_same_link_leads_to_a_hidden_tab_again_and_odd_anchors_do_no_harm(
+    browser: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "two.html"
+    records = [
+        make_record(k, dtype=d) for d in ("float32", "bfloat16") for k in ("dense", "wanda", "sparsegpt")
+    ]
+    path.write_text(render_report(records, title="Two"), encoding="utf-8")
+    visit = Visit(browser, path, wait_for=DRAWN)
+    page = visit.page
+    first, second = page.locator("#setting-1"), page.locator("#setting-2")
+    link = page.locator("nav a", has_text="Quality against cost")
+    for _ in range(2):
+        page.get_by_role("tab", name="smollm2-135m, float32").click()
+        assert second.is_visible() and not first.is_visible()
+        link.click()
+        page.wait_for_function("!document.getElementById('setting-1').closest('[data-tab]').hidden")
+    page.evaluate("location.hash = '%'")
+    assert visit.said == []
+    # On paper all settings and all figures stand one after another, drawn.
+    page.wait_for_selector("html[data-printable]", state="attached")
+    page.emulate_media(media="print")
+    assert first.is_visible() and second.is_visible()
+    charts = page.locator(".chart")
+    assert charts.count() == page.locator(".chart:visible > svg").count() >= 8
+    assert page.locator("#setting-2-chart-memory").is_visible()
+
+
 def test_everything_is_reached_by_keyboard(browser: Any, report: Path) -> None:
     page = Visit(browser, report, width=360, wait_for=DRAWN).page
     page.keyboard.press("Tab")

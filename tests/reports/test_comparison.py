@@ -154,3 +154,12 @@ def test_no_records_is_an_error_in_one_line() -> None:
 def test_ranks_follow_perplexity_whatever_the_order_of_records() -> None:
     values = [e.scores[0].value or math.nan for e in compare(quickstart()[::-1]).rankings[0].entries]
     assert values == sorted(values)
+
+
+def test_dense_records_that_add_nothing_are_counted() -> None:
+    older = make_record("dense", created="2025-01-01T00:00:00Z")
+    cell = older.cell.model_copy(update={"threads": 2})
+    comparison = compare(
+        [older.model_copy(update={"cell": cell}), make_record("dense"), make_record("wanda")]
+    )
+    assert any(note.startswith("1 dense record left out") for note in comparison.notes)

@@ -10,9 +10,11 @@ import pytest
 
 from reports import ReportError, render_report
 from suite.results.record import Record
-from tests.reports.synthetic import failed_record, make_record, quickstart
+from tests.reports.synthetic import ENVIRONMENT, failed_record, make_record, quickstart
 from tests.reports.test_comparison import unmeasured
 
+OTHER_MACHINE = ENVIRONMENT.model_copy(update={"threads": 64})
+PATTERNS = [f"{0.30 + i / 100:.2f}" for i in range(15)]
 HOSTILE = '</script><script>alert("x")</script><!--{{ 7 * 7 }}\u2028\u2029\u202e&"\'<b>'
 
 
@@ -164,8 +166,8 @@ def test_problems_are_said_before_the_ranking() -> None:
         ([make_record("wanda")], "the only method measured"),
         ([failed_record()], "No cell finished (1 cell failed)"),
         ([make_record("dense"), failed_record()], "1 cell failed"),
-        ([make_record("wanda", floor=None, calibration=None)], "machine's floor was not"),
-        ([make_record("wanda", phases=(), modules=())], "What it cost was not recorded"),
+        ([make_record("wanda", floor=None, calibration=None)], "no floor of the machine measured"),
+        ([make_record("wanda", phases=(), modules=())], "took 14.2 s to prune (end to end, one run)"),
         ([make_record("wanda", windows=(), metrics=())], "No pruned model has a perplexity to rank it by"),
         ([unmeasured(make_record("wanda"), "overflow")], "No pruned model has a perplexity to rank it by"),
         ([make_record("dense", windows=(), metrics=())], "Nothing was measured that could be ranked"),
@@ -183,3 +185,26 @@ def test_every_lack_has_a_page_that_says_so(records: list[Record], said: str) ->
 def test_no_records_names_what_was_unreadable() -> None:
     with pytest.raises(ReportError, match=r"no records to report.*broken\.json is not JSON"):
         render_report([], title="t", problems=["broken.json is not JSON"])
+
+
+def test_what_could_not_be_read_is_said_first_however_many_notes_there_are() -> None:
+    records = [make_record("wanda", p, environment=e) for p in PATTERNS for e in (ENVIRONMENT, OTHER_MACHINE)]
+    source = render_report(records, title="t", problems=["x.json: was changed after it was written"])
+    notes = source[source.index('class="notes"') :]
+    assert notes.index("x.json") < notes.index("<details>")
+    assert "1 record could not be read" in source
+
+
+def test_cells_without_a_rank_are_listed_up_to_a_limit_and_counted() -> None:
+    records = [make_record("wanda", f"{0.1 + i / 1000:.3f}", windows=(), metrics=()) for i in range(130)]
+    source = render_report(records, title="t")
+    assert source.count("Finished and not ranked") == 100
+    assert "And 30 further cells that finished and could not be ranked" in source
+
+
+@pytest.mark.parametrize("pattern", ["nan", "inf", "-1", "7", "", "x:y", "4:0"])
+def test_a_pattern_that_is_none_is_shown_as_it_stands(pattern: str) -> None:
+    record = make_record("wanda")
+    odd = record.model_copy(update={"cell": record.cell.model_copy(update={"pattern": pattern})})
+    page = Page(render_report([make_record("dense"), record, odd], title="t"))
+    assert all(json.dumps(spec, allow_nan=False) for spec in page.specs)

@@ -97,3 +97,13 @@ def test_a_record_that_is_replaced_meanwhile_is_told(prunebench, tmp_path, monke
         prunebench("report", "runs", "--out", "r.html")
     )
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_later_failure_is_shown_beside_the_numbers_that_stand(prunebench, tmp_path):
+    runs = store(tmp_path / "runs", make_record("sparsegpt"))
+    later = failed_record("sparsegpt", "0.5").model_copy(update={"created": "2027-01-01T00:00:00Z"})
+    store(runs, later)
+    assert prunebench("report", "runs", "--out", "report.html")[0] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ranked(tmp_path / "report.html") == ["1sparsegpt"]
+    assert "1 of 2 cells finished" in page and "SingularHessianError" in page

@@ -91,6 +91,8 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
     rows = pd.concat([wide, drawn[phases]], axis=1).round(3)
     base = alt.Chart()
     fills, outlines = _looks(phases)
+    # The same for both, so that they become one legend.
+    legend = alt.Legend(title=None, columns=3)
     order = "indexof([" + ", ".join(f"'{phase}'" for phase in phases) + "], datum.phase)"
     # The numbers stand beyond the longest bar.
     scale = alt.Scale(domainMax=1.15 * float(whole.max()), nice=False)
@@ -106,10 +108,10 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
             color=alt.Color(
                 "phase:N",
                 scale=alt.Scale(domain=phases, range=fills),
-                legend=alt.Legend(title=None, columns=3),
+                legend=legend,
             ),
             # Neighbours are parted by a line of the ground.
-            stroke=alt.Stroke("phase:N", scale=alt.Scale(domain=phases, range=outlines), legend=None),
+            stroke=alt.Stroke("phase:N", scale=alt.Scale(domain=phases, range=outlines), legend=legend),
             order=alt.Order("order:Q"),
             tooltip=[
                 alt.Tooltip("method:N"),

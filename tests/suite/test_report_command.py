@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from suite.results import ResultStore
-from suite.results.record import Record
+from suite.results.record import Record, body_digest
 from tests.reports.page_tables import PageTables
 from tests.reports.synthetic import failed_record, make_record
 from tests.reports.synthetic_measured import measured_record
@@ -107,3 +107,27 @@ def test_a_later_failure_is_shown_beside_the_numbers_that_stand(prunebench, tmp_
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ranked(tmp_path / "report.html") == ["1sparsegpt"]
     assert "1 of 2 cells finished" in page and "SingularHessianError" in page
+
+
+def test_a_record_that_says_a_thing_twice_or_of_nothing_is_left_out_and_named(prunebench, tmp_path):
+    runs = store(tmp_path / "runs", make_record("wanda"), make_record("magnitude"), make_record("sparsegpt"))
+    twice, empty = (next(runs.rglob(f"{name}--*.json")) for name in ("magnitude", "sparsegpt"))
+    for path, change in ((twice, _windows_twice), (empty, _no_weights)):
+        body = json.loads(path.read_text(encoding="utf-8"))
+        body.pop("body_digest")
+        change(body)
+        path.write_text(json.dumps(body | {"body_digest": body_digest(body)}), encoding="utf-8")
+    assert prunebench("report", "runs", "--out", "report.html")[0] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ranked(tmp_path / "report.html") == ["1wanda"]
+    assert "stand here twice" in page[page.index(twice.name) :][:300]
+    assert "greater than or equal to 1" in page[page.index(empty.name) :][:300]
+    assert "2 records could not be read" in page
+
+
+def _windows_twice(body):
+    body["windows"].append(body["windows"][0] | {"nll": [1.0]})
+
+
+def _no_weights(body):
+    body["modules"][0]["n_weights"] = 0

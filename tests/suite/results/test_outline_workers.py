@@ -132,8 +132,11 @@ def test_a_worker_that_never_stops_printing_is_given_up(
 def script(tmp_path: Path, root: Path) -> list[str]:
     """A user's script that reads in two processes, and has no guard against being imported."""
     text = f"""
+import signal
 from pathlib import Path
 from suite.results import outline
+# Started in the background, as tests may be, a process ignores Ctrl-C, and so would those it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 outline.BATCH = 1
 print(len(outline.read_outlines(Path({str(root)!r}), workers=2).records))
 """
@@ -163,7 +166,11 @@ def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Pat
         ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]  # from here on both workers wait for text
         workers = psutil.Process(parent.pid).children()
         os.killpg(parent.pid, signal.SIGINT)
-        _, said = parent.communicate()
+        try:
+            _, said = parent.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(parent.pid, signal.SIGKILL)
+            raise
     for end in ends:
         os.close(end)
     assert parent.returncode != 0

@@ -274,7 +274,7 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "flips beyond all bounds": (of_metric("flips_right_to_wrong", value=1e308, high=None), "flips"),
     "a number beyond all bounds": (of_answer(n_tokens=10**400, parted_at=None), "answers"),
     "a module of no shape": (of_module(shape=()), "sparsity"),
-    "a module without weights": (of_module(shape=(0, 8), n_weights=0, n_pruned=0), "sparsity"),
+    "a module without weights": (of_module(shape=(0, 8), n_weights=0, n_pruned=0), "file"),
     "a number twice": (lambda r: r.model_copy(update={"metrics": (*r.metrics, r.metrics[0])}), "metrics"),
 }
 

@@ -54,6 +54,15 @@ def compare(records: Sequence[Record]) -> Comparison:
     return Comparison(tuple(rankings), tuple(failed), tuple(dict.fromkeys(notes)))
 
 
+def finished_records(rankings: Sequence[Ranking]) -> list[Record]:
+    """Every record that has numbers, once, in the order of the rankings."""
+    found: dict[int, Record] = {}
+    for ranking in rankings:
+        for record in (*ranking.references, *(entry.record for entry in ranking.entries)):
+            found[id(record)] = record
+    return list(found.values())
+
+
 def _latest_of_each_cell(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """The newest record of each cell, and its failure too where that came later: both are news."""
     latest: dict[str, Record] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.comparison import Comparison
+from reports.comparison import Comparison, finished_records
 from reports.ranking import Ranking
 from reports.wording import counted, listed, visible
 from suite.results.comparability import machine_of
@@ -29,15 +29,6 @@ def trust(comparison: Comparison, n_problems: int = 0) -> str:
         finished = f"{len(done):,} of {counted(n_all, 'cell')} finished"
     parts = [finished, _code(done), _machines(done), _intact(done)]
     return f"{listed([part for part in parts if part])}.{unread} {_settled(comparison.rankings)}".strip()
-
-
-def finished_records(rankings: Sequence[Ranking]) -> list[Record]:
-    """Every record that has numbers, once, in the order of the rankings."""
-    found: dict[int, Record] = {}
-    for ranking in rankings:
-        for record in (*ranking.references, *(entry.record for entry in ranking.entries)):
-            found[id(record)] = record
-    return list(found.values())
 
 
 def _code(records: Sequence[Record]) -> str:

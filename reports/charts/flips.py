@@ -43,13 +43,7 @@ def flips_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
 def _row(one: PairedAnswers) -> dict[str, object]:
     lost, gained = one.flips.lost, one.flips.gained
     return {
-        "panel": one.panel,
-        "task": one.task,
-        "pattern": one.pattern,
-        "label": one.label,
-        "method": one.row,
-        "family": one.family,
-        "place": one.place,
+        **one.named,
         "n_lost": one.lost,
         "n_gained": one.gained,
         "n": one.n,

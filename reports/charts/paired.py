@@ -34,6 +34,19 @@ class PairedAnswers:
     flips: Flips
 
     @property
+    def named(self) -> dict[str, object]:
+        """The columns of a figure's data that say whose answers these are."""
+        return {
+            "panel": self.panel,
+            "task": self.task,
+            "pattern": self.pattern,
+            "label": self.label,
+            "method": self.row,
+            "family": self.family,
+            "place": self.place,
+        }
+
+    @property
     def n(self) -> int:
         """Questions."""
         return self.flips.n

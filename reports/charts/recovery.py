@@ -58,13 +58,7 @@ def _row(one: PairedAnswers, kept: Recovery) -> dict[str, object]:
     low, high = (None if end is None else 100 * end for end in (kept.low, kept.high))
     assert kept.value is not None
     return {
-        "panel": one.panel,
-        "task": one.task,
-        "pattern": one.pattern,
-        "label": one.label,
-        "method": one.row,
-        "family": one.family,
-        "place": one.place,
+        **one.named,
         "value": 100 * kept.value,
         "low": low,
         "high": high,

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from reports.answer import answer
-from reports.comparison import Comparison, ReportError, compare
+from reports.comparison import Comparison, ReportError, compare, finished_records
 from reports.frame import cell_id
 from reports.page.board import PAGE_ROWS, boards
 from reports.page.chart_theme import chart_library
@@ -19,7 +19,6 @@ from reports.page.unranked import unranked
 from reports.provenance import machines, provenance
 from reports.ranking import Ranking
 from reports.templating import templates
-from reports.trust import finished_records
 from reports.wording import counted, pattern_name, visible
 from suite.results.record import Record
 

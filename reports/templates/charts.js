@@ -1,4 +1,4 @@
-// Charts are drawn when their place is seen for the first time, and again when its width changes.
+// Charts are drawn where they are seen, then for a print those behind tabs, and again when their width changes.
 (() => {
   // Facets have no "container" width in Vega-Lite: the page chooses columns and panel width itself.
   const GAP = 20;
@@ -54,21 +54,22 @@
     }
   }
 
+  function tell(chart, error) {
+    chart.textContent = `This chart could not be drawn (${error.message}); its data stands beneath.`;
+    chart.dataset.width = String(chart.clientWidth);
+  }
+
   // One after another: a page of many charts stays quick to the touch while it draws.
   let turn = Promise.resolve();
   function drawAll() {
     turn = turn.then(async () => {
       for (const chart of document.querySelectorAll("[data-spec]")) {
-        try {
-          await draw(chart);
-        } catch (error) {
-          chart.textContent = `This chart could not be drawn (${error.message}); its data stands beneath.`;
-        }
+        await draw(chart).catch((error) => tell(chart, error));
         await new Promise((resume) => setTimeout(resume));
       }
       document.documentElement.dataset.drawn = "";
       for (const chart of document.querySelectorAll("[data-spec]:not([data-width])")) {
-        await drawUnseen(chart).catch(() => {});
+        await drawUnseen(chart).catch((error) => tell(chart, error));
         await new Promise((resume) => setTimeout(resume));
       }
       document.documentElement.dataset.printable = "";

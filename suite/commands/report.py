@@ -88,8 +88,11 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
 
 def _prepare_pages() -> None:
     """Imports and builds what every page needs, which takes seconds."""
+    from importlib import import_module
+
     from reports.page.chart_theme import chart_library
 
+    import_module("reports.page.html")
     chart_library()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from reports.frame import cell_id
 from reports.scores import Score, scores_of
 from reports.wording import counted, target_sparsity, visible
 from suite.results.record import Record
@@ -54,7 +55,7 @@ class Entry:
     @cached_property
     def cell(self) -> str:
         """The eight digits that name its cell on a page and in its file name."""
-        return self.record.cell.digest[:8]
+        return cell_id(self.record)
 
     @property
     def method_seconds(self) -> float | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.frame import cell_id
 from reports.phases import PHASES, spent_by_phase
 from reports.ranking import Entry, Ranking
 from reports.scores import Score
@@ -103,7 +102,7 @@ def cost_table(rankings: Sequence[Ranking]) -> Table:
     )
     body = tuple(
         (
-            TableCell(entry.label, link=cell_id(entry.record)),
+            TableCell(entry.label, link=entry.cell),
             TableCell(pattern_name(pattern)),
             *(TableCell(seconds(took.get(phase))) for phase in phases),
             TableCell(seconds(sum(took.values()) if took else None)),
@@ -129,7 +128,7 @@ def frame_table(frame: pd.DataFrame, caption: str) -> Table:
 
 def _ranking_row(entry: Entry, *, on_device: bool) -> tuple[TableCell, ...]:
     place = f"{entry.rank}. " if entry.rank is not None else ""
-    named = TableCell(place + entry.label, "; ".join(entry.remarks), link=cell_id(entry.record))
+    named = TableCell(place + entry.label, "; ".join(entry.remarks), link=entry.cell)
     cells = [named]
     for score in entry.scores:
         cells += [score_cell(score), ratio_cell(score, is_dense=entry.record.cell.is_dense)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.frame import cell_id
 from reports.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import GIB, counted
 from suite.results.comparability import machine_of
@@ -45,10 +44,7 @@ def machine_numbers(rankings: Iterable[Ranking]) -> dict[str, int]:
     """Cell -> the number of its kind of machine, from 1 in the order in which they come."""
     entries = [entry for ranking in rankings for entry in ranking.entries]
     numbers: dict[str, int] = {}
-    return {
-        cell_id(e.record): numbers.setdefault(machine_of(e.record.environment), len(numbers) + 1)
-        for e in entries
-    }
+    return {e.cell: numbers.setdefault(machine_of(e.record.environment), len(numbers) + 1) for e in entries}
 
 
 def on_machines(n: int) -> str:

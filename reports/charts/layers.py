@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from reports.charts.drawing import Figure, Range, family_color, first_panels, log_note, panels
-from reports.frame import blocks_frame, cell_id, modules_frame
+from reports.frame import blocks_frame, modules_frame
 from reports.ranking import Ranking
 from reports.wording import pattern_name
 
@@ -22,11 +22,9 @@ def ranked_blocks(rankings: Sequence[Ranking]) -> pd.DataFrame:
     """`blocks_frame` of every ranked record; `method` and `panel` are what its ranking calls it."""
     entries = [(ranking, entry) for ranking in rankings for entry in ranking.entries]
     blocks = blocks_frame(modules_frame(entry.record for _, entry in entries))
-    labels = {cell_id(e.record): e.label for _, e in entries}
+    labels = {e.cell: e.label for _, e in entries}
     # A panel is too narrow for the whole label: its settings go on a line of their own.
-    titles = {
-        cell_id(e.record): e.label.replace(" (", "\n(") + f"\n{pattern_name(r.pattern)}" for r, e in entries
-    }
+    titles = {e.cell: e.label.replace(" (", "\n(") + f"\n{pattern_name(r.pattern)}" for r, e in entries}
     cell = blocks["cell"]
     pattern = blocks["pattern"].map(pattern_name)
     return blocks.assign(

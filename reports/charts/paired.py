@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from reports.chapters.tasks import QuestionSet, against_dense, question_set
 from reports.charts.rows import names_over_patterns, row_name
-from reports.frame import cell_id
 from reports.ranking import Ranking
 from reports.wording import pattern_name, visible
 from suite.results.paired import Flips
@@ -69,8 +68,8 @@ def paired_answers(rankings: Sequence[Ranking]) -> list[PairedAnswers]:
                     panel=panels[questions] + several,
                     task=visible(task.protocol),
                     pattern=pattern,
-                    label=names[cell_id(entry.record)],
-                    row=row_name(names[cell_id(entry.record)]),
+                    label=names[entry.cell],
+                    row=row_name(names[entry.cell]),
                     family=visible(entry.record.cell.method),
                     place=place,
                     both=(task.outcomes or "").count("1") - flips.wrong_to_right,

@@ -20,7 +20,6 @@ from reports.charts.drawing import (
     panels,
 )
 from reports.charts.rows import names_over_patterns
-from reports.frame import cell_id
 from reports.ranking import Entry, Ranking
 from reports.wording import counted, interval, listed, pattern_name, visible
 
@@ -54,7 +53,7 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     unknown = [(r, e) for r in rankings for e in _measured(r) if cost.of(e) is None]
     data = pd.DataFrame(rows)
     protocol = rankings[0].setting.protocols[0]
-    x = Range.of(cost for cost in data["cost"] if cost > 0)
+    x = Range.of(spent for spent in data["cost"] if spent > 0)
     # A log axis has no place for 0 seconds; such a method stays in the table.
     shown = data[data["cost"] > 0] if x.is_log else data
     kept, left_out = first_panels(list(dict.fromkeys(shown["panel"])))
@@ -111,7 +110,7 @@ def _points(
     """The entries of a ranking that have both numbers; each machine has a frontier of its own."""
     held = [(entry, entry.scores[0].value, cost.of(entry)) for entry in _measured(ranking)]
     placed = [(e, value, spent) for e, value, spent in held if value is not None and spent is not None]
-    numbers = [machines[cell_id(entry.record)] for entry, _, _ in placed]
+    numbers = [machines[entry.cell] for entry, _, _ in placed]
     on_it = [False] * len(placed)
     for number in set(numbers):
         own = [i for i, other in enumerate(numbers) if other == number]
@@ -121,7 +120,7 @@ def _points(
         {
             "panel": pattern_name(ranking.pattern),
             "rank": entry.rank,
-            "method": names[cell_id(entry.record)],
+            "method": names[entry.cell],
             "family": visible(entry.record.cell.method),
             "cost": spent,
             "perplexity": value,

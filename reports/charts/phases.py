@@ -10,7 +10,6 @@ import pandas as pd
 from reports.charts.costs import TIME, machine_numbers, machines_note, on_machines
 from reports.charts.drawing import Figure, first_panels, panels
 from reports.charts.rows import first_rows, mean_places, names_over_patterns, row_axis, row_height, row_name
-from reports.frame import cell_id
 from reports.phases import PHASES, spent_by_phase
 from reports.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import NBSP, decimal, listed, pattern_name
@@ -28,7 +27,7 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
     """Seconds by phase as stacked bars, a panel a pattern, the shortest prune time first."""
     named, machines = names_over_patterns(rankings), machine_numbers(rankings)
     rows = [
-        _row(r.pattern, e, named[cell_id(e.record)], i, machines[cell_id(e.record)])
+        _row(r.pattern, e, named[e.cell], i, machines[e.cell])
         for r in rankings
         for i, e in enumerate(r.entries)
     ]

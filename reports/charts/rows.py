@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import altair as alt
 
-from reports.frame import cell_id
 from reports.ranking import Ranking, distinct_labels
 from reports.wording import counted
 
@@ -28,8 +27,8 @@ def names_over_patterns(rankings: Sequence[Ranking]) -> dict[str, str]:
     firsts = {digest: e.record for digest, (_, e) in reversed(list(zip(configured, entries, strict=True)))}
     named = dict(zip(firsts, distinct_labels(list(firsts.values())), strict=True))
     if len(set(named.values())) < len(named):
-        return {cell_id(e.record): e.label for _, e in entries}
-    return {cell_id(e.record): named[digest] for digest, (_, e) in zip(configured, entries, strict=True)}
+        return {e.cell: e.label for _, e in entries}
+    return {e.cell: named[digest] for digest, (_, e) in zip(configured, entries, strict=True)}
 
 
 def row_name(label: str) -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, log_note, panels
 from reports.charts.rows import names_over_patterns
-from reports.frame import cell_id
 from reports.ranking import Entry, Ranking
 from reports.wording import counted, decimal, interval, listed, pattern_name, target_sparsity, visible
 
@@ -30,7 +29,7 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
         row
         for r in rankings
         for e in r.entries
-        for row in _rows(r, e, names[cell_id(e.record)], placed, over_dense=has_dense)
+        for row in _rows(r, e, names[e.cell], placed, over_dense=has_dense)
     ]
     data = pd.DataFrame(rows)
     if data.empty or data["pattern"].nunique() < 2:

@@ -146,9 +146,7 @@ def _ranking_block(ranking: Ranking, where: str, by_record: Mapping[int, Held]) 
 def _chapter_blocks(rankings: Sequence[Ranking], where: str, by_record: Mapping[int, Held]) -> list[Block]:
     found = (divergence_chapter(rankings), tasks_chapter(rankings), efficiency_chapter(rankings))
     pages = {cell_id(held.record): record_page(held.digest) for held in by_record.values()}
-    shown = {
-        cell_id(e.record): record_page(by_record[id(e.record)].digest) for r in rankings for e in r.entries
-    }
+    shown = {e.cell: record_page(by_record[id(e.record)].digest) for r in rankings for e in r.entries}
     return [
         block for chapter in found if chapter is not None for block in _parts(chapter, where, pages | shown)
     ]

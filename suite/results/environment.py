@@ -80,6 +80,7 @@ BYSTANDERS = (
     "suite/results/leftovers.py",
     "suite/results/outline.py",
     "suite/results/pairing.py",
+    "suite/results/processes.py",
     "suite/results/published.py",
     "suite/results/published.toml",
     "suite/results/reading.py",

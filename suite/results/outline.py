@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
-import struct
-import subprocess
-import sys
-import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from suite.results.processes import in_processes
 from suite.results.reading import RecordError, load_stored
 from suite.results.record import Record
 from suite.results.store import FAILED_SUFFIX, RECORD_NAMES, RECORD_SUFFIX, UnreadableRecord
@@ -33,16 +28,7 @@ MANY_FILES = 400
 MOST_WORKERS = 8
 BATCH = 64
 """Files that a worker reads at a time: their records share what is equal in them."""
-MOST_NOISE = 2**20
-"""Bytes that a worker may print besides its answers, before each of them."""
-_WORKER = (
-    # Before anything is imported: what a library prints then goes where errors go, not among the answers.
-    "import os, sys; answers = os.dup(1); os.dup2(2, 1); "
-    "sys.path[:] = {path!a}; from suite.results.outline import _work; _work(answers)"
-)
-_MARK = b"\x00prunebench answer\xff"
-_HEAD = struct.Struct("<QI")
-"""Stands between the mark and an answer: its length and its checksum."""
+_READ_BATCH = "suite.results.outline:_read_batch"
 _COMMON = ("code", "environment", "model", "checkpoint", "calibration")
 _COMMON_OF_CELL = ("allocation", "calibration", "perplexity", "tasks", "answers", "speed")
 
@@ -137,7 +123,7 @@ def _one_a_cell(read: dict[Path, Outline]) -> Iterator[Outline]:
 def _read_all(paths: Sequence[str], workers: int) -> list[_Read]:
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with _no_collection():
-        done = _in_processes(batches, workers) if workers > 1 else {}
+        done = in_processes(_READ_BATCH, batches, workers) if workers > 1 else {}
         # A worker that could not start, or died, costs time and nothing else.
         missing = {place: _read_batch(batch) for place, batch in enumerate(batches) if place not in done}
     return [one for place in range(len(batches)) for one in (done | missing)[place]]
@@ -211,106 +197,6 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _in_processes(batches: Sequence[Sequence[str]], n: int) -> dict[int, list[_Read]]:
-    """Has `n` processes read the batches; some are left out where a process cannot start, or dies.
-
-    They are plain programs, not children of `multiprocessing`: a fork may hang where the parent has threads,
-    as torch does; a spawned child imports the parent's main module, which may be a user's script; and where
-    the parent is killed, the children of a pool wait for ever, while these find that their input ends.
-    """
-    done: dict[int, list[_Read]] = {}
-    pending = iter(range(len(batches)))  # `next` of it is one step, whichever thread asks
-
-    def drive(worker: subprocess.Popen[bytes]) -> None:
-        assert worker.stdin is not None and worker.stdout is not None
-        # Whatever goes wrong here, this worker is done with, and what it leaves out is read without it.
-        with suppress(Exception):
-            _receive(worker.stdout)  # else both might wait, it to print a banner and we to send a batch
-            for place in pending:
-                worker.stdin.write(pickle.dumps(batches[place]))
-                worker.stdin.flush()
-                done[place] = _receive(worker.stdout)
-
-    workers: list[subprocess.Popen[bytes]] = []
-    with ExitStack() as stack:
-        stack.callback(_reap, workers)
-        threads = stack.enter_context(ThreadPoolExecutor(n))
-        # Before the threads are waited for: one that waits for an answer finds the end of it, also on Ctrl-C.
-        stack.callback(_kill, workers)
-        with suppress(OSError):
-            workers += (_start() for _ in range(min(n, len(batches))))
-        for driver in [threads.submit(drive, worker) for worker in workers]:
-            driver.result()
-    return done
-
-
-def _start() -> subprocess.Popen[bytes]:
-    path = [entry for entry in sys.path if isinstance(entry, str)]  # Python itself passes over the others
-    return subprocess.Popen(
-        [sys.executable or "", "-c", _WORKER.format(path=path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # Ctrl-C reaches it too, and one traceback is enough
-    )
-
-
-def _kill(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        worker.kill()
-
-
-def _reap(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        with suppress(OSError), worker:  # what it was never sent cannot be flushed
-            pass
-
-
-def _work(answers: int) -> None:
-    """The program of a worker: reads the batches that come in until there are no more.
-
-    Args:
-        answers: the descriptor that was its standard output when it started.
-    """
-    gc.disable()
-    with open(0, "rb", closefd=False) as requests, open(answers, "wb") as out:
-        _send(out, None)
-        while True:
-            try:
-                batch = pickle.load(requests)
-            except EOFError:
-                return
-            _send(out, _read_batch(batch))
-
-
-def _send(out: IO[bytes], answer: list[_Read] | None) -> None:
-    data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-    out.write(_MARK + _HEAD.pack(len(data), zlib.crc32(data)))
-    out.write(data)
-    out.flush()
-
-
-def _receive(answers: IO[bytes]) -> Any:
-    """The next answer, which may stand behind what was printed before the worker's program began.
-
-    Raises:
-        EOFError: there is none, or not within `MOST_NOISE` bytes.
-        ValueError: it is damaged.
-    """
-    seen = answers.read(len(_MARK))
-    n_skipped = 0
-    while seen != _MARK:
-        if len(seen) < len(_MARK) or n_skipped == MOST_NOISE:
-            raise EOFError("no answer")
-        seen = seen[1:] + answers.read(1)
-        n_skipped += 1
-    length, checksum = _HEAD.unpack(answers.read(_HEAD.size))
-    data = answers.read(length)
-    # Bytes of others in the midst of it might unpickle to other numbers.
-    if len(data) != length or zlib.crc32(data) != checksum:
-        raise ValueError("a damaged answer")
-    return pickle.loads(data)
 
 
 __all__ = ["Outline", "OutlineContents", "full", "read_outlines"]

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from suite.results import outline
+from suite.results import outline, processes
 from suite.results.outline import read_outlines
 from tests.suite.results.test_outline import assert_outlines, make_tree, put
 
@@ -38,7 +38,7 @@ def tree(tmp_path: Path) -> Path:
 
 def answer(data: bytes, checksum: int | None = None) -> bytes:
     """As a worker sends it."""
-    return outline._MARK + outline._HEAD.pack(len(data), checksum or zlib.crc32(data)) + data
+    return processes._MARK + processes._HEAD.pack(len(data), checksum or zlib.crc32(data)) + data
 
 
 def only_workers_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,13 +53,12 @@ def test_many_files_are_read_by_as_many_processes_as_there_are_cpus(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
-    in_processes = outline._in_processes
 
-    def counted(batches: list[list[str]], n: int) -> Any:
+    def counted(function: str, batches: list[list[str]], n: int) -> Any:
         started.append(n)
-        return in_processes(batches, n)
+        return processes.in_processes(function, batches, n)
 
-    monkeypatch.setattr(outline, "_in_processes", counted)
+    monkeypatch.setattr(outline, "in_processes", counted)
     monkeypatch.setattr(outline, "_usable_cpus", lambda: 3)
     read_outlines(tree)
     assert started == []
@@ -100,8 +99,8 @@ def test_a_search_path_with_entries_that_are_no_text_is_passed_on(
     [
         b"INFO: loaded\n",
         b"INFO: loaded\n" * 200_000,
-        outline._MARK,
-        outline._MARK + b"\xff" * 100,
+        processes._MARK,
+        processes._MARK + b"\xff" * 100,
         answer(pickle.dumps(None))[:-1],
         answer(pickle.dumps(None)) + answer(pickle.dumps([None] * 3), checksum=1),
         answer(pickle.dumps(None)) + answer(b"cno_such_module\nno_such_name\n."),
@@ -179,7 +178,7 @@ def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Pat
 
 
 def test_a_worker_whose_parent_is_gone_ends() -> None:
-    with outline._start() as worker:
+    with processes._start("suite.results.outline:_read_batch") as worker:
         assert worker.stdin is not None
         worker.stdin.close()
         assert worker.wait() == 0

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from suite.results.outline import Outline
     from suite.results.record import Record
 
+ATTEMPTS = 5
+"""How often records are read anew because another process replaced one meanwhile."""
+
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of records, searched at any depth.")],
@@ -46,14 +49,30 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
         only: texts or globs of the cells to show, the dense ones aside; empty = all.
 
     Raises:
-        InputError: there are no records, or none of those asked for.
+        InputError: there are no records, or none of those asked for, or they never stood still.
     """
+    from suite.results.reading import RecordError
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            page = _render(results, title, only)
+            break
+        except RecordError as error:  # another run writes into the same folders: what it wrote is shown too
+            if attempt == ATTEMPTS:
+                raise InputError(f"{error}; run the command again") from None
+    from suite.results.files import replace_text
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(out, page)
+    return out
+
+
+def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
+    """The page, or a `RecordError` if a record is not the one that was read at first."""
     from concurrent.futures import ThreadPoolExecutor
 
     from suite.results.archive import record_files
-    from suite.results.files import replace_text
     from suite.results.outline import full, read_outlines
-    from suite.results.reading import RecordError
 
     files = list(record_files(results))
     with ThreadPoolExecutor(1) as beside:
@@ -72,18 +91,12 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
     places = {_name(outline.record): outline for outline in chosen}
 
     def whole(record: Record) -> Record:
-        try:
-            return full(places[_name(record)])
-        except RecordError as error:
-            raise InputError(f"{error}; run the command again") from None
+        return full(places[_name(record)])
 
     from reports import render_report
 
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
-    page = render_report([o.record for o in chosen], title=title, problems=problems, whole=whole)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, page)
-    return out
+    return render_report([o.record for o in chosen], title=title, problems=problems, whole=whole)
 
 
 def _prepare_pages() -> None:

@@ -20,7 +20,7 @@ from methods.base import (
 )
 from methods.decoder import read_decoder
 from methods.errors import InputError
-from methods.initial import UNREACHED, InitialMask, initial_settings
+from methods.initial import UNREACHED, initial_mask, initial_settings
 from methods.layerwise import Solution, prune_layer_by_layer
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
 from methods.refinement import MAX_VARIANCE_POWER, refine, reliabilities
@@ -113,7 +113,7 @@ class DSnoT:
         targets = {target.name: (block.kind, target) for _, block, target in decoder.targets()}
         with torch.no_grad(), residing(model, decoder, placement) as residence:
             residence.remember_dense()
-            first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
+            first = initial_mask(self.initial_method, model, pattern, calibration, placement, weights=False)
             residence.restore_dense()
 
         def stands(name: str) -> Solution:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from methods.base import LayerReport, PruneResult
+from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, PruningMethod
 from methods.errors import InputError
 from methods.layerwise import expert_warnings
 from methods.registry import build, settings_of
 from methods.target import Target
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from methods.pattern import SparsityPattern
 
 UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask stands"
 
@@ -55,6 +62,67 @@ class InitialMask:
         return {name: first.get(name, 0.0) + seconds.get(name, 0.0) for name in {**first, **seconds}}
 
 
+class InitialPrunes(Protocol):
+    """Prunes by initial methods, or knows what they did before to the same weights."""
+
+    def prune(
+        self,
+        method: PruningMethod,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None,
+        placement: Placement,
+        *,
+        weights: bool,
+    ) -> PruneResult:
+        """What `method.prune` gives for the dense `model`, which is left as that leaves it.
+
+        Args:
+            method: the initial method.
+            model: a dense model.
+            pattern: what to remove.
+            calibration: what to look at.
+            placement: where the layers are.
+            weights: whether the caller goes on from the pruned weights; otherwise they may stay dense.
+
+        Returns:
+            The result, to the bit. Its seconds are those that were spent just now: none where it was known.
+        """
+        ...
+
+
+_known: ContextVar[InitialPrunes | None] = ContextVar("initial prunes", default=None)
+
+
+@contextmanager
+def initial_prunes_from(known: InitialPrunes) -> Iterator[None]:
+    """Methods that start from another method's mask ask `known` for it while the body runs."""
+    token = _known.set(known)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def initial_mask(
+    method: PruningMethod,
+    model: PreTrainedModel,
+    pattern: SparsityPattern,
+    calibration: CalibrationSet | None,
+    placement: Placement,
+    *,
+    weights: bool = True,
+) -> InitialMask:
+    """Prunes `model` by an initial method, or gives what that is known to do (`initial_prunes_from`).
+
+    Args and errors are those of `InitialPrunes.prune`.
+    """
+    known = _known.get()
+    if known is None:
+        return InitialMask(method.prune(model, pattern, calibration, placement=placement))
+    return InitialMask(known.prune(method, model, pattern, calibration, placement, weights=weights))
+
+
 def initial_settings(method: str, initial: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the initial method in full, so that a record holds its defaults too.
 
@@ -71,4 +139,11 @@ def initial_settings(method: str, initial: str, settings: Mapping[str, Any]) -> 
     return settings_of(build(initial, settings))
 
 
-__all__ = ["UNREACHED", "InitialMask", "initial_settings"]
+__all__ = [
+    "UNREACHED",
+    "InitialMask",
+    "InitialPrunes",
+    "initial_mask",
+    "initial_prunes_from",
+    "initial_settings",
+]

@@ -22,7 +22,7 @@ from methods.base import (
 from methods.block_gradient import BlockStudy, study_block
 from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
-from methods.initial import UNREACHED, InitialMask, initial_settings
+from methods.initial import UNREACHED, InitialMask, initial_mask, initial_settings
 from methods.keep_mask import KeepMask
 from methods.layerwise import expert_warnings
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
@@ -116,7 +116,7 @@ class LLMBarber:
         with at_rest(model), residing(model, decoder, placement) as residence:
             clock = PhaseClock(device=residence.device)
             residence.remember_dense()
-            first = InitialMask(self.initial_method.prune(model, pattern, calibration, placement=placement))
+            first = initial_mask(self.initial_method, model, pattern, calibration, placement)
             with clock.phase("propagate"):
                 stream = LayerStream(model, decoder, calibration, residence)
             for layer in decoder.layers:

@@ -1,7 +1,8 @@
 """Where a cell's seconds went, so that no second counts twice.
 
 A record's phase `prune` encloses the method's own: statistics, solve, propagate, and whatever a method from
-elsewhere calls its phases. The allocation comes before it. Everything that measures the model is one phase
+elsewhere calls its phases. The allocation comes before it, and so does an initial prune that another cell had
+done. Everything that measures the model is one phase
 here: a record has one a text and a task, and others for answers and speed.
 """
 
@@ -19,7 +20,7 @@ _MEASURING = (
     *("dense reference", "answer prompts", "judge answers"),
     *("speed", "speed, sparse kernels", "count zeros"),
 )
-_AROUND = ("load", "calibrate", "allocate", "check", "evaluate", "floor")
+_AROUND = ("load", "calibrate", "allocate", "initial", "check", "evaluate", "floor")
 """Phases that the prune does not enclose."""
 
 

@@ -12,8 +12,9 @@ from reports.scores import Score, scores_of
 from reports.wording import counted, target_sparsity, visible
 from suite.results.record import Record
 
-METHOD_PHASES = ("allocate", "statistics", "solve", "propagate")
-"""What the method itself does, its allocation too; the other phases are the harness around it."""
+METHOD_PHASES = ("allocate", "initial", "statistics", "solve", "propagate")
+"""What the method itself does, its allocation and an initial prune that another cell did too; the other
+phases are the harness around it."""
 
 
 @dataclass(frozen=True, order=True)

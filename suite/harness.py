@@ -16,6 +16,7 @@ from suite.measurement import Measured, PrunedMatrix, add_size, measure_dense, m
 from suite.phases import PhaseLog
 from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
+from suite.results.prune_costs import ABSENT, prune_costs
 from suite.results.record import (
     CalibrationIdentity,
     CodeVersion,
@@ -24,7 +25,6 @@ from suite.results.record import (
     Metric,
     ModelIdentity,
     ModuleReport,
-    PhaseCost,
     Record,
 )
 from suite.threads import using_threads
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from methods.pattern import SparsityPattern
     from suite.cell import CalibrationSpec, Cell
     from suite.models import LoadedModel
+    from suite.sharing import CellShare
 
 
 def run_cell(
@@ -85,6 +86,7 @@ class _CellRun:
         self._model: ModelIdentity | None = None
         self._calibration: CalibrationIdentity | None = None
         self._floor: MachineFloor | None = None
+        self._share: CellShare | None = None
         self._result: PruneResult | None = None
         self._measured = Measured()
 
@@ -97,17 +99,19 @@ class _CellRun:
         with log.timed("floor"):
             self._floor = workbench.floor()
         inputs, reference = workbench.inputs(cell), workbench.reference(cell)
+        self._share = share = workbench.share(cell)
         if cell.is_dense:
-            self._measured = measure_dense(loaded, cell, inputs, reference, log)
+            self._measured = share.measure_dense(
+                log, lambda: measure_dense(loaded, cell, inputs, reference, log)
+            )
             add_size(self._measured, loaded, (), None)
             return
-        missing = reference.missing(cell) if cell.compares else None
-        remarks: list[str] = []
-        if missing is not None:  # the dense cell was not run in this process
-            inner = PhaseLog(workbench.device, self._watcher)
-            with log.timed("dense reference"):
-                remarks = measure_dense(loaded, missing, inputs, reference, inner).remarks
-        result = self._prune(loaded, dense)
+        remarks = share.complete_reference(
+            log,
+            self._watcher,
+            lambda missing, inner: measure_dense(loaded, missing, inputs, reference, inner),
+        )
+        result = self._prune(loaded, dense, share)
         self._measured = measure_pruned(
             loaded, cell, inputs, reference, log, dense_again=lambda: workbench.dense_model(cell)[0]
         )
@@ -128,9 +132,11 @@ class _CellRun:
             calibration=self._calibration,
             mask_digest=result.mask_digest if result else None,
             initial_mask_digest=result.initial.mask_digest if result and result.initial else None,
+            placement=self._workbench.placement.weights,
+            shared=tuple(self._share.parts) if self._share else (),
             phases=tuple(self._log.costs),
             floor=self._floor,
-            metrics=(*measured.metrics, *_cost_metrics(self._log.costs)) if error is None else (),
+            metrics=(*measured.metrics, *self._cost_metrics()) if error is None else (),
             windows=tuple(measured.windows),
             divergences=tuple(measured.divergences),
             tasks=tuple(measured.tasks),
@@ -144,13 +150,13 @@ class _CellRun:
         """A row a measured item (`suite.measurement.measured.ItemRow`)."""
         return self._measured.items()
 
-    def _prune(self, loaded: LoadedModel, dense: ModelState) -> PruneResult:
+    def _prune(self, loaded: LoadedModel, dense: ModelState, share: CellShare) -> PruneResult:
         method = method_of(self._cell)
         spec = self._cell.calibration
-        calibration = None if spec is None else self._calibrate(spec)
+        calibration = None if spec is None else self._calibrate(spec, share)
         pattern = self._pattern(loaded, calibration)
         n_targets = sum(1 for _ in read_decoder(loaded.model).targets())
-        with self._log.timed("prune", n_targets):
+        with share.initial_prunes(), self._log.timed("prune", n_targets):
             result = method.prune(
                 loaded.model,
                 pattern,
@@ -158,10 +164,14 @@ class _CellRun:
                 placement=self._workbench.placement,
                 on_layer=lambda _: self._log.stepped(),
             )
+        cost = self._log.costs[-1]
+        if (known := share.known_prunes) is not None:
+            self._log.charge(known)
         for name, seconds in result.phases.items():
             self._log.add(name, seconds)
         with self._log.timed("check"):
             check_contract(method, pattern, dense, loaded.model, result)
+        share.offer(method, loaded, calibration, result, cost)
         self._result = result
         return result
 
@@ -171,12 +181,26 @@ class _CellRun:
         with self._log.timed("allocate"):
             return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
 
-    def _calibrate(self, spec: CalibrationSpec) -> CalibrationSet:
+    def _calibrate(self, spec: CalibrationSpec, share: CellShare) -> CalibrationSet:
         self._log.begin("calibrate")
         timed = self._workbench.inputs(self._cell).calibrations[spec]
         self._log.add("calibrate", timed.seconds)
+        share.calibrated(spec.source, timed.identity.digest, timed.seconds)
         self._calibration = timed.identity
         return timed.calibration
+
+    def _cost_metrics(self) -> list[Metric]:
+        costs = prune_costs(self._log.costs, self._share.parts if self._share else ())
+        return [
+            Metric(
+                name=name,
+                protocol="",
+                value=value,
+                direction="lower",
+                status=ABSENT.get(name, "") if value is None else "ok",
+            )
+            for name, value in costs.items()
+        ]
 
     def _add_pruned(self, loaded: LoadedModel, result: PruneResult) -> None:
         self._measured.metrics.append(
@@ -185,30 +209,6 @@ class _CellRun:
         itemsize = loaded.model.dtype.itemsize
         matrices = [PrunedMatrix(mask.numel, mask.n_kept, itemsize) for mask in result.keep.values()]
         add_size(self._measured, loaded, matrices, parse_pattern(self._cell.pattern or ""))
-
-
-def _cost_metrics(phases: list[PhaseCost]) -> list[Metric]:
-    """End-to-end prune time after the model is loaded, and the peaks of memory while pruning."""
-    beforehand = sum(phase.seconds for phase in phases if phase.name in ("calibrate", "allocate"))
-    prune = next((phase for phase in phases if phase.name == "prune"), None)
-    if prune is None:
-        return []
-    costs: list[tuple[str, float | None, str]] = [
-        ("prune_seconds", prune.seconds + beforehand, ""),
-        ("peak_host_bytes", prune.peak_host_bytes, ""),
-        ("peak_device_bytes", prune.peak_device_bytes, "no accelerator in use"),
-        ("prune_energy_joules", prune.energy_joules, "this machine does not count energy"),
-    ]
-    return [
-        Metric(
-            name=name,
-            protocol="",
-            value=value,
-            direction="lower",
-            status="ok" if value is not None else absent,
-        )
-        for name, value, absent in costs
-    ]
 
 
 def _module_reports(result: PruneResult) -> tuple[ModuleReport, ...]:

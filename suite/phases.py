@@ -47,6 +47,10 @@ class PhaseLog:
         """Charges seconds that somebody else measured."""
         self.costs.append(PhaseCost(name=name, seconds=seconds))
 
+    def charge(self, cost: PhaseCost) -> None:
+        """Charges a phase that somebody else measured."""
+        self.costs.append(cost)
+
     @contextmanager
     def timed(self, name: str, steps: int | None = None) -> Iterator[None]:
         """Charges the body to phase `name`; a body that raises is charged nothing."""

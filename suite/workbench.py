@@ -15,6 +15,7 @@ from suite.measurement.reference import DenseReference
 from suite.models import LoadedModel, load_model
 from suite.preflight import Inputs, ModelKey, model_key
 from suite.results.record import MachineFloor
+from suite.sharing import CellShare, SharedWork
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Workbench:
         device: where models are put.
         inputs: what the cells read, by model (`suite.preflight.preflight`).
         placement: the batch size of every prune.
+        shared: what cells share beyond this process; None = nothing is kept in files.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class Workbench:
         device: torch.device,
         inputs: Mapping[ModelKey, Inputs],
         placement: Placement = Placement(),
+        shared: SharedWork | None = None,
     ) -> None:
         self.device = device
         self.placement = placement
         self._inputs = inputs
+        self._shared = shared or SharedWork()
         self._bench: _Bench | None = None
         self._reference: tuple[object, DenseReference] | None = None
 
@@ -93,6 +97,13 @@ class Workbench:
     def inputs(self, cell: Cell) -> Inputs:
         """What the cells of this model read: calibration sets, texts, tasks and prompts."""
         return self._inputs[model_key(cell)]
+
+    def share(self, cell: Cell) -> CellShare:
+        """What the cell shares with others; its model has to be there."""
+        loaded, reference = self._current.loaded, self.reference(cell)
+        return CellShare(
+            self._shared, cell, loaded, self.device, self.placement, self.inputs(cell), reference
+        )
 
     def discard(self) -> None:
         """Forgets the model: after a failure nobody knows what state it is in."""

@@ -81,6 +81,7 @@ BYSTANDERS = (
     "suite/results/outline.py",
     "suite/results/pairing.py",
     "suite/results/processes.py",
+    "suite/results/prune_costs.py",
     "suite/results/published.py",
     "suite/results/published.toml",
     "suite/results/reading.py",

@@ -11,7 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_val
 from suite.cell import Cell, Spec
 from suite.results.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of the fields below; `suite.results.reading` migrates what is older."""
 
 
@@ -61,7 +61,8 @@ class PhaseCost(Spec):
     """What one phase took."""
 
     name: str
-    """`load`, `calibrate`, `prune` (in it `statistics`, `solve`, `propagate`), `check`, `evaluate ...`."""
+    """`load`, `calibrate`, `initial` (an initial prune that another cell did), `prune` (in it `statistics`,
+    `solve`, `propagate`), `check`, `evaluate ...`."""
     seconds: float = Field(ge=0)
     peak_host_bytes: int | None = None
     """Highest resident memory of the process seen during the phase."""
@@ -189,6 +190,20 @@ class SideFile(Spec):
     rows: int = Field(ge=0)
 
 
+class SharedPart(Spec):
+    """Work that cells of one plan have in common, done once for all of them."""
+
+    what: Literal["calibration", "initial mask", "dense reference"]
+    name: str
+    """The source, the initial method, or what the dense model was asked."""
+    digest: str
+    """Equal where it is the same work."""
+    seconds: float = Field(ge=0)
+    """What it took when it was done."""
+    reused: bool
+    """Whether another cell, or the preparation of the plan, had done it."""
+
+
 class Record(Spec):
     """One finished or failed cell."""
 
@@ -207,6 +222,10 @@ class Record(Spec):
     mask_digest: str | None = None
     initial_mask_digest: str | None = None
     """Of the masks a rebuilding method started from."""
+    placement: Literal["resident", "onload"] = "resident"
+    """Where the decoder layers were: all on the device, or one after another from their files."""
+    shared: tuple[SharedPart, ...] = ()
+    """Work that this cell had in common with others; the initial mask it starts from is the last of them."""
     phases: tuple[PhaseCost, ...] = ()
     floor: MachineFloor | None = None
     metrics: tuple[Metric, ...] = ()
@@ -273,6 +292,7 @@ __all__ = [
     "ModuleReport",
     "PhaseCost",
     "Record",
+    "SharedPart",
     "SideFile",
     "body_digest",
 ]

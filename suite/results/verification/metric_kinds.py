@@ -17,7 +17,10 @@ DIVERGENCE = ("kl_divergence", "top1_agreement")
 FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
 ANSWERS = ("answer_tokens", "answer_repetition", "answers_as_dense", "answer_dense_nll")
 SIZES = ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")
-COSTS = ("prune_seconds", "peak_host_bytes", "peak_device_bytes", "prune_energy_joules")
+COSTS = (
+    *("prune_seconds", "own_prune_seconds"),
+    *("peak_host_bytes", "peak_device_bytes", "prune_energy_joules"),
+)
 SPEEDS = tuple(
     f"{kernel}{phase}_tokens_per_second" for kernel in ("", "sparse_") for phase in ("prefill", "generation")
 )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
-from suite.results.record import ModuleReport, PhaseCost, Record
+from suite.results.prune_costs import prune_costs
+from suite.results.record import ModuleReport, Record
 from suite.results.verification.arithmetic import same
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import COSTS, SIZES
@@ -88,7 +89,7 @@ def check_cost(subject: Subject) -> Iterator[Finding]:
         if any(metric.name in COSTS for metric in record.metrics):
             yield subject.problem("cost", "has the cost of a prune, and no phase of that name")
         return
-    for name, due in _costs(phase, record).items():
+    for name, due in prune_costs(record.phases, record.shared).items():
         metric = record.metric(name, "")
         if metric is None:
             # Energy joined with the third schema; the others have always been there.
@@ -113,16 +114,6 @@ def _impossible(module: ModuleReport) -> str | None:
 
 def _can_be_counted(record: Record) -> bool:
     return bool(record.modules) and not any(map(_impossible, record.modules))
-
-
-def _costs(prune: PhaseCost, record: Record) -> Mapping[str, float | None]:
-    beforehand = sum(phase.seconds for phase in record.phases if phase.name in ("calibrate", "allocate"))
-    return {
-        "prune_seconds": prune.seconds + beforehand,
-        "peak_host_bytes": prune.peak_host_bytes,
-        "peak_device_bytes": prune.peak_device_bytes,
-        "prune_energy_joules": prune.energy_joules,
-    }
 
 
 def _sizes(record: Record, dense: float, itemsize: int) -> dict[str, float | None]:

@@ -65,8 +65,8 @@ def test_what_is_written_goes_the_short_way(data: bytes) -> None:
         ("1.5", "1.5e-0"),
         ('"created"', '"created": "", "created"'),
         ("déjà", "d\\u00e9j\\u00e0"),
-        ('"schema_version": 3', '"schema_version": 2'),
-        ('"schema_version": 3', '"schema_version": 4'),
+        ('"schema_version": 4', '"schema_version": 3'),
+        ('"schema_version": 4', '"schema_version": 5'),
         ('"body_digest": "', '"body_digest": "x'),
         ("16,\n", "16.0,\n"),
         ("}\n", "}"),
@@ -83,8 +83,8 @@ def test_a_changed_file_gets_the_verdict_of_the_long_way(old: str, new: str) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema_version": 2},
-        {"schema_version": 4},
+        {"schema_version": 3},
+        {"schema_version": 5},
         {"phases": [{"name": "solve", "seconds": 1}]},
         {"phases": [{"name": "solve", "seconds": 1e-05}]},
         {"warnings": ["1e-05,", "0.00001", " 3e-07"]},

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from suite.cell import Cell, SettingValue
+from suite.results.items import WindowLosses
 from suite.results.reading import (
     MIGRATIONS,
     DigestError,
@@ -160,6 +161,8 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
         )
     if model is Record:
         fields["status"], fields["failure"] = st.just("complete"), st.none()
+        losses = st.lists(models(WindowLosses), max_size=2, unique_by=lambda found: found.protocol)
+        fields["windows"] = losses.map(tuple)
     return st.fixed_dictionaries(fields).map(lambda values: model(**values))
 
 

@@ -1,0 +1,71 @@
+"""A folder of what several cells need: each entry is there whole or not at all, and made by one at a time."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+SPARE_SHARE = 0.1
+"""Of a disk that stays free whatever is kept."""
+
+
+class SharedFolder:
+    """Keeps entries by name for all processes of one machine.
+
+    An entry is a folder. What a killed process left of one is never taken for it, and what cannot be kept
+    (a full disk) is computed again.
+
+    Args:
+        root: where; made by the first entry.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[Path]:
+        """Nobody else makes the entry meanwhile; gives its folder, which may not exist.
+
+        A process that dies lets go of it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{name}.lock"):
+            yield self.root / name
+
+    def put(self, name: str, write: Callable[[Path], None], n_bytes: int) -> bool:
+        """Makes or replaces an entry; the caller holds its lock.
+
+        Args:
+            name: of the entry.
+            write: fills the empty folder it is given.
+            n_bytes: how much it will write, about.
+
+        Returns:
+            Whether it was kept. The disk may be too full, now or halfway.
+        """
+        staging = self.root / f".{name}.{uuid.uuid4().hex[:12]}"
+        try:
+            disk = shutil.disk_usage(self.root)
+            if disk.free - n_bytes < SPARE_SHARE * disk.total:
+                return False
+            staging.mkdir()
+            write(staging)
+            shutil.rmtree(self.root / name, ignore_errors=True)
+            staging.rename(self.root / name)
+        except OSError:
+            return False
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return True
+
+    def remove(self) -> None:
+        """Removes all of it."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+__all__ = ["SPARE_SHARE", "SharedFolder"]

@@ -1,0 +1,115 @@
+"""The dense model's side of comparisons in files: hidden states, task results, answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from suite.cell import AnswersSpec, Cell, PerplexitySpec, TaskSpec
+from suite.evaluation.responses import Answer
+from suite.evaluation.zero_shot import TaskRun
+from suite.measurement.reference import DenseReference, GivenAnswers
+from suite.sharing.folder import SharedFolder
+from suite.sharing.identity import digest_of
+
+if TYPE_CHECKING:
+    from suite.preflight import Inputs
+
+ReferenceSpec = PerplexitySpec | TaskSpec | AnswersSpec
+HIDDEN, VALUES, COST = "hidden.safetensors", "values.json", "cost.json"
+_TASK_RUNS, _ANSWERS = TypeAdapter(list[TaskRun]), TypeAdapter(list[Answer])
+
+
+class ReferenceFiles:
+    """Keeps what one dense model gave, a part each.
+
+    Args:
+        folder: where.
+        conditions: weights, code and machine.
+        inputs: texts, tasks and prompts.
+    """
+
+    def __init__(self, folder: SharedFolder, conditions: Mapping[str, object], inputs: Inputs) -> None:
+        self._folder = folder
+        self._conditions = conditions
+        self._inputs = inputs
+
+    def locked(self) -> AbstractContextManager[Path]:
+        """Nobody else measures this dense model meanwhile."""
+        return self._folder.locked(f"dense-{digest_of(self._conditions)}")
+
+    def digest(self, spec: ReferenceSpec) -> str:
+        """Of all that decides a part."""
+        return part_digest(spec, self._conditions, self._inputs)
+
+    def read(self, spec: ReferenceSpec, reference: DenseReference) -> float | None:
+        """Puts a part into `reference`, if it was kept whole; gives the seconds that it once took."""
+        entry = self._folder.root / f"dense-{self.digest(spec)}"
+        try:
+            seconds = float(json.loads((entry / COST).read_text(encoding="utf-8"))["seconds"])
+            if isinstance(spec, PerplexitySpec):
+                reference.hidden[spec] = load_file(entry / HIDDEN)["hidden"]
+            elif isinstance(spec, TaskSpec):
+                reference.tasks[spec] = _TASK_RUNS.validate_python(_values(entry))
+            else:
+                given = _values(entry)
+                answers = _ANSWERS.validate_python(given["answers"])
+                reference.answers[spec] = GivenAnswers(answers, int(given["batch_size"]))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+        return seconds
+
+    def write(self, spec: ReferenceSpec, reference: DenseReference, seconds: float) -> None:
+        """Keeps a part of `reference`; the caller holds the lock."""
+
+        def fill(entry: Path) -> None:
+            if isinstance(spec, PerplexitySpec):
+                save_file({"hidden": reference.hidden[spec]}, entry / HIDDEN)
+            elif isinstance(spec, TaskSpec):
+                _write_values(entry, [asdict(run) for run in reference.tasks[spec]])
+            else:
+                _write_values(entry, asdict(reference.answers[spec]))
+            (entry / COST).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+
+        n_bytes = reference.hidden[spec].nbytes if isinstance(spec, PerplexitySpec) else 0
+        self._folder.put(f"dense-{self.digest(spec)}", fill, n_bytes)
+
+
+def compared_by(cell: Cell) -> Iterator[ReferenceSpec]:
+    """What is asked of the dense model for the cell to be held against it."""
+    if cell.divergence:
+        yield from cell.perplexity
+    yield from cell.tasks
+    if cell.answers is not None:
+        yield cell.answers
+
+
+def part_digest(spec: ReferenceSpec, conditions: Mapping[str, object], inputs: Inputs) -> str:
+    """Of all that decides what a dense model gives: the question, its content, and the `conditions`."""
+    if isinstance(spec, PerplexitySpec):
+        content: object = (inputs.windows[spec].corpus_digest, len(inputs.windows[spec].input_ids))
+    elif isinstance(spec, TaskSpec):
+        content = dict(inputs.tasks[spec].digests)
+    else:
+        content = inputs.prompts[spec.prompts].digest
+    asked = {"kind": type(spec).__name__, **spec.model_dump(mode="json")}
+    return digest_of({**conditions, "asked": asked, "content": content})
+
+
+def _values(entry: Path) -> Any:
+    return json.loads((entry / VALUES).read_text(encoding="utf-8"))
+
+
+def _write_values(entry: Path, values: object) -> None:
+    (entry / VALUES).write_text(json.dumps(values), encoding="utf-8")
+
+
+__all__ = ["ReferenceFiles", "ReferenceSpec", "compared_by", "part_digest"]

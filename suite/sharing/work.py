@@ -1,0 +1,219 @@
+"""The work one cell shares with the others of its plan, in this process and, through files, in others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from methods.initial import initial_prunes_from
+from suite.cell import PerplexitySpec, TaskSpec
+from suite.phases import PhaseLog
+from suite.results.record import PhaseCost, SharedPart
+from suite.sharing.folder import SharedFolder
+from suite.sharing.identity import conditions
+from suite.sharing.initial_prunes import SharedInitialPrunes, added
+from suite.sharing.reference import ReferenceFiles, ReferenceSpec, compared_by, part_digest
+
+if TYPE_CHECKING:
+    import torch
+
+    from methods.base import CalibrationSet, Placement, PruneResult, PruningMethod
+    from suite.cell import Cell
+    from suite.measurement.measured import Measured
+    from suite.measurement.reference import DenseReference
+    from suite.models import LoadedModel
+    from suite.preflight import Inputs
+    from suite.watcher import Watcher
+
+
+class SharedWork:
+    """What the cells of one process share.
+
+    Args:
+        folder: where it is kept for other processes on this machine, and for the next run after a crash;
+            None = the dense reference alone is shared, in memory.
+        wanted: which initial prunes are worth keeping (`suite.sharing.wanted_initials`).
+    """
+
+    def __init__(self, folder: SharedFolder | None = None, wanted: frozenset[str] = frozenset()) -> None:
+        self.folder = folder
+        self.wanted = wanted
+        self.seconds: dict[str, float] = {}
+        """What parts of a dense reference took, by digest."""
+
+
+class CellShare:
+    """What one cell shares.
+
+    Args:
+        work: that of all cells of the process.
+        cell: the cell.
+        loaded: its model.
+        device: where layers compute.
+        placement: where they are.
+        inputs: what the cells of this model read.
+        reference: what is known of the dense model.
+
+    Attributes:
+        parts: the work it had in common with others, so far.
+    """
+
+    def __init__(
+        self,
+        work: SharedWork,
+        cell: Cell,
+        loaded: LoadedModel,
+        device: torch.device,
+        placement: Placement,
+        inputs: Inputs,
+        reference: DenseReference,
+    ) -> None:
+        self.parts: list[SharedPart] = []
+        self._work = work
+        self._cell = cell
+        self._identity = loaded.identity
+        self._device = device
+        self._placement = placement
+        self._inputs = inputs
+        self._reference = reference
+
+    def measure_dense(self, log: PhaseLog, measure: Callable[[], Measured]) -> Measured:
+        """Runs `measure` on the dense model and keeps what it puts into the reference.
+
+        Args:
+            log: what `measure` charges its time to.
+            measure: measures all of the cell.
+        """
+        with self._making_reference():
+            measured = measure()
+            for spec in compared_by(self._cell):
+                self._keep(spec, log)
+        return measured
+
+    def complete_reference(
+        self, log: PhaseLog, watcher: Watcher, measure: Callable[[Cell, PhaseLog], Measured]
+    ) -> list[str]:
+        """Sees to it that all is there that the cell is compared by: in memory, from files, or measured now.
+
+        Args:
+            log: is charged the time.
+            watcher: hears of progress.
+            measure: measures a cell on the dense model, for a log of its own.
+
+        Returns:
+            What a reader should know of the measurement.
+        """
+        remarks: list[str] = []
+        if not self._cell.compares:
+            return remarks
+        made: set[ReferenceSpec] = set()
+        if (missing := self._reference.missing(self._cell)) is not None:
+            with log.timed("dense reference"), self._making_reference():
+                self._read(missing)
+                if (missing := self._reference.missing(self._cell)) is not None:
+                    inner = PhaseLog(self._device, watcher)
+                    remarks = measure(missing, inner).remarks
+                    made = set(compared_by(missing))
+                    for spec in made:
+                        self._keep(spec, inner)
+        for spec in compared_by(self._cell):
+            digest = self._digest(spec)
+            seconds = self._work.seconds.get(digest, 0.0)
+            part = SharedPart(
+                what="dense reference",
+                name=_name(spec, self._inputs),
+                digest=digest,
+                seconds=seconds,
+                reused=spec not in made,
+            )
+            self.parts.append(part)
+        return remarks
+
+    def calibrated(self, source: str, digest: str, seconds: float) -> None:
+        """Notes the calibration set, which was drawn before any cell ran."""
+        self.parts.append(
+            SharedPart(what="calibration", name=source, digest=digest, seconds=seconds, reused=True)
+        )
+
+    @contextmanager
+    def initial_prunes(self) -> Iterator[None]:
+        """While the body prunes, initial masks come from where they are kept; `parts` says so afterwards."""
+        if self._initial is None:
+            yield
+            return
+        try:
+            with initial_prunes_from(self._initial):
+                yield
+        finally:
+            self.parts += self._initial.parts
+
+    @property
+    def known_prunes(self) -> PhaseCost | None:
+        """What the initial prunes took that were not run again."""
+        known = self._initial.known if self._initial is not None else []
+        return added(known) if known else None
+
+    def offer(
+        self,
+        method: PruningMethod,
+        loaded: LoadedModel,
+        calibration: CalibrationSet | None,
+        result: PruneResult,
+        cost: PhaseCost,
+    ) -> None:
+        """Keeps the cell's own prune where other cells start from it; `cost` is what it took."""
+        if self._initial is not None:
+            self._initial.offer(method, loaded.model, calibration, self._placement, result, cost)
+
+    @cached_property
+    def _conditions(self) -> dict[str, object]:
+        return conditions(self._identity, self._device, self._placement)
+
+    @cached_property
+    def _initial(self) -> SharedInitialPrunes | None:
+        work = self._work
+        if work.folder is None or not work.wanted:
+            return None
+        return SharedInitialPrunes(self._cell, work.folder, work.wanted, self._conditions, self._device)
+
+    @cached_property
+    def _files(self) -> ReferenceFiles | None:
+        folder = self._work.folder
+        return None if folder is None else ReferenceFiles(folder, self._conditions, self._inputs)
+
+    def _making_reference(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._files is None else self._files.locked()
+
+    def _digest(self, spec: ReferenceSpec) -> str:
+        return part_digest(spec, self._conditions, self._inputs)
+
+    def _read(self, missing: Cell) -> None:
+        for spec in compared_by(missing):
+            took = None if self._files is None else self._files.read(spec, self._reference)
+            if took is not None:
+                self._work.seconds[self._digest(spec)] = took
+
+    def _keep(self, spec: ReferenceSpec, log: PhaseLog) -> None:
+        phase = _phase(spec, self._inputs)
+        seconds = sum(cost.seconds for cost in log.costs if cost.name == phase)
+        self._work.seconds[self._digest(spec)] = seconds
+        if self._files is not None:
+            self._files.write(spec, self._reference, seconds)
+
+
+def _name(spec: ReferenceSpec, inputs: Inputs) -> str:
+    if isinstance(spec, PerplexitySpec):
+        return inputs.windows[spec].protocol
+    return spec.name if isinstance(spec, TaskSpec) else spec.prompts
+
+
+def _phase(spec: ReferenceSpec, inputs: Inputs) -> str:
+    """The phase that measures it (`suite.measurement`)."""
+    if isinstance(spec, PerplexitySpec | TaskSpec):
+        return f"evaluate {_name(spec, inputs)}"
+    return "answer prompts"
+
+
+__all__ = ["CellShare", "SharedWork"]

@@ -71,6 +71,10 @@ HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
 """In a batch, about: enough to keep the device busy, and no more memory than that takes."""
 
 
+Weights = Literal["resident", "onload"]
+"""Where decoder layers are: `resident`, all on the device; `onload`, one after another visits it."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a model's decoder layers are while it is pruned, and in what portions the calibration goes by.
@@ -89,7 +93,7 @@ class Placement:
     """
 
     batch_size: int | None = None
-    weights: Literal["resident", "onload"] = "resident"
+    weights: Weights = "resident"
     device: torch.device | None = None
     home: LayerHome | None = None
 
@@ -282,6 +286,7 @@ __all__ = [
     "Placement",
     "PruneResult",
     "PruningMethod",
+    "Weights",
     "ignore_layer",
     "token_digest",
     "with_calibration",

@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from methods.errors import InputError, PruningError
+from suite.memory_needs import Available, Memory, ModelShape, memory_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import torch
 
+    from methods.base import Weights
     from suite.cell import Cell, PerplexitySpec, TaskSpec
+    from suite.executors import PlannedCell
 
 DECODER_SHARE = 0.5
 """Of the rate of a large square product that a whole decoder reaches (docs/performance.md)."""
@@ -29,27 +34,8 @@ ITEM_TOKENS = {"offline_cloze": 60, "offline_next_paragraph": 350, "offline_agre
 """Of one question with all its answers, about."""
 OTHER_TASK = (1000, 300)
 """Questions, and tokens of each, of a task of which nothing is known here."""
-LIBRARIES_BYTES = 900 * 2**20
-"""Of host memory that the imported libraries take."""
-BATCH_BYTES = 512 * 2**20
-"""Of working memory beside weights and hidden states: a batch, a layer's statistics."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What an estimate needs of a model.
-
-    Attributes:
-        n_parameters: all of them, tied ones once.
-        n_target_weights: those in target modules, which every token is multiplied with.
-        hidden_size: of a hidden state.
-        vocabulary: of the logits.
-    """
-
-    n_parameters: int
-    n_target_weights: int
-    hidden_size: int
-    vocabulary: int
+FILES_PER_SECOND = 1.5e9
+"""Bytes that are read from a local disk."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +44,31 @@ class Estimate:
 
     Attributes:
         seconds: from the loaded model to the record.
-        host_bytes: of memory.
-        device_bytes: of the accelerator's memory; None without one.
+        memory: of the host and the accelerator.
     """
 
     seconds: float
-    host_bytes: int
-    device_bytes: int | None
+    memory: Memory
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the host's memory."""
+        return self.memory.host_bytes
+
+    @property
+    def device_bytes(self) -> int | None:
+        """Of the accelerator's memory; None without one."""
+        return self.memory.device_bytes
 
 
-def estimate(cell: Cell, device: torch.device) -> Estimate | None:
-    """What `cell` will take on `device`; None where the model's shape is not known on this machine."""
+def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") -> Estimate | None:
+    """What `cell` will take on `device`; None where the model's shape is not known on this machine.
+
+    Args:
+        cell: the cell.
+        device: where layers compute.
+        weights: where they are.
+    """
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     if shape is None:
         return None
@@ -84,8 +84,73 @@ def estimate(cell: Cell, device: torch.device) -> Estimate | None:
     flops = body * (calibration * _forwards(cell) + text + asked + 2 * judged) + head * (text + asked / 4)
     if cell.divergence and cell.prunes:
         flops += head * text
-    host, on_device = _memory(shape, itemsize, calibration, text if cell.divergence else 0, device)
-    return Estimate(flops / rate + _fixed_seconds(cell, shape, itemsize), host, on_device)
+    reading = _passes_over_files(cell) * shape.n_parameters * itemsize / FILES_PER_SECOND
+    seconds = flops / rate + _fixed_seconds(cell, shape, itemsize) + (reading if weights == "onload" else 0)
+    return Estimate(seconds, _memory_of(cell, shape, device, weights))
+
+
+def memory_needed(cell: Cell, device: torch.device, weights: Weights) -> Memory | None:
+    """Likewise of memory alone."""
+    shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
+    return None if shape is None else _memory_of(cell, shape, device, weights)
+
+
+def check_fits(
+    planned: Sequence[PlannedCell],
+    device: torch.device,
+    weights: Weights,
+    available: Available,
+    *,
+    warn: Callable[[str], None],
+) -> None:
+    """Refuses cells that cannot fit, before anything is loaded, and warns of those that may not.
+
+    Args:
+        planned: the plan; of cells that will run.
+        device: where layers compute.
+        weights: where they are.
+        available: the memory there is.
+        warn: tells people.
+
+    Raises:
+        InputError: what cannot be done without is more than there is. Names the cell, what it needs where,
+            and what onload would need.
+    """
+    warned = False
+    for entry in planned:
+        needed = memory_needed(entry.cell, device, weights) if entry.runs else None
+        if needed is None:
+            continue
+        if (lack := available.lacks(needed, surely=True)) is not None:
+            onload = memory_needed(entry.cell, device, "onload")
+            fits = weights == "resident" and onload is not None and available.lacks(onload) is None
+            advice = f"; --placement onload needs {onload.in_words()}" if fits and onload else ""
+            raise InputError(f"{entry.cell.label} needs at least {lack}{advice}")
+        if not warned and (lack := available.lacks(needed)) is not None:
+            warned = True
+            warn(f"{entry.cell.label} may need {lack}")
+
+
+def _passes_over_files(cell: Cell) -> int:
+    """How often onload reads the decoder's weights: each method twice, each text once, prompts a token."""
+    prunes = 0 if not cell.prunes else 2 * (1 + isinstance(cell.settings.get("initial"), str))
+    answers = cell.answers.max_new_tokens if cell.answers else 0
+    return prunes + len(cell.perplexity) + 20 * len(cell.tasks) + answers
+
+
+def _memory_of(cell: Cell, shape: ModelShape, device: torch.device, weights: Weights) -> Memory:
+    spec = cell.calibration
+    return memory_of(
+        shape,
+        itemsize=4 if cell.dtype == "float32" else 2,
+        calibration=0 if spec is None else spec.n_samples * spec.seqlen,
+        text=max((_tokens(text) for text in cell.perplexity), default=0),
+        reference=sum(_tokens(text) for text in cell.perplexity) if cell.divergence else 0,
+        on_gpu=device.type == "cuda",
+        weights=weights,
+        prunes=cell.prunes,
+        reconstructs_from_copy="initial" in cell.settings,
+    )
 
 
 def _forwards(cell: Cell) -> int:
@@ -118,19 +183,6 @@ def _fixed_seconds(cell: Cell, shape: ModelShape, itemsize: int) -> float:
     return passes * shape.n_parameters * itemsize / 5e9
 
 
-def _memory(
-    shape: ModelShape, itemsize: int, calibration: int, reference: int, device: torch.device
-) -> tuple[int, int | None]:
-    """Bytes of the host and of the accelerator."""
-    weights = shape.n_parameters * itemsize
-    hidden = 2 * calibration * shape.hidden_size * itemsize
-    kept = reference * shape.hidden_size * itemsize
-    if device.type == "cuda":
-        # The dense weights and the dense hidden states wait on the host.
-        return LIBRARIES_BYTES + weights + kept, weights + hidden + BATCH_BYTES
-    return LIBRARIES_BYTES + BATCH_BYTES + 2 * weights + hidden + kept, None
-
-
 @lru_cache(maxsize=8)
 def matrix_rate(dtype: str, device: torch.device) -> float:
     """Floating-point operations per second of a square product, measured once."""
@@ -158,9 +210,15 @@ def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> Model
     return ModelShape(
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         n_target_weights=sum(target.weight.numel() for target in targets),
+        n_largest_layer=max(
+            sum(parameter.numel() for parameter in layer.module.parameters())
+            for layer in read_decoder(model).layers
+        ),
+        n_outside=sum(p.numel() for p in model.parameters())
+        - sum(p.numel() for layer in read_decoder(model).layers for p in layer.module.parameters()),
         hidden_size=model.config.get_text_config().hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
     )
 
 
-__all__ = ["Estimate", "ModelShape", "estimate", "matrix_rate"]
+__all__ = ["Estimate", "check_fits", "estimate", "matrix_rate", "memory_needed"]

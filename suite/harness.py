@@ -74,6 +74,24 @@ def present_code(cell: Cell) -> CodeVersion:
     )
 
 
+def failed_record(cell: Cell, phase: str, error: Exception) -> Record:
+    """The record of a cell that could not even begin.
+
+    Args:
+        cell: the cell.
+        phase: what failed.
+        error: why.
+    """
+    return Record(
+        status="failed",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        cell=cell,
+        code=present_code(cell),
+        environment=environment(),
+        failure=_failure(phase, error),
+    )
+
+
 class _CellRun:
     """What is gathered while one cell runs."""
 
@@ -228,4 +246,4 @@ def _failure(phase: str, error: Exception) -> Failure:
     )
 
 
-__all__ = ["present_code", "run_cell"]
+__all__ = ["failed_record", "present_code", "run_cell"]

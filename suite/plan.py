@@ -51,6 +51,35 @@ def resolve_device(wanted: str) -> torch.device:
     return device
 
 
+def resolve_devices(wanted: str, workers: int | None) -> list[torch.device]:
+    """A device for each worker of this machine.
+
+    Args:
+        wanted: `auto` (every GPU, or else the CPU), `cpu`, `cuda` (every GPU), or GPUs such as
+            `cuda:0,cuda:2`.
+        workers: how many; None = one a GPU, and one on the CPU.
+
+    Raises:
+        InputError: there is no such device here, or fewer GPUs than workers.
+    """
+    import torch
+
+    names = [name.strip() for name in wanted.split(",")]
+    if names in (["auto"], ["cuda"]):
+        first = resolve_device(names[0])
+        n_gpus = torch.cuda.device_count() if first.type == "cuda" else 0
+        devices = [torch.device("cuda", n) for n in range(n_gpus)] if n_gpus > 1 else [first]
+    else:
+        devices = [resolve_device(name) for name in names]
+    if len(set(devices)) < len(devices):
+        raise InputError(f"--device {wanted}: names a device twice")
+    if {device.type for device in devices} == {"cpu"}:
+        return devices * (workers or 1)
+    if workers is not None and workers > len(devices):
+        raise InputError(f"--workers {workers}: {len(devices)} GPUs run {len(devices)} cells at a time")
+    return devices[:workers]
+
+
 def resolve_dtype(wanted: str, device: torch.device) -> DType:
     """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
     from suite.results.environment import native_bf16
@@ -252,5 +281,6 @@ __all__ = [
     "parse_assignments",
     "pruning_cell",
     "resolve_device",
+    "resolve_devices",
     "resolve_dtype",
 ]

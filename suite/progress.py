@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +18,11 @@ from rich.progress import (
 from rich.table import Column
 
 from suite.cell import Cell
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from suite.executors.worker import Progress as WorkerProgress
 
 
 class ProgressBars:
@@ -44,6 +50,7 @@ class ProgressBars:
         )
         self._cells = self._bars.add_task("cells", total=n_cells)
         self._phase = self._bars.add_task("", total=None, visible=False)
+        self._of_worker: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProgressBars:
         self._bars.start()
@@ -65,6 +72,19 @@ class ProgressBars:
     def stepped(self, steps: int = 1) -> None:
         """Moves the lower bar."""
         self._bars.advance(self._phase, steps)
+
+    def worker_at(self, worker: str, cell: Cell | None, progress: WorkerProgress) -> None:
+        """Shows how far one of several workers is, each in a line of its own."""
+        if worker not in self._of_worker:
+            self._of_worker[worker] = self._bars.add_task("", total=None)
+        text = "" if cell is None else f"  {worker}: {cell.label}, {progress.phase}"
+        self._bars.update(
+            self._of_worker[worker],
+            description=text,
+            completed=progress.done,
+            total=progress.steps,
+            visible=cell is not None,
+        )
 
     def cell_ended(self, cell: Cell, outcome: str) -> None:
         """Prints how the cell ended."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +47,13 @@ class ExistingChoice(StrEnum):
     fail = "fail"
 
 
+class ExecutorChoice(StrEnum):
+    """Where cells run."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Listable(StrEnum):
     """What can be listed."""
 
@@ -63,6 +74,23 @@ def progress_bars(n_cells: int) -> ProgressBars:
     from suite.progress import ProgressBars
 
     return ProgressBars(n_cells)
+
+
+@contextmanager
+def stopping_at_sigterm() -> Iterator[None]:
+    """While the body runs, a scheduler's SIGTERM ends it as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_json(value: Any) -> None:

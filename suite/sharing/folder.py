@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from filelock import FileLock
 
 SPARE_SHARE = 0.1
 """Of a disk that stays free whatever is kept."""
+GIVEN_UP_S = 7 * 24 * 3600
 
 
 class SharedFolder:
@@ -34,6 +37,7 @@ class SharedFolder:
         A process that dies lets go of it.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        os.utime(self.root)
         with FileLock(self.root / f"{name}.lock"):
             yield self.root / name
 
@@ -62,6 +66,17 @@ class SharedFolder:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return True
+
+    def sweep(self) -> None:
+        """Removes folders beside this one that nobody has asked for a week: their runs were given up."""
+        beside = self.root.parent.glob(f"{self.root.name.partition('-')[0]}-*")
+        for folder in beside:
+            try:
+                is_old = time.time() - folder.stat().st_mtime > GIVEN_UP_S
+            except OSError:  # its owner was quicker
+                continue
+            if is_old and folder != self.root:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """Removes all of it."""

@@ -1,21 +1,16 @@
-"""Where the cells of a plan run, and which of them need to."""
+"""Which cells of a plan need to run, and how they ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from methods.errors import InputError
 from suite.cell import Cell
 from suite.preflight import Inputs, ModelKey, input_difference, model_key
 from suite.results import CellState, ResultStore
 from suite.results.record import CodeVersion
-from suite.watcher import Silent, Watcher
-
-if TYPE_CHECKING:
-    from suite.workbench import Workbench
 
 Existing = Literal["skip", "rerun-stale", "rerun", "fail"]
 """What to do with cells that have a record: keep it (a stale one with a warning), run again what other code
@@ -99,48 +94,4 @@ def _planned(cell: Cell, state: CellState, existing: Existing) -> PlannedCell:
     return PlannedCell(cell, state, runs=state.kind not in kept)
 
 
-def run_here(
-    planned: Sequence[PlannedCell],
-    workbench: Workbench,
-    store: ResultStore,
-    watcher: Watcher | None = None,
-    on_written: Callable[[Path], None] | None = None,
-) -> Outcome:
-    """Runs cells one after another in this process; each record is on disk before the next cell begins.
-
-    Args:
-        planned: what to run, in order; cells of one model should be neighbours.
-        workbench: keeps what cells of one model share.
-        store: where records go.
-        watcher: hears of progress.
-        on_written: gets each record's file once it is on disk.
-
-    Raises:
-        OSError: a record could not be written (a full disk); all earlier ones stand.
-    """
-    from suite.harness import run_cell
-
-    watcher = watcher or Silent()
-    finished: list[Cell] = []
-    failed: list[tuple[Cell, str]] = []
-    for entry in planned:
-        if not entry.runs:
-            watcher.cell_ended(entry.cell, "kept")
-            continue
-        watcher.cell_started(entry.cell)
-        record, items = run_cell(entry.cell, workbench, watcher)
-        path = store.write(record, items)
-        if on_written is not None:
-            on_written(path)
-        if record.failure is None:
-            finished.append(entry.cell)
-            watcher.cell_ended(entry.cell, "complete")
-        else:
-            reason = f"{record.failure.phase}: {next(iter(record.failure.message.splitlines()), '')}"
-            failed.append((entry.cell, reason))
-            watcher.cell_ended(entry.cell, f"failed: {reason}")
-    kept = tuple(entry.cell for entry in planned if not entry.runs)
-    return Outcome(tuple(finished), kept, tuple(failed))
-
-
-__all__ = ["Existing", "Outcome", "PlannedCell", "decide", "run_here"]
+__all__ = ["Existing", "Outcome", "PlannedCell", "decide", "hold_against_inputs"]

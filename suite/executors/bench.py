@@ -1,0 +1,82 @@
+"""How the workbench of a worker is set up, in whatever process it is."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from methods.base import Placement, Weights
+from suite.preflight import Inputs, ModelKey
+
+if TYPE_CHECKING:
+    import torch
+
+    from suite.executors.plan import PlannedCell
+    from suite.sharing.folder import SharedFolder
+    from suite.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How the workbench of every worker is set up.
+
+    Attributes:
+        weights: where a model's decoder layers are.
+        shared: the name of the folder, in the scratch of each machine, where cells keep what they share; None
+            = nothing is kept.
+        wanted: which initial prunes are worth keeping.
+    """
+
+    weights: Weights = "resident"
+    shared: str | None = None
+    wanted: frozenset[str] = frozenset()
+
+
+def bench_options(
+    planned: Sequence[PlannedCell], out: Path, *, weights: Weights, reuse: bool
+) -> BenchOptions:
+    """The options for a plan.
+
+    Args:
+        planned: the plan.
+        out: its results tree, which the folder of shared work belongs to.
+        weights: where a model's decoder layers are.
+        reuse: whether anything is kept for other cells.
+    """
+    from suite.sharing import wanted_initials
+
+    if not reuse:
+        return BenchOptions(weights)
+    # Machines of a cluster may share a disk.
+    tree = f"{socket.gethostname()}\0{out.resolve()}"
+    name = f"shared-{hashlib.sha256(tree.encode()).hexdigest()[:12]}"
+    return BenchOptions(weights, name, wanted_initials([entry.cell for entry in planned if entry.runs]))
+
+
+def open_workbench(
+    device: torch.device, inputs: Mapping[ModelKey, Inputs], options: BenchOptions
+) -> Workbench:
+    """A workbench as the options have it."""
+    from suite.sharing import SharedWork
+    from suite.workbench import Workbench
+
+    placement = Placement() if options.weights == "resident" else Placement(weights="onload", device=device)
+    folder = shared_folder(options)
+    if folder is not None:
+        folder.sweep()
+    return Workbench(device, inputs, placement, SharedWork(folder, options.wanted))
+
+
+def shared_folder(options: BenchOptions) -> SharedFolder | None:
+    """Where cells keep what they share on this machine; None where they keep nothing."""
+    from suite.scratch import scratch_root
+    from suite.sharing.folder import SharedFolder
+
+    return None if options.shared is None else SharedFolder(scratch_root() / options.shared)
+
+
+__all__ = ["BenchOptions", "bench_options", "open_workbench", "shared_folder"]

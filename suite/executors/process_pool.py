@@ -1,0 +1,172 @@
+"""One process of this machine a device: several GPUs, or several workers on the CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from suite.cell import Cell
+from suite.executors.bench import BenchOptions
+from suite.executors.pool import Event, Finished, Lost, Told, Worker
+from suite.executors.portable import PortableInputs
+from suite.preflight import Inputs, ModelKey, model_key
+
+WAIT_S = 1.0
+END_S = 5.0
+"""A worker that is told to end gets so long before it is killed."""
+
+
+@dataclass
+class _Running:
+    """One worker's process."""
+
+    process: BaseProcess
+    connection: Connection
+    device: str
+    place: int | None = None
+
+
+class ProcessPool:
+    """Workers on the devices of this machine, one a device; one that dies is replaced.
+
+    Args:
+        devices: a worker's device each, such as `cuda:0`; a device may stand there several times.
+        options: how each workbench is set up.
+        inputs: what the cells read.
+        threads: of torch, in each worker, for cells that do not say.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        options: BenchOptions,
+        inputs: Mapping[ModelKey, Inputs],
+        threads: int | None,
+    ) -> None:
+        self._options = options
+        self._inputs = {key: PortableInputs.of(of_model) for key, of_model in inputs.items()}
+        self._threads = threads
+        many = len(set(devices)) < len(devices)
+        self._vacant = {
+            f"{device} ({n})" if many else device: device for n, device in enumerate(devices, start=1)
+        }
+        self._workers: dict[Worker, _Running] = {}
+
+    def idle(self, n_waiting: int) -> list[Worker]:
+        """See `Pool.idle`."""
+        free = [name for name, worker in self._workers.items() if worker.place is None]
+        while self._vacant and len(free) < n_waiting:
+            name, device = next(iter(self._vacant.items()))
+            del self._vacant[name]
+            self._workers[name] = self._start(device)
+            free.append(name)
+        return free
+
+    def give(self, worker: Worker, place: int, cell: Cell) -> None:
+        """See `Pool.give`."""
+        running = self._workers[worker]
+        running.place = place
+        with suppress(OSError):  # it is dead, which `wait` will tell
+            running.connection.send((place, cell, self._inputs[model_key(cell)]))
+
+    def wait(self) -> list[Event]:
+        """See `Pool.wait`."""
+        return self._events(WAIT_S)
+
+    def arrived(self) -> list[Finished]:
+        """See `Pool.arrived`."""
+        return [event for event in self._events(0) if isinstance(event, Finished)]
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        for running in self._workers.values():
+            running.process.terminate()
+        for running in self._workers.values():
+            running.process.join(END_S)
+            if running.process.is_alive():
+                running.process.kill()
+                running.process.join()
+            running.connection.close()
+        self._workers.clear()
+
+    def _start(self, device: str) -> _Running:
+        # Threads and CUDA of this process would not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=serve, args=(theirs, device, self._options, self._threads), name=f"prunebench {device}"
+        )
+        process.start()
+        theirs.close()
+        return _Running(process, ours, device)
+
+    def _events(self, timeout: float) -> list[Event]:
+        by_connection = {running.connection: name for name, running in self._workers.items()}
+        events: list[Event] = []
+        for ready in wait_for(list(by_connection), timeout):
+            name = by_connection[ready]  # type: ignore[index]
+            running = self._workers[name]
+            try:
+                events.append(_event(name, running, running.connection.recv()))
+            except (EOFError, OSError):
+                events.append(self._buried(name))
+        return events
+
+    def _buried(self, name: Worker) -> Lost:
+        """Takes a dead worker away; its device is free for another one."""
+        running = self._workers.pop(name)
+        running.process.join(END_S)
+        running.connection.close()
+        self._vacant[name] = running.device
+        code = running.process.exitcode
+        killed = code is not None and code < 0
+        reason = f"killed by {signal.Signals(-code).name}" if killed and code else f"exit code {code}"
+        return Lost(name, running.place, reason)
+
+
+def _event(name: Worker, running: _Running, message: tuple[Any, ...]) -> Event:
+    kind, place, *content = message
+    if kind == "told":
+        return Told(name, place, *content)
+    running.place = None
+    return Finished(name, place, *content)
+
+
+def serve(connection: Connection, device: str, options: BenchOptions, threads: int | None) -> None:
+    """The life of a worker's process: runs what comes, until nobody asks any more."""
+    from suite.executors.worker import CellWorker, Progress, Reporter
+
+    # Ctrl-C reaches the whole group of processes; what becomes of this one its parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker = CellWorker(device, options, threads)
+    while True:
+        try:
+            place, cell, inputs = connection.recv()
+        except (EOFError, OSError):
+            return
+
+        def tell(progress: Progress, place: int = place) -> None:
+            connection.send(("told", place, progress))
+
+        record, items = worker.run(cell, lambda inputs=inputs: inputs, Reporter(tell))  # type: ignore[misc]
+        connection.send(("done", place, record, items))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+__all__ = ["ProcessPool", "serve"]

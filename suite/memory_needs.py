@@ -1,0 +1,171 @@
+"""The memory a cell needs, worked out from the model's shape, and the memory there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from methods.base import Weights
+
+GIB = 2**30
+LIBRARIES_BYTES = 900 * 2**20
+"""Of host memory that the imported libraries take."""
+BATCH_BYTES = 512 * 2**20
+"""Of working memory beside weights and hidden states: a batch, a layer's statistics."""
+LARGE_SHARE = 0.1
+"""Of an accelerator's memory that hidden states may take before they stay on the host (`methods.stream`)."""
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What an estimate needs of a model.
+
+    Attributes:
+        n_parameters: all of them, tied ones once.
+        n_target_weights: those in target modules, which every token is multiplied with.
+        n_largest_layer: parameters of the largest decoder layer.
+        n_outside: parameters outside the decoder layers.
+        hidden_size: of a hidden state.
+        vocabulary: of the logits.
+    """
+
+    n_parameters: int
+    n_target_weights: int
+    n_largest_layer: int
+    n_outside: int
+    hidden_size: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a cell takes, about and at least.
+
+    Attributes:
+        host_bytes: of the host's memory.
+        device_bytes: of the accelerator's; None without one.
+        least_host_bytes: what cannot be done without: weights, copies of them, hidden states.
+        least_device_bytes: likewise.
+    """
+
+    host_bytes: int
+    device_bytes: int | None
+    least_host_bytes: int
+    least_device_bytes: int | None
+
+    def in_words(self) -> str:
+        """`3.1 GiB of host memory and 12.0 GiB of the GPU's`."""
+        host = f"{self.host_bytes / GIB:.1f} GiB of host memory"
+        on_device = (
+            "" if self.device_bytes is None else f" and {self.device_bytes / GIB:.1f} GiB of the GPU's"
+        )
+        return f"{host}{on_device}"
+
+
+@dataclass(frozen=True)
+class Available:
+    """What a machine has.
+
+    Attributes:
+        host_bytes: of memory, or what a control group may use of it.
+        device_bytes: of one accelerator; None without one.
+    """
+
+    host_bytes: int
+    device_bytes: int | None
+
+    def lacks(self, needed: Memory, *, surely: bool = False) -> str | None:
+        """What is needed and not there, in words; None where it fits.
+
+        Args:
+            needed: by a cell.
+            surely: hold what it cannot do without against it, not the estimate.
+        """
+        host = needed.least_host_bytes if surely else needed.host_bytes
+        on_device = needed.least_device_bytes if surely else needed.device_bytes
+        if on_device is not None and self.device_bytes is not None and on_device > self.device_bytes:
+            return f"{on_device / GIB:.1f} GiB on the GPU, which has {self.device_bytes / GIB:.1f}"
+        if host > self.host_bytes:
+            return f"{host / GIB:.1f} GiB of host memory, of which there are {self.host_bytes / GIB:.1f}"
+        return None
+
+
+def memory_of(
+    shape: ModelShape,
+    *,
+    itemsize: int,
+    calibration: int,
+    text: int,
+    reference: int,
+    on_gpu: bool,
+    weights: Weights,
+    prunes: bool,
+    reconstructs_from_copy: bool,
+) -> Memory:
+    """What a cell takes.
+
+    Args:
+        shape: of the model.
+        itemsize: bytes of a parameter.
+        calibration: tokens that are looked at.
+        text: tokens of the longest text that is evaluated.
+        reference: tokens whose dense hidden states are kept.
+        on_gpu: whether layers compute on an accelerator.
+        weights: where they are.
+        prunes: whether anything is pruned, so that dense weights are kept beside.
+        reconstructs_from_copy: whether the method itself keeps another copy of the target weights.
+    """
+    hidden = shape.hidden_size * itemsize
+    kept = reference * hidden
+    if weights == "onload":
+        # The next layer is fetched while one is there with its dense weights and what is found out about it.
+        layers = 3 * shape.n_largest_layer * itemsize + 4 * shape.n_largest_layer
+        outside = shape.n_outside * itemsize
+        stream = max(2 * calibration if prunes else 0, text) * hidden
+        if on_gpu:
+            host = outside + layers + kept
+            return Memory(
+                LIBRARIES_BYTES + host + stream,
+                outside + layers + BATCH_BYTES,
+                host,
+                outside + 2 * shape.n_largest_layer * itemsize,
+            )
+        least = outside + 2 * shape.n_largest_layer * itemsize + kept + stream // 2
+        return Memory(LIBRARIES_BYTES + BATCH_BYTES + outside + layers + kept + stream, None, least, None)
+    whole = shape.n_parameters * itemsize
+    copies = shape.n_target_weights * itemsize if reconstructs_from_copy else 0
+    stream = 2 * calibration * hidden if prunes else 0
+    if on_gpu:
+        # The dense weights and the dense hidden states wait on the host.
+        host = whole + kept
+        return Memory(LIBRARIES_BYTES + host, whole + copies + stream + BATCH_BYTES, host, whole + copies)
+    least = 2 * whole + copies + kept + stream // 2
+    return Memory(LIBRARIES_BYTES + BATCH_BYTES + 2 * whole + copies + stream + kept, None, least, None)
+
+
+def memory_available(device: torch.device) -> Available:
+    """What this machine has, or what the control group of this process may use of it."""
+    import psutil
+
+    host = psutil.virtual_memory().total
+    for file in _CGROUP_LIMITS:
+        try:
+            host = min(host, int(file.read_text()))
+        except (OSError, ValueError):  # no such group, or one without a limit
+            continue
+    if device.type != "cuda":
+        return Available(host, None)
+    import torch
+
+    return Available(host, torch.cuda.get_device_properties(device).total_memory)
+
+
+__all__ = ["Available", "Memory", "ModelShape", "memory_available", "memory_of"]

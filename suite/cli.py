@@ -61,6 +61,8 @@ def main() -> None:
     logging.getLogger("suite").setLevel(logging.INFO)
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer has taken the interrupt for itself
+            raise KeyboardInterrupt
     except InputError as error:
         code = _end(str(error), WRONG_INPUT)
     except TyperException as error:

@@ -34,8 +34,6 @@ ITEM_TOKENS = {"offline_cloze": 60, "offline_next_paragraph": 350, "offline_agre
 """Of one question with all its answers, about."""
 OTHER_TASK = (1000, 300)
 """Questions, and tokens of each, of a task of which nothing is known here."""
-FILES_PER_SECOND = 1.5e9
-"""Bytes that are read from a local disk."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,8 @@ class Estimate:
         return self.memory.device_bytes
 
 
-def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") -> Estimate | None:
-    """What `cell` will take on `device`; None where the model's shape is not known on this machine.
-
-    Args:
-        cell: the cell.
-        device: where layers compute.
-        weights: where they are.
-    """
+def estimate(cell: Cell, device: torch.device) -> Estimate | None:
+    """What `cell` will take on `device`; None where the model's shape is not known on this machine."""
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     if shape is None:
         return None
@@ -84,58 +76,45 @@ def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") ->
     flops = body * (calibration * _forwards(cell) + text + asked + 2 * judged) + head * (text + asked / 4)
     if cell.divergence and cell.prunes:
         flops += head * text
-    reading = _passes_over_files(cell) * shape.n_parameters * itemsize / FILES_PER_SECOND
-    seconds = flops / rate + _fixed_seconds(cell, shape, itemsize) + (reading if weights == "onload" else 0)
-    return Estimate(seconds, _memory_of(cell, shape, device, weights))
+    seconds = flops / rate + _fixed_seconds(cell, shape, itemsize)
+    return Estimate(seconds, _memory_of(cell, shape, device, "resident"))
 
 
-def memory_needed(cell: Cell, device: torch.device, weights: Weights) -> Memory | None:
-    """Likewise of memory alone."""
+def memory_needed(cell: Cell, device: torch.device, weights: Weights = "resident") -> Memory | None:
+    """Likewise of memory alone, with the decoder layers where `weights` says."""
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     return None if shape is None else _memory_of(cell, shape, device, weights)
 
 
 def check_fits(
-    planned: Sequence[PlannedCell],
-    device: torch.device,
-    weights: Weights,
-    available: Available,
-    *,
-    warn: Callable[[str], None],
+    planned: Sequence[PlannedCell], device: torch.device, available: Available, *, warn: Callable[[str], None]
 ) -> None:
     """Refuses cells that cannot fit, before anything is loaded, and warns of those that may not.
 
     Args:
         planned: the plan; of cells that will run.
         device: where layers compute.
-        weights: where they are.
         available: the memory there is.
         warn: tells people.
 
     Raises:
         InputError: what cannot be done without is more than there is. Names the cell, what it needs where,
-            and what onload would need.
+            and what pruning alone would need with one layer at a time.
     """
     warned = False
     for entry in planned:
-        needed = memory_needed(entry.cell, device, weights) if entry.runs else None
+        needed = memory_needed(entry.cell, device) if entry.runs else None
         if needed is None:
             continue
         if (lack := available.lacks(needed, surely=True)) is not None:
             onload = memory_needed(entry.cell, device, "onload")
-            fits = weights == "resident" and onload is not None and available.lacks(onload) is None
-            advice = f"; --placement onload needs {onload.in_words()}" if fits and onload else ""
+            advice = ""
+            if entry.cell.prunes and onload is not None and available.lacks(onload) is None:
+                advice = f"; prunebench prune --placement onload needs {onload.in_words()}"
             raise InputError(f"{entry.cell.label} needs at least {lack}{advice}")
         if not warned and (lack := available.lacks(needed)) is not None:
             warned = True
             warn(f"{entry.cell.label} may need {lack}")
-
-
-def _passes_over_files(cell: Cell) -> int:
-    """How often onload reads the decoder's weights: each method twice, each text once, prompts a token."""
-    prunes = 0 if not cell.prunes else 2 * (1 + isinstance(cell.settings.get("initial"), str))
-    answers = cell.answers.max_new_tokens if cell.answers else 0
-    return prunes + len(cell.perplexity) + 20 * len(cell.tasks) + answers
 
 
 def _memory_of(cell: Cell, shape: ModelShape, device: torch.device, weights: Weights) -> Memory:

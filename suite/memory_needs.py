@@ -61,6 +61,11 @@ class Memory:
     least_host_bytes: int
     least_device_bytes: int | None
 
+    def short(self) -> str:
+        """`host 3.1, GPU 12.0 GiB`."""
+        on_device = "" if self.device_bytes is None else f", GPU {self.device_bytes / GIB:.1f}"
+        return f"host {self.host_bytes / GIB:.1f}{on_device} GiB"
+
     def in_words(self) -> str:
         """`3.1 GiB of host memory and 12.0 GiB of the GPU's`."""
         host = f"{self.host_bytes / GIB:.1f} GiB of host memory"

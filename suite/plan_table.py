@@ -15,9 +15,11 @@ def as_lines(planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None
     for entry, estimate in zip(planned, estimates, strict=True):
         action = "run" if entry.runs else "keep"
         reason = f"  ({entry.state.reason})" if entry.state.reason else ""
-        time = _time(estimate.seconds) if estimate is not None and entry.runs else ""
+        known = estimate is not None and entry.runs
+        time = _time(estimate.seconds) if known and estimate else ""
+        memory = estimate.memory.short() if known and estimate else ""
         name = f"{entry.cell.digest[:8]}  {entry.cell.label}"
-        yield f"{action:<5} {entry.state.kind:<9} {time:>7}  {name}{reason}"
+        yield f"{action:<5} {entry.state.kind:<9} {time:>7} {memory:>20}  {name}{reason}"
     running = [e for entry, e in zip(planned, estimates, strict=True) if entry.runs]
     yield f"{len(running)} of {len(planned)} cells would run{_total(running)}"
 

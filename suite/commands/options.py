@@ -78,7 +78,7 @@ def progress_bars(n_cells: int) -> ProgressBars:
 
 @contextmanager
 def stopping_at_sigterm() -> Iterator[None]:
-    """While the body runs, a scheduler's SIGTERM ends it as Ctrl-C does."""
+    """While the body runs, a scheduler's SIGTERM ends it as Ctrl-C does. Ray, if started, was before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -16,7 +16,6 @@ from suite.commands.options import (
     Device,
     ExecutorChoice,
     ExistingChoice,
-    PlacementChoice,
     print_json,
     progress_bars,
     say,
@@ -27,7 +26,6 @@ from suite.commands.report import write_report
 if TYPE_CHECKING:
     import torch
 
-    from methods.base import Weights
     from suite.cell import Cell
     from suite.config import SuiteConfig
     from suite.executors import PlannedCell
@@ -66,10 +64,6 @@ def run(
             min=1, help="Cells at a time. [default: one a GPU; on CPUs one, with Ray as many as fit]"
         ),
     ] = None,
-    placement: Annotated[
-        PlacementChoice,
-        typer.Option(help="Load whole models, or one decoder layer after another from their files."),
-    ] = PlacementChoice.resident,
     reuse: Annotated[
         bool, typer.Option(help="Keep what cells share (initial masks, dense references) for each other.")
     ] = True,
@@ -103,15 +97,15 @@ def run(
     out = out or Path("results") / config.name
     # A dry run starts no Ray of its own.
     where = ExecutorChoice.local if dry_run and address is None else executor
-    with stopping_at_sigterm(), _open(where, address, device, workers) as runs:
+    with _open(where, address, device, workers) as runs, stopping_at_sigterm():
         cells = matching(plan(config, dtype=runs.dtype(config.dtype)), only or [])
         if part is not None:
             cells = _part(cells, part, config, runs)
         store = ResultStore(out)
         planned = decide(cells, store, existing.value, code=present_code)
-        check_fits(planned, runs.device, placement.value, runs.available(), warn=say)
+        check_fits(planned, runs.device, runs.available(), warn=say)
         if dry_run:
-            _print_plan(planned, runs.device, placement.value, as_json)
+            _print_plan(planned, runs.device, as_json)
             return
         inputs = preflight(cells)
         planned = hold_against_inputs(planned, existing.value, inputs)
@@ -120,7 +114,7 @@ def run(
                 reason = entry.state.reason
                 say(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it anew")
         store.sweep()
-        options = bench_options(planned, out, weights=placement.value, reuse=reuse)
+        options = bench_options(planned, out, reuse=reuse)
         with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking:
             for entry in planned:
                 if not entry.runs:
@@ -177,13 +171,11 @@ def _part(cells: list[Cell], shard: Shard, config: SuiteConfig, runs: Executor) 
     return own
 
 
-def _print_plan(
-    planned: Sequence[PlannedCell], device: torch.device, placement: Weights, as_json: bool
-) -> None:
+def _print_plan(planned: Sequence[PlannedCell], device: torch.device, as_json: bool) -> None:
     from suite.estimate import estimate
     from suite.plan_table import as_json_rows, as_lines
 
-    estimates = [estimate(entry.cell, device, placement) for entry in planned]
+    estimates = [estimate(entry.cell, device) for entry in planned]
     if as_json:
         print_json(as_json_rows(planned, estimates))
         return

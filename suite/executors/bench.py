@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from methods.base import Placement, Weights
 from suite.preflight import Inputs, ModelKey
 
 if TYPE_CHECKING:
@@ -25,36 +24,31 @@ class BenchOptions:
     """How the workbench of every worker is set up.
 
     Attributes:
-        weights: where a model's decoder layers are.
         shared: the name of the folder, in the scratch of each machine, where cells keep what they share; None
             = nothing is kept.
         wanted: which initial prunes are worth keeping.
     """
 
-    weights: Weights = "resident"
     shared: str | None = None
     wanted: frozenset[str] = frozenset()
 
 
-def bench_options(
-    planned: Sequence[PlannedCell], out: Path, *, weights: Weights, reuse: bool
-) -> BenchOptions:
+def bench_options(planned: Sequence[PlannedCell], out: Path, *, reuse: bool) -> BenchOptions:
     """The options for a plan.
 
     Args:
         planned: the plan.
         out: its results tree, which the folder of shared work belongs to.
-        weights: where a model's decoder layers are.
         reuse: whether anything is kept for other cells.
     """
     from suite.sharing import wanted_initials
 
     if not reuse:
-        return BenchOptions(weights)
+        return BenchOptions()
     # Machines of a cluster may share a disk.
     tree = f"{socket.gethostname()}\0{out.resolve()}"
     name = f"shared-{hashlib.sha256(tree.encode()).hexdigest()[:12]}"
-    return BenchOptions(weights, name, wanted_initials([entry.cell for entry in planned if entry.runs]))
+    return BenchOptions(name, wanted_initials([entry.cell for entry in planned if entry.runs]))
 
 
 def open_workbench(
@@ -64,11 +58,10 @@ def open_workbench(
     from suite.sharing import SharedWork
     from suite.workbench import Workbench
 
-    placement = Placement() if options.weights == "resident" else Placement(weights="onload", device=device)
     folder = shared_folder(options)
     if folder is not None:
         folder.sweep()
-    return Workbench(device, inputs, placement, SharedWork(folder, options.wanted))
+    return Workbench(device, inputs, shared=SharedWork(folder, options.wanted))
 
 
 def shared_folder(options: BenchOptions) -> SharedFolder | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -12,6 +13,7 @@ from suite.executors.bench import BenchOptions, open_workbench, shared_folder
 from suite.executors.drive import WorkersWatcher, drive
 from suite.executors.needs import Needs, check_room
 from suite.executors.plan import PlannedCell
+from suite.executors.quiet_ray import quiet_ray
 from suite.executors.tally import Tally
 from suite.memory_needs import Available, memory_available
 from suite.preflight import Inputs, ModelKey
@@ -157,8 +159,12 @@ class RayExecutor:
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"--device {device}: Ray chooses which; give auto, cpu or cuda")
         self._workers, self._ask, self._say = workers, ask, say
-        self._cluster: RayCluster = RayCluster(address, gpu=device != "cpu")
+        self._is_ours = address is None
+        self._open = ExitStack()
         try:
+            self._open.enter_context(quiet_ray())
+            self._cluster: RayCluster = RayCluster(address, gpu=device != "cpu")
+            self._open.callback(self._cluster.close)
             self._nodes = self._cluster.nodes()
             for why in self._cluster.refused.values():
                 raise InputError(f"{why}: install the same on both")
@@ -167,9 +173,8 @@ class RayExecutor:
                 raise InputError("--device cuda: no node of the Ray cluster has a GPU")
             self._kind = "cuda" if device != "cpu" and has_gpu else "cpu"
             self.device = torch.device(self._kind)
-            self._is_ours = address is None
         except BaseException:
-            self._cluster.close()
+            self._open.close()
             raise
 
     def __enter__(self) -> Self:
@@ -179,7 +184,7 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leaves the cluster."""
-        self._cluster.close()
+        self._open.close()
 
     def dtype(self, wanted: str) -> DType:
         """See `Executor.dtype`."""
@@ -219,7 +224,7 @@ class RayExecutor:
 
         cells = [entry.cell for entry in planned if entry.runs]
         rooms = [node.room for node in self._nodes]
-        needs = [self._needs(cell, options) for cell in cells]
+        needs = [self._needs(cell) for cell in cells]
         check_room(cells, needs, rooms)
         most = Needs(
             max((need.cpus for need in needs), default=1),
@@ -242,11 +247,11 @@ class RayExecutor:
         """See `Executor.forget_shared`."""
         self._cluster.on_each_node(forget_shared, options)
 
-    def _needs(self, cell: Cell, options: BenchOptions) -> Needs:
+    def _needs(self, cell: Cell) -> Needs:
         from suite.estimate import memory_needed
 
         gpus = int(self._kind == "cuda")
-        memory = memory_needed(cell, self.device, options.weights)
+        memory = memory_needed(cell, self.device)
         # An estimate is no reason to refuse a cell: what is surely too large was refused before.
         most = max((node.room.host_bytes for node in self._nodes), default=0)
         host_bytes = 0 if memory is None else min(memory.host_bytes, most)

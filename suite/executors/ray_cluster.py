@@ -206,7 +206,10 @@ def _join(ray: Any, address: str | None, cpus: int | None) -> None:
     thread.start()
     thread.join(JOIN_S)
     if not answer:
-        raise InputError(f"--address {address}: no Ray cluster answered within {JOIN_S:.0f} s")
+        raise InputError(
+            f"--address {address}: no Ray cluster answered within {JOIN_S:.0f} s "
+            "(is RAY_AUTH_TOKEN the same as the cluster's?)"
+        )
     if answer[0] is not None:
         raise InputError(f"--address {address}: {answer[0]}")
 

@@ -33,7 +33,14 @@ def suite(tmp_path):
 def surroundings(tmp_path):
     found = install(tmp_path / "site")
     paths = os.pathsep.join([found["PYTHONPATH"], str(REPOSITORY)])
-    return {**found, "PYTHONPATH": paths, "PRUNEBENCH_SCRATCH": str(tmp_path / "scratch")}
+    return {
+        **found,
+        "PYTHONPATH": paths,
+        "PRUNEBENCH_SCRATCH": str(tmp_path / "scratch"),
+        # A cluster takes in those who know its token.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "f" * 64,
+    }
 
 
 @pytest.fixture
@@ -115,9 +122,8 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 def records(tmp_path: Path) -> dict[str, tuple[int, bytes]]:
     """Every record's file and content: a second write would change the former."""
-    return {
-        path.name: (path.stat().st_ino, path.read_bytes()) for path in (tmp_path / "runs").glob("*/*--*.json")
-    }
+    files = (tmp_path / "runs").glob("*/*--*.json")
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in files}
 
 
 def wait_for_records(tmp_path: Path, n: int) -> dict[str, tuple[int, bytes]]:

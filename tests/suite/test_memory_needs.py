@@ -1,0 +1,74 @@
+"""What cells need of memory follows from the model's shape; what cannot fit is refused before it is tried."""
+
+import pytest
+
+from suite.memory_needs import GIB, Available, ModelShape, memory_of
+from tests.suite.conftest import refusal
+from tests.tiny import write_suite
+
+LLAMA_7B = ModelShape(6_738_415_616, 6_476_005_376, 202_383_360, 262_148_096, 4096, 32000)
+LLAMA_70B = ModelShape(68_976_648_192, 68_451_041_280, 855_654_400, 524_296_192, 8192, 32000)
+TOKENS = 128 * 2048
+
+
+def needs(shape, **changed):
+    asked = {
+        "itemsize": 2,
+        "calibration": TOKENS,
+        "text": 341_000,
+        "reference": 341_000,
+        "on_gpu": True,
+        "weights": "resident",
+        "prunes": True,
+        "reconstructs_from_copy": False,
+    }
+    return memory_of(shape, **{**asked, **changed})
+
+
+def test_a_7b_model_onload_fits_12_gb_and_a_70b_80_gb():
+    assert needs(LLAMA_7B, weights="onload").device_bytes < 12e9
+    assert needs(LLAMA_70B, weights="onload").device_bytes < 80e9
+    assert needs(LLAMA_70B).least_device_bytes > 80 * GIB, "which is why"
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("weights", ["resident", "onload"])
+def test_the_estimate_is_never_below_what_cannot_be_done_without(weights, on_gpu):
+    found = needs(LLAMA_7B, weights=weights, on_gpu=on_gpu)
+    assert found.host_bytes >= found.least_host_bytes
+    assert (found.device_bytes is None) == (not on_gpu)
+    if on_gpu:
+        assert found.device_bytes >= found.least_device_bytes
+
+
+def test_on_the_host_dense_and_pruned_weights_stand_beside_each_other():
+    found = needs(LLAMA_7B, on_gpu=False, prunes=False, reference=0)
+    assert found.least_host_bytes == 2 * 2 * LLAMA_7B.n_parameters
+    copy = needs(LLAMA_7B, on_gpu=False, reconstructs_from_copy=True).least_host_bytes
+    assert copy - needs(LLAMA_7B, on_gpu=False).least_host_bytes == 2 * LLAMA_7B.n_target_weights
+
+
+def test_what_lacks_is_said_with_what_there_is():
+    found = needs(LLAMA_7B)
+    small = Available(64 * GIB, 8 * GIB)
+    assert small.lacks(found, surely=True) == "12.6 GiB on the GPU, which has 8.0"
+    assert Available(8 * GIB, 80 * GIB).lacks(found, surely=True).endswith("of which there are 8.0")
+    assert Available(64 * GIB, 80 * GIB).lacks(found) is None
+
+
+def test_a_cell_that_cannot_fit_is_refused_by_a_run_and_a_dry_run(prunebench, tmp_path, monkeypatch):
+    path = write_suite(tmp_path, "wanda", patterns=["0.5"])
+    monkeypatch.setattr("suite.executors.executor.memory_available", lambda device: Available(1000, None))
+    for arguments in ([], ["--dry-run"]):
+        line = refusal(prunebench("run", path, "--device", "cpu", "--out", "runs", *arguments))
+        assert "dense needs at least 0.0 GiB of host memory, of which there are 0.0" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cell_that_may_not_fit_is_said_and_the_plan_shows_memory(prunebench, tmp_path, monkeypatch):
+    path = write_suite(tmp_path, "wanda", patterns=["0.5"])
+    monkeypatch.setattr("suite.executors.executor.memory_available", lambda device: Available(GIB, None))
+    code, out, err = prunebench("run", path, "--device", "cpu", "--dry-run")
+    assert code == 0
+    assert "dense may need 1.4 GiB of host memory, of which there are 1.0" in err
+    assert out.count("host 1.4 GiB") == 2

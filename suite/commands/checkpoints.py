@@ -108,13 +108,13 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also put the records into this results folder.")] = None,
     perplexity: Annotated[
         list[str] | None,
-        typer.Option(help="A corpus or text file; may be given often. [default: wiki-sample, news-sample]"),
+        typer.Option(help="A corpus or text file; may be given often. (default: wiki-sample, news-sample)"),
     ] = None,
     seqlen: Annotated[int, typer.Option(min=2, help="Tokens in a window of text.")] = 2048,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="At most this many of each text.")] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="An lm-eval task, offline, paper7 or none; may be given often. [default: offline]"),
+        typer.Option(help="An lm-eval task, offline, paper7 or none; may be given often. (default: offline)"),
     ] = None,
     task_folder: Annotated[str | None, typer.Option(help="A folder with task files of your own.")] = None,
     num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,

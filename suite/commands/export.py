@@ -35,7 +35,7 @@ def export(
         Path, typer.Option(help="The file to write; for latex and figures, the folder to write into.")
     ],
     title: Annotated[
-        str | None, typer.Option(help="The heading of latex and markdown. [default: the folder's name]")
+        str | None, typer.Option(help="The heading of latex and markdown. (default: the folder's name)")
     ] = None,
 ) -> None:
     """Export a folder of records: LaTeX, CSV, Markdown or figures."""

@@ -31,7 +31,7 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Write a Markdown summary to this file. [default: $GITHUB_STEP_SUMMARY, appended]"),
+        typer.Option(help="Write a Markdown summary to this file. (default: $GITHUB_STEP_SUMMARY, appended)"),
     ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Make CANDIDATE the new baseline, whatever the outcome.")

@@ -27,7 +27,7 @@ def history(
     ],
     metric: Annotated[str, typer.Option(help="A metric of the records.")] = "perplexity",
     protocol: Annotated[
-        str | None, typer.Option(help="Only this protocol. [default: every one that has the metric]")
+        str | None, typer.Option(help="Only this protocol. (default: every one that has the metric)")
     ] = None,
     by: Annotated[
         ByChoice, typer.Option(help="date: a point a record. commit: a point a commit, its middle run.")
@@ -39,7 +39,7 @@ def history(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Relative change that is too small to be marked. [default: 0.01; 0.1 for costs]"
+            min=0, help="Relative change that is too small to be marked. (default: 0.01; 0.1 for costs)"
         ),
     ] = None,
     ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters.")] = False,

@@ -21,7 +21,7 @@ ATTEMPTS = 5
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of records, searched at any depth.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    title: Annotated[str | None, typer.Option(help="Its heading. [default: the folder's name]")] = None,
+    title: Annotated[str | None, typer.Option(help="Its heading. (default: the folder's name)")] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def run(
     suite: Annotated[str, typer.Argument(help="A built-in suite (prunebench list suites) or a .toml file.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of records and report. [default: results/<suite>]")
+        Path | None, typer.Option(help="Folder of records and report. (default: results/<suite>)")
     ] = None,
     existing: Annotated[
         ExistingChoice,
@@ -56,12 +56,12 @@ def run(
     ] = ExecutorChoice.local,
     address: Annotated[
         str | None,
-        typer.Option(help="The Ray cluster: auto, or HOST:PORT of its head. [default: a Ray started here]"),
+        typer.Option(help="The Ray cluster: auto, or HOST:PORT of its head. (default: a Ray started here)"),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Cells at a time. [default: one a GPU; on CPUs one, with Ray as many as fit]"
+            min=1, help="Cells at a time. (default: one a GPU; on CPUs one, with Ray as many as fit)"
         ),
     ] = None,
     reuse: Annotated[

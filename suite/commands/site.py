@@ -24,7 +24,7 @@ def site(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Rank by this model; may be given often. [default: all that are measured]"),
+        typer.Option(help="Rank by this model; may be given often. (default: all that are measured)"),
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Where it will lie; the feed's links then are absolute.")

@@ -196,7 +196,7 @@ def test_a_tree_has_the_outlines_of_the_records_the_store_finds(
 ) -> None:
     monkeypatch.setattr(outline, "BATCH", 3)
     contents = read_outlines(tree, workers=workers)
-    assert len(contents.records) == 8 and len(contents.unreadable) == 7
+    assert len(contents.records) == 9 and len(contents.unreadable) == 7
     assert sum(one.failure is not None for one in contents.records) == 1
     assert max(one.n_answers for one in contents.records) == 48
     assert_outlines(contents, tree)

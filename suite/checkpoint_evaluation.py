@@ -25,7 +25,8 @@ from suite.measurement import (
     measure_dense,
     measure_pruned,
 )
-from suite.models import LoadedModel, find_model, load_model
+from suite.model_source import find_model
+from suite.models import LoadedModel, load_model
 from suite.phases import PhaseLog
 from suite.preflight import Inputs, model_key, preflight
 from suite.results.environment import environment

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 import typer
 from typer.exceptions import TyperException
@@ -76,6 +78,7 @@ def main() -> None:
         if os.environ.get("PRUNEBENCH_TRACEBACK"):
             traceback.print_exc()
         code = _end(_unforeseen(error), FAILED)
+    _codes.append(code or 0)
     sys.exit(code)
 
 
@@ -93,5 +96,26 @@ def _end(message: str, code: int) -> int:
     return code
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """`main`, as a program: nothing that libraries do while they are taken down changes its exit code.
+
+    Threads of theirs that are still running then have been seen to abort a process that had done its work.
+    """
+    # Registered first, so it runs last: after all other handlers, and before the libraries are taken down.
+    atexit.register(_leave)
     main()
+
+
+def _leave() -> None:
+    if _codes:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # whoever read it is gone, or it is closed
+                stream.flush()
+        os._exit(_codes[-1])
+
+
+_codes: list[int] = []
+"""The exit code, once `main` knows it."""
+
+if __name__ == "__main__":
+    program()

@@ -200,7 +200,7 @@ def _patterns(config: SuiteConfig, texts: Iterable[str], path: KeyPath) -> tuple
 def _check_names(config: SuiteConfig, variants: list[_Variant]) -> None:
     """Looks up models and corpora, as far as that needs no download."""
     from suite.corpora import check_source
-    from suite.models import resolve_model
+    from suite.model_source import resolve_model
 
     for place, model in enumerate(config.models):
         path: KeyPath = ("models", place)

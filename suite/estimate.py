@@ -128,7 +128,7 @@ def _memory_of(cell: Cell, shape: ModelShape, device: torch.device, weights: Wei
         on_gpu=device.type == "cuda",
         weights=weights,
         prunes=cell.prunes,
-        reconstructs_from_copy="initial" in cell.settings,
+        starts_from_mask="initial" in cell.settings,
     )
 
 
@@ -176,25 +176,24 @@ def matrix_rate(dtype: str, device: torch.device) -> float:
 def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> ModelShape | None:
     """The model's shape, from its configuration alone; None where that is not on this machine."""
     from methods.decoder import read_decoder
-    from suite.models import known_folder, skeleton_of
+    from suite.model_source import known_folder
+    from suite.models import skeleton_of
 
     folder = known_folder(name, revision)
     if folder is None:
         return None
     try:
         model = skeleton_of(folder, name, trust_remote_code)
-        targets = [target for _, _, target in read_decoder(model).targets()]
+        decoder = read_decoder(model)
     except (InputError, PruningError):
         return None  # the run itself will say what is wrong
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    of_layers = [sum(p.numel() for p in layer.module.parameters()) for layer in decoder.layers]
     return ModelShape(
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        n_target_weights=sum(target.weight.numel() for target in targets),
-        n_largest_layer=max(
-            sum(parameter.numel() for parameter in layer.module.parameters())
-            for layer in read_decoder(model).layers
-        ),
-        n_outside=sum(p.numel() for p in model.parameters())
-        - sum(p.numel() for layer in read_decoder(model).layers for p in layer.module.parameters()),
+        n_parameters=n_parameters,
+        n_target_weights=sum(target.weight.numel() for _, _, target in decoder.targets()),
+        n_largest_layer=max(of_layers),
+        n_outside=n_parameters - sum(of_layers),
         hidden_size=model.config.get_text_config().hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
     )

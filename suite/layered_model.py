@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from methods.decoder import Decoder, read_decoder
 from methods.errors import InputError
 from methods.tensor_files import TensorFiles
-from suite.models import digest_of_weights, find_model, load_tokenizer, one_line, quiet_transformers
+from suite.model_source import find_model
+from suite.models import digest_of_weights, load_tokenizer, one_line, quiet_transformers
 from suite.results.record import ModelIdentity
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
 
 
 def _models() -> list[dict[str, Any]]:
-    from suite.models import BUILT_IN_MODELS
+    from suite.model_source import BUILT_IN_MODELS
 
     return [dataclasses.asdict(model) for model in BUILT_IN_MODELS]
 

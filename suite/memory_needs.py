@@ -16,8 +16,6 @@ LIBRARIES_BYTES = 900 * 2**20
 """Of host memory that the imported libraries take."""
 BATCH_BYTES = 512 * 2**20
 """Of working memory beside weights and hidden states: a batch, a layer's statistics."""
-LARGE_SHARE = 0.1
-"""Of an accelerator's memory that hidden states may take before they stay on the host (`methods.stream`)."""
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -69,10 +67,9 @@ class Memory:
     def in_words(self) -> str:
         """`3.1 GiB of host memory and 12.0 GiB of the GPU's`."""
         host = f"{self.host_bytes / GIB:.1f} GiB of host memory"
-        on_device = (
-            "" if self.device_bytes is None else f" and {self.device_bytes / GIB:.1f} GiB of the GPU's"
-        )
-        return f"{host}{on_device}"
+        if self.device_bytes is None:
+            return host
+        return f"{host} and {self.device_bytes / GIB:.1f} GiB of the GPU's"
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def memory_of(
     on_gpu: bool,
     weights: Weights,
     prunes: bool,
-    reconstructs_from_copy: bool,
+    starts_from_mask: bool,
 ) -> Memory:
     """What a cell takes.
 
@@ -126,7 +123,7 @@ def memory_of(
         on_gpu: whether layers compute on an accelerator.
         weights: where they are.
         prunes: whether anything is pruned, so that dense weights are kept beside.
-        reconstructs_from_copy: whether the method itself keeps another copy of the target weights.
+        starts_from_mask: whether the method keeps the dense weights beside those that another one pruned.
     """
     hidden = shape.hidden_size * itemsize
     kept = reference * hidden
@@ -146,7 +143,7 @@ def memory_of(
         least = outside + 2 * shape.n_largest_layer * itemsize + kept + stream // 2
         return Memory(LIBRARIES_BYTES + BATCH_BYTES + outside + layers + kept + stream, None, least, None)
     whole = shape.n_parameters * itemsize
-    copies = shape.n_target_weights * itemsize if reconstructs_from_copy else 0
+    copies = shape.n_target_weights * itemsize if starts_from_mask else 0
     stream = 2 * calibration * hidden if prunes else 0
     if on_gpu:
         # The dense weights and the dense hidden states wait on the host.

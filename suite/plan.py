@@ -130,7 +130,7 @@ def pruning_cell(
     from methods.pattern import parse_pattern
     from methods.registry import allocations, build, method_class, settings_of
     from suite.corpora import check_source
-    from suite.models import resolve_model
+    from suite.model_source import resolve_model
 
     resolve_model(model)
     needs_calibration = method_class(method).needs_calibration
@@ -186,7 +186,7 @@ def evaluation_cell(
     """
     from suite.corpora import check_source
     from suite.evaluation.task_names import check_task, expand_sets
-    from suite.models import resolve_model
+    from suite.model_source import resolve_model
     from suite.prompts import load_prompts
 
     for name in (model, dense):

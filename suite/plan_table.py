@@ -15,9 +15,9 @@ def as_lines(planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None
     for entry, estimate in zip(planned, estimates, strict=True):
         action = "run" if entry.runs else "keep"
         reason = f"  ({entry.state.reason})" if entry.state.reason else ""
-        known = estimate is not None and entry.runs
-        time = _time(estimate.seconds) if known and estimate else ""
-        memory = estimate.memory.short() if known and estimate else ""
+        time = memory = ""
+        if estimate is not None and entry.runs:
+            time, memory = _time(estimate.seconds), estimate.memory.short()
         name = f"{entry.cell.digest[:8]}  {entry.cell.label}"
         yield f"{action:<5} {entry.state.kind:<9} {time:>7} {memory:>20}  {name}{reason}"
     running = [e for entry, e in zip(planned, estimates, strict=True) if entry.runs]

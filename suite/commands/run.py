@@ -80,6 +80,7 @@ def run(
     from suite.estimate import check_fits
     from suite.executors import decide, hold_against_inputs
     from suite.executors.bench import bench_options
+    from suite.executors.executor import Job
     from suite.executors.shards import parse_shard
     from suite.executors.tally import Tally
     from suite.harness import present_code
@@ -121,7 +122,7 @@ def run(
                     tracking.record_written(store.path_of(entry.cell))
             with progress_bars(sum(entry.runs for entry in planned)) as bars:
                 tally = Tally(store, bars, tracking.record_written)
-                runs.run(planned, inputs, options, tally, bars)
+                runs.run(Job(planned, inputs, options, tally, bars))
             outcome = tally.outcome
             if not outcome.failed:
                 runs.forget_shared(options)
@@ -149,10 +150,10 @@ def run(
 
 def _open(executor: ExecutorChoice, address: str | None, device: str, workers: int | None) -> Executor:
     if executor is ExecutorChoice.ray:
-        from suite.executors.executor import RayExecutor
+        from suite.executors.ray_executor import RayExecutor
 
         return RayExecutor(address, device, workers, ask=sys.stderr.isatty(), say=say)
-    from suite.executors.executor import LocalExecutor
+    from suite.executors.local import LocalExecutor
     from suite.plan import resolve_devices
 
     return LocalExecutor(resolve_devices(device, workers))

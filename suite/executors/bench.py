@@ -72,4 +72,11 @@ def shared_folder(options: BenchOptions) -> SharedFolder | None:
     return None if options.shared is None else SharedFolder(scratch_root() / options.shared)
 
 
-__all__ = ["BenchOptions", "bench_options", "open_workbench", "shared_folder"]
+def forget_shared(options: BenchOptions) -> None:
+    """Removes what cells shared on this machine."""
+    folder = shared_folder(options)
+    if folder is not None:
+        folder.remove()
+
+
+__all__ = ["BenchOptions", "bench_options", "forget_shared", "open_workbench", "shared_folder"]

@@ -90,8 +90,10 @@ def same_bf16(reports: Sequence[NodeReport]) -> bool:
     """Whether the machines multiply bf16 natively.
 
     Raises:
-        InputError: some do and some do not.
+        InputError: some do and some do not, or there is none.
     """
+    if not reports:
+        raise InputError("no node of the Ray cluster can use its GPU: is its PyTorch built for CUDA?")
     found = {report.native_bf16 for report in reports}
     if len(found) > 1:
         raise InputError(

@@ -27,15 +27,18 @@ def quiet_ray() -> Iterator[None]:
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         for descriptor in (1, 2):
             os.dup2(nowhere.fileno(), descriptor)
-    sys.stdout, sys.stderr = _NotOfRay(streams[0]), _NotOfRay(streams[1])
-    _move_logging(before[1], sys.stderr)
+    ours = [_NotOfRay(stream) for stream in streams]
+    sys.stdout, sys.stderr = ours
+    _move_logging(before[1], ours[1])
     try:
         yield
     finally:
         for stream in streams:
             stream.flush()
-        _move_logging(sys.stderr, before[1])
+        _move_logging(ours[1], before[1])
         sys.stdout, sys.stderr = before
+        for stream, own in zip(before, ours, strict=True):
+            own.goes_to(stream)  # somebody may have kept it
         for descriptor, copy in enumerate(copies, 1):
             os.dup2(copy, descriptor)
             os.close(copy)
@@ -45,6 +48,10 @@ class _NotOfRay(io.TextIOBase):
     """A stream that drops what Ray's threads write."""
 
     def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def goes_to(self, stream: TextIO) -> None:
+        """Writes there from now on."""
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -62,7 +69,7 @@ class _NotOfRay(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether that is a terminal."""
-        return self._stream.isatty()
+        return not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
         """Of that stream."""

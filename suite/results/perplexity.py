@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import exp
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from suite.results.statistics import CONFIDENCE, Estimate, Values, as_floats, problem_of, row_means
+from suite.results.statistics import CONFIDENCE, Estimate, Values, as_floats, finite, problem_of, row_means
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _perplexity(log: Estimate) -> Estimate:
         return Estimate(None, None, None, None, log.n, f"overflow: exp of a mean NLL of {log.value:.6g}")
     if log.stderr is None:
         return Estimate(value, None, None, None, log.n)
-    return Estimate(value, _finite(value * log.stderr), _exp(log.low), _exp(log.high), log.n)
+    return Estimate(value, finite(value * log.stderr), _exp(log.low), _exp(log.high), log.n)
 
 
 def paired_log_ratio(a_nll: Values, b_nll: Values, *, confidence: float = CONFIDENCE) -> PairedEstimate:
@@ -146,10 +146,6 @@ def _exp(value: float | None) -> float | None:
         return None if value is None else exp(value)
     except OverflowError:
         return None
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None
 
 
 __all__ = [

@@ -101,8 +101,8 @@ def row_means(rows: npt.NDArray[np.float64], *, confidence: float = CONFIDENCE) 
         else:
             stderr = float(deviations[i]) / sqrt(n)
             reach = stderr * quantile
-            ends = _finite(mean - reach), _finite(mean + reach)
-            estimates.append(Estimate(mean, _finite(stderr), *ends, n))
+            ends = finite(mean - reach), finite(mean + reach)
+            estimates.append(Estimate(mean, finite(stderr), *ends, n))
     return estimates
 
 
@@ -153,7 +153,7 @@ def seed_spread(values: Values) -> Spread:
     scale = float(np.max(np.abs(found))) or 1.0
     # Rounding may carry the mean of equal values past them.
     mean = min(max(float(np.mean(found / scale)) * scale, minimum), maximum)
-    deviation = _finite(float(np.std(found / scale, ddof=1)) * scale) if len(found) > 1 else None
+    deviation = finite(float(np.std(found / scale, ddof=1)) * scale) if len(found) > 1 else None
     return Spread(mean, deviation, minimum, maximum, len(found))
 
 
@@ -187,7 +187,8 @@ def _t_quantile(share: float, freedom: int) -> float:
     return float(special.stdtrit(freedom, share))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value; None in place of one that is not finite."""
     return value if isfinite(value) else None
 
 
@@ -197,6 +198,7 @@ __all__ = [
     "Spread",
     "Values",
     "as_floats",
+    "finite",
     "mean_stderr",
     "problem_of",
     "proportion",

@@ -80,7 +80,7 @@ def let_go(folder: Path) -> None:
     (folder / "gate" / "open").touch()
 
 
-def is_gone(process: int, seconds: float = 60) -> bool:
+def is_gone(process: int, seconds: float = 120) -> bool:
     """Whether a process ends within some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

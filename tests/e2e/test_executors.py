@@ -1,79 +1,44 @@
 """One suite through every executor: the same masks and numbers, each cell once."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from suite.results import ResultStore
+from benchmarks.executors import SUITE, main, numbers, prunebench, run_way
+from suite.config import load_suite, plan
 from tests.tiny import write_suite
 
-REPOSITORY = Path(__file__).parent.parent.parent
-COSTS = ("seconds", "bytes", "joules", "per_second")
-RUNS = {
-    "local": [["--out", "runs"]],
-    "processes": [["--out", "runs", "--workers", "2"]],
-    "ray": [["--out", "runs", "--executor", "ray", "--workers", "2"]],
-    "shards": [["--out", "one", "--shard", "1/2"], ["--out", "two", "--shard", "2/2"]],
-}
+
+@pytest.fixture
+def suite(tmp_path):
+    path = write_suite(tmp_path, "magnitude wanda sparsegpt llm-barber", patterns=["0.5"])
+    path.write_text("divergence = true\nthreads = 1\n" + path.read_text())
+    return path
 
 
-def run(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "suite.cli", *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PRUNEBENCH_SCRATCH": str(folder / "scratch"),
-            "PYTHONPATH": str(REPOSITORY),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-
-
-def numbers(tree: Path) -> dict[str, tuple[object, ...]]:
-    """Of each cell its masks, and every metric that is no cost."""
-    contents = ResultStore(tree).records()
-    assert not contents.unreadable
-    return {
-        record.cell.digest: (
-            record.mask_digest,
-            record.initial_mask_digest,
-            record.environment.threads,
-            *((m.name, m.value) for m in record.metrics if not m.name.endswith(COSTS)),
-        )
-        for record in (stored.record for stored in contents.records)
-    }
-
-
-@pytest.mark.parametrize("how", ["processes", "ray", "shards"])
-def test_executors_give_the_same_masks_and_numbers(tmp_path, how):
-    if how == "ray":
+@pytest.mark.parametrize("way", ["processes", "ray", "shards"])
+def test_executors_give_the_same_masks_and_numbers(suite, tmp_path, way):
+    if way == "ray":
         pytest.importorskip("ray")
-    suite = write_suite(tmp_path, "magnitude wanda sparsegpt llm-barber", patterns=["0.5"])
-    suite.write_text("divergence = true\nthreads = 1\n" + suite.read_text())
-    found = {}
-    for name in ("local", how):
-        for arguments in RUNS[name]:
-            run(tmp_path, "run", str(suite), *arguments)
-        if name == "shards":
-            run(tmp_path, "verify", "one", "two")
-            for part in ("one", "two"):
-                for tree in (tmp_path / part).iterdir():
-                    if tree.is_dir():
-                        shutil.copytree(tree, tmp_path / "runs" / tree.name, dirs_exist_ok=True)
-        run(tmp_path, "verify", "runs")
-        found[name] = numbers(tmp_path / "runs")
-        shutil.move(tmp_path / "runs", tmp_path / name)
-    assert len(found["local"]) == 5
-    assert found[how] == found["local"], "to the bit: threads, batches and code are the same"
-    assert {entry[2] for entry in found[how].values()} == {1}
+    expected, found = run_way(suite, "local", tmp_path), run_way(suite, way, tmp_path)
+    assert len(expected) == 5
+    assert found == expected, "to the bit: threads, batches and code are the same"
+    assert {entry[3] for entry in found.values()} == {1}
     assert not list((tmp_path / "scratch").glob("shared-*")), "a finished plan leaves nothing"
+
+
+def test_the_comparison_finds_a_difference(suite, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other.toml"
+    other.write_text(suite.read_text().replace("n_samples = 4", "n_samples = 3"))
+    prunebench(tmp_path, "run", str(other), "--out", "other")
+    monkeypatch.setattr("benchmarks.executors.run_way", lambda *_: next(trees))
+    trees = iter([numbers(tmp_path / "other"), {}])
+    with pytest.raises(SystemExit) as ended:
+        main([str(suite), "--ways", "local", "shards"])
+    assert ended.value.code == 1
+    assert "| shards | 0 | 0 | OTHERS |" in capsys.readouterr().out
+
+
+def test_the_suite_of_the_benchmark_is_a_valid_one():
+    config = load_suite(str(SUITE))
+    assert config.threads == 1 and config.dtype == "bfloat16"
+    assert len(plan(config, dtype="bfloat16")) == 6

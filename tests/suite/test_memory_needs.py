@@ -1,13 +1,15 @@
 """What cells need of memory follows from the model's shape; what cannot fit is refused before it is tried."""
 
 import pytest
+import torch
 
-from suite.memory_needs import GIB, Available, ModelShape, memory_of
+from benchmarks.capacity import SHAPES
+from suite.executors.local import LocalExecutor
+from suite.memory_needs import GIB, Available, memory_of
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite
 
-LLAMA_7B = ModelShape(6_738_415_616, 6_476_005_376, 202_383_360, 262_148_096, 4096, 32000)
-LLAMA_70B = ModelShape(68_976_648_192, 68_451_041_280, 855_654_400, 524_296_192, 8192, 32000)
+LLAMA_7B, LLAMA_70B = SHAPES["LLaMA-7B"], SHAPES["LLaMA-2-70B"]
 TOKENS = 128 * 2048
 
 
@@ -20,7 +22,7 @@ def needs(shape, **changed):
         "on_gpu": True,
         "weights": "resident",
         "prunes": True,
-        "reconstructs_from_copy": False,
+        "starts_from_mask": False,
     }
     return memory_of(shape, **{**asked, **changed})
 
@@ -44,7 +46,7 @@ def test_the_estimate_is_never_below_what_cannot_be_done_without(weights, on_gpu
 def test_on_the_host_dense_and_pruned_weights_stand_beside_each_other():
     found = needs(LLAMA_7B, on_gpu=False, prunes=False, reference=0)
     assert found.least_host_bytes == 2 * 2 * LLAMA_7B.n_parameters
-    copy = needs(LLAMA_7B, on_gpu=False, reconstructs_from_copy=True).least_host_bytes
+    copy = needs(LLAMA_7B, on_gpu=False, starts_from_mask=True).least_host_bytes
     assert copy - needs(LLAMA_7B, on_gpu=False).least_host_bytes == 2 * LLAMA_7B.n_target_weights
 
 
@@ -58,7 +60,7 @@ def test_what_lacks_is_said_with_what_there_is():
 
 def test_a_cell_that_cannot_fit_is_refused_by_a_run_and_a_dry_run(prunebench, tmp_path, monkeypatch):
     path = write_suite(tmp_path, "wanda", patterns=["0.5"])
-    monkeypatch.setattr("suite.executors.executor.memory_available", lambda device: Available(1000, None))
+    monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(1000, None))
     for arguments in ([], ["--dry-run"]):
         line = refusal(prunebench("run", path, "--device", "cpu", "--out", "runs", *arguments))
         assert "dense needs at least 0.0 GiB of host memory, of which there are 0.0" in line
@@ -67,8 +69,13 @@ def test_a_cell_that_cannot_fit_is_refused_by_a_run_and_a_dry_run(prunebench, tm
 
 def test_a_cell_that_may_not_fit_is_said_and_the_plan_shows_memory(prunebench, tmp_path, monkeypatch):
     path = write_suite(tmp_path, "wanda", patterns=["0.5"])
-    monkeypatch.setattr("suite.executors.executor.memory_available", lambda device: Available(GIB, None))
+    monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(GIB, None))
     code, out, err = prunebench("run", path, "--device", "cpu", "--dry-run")
     assert code == 0
     assert "dense may need 1.4 GiB of host memory, of which there are 1.0" in err
     assert out.count("host 1.4 GiB") == 2
+
+
+def test_workers_on_one_host_share_its_memory(monkeypatch):
+    monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(12 * GIB, None))
+    assert LocalExecutor(3 * [torch.device("cpu")]).available() == Available(4 * GIB, None)

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from methods.errors import InputError
-from suite.models import BUILT_IN_MODELS, load_model, resolve_model, smollm2_folder, weight_digest
+from suite.model_source import BUILT_IN_MODELS, resolve_model, smollm2_folder
+from suite.models import load_model, weight_digest
 from tests.tiny import byte_tokenizer, tiny_model
 
 

@@ -38,6 +38,8 @@ def test_auto_is_one_dtype_or_refused():
     assert same_bf16([yes, yes]) is True and same_bf16([no]) is False
     with pytest.raises(InputError, match="give a dtype in the suite file"):
         same_bf16([yes, no])
+    with pytest.raises(InputError, match="no node of the Ray cluster can use its GPU"):
+        same_bf16([])
 
 
 def test_workers_fit_by_the_scarcest_of_what_they_need():

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -143,8 +144,12 @@ def assert_complete(tmp_path: Path, before: dict[str, tuple[int, bytes]]) -> Non
     assert not ResultStore(tmp_path / "runs").records().unreadable
 
 
-def test_a_killed_worker_costs_its_cell_a_second_try(start, tmp_path):
-    run = start("--executor", "ray", "--workers", "2")
+WORKERS = {"processes": ["--workers", "2"], "ray": ["--executor", "ray", "--workers", "2"]}
+
+
+@pytest.mark.parametrize("executor", WORKERS)
+def test_a_killed_worker_costs_its_cell_a_second_try(start, tmp_path, executor):
+    run = start(*WORKERS[executor])
     victim = begun(tmp_path)
     before = wait_for_records(tmp_path, N_CELLS - 1)  # the other worker does the rest meanwhile
     os.kill(victim, signal.SIGKILL)
@@ -157,13 +162,23 @@ def test_a_killed_worker_costs_its_cell_a_second_try(start, tmp_path):
     assert "Traceback" not in err and out.strip() == "runs/report.html"
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_driver_that_ends_takes_its_ray_with_it_and_the_command_resumes(start, tmp_path, signal_):
-    run = start("--executor", "ray", "--workers", "2")
+@pytest.mark.parametrize(
+    "executor, signal_",
+    [
+        ("processes", signal.SIGKILL),
+        ("processes", signal.SIGINT),
+        ("ray", signal.SIGKILL),
+        ("ray", signal.SIGINT),
+        ("ray", signal.SIGTERM),
+    ],
+)
+def test_a_driver_that_ends_takes_its_workers_with_it_and_the_command_resumes(
+    start, tmp_path, executor, signal_
+):
+    run = start(*WORKERS[executor])
     worker = begun(tmp_path)
     before = wait_for_records(tmp_path, N_CELLS - 1)
     descendants = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
-    assert worker in descendants or psutil.pid_exists(worker)
     run.send_signal(signal_)
     _, err = run.communicate(timeout=60)
     if signal_ == signal.SIGKILL:
@@ -174,11 +189,12 @@ def test_a_driver_that_ends_takes_its_ray_with_it_and_the_command_resumes(start,
     assert all(is_gone(process) for process in [worker, *descendants])
     assert records(tmp_path) == before
     let_go(tmp_path)
-    again = start("--executor", "ray", "--workers", "2", "--json")
+    again = start(*WORKERS[executor], "--json")
     out, err = again.communicate(timeout=180)
     assert again.returncode == 0, err
     told = json.loads(out)
-    assert (told["executor"], told["finished"], told["kept"]) == ("ray", 1, N_CELLS - 1)
+    assert (told["finished"], told["kept"]) == (1, N_CELLS - 1)
+    assert told["executor"] == ("ray" if executor == "ray" else "local")
     assert_complete(tmp_path, before)
 
 
@@ -214,7 +230,8 @@ def test_a_node_with_another_prunebench_is_refused_and_both_are_named(start, sur
         out, err = run.communicate(timeout=120)
     assert run.returncode == 2, err
     (line,) = err.strip().splitlines()
-    assert re.search(r"node \S+ has prunebench 9\.9\.9, and 0\.1\.0 here: install the same on both", line)
+    ours = re.escape(version("prunebench"))
+    assert re.search(rf"node \S+ has prunebench 9\.9\.9, and {ours} here: install the same on both", line)
     assert out == "" and not (tmp_path / "runs").exists()
 
 
@@ -228,11 +245,9 @@ def test_what_is_no_cluster_is_said_in_seconds(start, tmp_path):
             "127.0.0.1:1": "nobody answers there",
             "somewhere": "give auto, or HOST:PORT",
         }
-        begin = time.monotonic()
         for address, said in cases.items():
             run = start("--executor", "ray", "--address", address)
-            _, err = run.communicate(timeout=90)
+            _, err = run.communicate(timeout=60)  # not minutes
             assert run.returncode == 2, err
             (line,) = err.strip().splitlines()
             assert f"--address {address}: " in line and said in line
-        assert time.monotonic() - begin < 150, "a minute each at most"

@@ -1,0 +1,73 @@
+"""Cells on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from suite.executors.bench import BenchOptions, forget_shared, open_workbench
+from suite.executors.drive import drive
+from suite.executors.executor import Job
+from suite.executors.here import run_with
+from suite.executors.process_pool import ProcessPool
+from suite.memory_needs import Available, memory_available
+from suite.plan import resolve_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from suite.cell import DType
+
+
+class LocalExecutor:
+    """Cells on this machine: in this process, or a process a device where there are several.
+
+    Args:
+        devices: one a worker, as `suite.plan.resolve_devices` gives them.
+    """
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self.device = devices[0]
+        self._devices = devices
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open between runs."""
+
+    def dtype(self, wanted: str) -> DType:
+        """See `Executor.dtype`."""
+        return resolve_dtype(wanted, self.device)
+
+    def available(self) -> Available:
+        """See `Executor.available`."""
+        machine = memory_available(self.device)
+        # Workers load a model each, and all of them on one host.
+        return replace(machine, host_bytes=machine.host_bytes // len(self._devices))
+
+    def run(self, job: Job) -> None:
+        """See `Executor.run`."""
+        if len(self._devices) == 1:
+            bench = open_workbench(self.device, job.inputs, job.options)
+            run_with(job.planned, bench, job.tally, job.watcher)
+            return
+        names = [str(device) for device in self._devices]
+        pool = ProcessPool(names, job.options, job.inputs, self._threads_of_each())
+        drive(job.planned, pool, job.tally, job.watcher, job.inputs)
+
+    def forget_shared(self, options: BenchOptions) -> None:
+        """See `Executor.forget_shared`."""
+        forget_shared(options)
+
+    def _threads_of_each(self) -> int | None:
+        import torch
+
+        return max(1, torch.get_num_threads() // len(self._devices))
+
+
+__all__ = ["LocalExecutor"]

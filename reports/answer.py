@@ -168,12 +168,8 @@ def _cost(ranking: Ranking, titles: Titles) -> str:
 def _fastest(ranking: Ranking) -> str:
     """The quickest on the same kind of machine, and what its haste costs."""
     best = ranking.entries[0]
-    machine = machine_of(best.record.environment)
-    here = [
-        e
-        for e in ranking.entries
-        if e.method_seconds is not None and machine_of(e.record.environment) == machine
-    ]
+    machine = machine_of(best.record)
+    here = [e for e in ranking.entries if e.method_seconds is not None and machine_of(e.record) == machine]
     fastest = min(here, key=lambda e: e.method_seconds or 0.0)
     if fastest is best:
         return ""

@@ -159,10 +159,10 @@ def _notes_on(ranking: Ranking) -> list[str]:
         notes.append(f"{where}: no dense record under this setting, so there is no ratio to dense.")
     if not ranking.setting.protocols:
         notes.append(f"{where}: no perplexity was measured, so nothing is ranked.")
-    machines = {machine_of(e.record.environment) for e in ranking.entries}
+    machines = {machine_of(e.record) for e in ranking.entries}
     if len(machines) > 1:
         notes.append(
-            f"{where}: the records come from {len(machines)} kinds of machine or thread counts; "
+            f"{where}: the records come from {len(machines)} kinds of machine, thread counts or placements; "
             "times and memory compare only within one of them."
         )
     return notes

@@ -91,7 +91,8 @@ def machines(records: Sequence[Record]) -> list[Machine]:
     """The environments of the records, each with how many cells ran there."""
     cells: dict[str, list[Record]] = {}
     for record in records:
-        document = json.dumps(record.environment.model_dump(mode="json"), indent=2, ensure_ascii=True)
+        found = {**record.environment.model_dump(mode="json"), "placement": record.placement}
+        document = json.dumps(found, indent=2, ensure_ascii=True)
         cells.setdefault(document, []).append(record)
     return [Machine(len(group), _machine_facts(group), document) for document, group in cells.items()]
 
@@ -104,6 +105,7 @@ def _machine_facts(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
         "processor": environment.processor,
         "device": environment.device,
         "cores and threads": f"{cores}, {counted(environment.threads, 'thread')}",
+        "decoder layers": "one at a time" if records[0].placement == "onload" else "all at once",
         "native bf16": "yes" if environment.native_bf16 else "no",
         "matrix product": _span([f.matmul_flops_per_second / 1e9 for f in floors], "GFLOP/s"),
         "dense forward": _span([f.forward_tokens_per_second for f in floors], "tokens/s"),

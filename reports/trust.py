@@ -45,10 +45,10 @@ def _code(records: Sequence[Record]) -> str:
 
 
 def _machines(records: Sequence[Record]) -> str:
-    machines = {machine_of(record.environment) for record in records}
+    machines = {machine_of(record) for record in records}
     if len(machines) == 1:
         return "on one kind of machine"
-    return f"on {len(machines)} kinds of machine or thread counts"
+    return f"on {len(machines)} kinds of machine, thread counts or placements"
 
 
 def _intact(records: Sequence[Record]) -> str:

@@ -44,12 +44,12 @@ def machine_numbers(rankings: Iterable[Ranking]) -> dict[str, int]:
     """Cell -> the number of its kind of machine, from 1 in the order in which they come."""
     entries = [entry for ranking in rankings for entry in ranking.entries]
     numbers: dict[str, int] = {}
-    return {e.cell: numbers.setdefault(machine_of(e.record.environment), len(numbers) + 1) for e in entries}
+    return {e.cell: numbers.setdefault(machine_of(e.record), len(numbers) + 1) for e in entries}
 
 
 def on_machines(n: int) -> str:
     """How a title says that what it shows does not all compare."""
-    return f"measured on {n} kinds of machine or thread counts"
+    return f"measured on {n} kinds of machine, thread counts or placements"
 
 
 def machines_note(machines: Collection[int], what: str) -> str:

@@ -33,7 +33,9 @@ def cost_table(rankings: Sequence[Ranking], title: str, name: str) -> PaperTable
         PaperRow((entry.label, pattern_heading(pattern)), tuple(cells[i] for cells in shown.values()))
         for i, (pattern, entry) in enumerate(entries)
     ]
-    environments = {(e.record.environment.processor, e.record.environment.device) for _, e in entries}
+    environments = {
+        (e.record.environment.processor, e.record.environment.device, e.record.placement) for _, e in entries
+    }
     notes = (
         "One run each, no interval. Method: seconds in the method's own phases; end to end: all of pruning "
         "once the model is loaded; memory: the peak.",
@@ -145,8 +147,9 @@ def _sparsity(entry: Entry) -> float | None:
     return None if metric is None else metric.value
 
 
-def _machine(processor: str, device: str) -> str:
-    return visible(processor if device == "cpu" else f"{device} ({processor})")
+def _machine(processor: str, device: str, placement: str) -> str:
+    where = ", one decoder layer at a time" if placement == "onload" else ""
+    return visible((processor if device == "cpu" else f"{device} ({processor})") + where)
 
 
 __all__ = ["cost_table", "published_table", "seeds_table"]

@@ -20,7 +20,16 @@ COLUMNS = (
     *("calibration_source", "calibration_samples", "calibration_seqlen", "calibration_seed"),
     *("corpus_revision", "corpus_limit", "corpus_digest", "questions_digest"),
     *("cell_digest", "record_digest", "weight_digest", "mask_digest", "calibration_digest"),
-    *("prunebench", "method_version", "source_digest", "git_commit", "git_clean", "device", "processor"),
+    *(
+        "prunebench",
+        "method_version",
+        "source_digest",
+        "git_commit",
+        "git_clean",
+        "device",
+        "processor",
+        "placement",
+    ),
     *("created", "failure"),
 )
 _NUMBERS = ("value", "stderr", "low", "high")
@@ -110,6 +119,7 @@ def _facts(record: Record) -> Iterator[tuple[str, object]]:
         "git_clean": code.git_clean,
         "device": visible(record.environment.device),
         "processor": visible(record.environment.processor),
+        "placement": record.placement,
         "created": record.created,
         "failure": visible(describe_failure(record)) or None,
     }.items()

@@ -94,7 +94,8 @@ def _text(protocol: str, record: Record) -> str:
 def _machine(record: Record) -> str:
     found = record.environment
     device = "" if found.device == "cpu" else f"{visible(found.device)}, "
-    return f"{device}{visible(found.processor)}, {counted(found.threads, 'thread')}"
+    where = ", one decoder layer at a time" if record.placement == "onload" else ""
+    return f"{device}{visible(found.processor)}, {counted(found.threads, 'thread')}{where}"
 
 
 def _software(record: Record) -> str:

@@ -81,7 +81,7 @@ def cost_cells(cost: Cost, costs: Sequence[Cost]) -> list[TableCell]:
 def machines_of(records: Iterable[Held]) -> list[str]:
     """The kinds of machine that records with a cost were made on; times compare on one kind only."""
     told = [held.record for held in records if held.record.metric("prune_seconds") is not None]
-    return list(dict.fromkeys(visible(machine_of(record.environment)) for record in told))
+    return list(dict.fromkeys(visible(machine_of(record)) for record in told))
 
 
 def machines_note(records: Iterable[Held]) -> str:

@@ -61,6 +61,7 @@ class DatedRecord:
     body_digest: str
     code: CodeVersion
     environment: Environment
+    placement: str
     model: ModelIdentity | None
     calibration: CalibrationIdentity | None
     floor: MachineFloor | None
@@ -154,6 +155,7 @@ def dated_record(path: Path, record: Record) -> DatedRecord:
         body_digest=record.body_digest,
         code=record.code,
         environment=record.environment,
+        placement=record.placement,
         model=record.model,
         calibration=record.calibration,
         floor=record.floor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from suite.results.archive import DatedRecord
 from suite.results.record import Environment, Metric
 
@@ -37,7 +39,7 @@ def ground_of(record: DatedRecord, metric: Metric, *, floor: bool) -> Ground:
         if items.protocol == metric.protocol:
             found += [(items.kind, items.digest), ("extent", items.extent)]
     if depends_on_machine(metric.name):
-        found.append(("machine", machine_of(record.environment)))
+        found.append(("machine", machine_of(record)))
         if floor and record.floor is not None:
             batch = f"{record.floor.batch_size} x {record.floor.seqlen} tokens"
             found.append(("batch of the machine's floor", batch))
@@ -57,10 +59,26 @@ def difference(before: Ground, after: Ground) -> str:
     return "; ".join(words)
 
 
-def machine_of(environment: Environment) -> str:
-    """The class of machine whose times compare: device, processor, cores and threads."""
+class Made(Protocol):
+    """Of a record: where and how it was made."""
+
+    @property
+    def environment(self) -> Environment:
+        """The machine."""
+        ...
+
+    @property
+    def placement(self) -> str:
+        """Where decoder layers were."""
+        ...
+
+
+def machine_of(record: Made) -> str:
+    """The class of machine whose times compare: device, processor, cores, threads, and where layers were."""
+    environment = record.environment
+    onload = ", layers onloaded" if record.placement == "onload" else ""
     cores = f"{environment.physical_cores} cores" if environment.physical_cores else "unknown cores"
-    return f"{environment.device}, {environment.processor}, {cores}, {environment.threads} threads"
+    return f"{environment.device}, {environment.processor}, {cores}, {environment.threads} threads{onload}"
 
 
-__all__ = ["Ground", "depends_on_machine", "difference", "ground_of", "machine_of"]
+__all__ = ["Ground", "Made", "depends_on_machine", "difference", "ground_of", "machine_of"]

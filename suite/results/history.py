@@ -252,7 +252,7 @@ def _point(record: DatedRecord, metric: Metric, factor: float) -> Point:
         prunebench=record.code.prunebench,
         source_digest=record.code.source_digest,
         packages=tuple(sorted(record.environment.packages.items())),
-        machine=machine_of(record.environment),
+        machine=machine_of(record),
     )
 
 

@@ -97,7 +97,7 @@ def test_other_machines_other_seeds_and_broken_seals_are_said() -> None:
     said = trust_of(
         make_record("wanda"), make_record("magnitude", environment=other), make_record("wanda", seed=1)
     )
-    assert "on 2 kinds of machine or thread counts" in said
+    assert "on 2 kinds of machine, thread counts or placements" in said
     assert "Calibration was drawn with 2 seeds, each a row of its own." in said
     broken = make_record("wanda").model_copy(update={"warnings": ("made up",)})
     assert "1 record changed after it was sealed" in trust_of(broken)

@@ -15,7 +15,7 @@ from tests.reports.synthetic import ENVIRONMENT, make_record, quickstart
 from tests.reports.synthetic_measured import finished_checkpoint, measured_record
 
 LARGER = ENVIRONMENT.model_copy(update={"processor": "another processor", "threads": 16})
-KINDS = "measured on 2 kinds of machine or thread counts"
+KINDS = "measured on 2 kinds of machine, thread counts or placements"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,13 @@ def test_machines_are_not_compared_silently() -> None:
         layer for layer in found["time"].chart.to_dict()["spec"]["layer"] if "detail" in layer["encoding"]
     ]
     assert [layer["encoding"]["detail"]["field"] for layer in steps] == ["machine"]
+
+
+def test_layers_that_were_onloaded_count_as_another_machine() -> None:
+    records = [make_record("dense"), make_record("wanda"), make_record("sparsegpt", placement="onload")]
+    machine = drawn(records)["time"].data
+    of_method = dict(zip(machine["method"], machine["machine"], strict=True))
+    assert of_method["wanda"] != of_method["sparsegpt"]
 
 
 def test_one_machine_a_pattern_leaves_the_frontiers_as_they_are() -> None:

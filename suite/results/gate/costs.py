@@ -67,6 +67,7 @@ def other_machine(baseline: Record, candidate: Record) -> str:
         "device": (one.device, other.device),
         "processor": (one.processor, other.processor),
         "number of cores": (one.physical_cores, other.physical_cores),
+        "placement": (baseline.placement, candidate.placement),
     }.items():
         if pair[0] != pair[1]:
             return f"another {what}: {pair[0]} and {pair[1]}"

@@ -224,6 +224,14 @@ def test_two_machines_that_take_turns_are_two_whole_segments(tmp_path):
     assert second.reason.startswith("another machine (cpu, processor 0, ")
 
 
+def test_times_of_two_placements_are_two_segments(tmp_path):
+    for day in range(4):
+        store(tmp_path, day, metrics=seconds(7.0 + day % 2), placement=("resident", "onload")[day % 2])
+    first, second = only_series(tmp_path, "prune_seconds").segments
+    assert (values(first), values(second)) == ([7.0] * 2, [8.0] * 2)
+    assert "layers onloaded" in second.reason
+
+
 def test_by_commit_the_runs_of_a_commit_are_one_point(tmp_path):
     for day, value in enumerate([25.5, 30.0, 25.6, 26.5, 26.5]):
         store(tmp_path, day, value, commit="a" * 40 if day < 3 else "b" * 40)

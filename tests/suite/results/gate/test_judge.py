@@ -214,6 +214,13 @@ def test_costs_of_another_machine_keep_nothing_from_being_compared() -> None:
     assert verdict.exit_code == 0
 
 
+def test_costs_of_another_placement_are_not_compared() -> None:
+    verdict = verdict_on(record(), record(placement="onload", metrics=costs(seconds=100.0)))
+    found = metrics_of(verdict)["prune_seconds"]
+    assert (found.outcome, found.reason) == ("not comparable", "another placement: resident and onload")
+    assert verdict.exit_code == 0
+
+
 def test_times_are_multiples_of_the_machines_own_floor() -> None:
     slow = FLOOR.model_copy(update={"forward_tokens_per_second": 250.0})
     fair = metrics_of(verdict_on(record(), record(floor=slow, metrics=costs(seconds=41.0))))["prune_seconds"]

@@ -1,9 +1,9 @@
 """`python -m benchmarks.evaluation MODEL`: what evaluating takes, and what batches do to scores.
 
-Speed: perplexity, and perplexity with divergence, against the model's own forward with all its logits, the
-median of a few tries each, in turns. Batches: the same questions scored in batches of several sizes, by our
-class and by lm-eval's own as it comes, each against fp32 one by one: how far log-likelihoods move, and how
-many answers are other ones.
+Speed: perplexity, perplexity with divergence, and both layer by layer from the model's files, against the
+model's own forward with all its logits, the median of a few tries each, in turns. Batches: the same questions
+scored in batches of several sizes, by our class and by lm-eval's own as it comes, each against fp32 one by
+one: how far log-likelihoods move, and how many answers are other ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.machine import synchronize
-from suite.cell import PerplexitySpec, TaskSpec
+from suite.cell import DENSE, Cell, PerplexitySpec, TaskSpec
 
 if TYPE_CHECKING:
     from suite.models import LoadedModel
@@ -92,9 +92,13 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
     """Seconds of the forward and of both passes, in turns, so that a slow moment hits all alike."""
     from suite.corpora import evaluation_windows
     from suite.evaluation.windows import score_windows
+    from suite.layered_model import load_layered_model
     from suite.models import load_model
+    from suite.preflight import Inputs
 
     loaded = load_model(asked.model, dtype=dtype, device=asked.device)
+    cell = Cell(model=asked.model, dtype=dtype, method=DENSE)
+    layered = load_layered_model(cell, Inputs({}, {}, None, None)).staged(None, torch.device(asked.device))
     spec = PerplexitySpec(corpus=asked.corpus, seqlen=asked.seqlen, max_tokens=asked.windows * asked.seqlen)
     ids = evaluation_windows(spec, loaded.tokenizer).input_ids
     size = max(1, TOKENS_PER_BATCH // asked.seqlen)
@@ -109,6 +113,9 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
         "forward with all logits": forward,
         "perplexity": lambda: score_windows(loaded.model, ids),
         "perplexity and divergence": lambda: score_windows(loaded.model, ids, dense_hidden=hidden),
+        "the same layer by layer": lambda: score_windows(
+            layered.model, ids, placement=layered.placement, dense_hidden=hidden
+        ),
     }
     spent: dict[str, list[float]] = {what: [] for what in passes}
     for _ in range(asked.repeats):

@@ -139,15 +139,18 @@ class FolderHome:
     values (on the meta device).
 
     Attributes:
-        staging: where pruned layers are written.
+        staging: where pruned layers are written; None = nowhere.
     """
 
-    def __init__(self, source: TensorFiles, staging: Path, names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, source: TensorFiles, staging: Path | None, names: Mapping[str, str] | None = None
+    ) -> None:
         """Reads nothing yet.
 
         Args:
             source: the dense checkpoint; it is never written to.
-            staging: an existing folder, at best of the file system where the pruned model shall be.
+            staging: an existing folder, at best of the file system where the pruned model shall be; None =
+                layers are only read.
             names: a tensor's dotted name in the model -> its name in `source`, where the two differ.
         """
         self.staging = staging
@@ -157,7 +160,13 @@ class FolderHome:
         self._n_changes: Counter[int] = Counter()
 
     def file_of(self, layer: DecoderLayer) -> Path:
-        """The file that holds the whole layer once it was stored, under the names of the source."""
+        """The file that holds the whole layer once it was stored, under the names of the source.
+
+        Raises:
+            PruningError: layers are only read.
+        """
+        if self.staging is None:
+            raise PruningError(f"{layer.name} was to be pruned, and its model is only read")
         return self.staging / f"layer-{layer.index:05d}.safetensors"
 
     def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,29 @@ class Recorder:
         self._canonical = {}
         return self._hidden, self._arguments
 
+    @contextmanager
+    def passing(self, output: Tensor | None = None) -> Iterator[None]:
+        """While the body runs, decoder layers hand on the hidden states they are given; `record` came before.
+
+        Args:
+            output: what the last layer gives instead, `[batch, seqlen, hidden]`.
+        """
+        with ExitStack() as patches:
+            for module in self._layers:
+                given = output if module is self._layers[-1] else None
+                patches.enter_context(replaced_forward(module, self._handing_on(given)))
+            yield
+
+    def _handing_on(self, output: Tensor | None) -> Any:
+        def hand_on(*args: Any, **kwargs: Any) -> Any:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            return self._as_a_layer_gives(hidden if output is None else output)
+
+        return hand_on
+
+    def _as_a_layer_gives(self, hidden: Tensor) -> Any:
+        return (hidden,) if self._gives_tuple else hidden
+
     def _stand_in(self, index: int, forward: Any) -> Any:
         def note(*args: Any, **kwargs: Any) -> Any:
             if args:
@@ -79,11 +102,11 @@ class Recorder:
             self._arguments[-1].append(
                 LayerArguments(self._kept(args), {key: self._kept(value) for key, value in kwargs.items()})
             )
-            if index == len(self._layers) - 1:
-                raise Reached
             if self._gives_tuple is None:
                 self._gives_tuple = isinstance(forward(hidden, *args, **kwargs), tuple)
-            return (hidden,) if self._gives_tuple else hidden
+            if index == len(self._layers) - 1:
+                raise Reached
+            return self._as_a_layer_gives(hidden)
 
         return note
 

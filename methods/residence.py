@@ -46,6 +46,12 @@ class Residence(ABC):
 
     @abstractmethod
     @contextmanager
+    def around_layers(self) -> Iterator[None]:
+        """All of the model but its decoder layers is on the device meanwhile, the output head too."""
+        yield
+
+    @abstractmethod
+    @contextmanager
     def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
         """`layer` is on the device meanwhile; what was written to its targets is kept.
 
@@ -80,6 +86,11 @@ class Resident(Residence):
     @contextmanager
     def before_layers(self, *, first_layer: bool) -> Iterator[None]:
         """Everything is there."""
+        yield
+
+    @contextmanager
+    def around_layers(self) -> Iterator[None]:
+        """It is there."""
         yield
 
     @contextmanager
@@ -132,16 +143,23 @@ class Onloaded(Residence):
     @contextmanager
     def before_layers(self, *, first_layer: bool) -> Iterator[None]:
         """Brings all that is no decoder layer and no output head, and the first layer if it is wanted."""
+        head = self._model.get_output_embeddings()
         if not first_layer:
-            with _holding(self._outside()):
+            with _holding(self._outside(but=head)):
                 yield
             return
         first = self._decoder.layers[0]
         taken = self._prefetch.take(first, dense=self._remembers)
-        with _holding(self._outside()), _holding(_layer_tensors(first, taken, self.device)):
+        with _holding(self._outside(but=head)), _holding(_layer_tensors(first, taken, self.device)):
             yield
         # Looking at it once does not change it, and it is the first that will be visited.
         self._prefetch.give_back(taken)
+
+    @contextmanager
+    def around_layers(self) -> Iterator[None]:
+        """Brings it."""
+        with _holding(self._outside()):
+            yield
 
     @contextmanager
     def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
@@ -179,16 +197,19 @@ class Onloaded(Residence):
         self._home.restore_dense()
         self._remembers = False
 
-    def _outside(self) -> dict[tuple[nn.Module, str], Tensor]:
-        """Copies of what the forward needs besides the decoder layers, on the device."""
-        head = self._model.get_output_embeddings()
-        apart = {id(m) for layer in self._decoder.layers for m in layer.module.modules()} | {id(head)}
+    def _outside(self, but: nn.Module | None = None) -> dict[tuple[nn.Module, str], Tensor]:
+        """(module, attribute) -> what it holds, on the device: all beside the decoder layers and `but`."""
+        apart = {id(m) for layer in self._decoder.layers for m in layer.module.modules()} | {id(but)}
         owners = [module for module in self._model.modules() if id(module) not in apart]
-        return {
-            (owner, name): value.detach().to(self.device)
+        held = [
+            (owner, name, value)
             for owner in owners
             for name, value in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
-        }
+        ]
+        # Tied tensors come once.
+        brought = {id(value): value for _, _, value in held}
+        brought = {key: value.detach().to(self.device) for key, value in brought.items()}
+        return {(owner, name): brought[id(value)] for owner, name, value in held}
 
 
 def _layer_tensors(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -126,27 +127,53 @@ class LayerStream:
             NonFiniteError: the outputs hold NaN or infinite values.
         """
         probe: list[Tensor] = []
+
+        def run(batch: int) -> tuple[Tensor, list[BlockCall]]:
+            with self._kept_attention.serving(batch, layer):
+                return (self.forward(layer, batch), []) if probe else self.calls_of(layer, batch)
+
+        for batch, (output, calls) in self._batch_by_batch(run):
+            require_finite(output, layer.name, "its outputs")
+            probe += [call.output for call in calls]
+            self.hidden[batch] = self.put_away(output)
+            self._kept_attention.forget(batch)
+        return probe
+
+    def carry(self, layer: DecoderLayer, on_samples: Callable[[int], None] | None = None) -> None:
+        """Moves all batches to the layer's output, whatever it is: that of a ruined model may be NaN.
+
+        Args:
+            layer: the next one.
+            on_samples: called with the number of sequences that were moved, batch by batch.
+        """
+        for batch, output in self._batch_by_batch(partial(self.forward, layer)):
+            self.hidden[batch] = self.put_away(output)
+            if on_samples is not None:
+                on_samples(len(output))
+
+    def passing(self, hidden: Tensor | None = None) -> AbstractContextManager[None]:
+        """While the body runs, the model's own forward passes over its decoder layers.
+
+        Args:
+            hidden: what comes out of them; None = what goes in.
+        """
+        return self._recorder.passing(hidden)
+
+    def _batch_by_batch(self, run: Callable[[int], T]) -> Iterator[tuple[int, T]]:
+        """A batch and what `run` gives for it; where memory runs out, that batch is run with less of it."""
         n_done = 0
         while n_done < self.n_batches:
             try:
-                with self._kept_attention.serving(n_done, layer):
-                    if probe:
-                        output = self.forward(layer, n_done)
-                    else:
-                        output, calls = self.calls_of(layer, n_done)
+                found = run(n_done)
             except (RuntimeError, MemoryError) as error:
                 if not self._can_take_less(error, n_done):
                     raise
             else:
-                require_finite(output, layer.name, "its outputs")
-                if not probe:
-                    probe = [call.output for call in calls]
-                self.hidden[n_done] = self.put_away(output)
-                self._kept_attention.forget(n_done)
+                yield n_done, found
+                del found
                 n_done += 1
                 continue
             self._take_less(n_done)
-        return probe
 
     def _can_take_less(self, error: BaseException, start: int = 0) -> bool:
         """Whether `error` says that memory ran out, and something can be done about it."""

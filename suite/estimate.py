@@ -32,6 +32,10 @@ CORPUS_TOKENS = {"wiki-sample": 135_000, "news-sample": 18_000, "wikitext2": 340
 """Of the held-out parts, about; c4-paper has 256 windows, a file a token every four bytes."""
 ITEM_TOKENS = {"offline_cloze": 60, "offline_next_paragraph": 350, "offline_agreement": 12}
 """Of one question with all its answers, about."""
+MEMORY_RATE, FILE_RATE = 5e9, 2e9
+"""Bytes a second of weights that are read from memory, and from files."""
+TASK_BATCH = 2048
+"""Tokens in a batch of questions, at least."""
 OTHER_TASK = (1000, 300)
 """Questions, and tokens of each, of a task of which nothing is known here."""
 
@@ -59,8 +63,14 @@ class Estimate:
         return self.memory.device_bytes
 
 
-def estimate(cell: Cell, device: torch.device) -> Estimate | None:
-    """What `cell` will take on `device`; None where the model's shape is not known on this machine."""
+def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") -> Estimate | None:
+    """What `cell` will take on `device`; None where the model's shape is not known on this machine.
+
+    Args:
+        cell: what to do.
+        device: where layers compute.
+        weights: where they are.
+    """
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     if shape is None:
         return None
@@ -76,8 +86,11 @@ def estimate(cell: Cell, device: torch.device) -> Estimate | None:
     flops = body * (calibration * _forwards(cell) + text + asked + 2 * judged) + head * (text + asked / 4)
     if cell.divergence and cell.prunes:
         flops += head * text
-    seconds = flops / rate + _fixed_seconds(cell, shape, itemsize)
-    return Estimate(seconds, _memory_of(cell, shape, device, "resident"))
+    n_bytes = shape.n_parameters * itemsize
+    seconds = flops / rate + _weight_passes(cell) * n_bytes / MEMORY_RATE
+    if weights == "onload":
+        seconds += _model_visits(cell, text, asked) * n_bytes / FILE_RATE
+    return Estimate(seconds, _memory_of(cell, shape, device, weights))
 
 
 def memory_needed(cell: Cell, device: torch.device, weights: Weights = "resident") -> Memory | None:
@@ -87,7 +100,12 @@ def memory_needed(cell: Cell, device: torch.device, weights: Weights = "resident
 
 
 def check_fits(
-    planned: Sequence[PlannedCell], device: torch.device, available: Available, *, warn: Callable[[str], None]
+    planned: Sequence[PlannedCell],
+    device: torch.device,
+    available: Available,
+    *,
+    weights: Weights = "resident",
+    warn: Callable[[str], None],
 ) -> None:
     """Refuses cells that cannot fit, before anything is loaded, and warns of those that may not.
 
@@ -95,22 +113,23 @@ def check_fits(
         planned: the plan; of cells that will run.
         device: where layers compute.
         available: the memory there is.
+        weights: where layers are.
         warn: tells people.
 
     Raises:
         InputError: what cannot be done without is more than there is. Names the cell, what it needs where,
-            and what pruning alone would need with one layer at a time.
+            and what it would need with one layer at a time.
     """
     warned = False
     for entry in planned:
-        needed = memory_needed(entry.cell, device) if entry.runs else None
+        needed = memory_needed(entry.cell, device, weights) if entry.runs else None
         if needed is None:
             continue
         if (lack := available.lacks(needed, surely=True)) is not None:
-            onload = memory_needed(entry.cell, device, "onload")
+            onload = memory_needed(entry.cell, device, "onload") if weights == "resident" else None
             advice = ""
-            if entry.cell.prunes and onload is not None and available.lacks(onload) is None:
-                advice = f"; prunebench prune --placement onload needs {onload.in_words()}"
+            if onload is not None and available.lacks(onload) is None:
+                advice = f"; with --placement onload it needs {onload.in_words()}"
             raise InputError(f"{entry.cell.label} needs at least {lack}{advice}")
         if not warned and (lack := available.lacks(needed)) is not None:
             warned = True
@@ -155,11 +174,17 @@ def _task_tokens(spec: TaskSpec) -> int:
     return min(questions, spec.limit or questions) * each
 
 
-def _fixed_seconds(cell: Cell, shape: ModelShape, itemsize: int) -> float:
-    """What does not grow with tokens: passes over all weights, at about 5 GB/s."""
+def _weight_passes(cell: Cell) -> int:
+    """How often all weights are read from memory, beside the passes over tokens."""
     passes = 4 + (cell.answers.max_new_tokens if cell.answers else 0)
-    passes += 8 * cell.speed.new_tokens if cell.speed else 0
-    return passes * shape.n_parameters * itemsize / 5e9
+    return passes + (8 * cell.speed.new_tokens if cell.speed else 0)
+
+
+def _model_visits(cell: Cell, text: int, asked: int) -> int:
+    """How often all layers come from the model's files: once a pass; in tasks and answers, once a batch."""
+    visits = 3 + len(cell.perplexity) + 2 * asked // TASK_BATCH
+    visits += 2 * _forwards(cell) if cell.prunes else 0
+    return visits + (cell.answers.max_new_tokens + 2 if cell.answers else 0)
 
 
 @lru_cache(maxsize=8)

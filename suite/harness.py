@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from methods.base import PruneResult
-from methods.contract import ModelState, check_contract
 from methods.decoder import read_decoder
 from methods.pattern import parse_pattern
 from methods.registry import method_class
@@ -65,6 +64,8 @@ def run_cell(
         except Exception as error:  # whatever a method throws: it goes into the record, with its traceback
             workbench.discard()
             return run.record(error), None
+        finally:
+            workbench.release()
 
 
 def present_code(cell: Cell) -> CodeVersion:
@@ -112,7 +113,7 @@ class _CellRun:
         """Loads, prunes, checks and evaluates."""
         cell, workbench, log = self._cell, self._workbench, self._log
         with log.timed("load"):
-            loaded, dense = workbench.dense_model(cell)
+            loaded = workbench.dense_model(cell)
         self._model = loaded.identity
         with log.timed("floor"):
             self._floor = workbench.floor()
@@ -129,9 +130,9 @@ class _CellRun:
             self._watcher,
             lambda missing, inner: measure_dense(loaded, missing, inputs, reference, inner),
         )
-        result = self._prune(loaded, dense, share)
+        result = self._prune(loaded, share)
         self._measured = measure_pruned(
-            loaded, cell, inputs, reference, log, dense_again=lambda: workbench.dense_model(cell)[0]
+            loaded, cell, inputs, reference, log, dense_again=lambda: workbench.dense_model(cell)
         )
         self._measured.remarks += [f"the dense reference: {remark}" for remark in remarks]
         self._add_pruned(loaded, result)
@@ -168,7 +169,7 @@ class _CellRun:
         """A row a measured item (`suite.measurement.measured.ItemRow`)."""
         return self._measured.items()
 
-    def _prune(self, loaded: LoadedModel, dense: ModelState, share: CellShare) -> PruneResult:
+    def _prune(self, loaded: LoadedModel, share: CellShare) -> PruneResult:
         method = method_of(self._cell)
         spec = self._cell.calibration
         calibration = None if spec is None else self._calibrate(spec, share)
@@ -179,7 +180,7 @@ class _CellRun:
                 loaded.model,
                 pattern,
                 calibration,
-                placement=self._workbench.placement,
+                placement=loaded.placement,
                 on_layer=lambda _: self._log.stepped(),
             )
         cost = self._log.costs[-1]
@@ -188,16 +189,16 @@ class _CellRun:
         for name, seconds in result.phases.items():
             self._log.add(name, seconds)
         with self._log.timed("check"):
-            check_contract(method, pattern, dense, loaded.model, result)
+            self._workbench.check(method, pattern, result)
         share.offer(method, loaded, calibration, result, cost)
         self._result = result
         return result
 
     def _pattern(self, loaded: LoadedModel, calibration: CalibrationSet | None) -> SparsityPattern:
         if self._cell.allocation is None:
-            return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
+            return pattern_for(self._cell, loaded.model, calibration, loaded.placement)
         with self._log.timed("allocate"):
-            return pattern_for(self._cell, loaded.model, calibration, self._workbench.placement)
+            return pattern_for(self._cell, loaded.model, calibration, loaded.placement)
 
     def _calibrate(self, spec: CalibrationSpec, share: CellShare) -> CalibrationSet:
         self._log.begin("calibrate")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from methods.base import Placement
 from methods.decoder import Decoder, read_decoder
 from methods.errors import InputError
+from methods.homes import FolderHome
 from methods.tensor_files import TensorFiles
 from suite.model_source import find_model
-from suite.models import digest_of_weights, load_tokenizer, one_line, quiet_transformers
+from suite.models import LoadedModel, digest_of_weights, load_tokenizer, one_line, quiet_transformers
 from suite.results.record import ModelIdentity
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from suite.cell import Cell
     from suite.preflight import Inputs
@@ -28,22 +30,45 @@ _RESIDENT_CAN = "give --placement resident, for which the whole model must fit i
 
 
 @dataclass(frozen=True)
-class LayeredModel:
-    """A model in evaluation mode on the host; its decoder layers are on the meta device.
+class LayeredModel(LoadedModel):
+    """A model on the host whose decoder layers are on the meta device; its identity is that of the whole.
 
     Attributes:
-        model: the causal language model.
-        tokenizer: None where the model comes without one.
-        identity: which weights these are; as loading the whole model would give.
         files: the tensors of its checkpoint.
         names: of each parameter and persistent buffer of the model -> of the tensor in `files` that it is.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
-    identity: ModelIdentity
     files: TensorFiles
     names: Mapping[str, str]
+
+    def staged(
+        self, staging: Path | None, device: torch.device, batch_size: int | None = None
+    ) -> LayeredModel:
+        """The same model with a place for its layers: dense ones in its files, pruned ones in `staging`.
+
+        Args:
+            staging: an empty folder, which has to live as long as what is returned; None = nothing is pruned.
+            device: where visiting layers compute.
+            batch_size: as for `Placement`.
+        """
+        home = FolderHome(self.files, staging, self.names)
+        return replace(self, placement=Placement(batch_size, "onload", device, home))
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `LoadedModel.weights`; those of decoder layers are read from the model's files, dense."""
+        yield from _weights(self.model, self.files, self.names)
+
+    def dense_weight(self, name: str) -> Tensor:
+        """One parameter, on the host, as the model's files have it."""
+        dtype = self.model.get_parameter(name).dtype
+        return self.files.read(self.names[name], dtype=dtype)
+
+    @property
+    def home(self) -> FolderHome:
+        """Where its layers are, once it is `staged`."""
+        home = self.placement.home
+        assert isinstance(home, FolderHome)
+        return home
 
 
 def load_layered_model(cell: Cell, inputs: Inputs) -> LayeredModel:
@@ -77,7 +102,7 @@ def load_layered_model(cell: Cell, inputs: Inputs) -> LayeredModel:
         dtype=cell.dtype,
         folder_digest=inputs.folder_digest,
     )
-    return LayeredModel(model, tokenizer, identity, files, names)
+    return LayeredModel(model, tokenizer, identity, files=files, names=names)
 
 
 def outside_layers(model: PreTrainedModel, decoder: Decoder) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from methods.base import Placement
 from methods.errors import InputError
 from suite.model_source import find_model, folder_digest
 
@@ -23,17 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, on its device.
+    """A model in evaluation mode.
 
     Attributes:
         model: the causal language model.
         tokenizer: None where the model comes without one.
         identity: which weights these are, for the record.
+        placement: where its decoder layers are; whoever runs them asks it.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     identity: ModelIdentity
+    placement: Placement = field(default=Placement(), kw_only=True)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter with its name, in the order of names, tied ones once."""
+        yield from sorted(self.model.named_parameters(), key=lambda named: named[0])
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def load_model(
     dtype: DType = "float32",
     device: torch.device | str = "cpu",
     trust_remote_code: bool = False,
+    placement: Placement = Placement(),
 ) -> LoadedModel:
     """Loads a model and its tokenizer.
 
@@ -75,6 +83,7 @@ def load_model(
         dtype: the weights' type in memory.
         device: where the model is put.
         trust_remote_code: whether Python files that come with the model may run.
+        placement: a resident one; in what portions calibrations go by.
 
     Raises:
         InputError: there is no such model, it is damaged, or its weights are pickled.
@@ -109,7 +118,7 @@ def load_model(
         dtype=dtype,
         folder_digest=folder_digest(folder, found_revision),
     )
-    return LoadedModel(model, tokenizer, identity)
+    return LoadedModel(model, tokenizer, identity, placement=placement)
 
 
 def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Skeleton:

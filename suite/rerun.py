@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from methods.base import Placement
 from methods.errors import InputError, PruningError
 from suite.cache import AssetError
 from suite.harness import run_cell
@@ -112,7 +113,8 @@ def rerun(
         if (reason := _why_not(entry.record, trust_remote_code)) is not None:
             done[entry.path] = _impossible(entry.path, reason)
             continue
-        key = (model_key(entry.record.cell), entry.record.cell.dtype, entry.device, entry.threads)
+        own = entry.record
+        key = (model_key(own.cell), own.cell.dtype, own.placement, entry.device, entry.threads)
         benches.setdefault(key, []).append(entry)
     for entries in benches.values():
         for entry, result in _on_one_bench(entries, keep, watcher):
@@ -139,14 +141,16 @@ def _device(wanted: str, record: Record) -> torch.device:
 def _on_one_bench(
     entries: list[_Chosen], keep: ResultStore | None, watcher: Watcher
 ) -> Iterator[tuple[_Chosen, Rerun]]:
-    """Runs records of one model, dtype, device and thread count; the dense one first."""
+    """Runs records of one model, dtype, placement, device and thread count; the dense one first."""
     entries = sorted(entries, key=lambda entry: not entry.record.cell.is_dense)
     with using_threads(entries[0].threads):
         for together in _readable_together(entries):
             if isinstance(together, _Unreadable):
                 yield together.entry, _impossible(together.entry.path, together.reason)
                 continue
-            workbench = Workbench(together.entries[0].device, together.inputs)
+            first = together.entries[0]
+            placement = Placement(weights=first.record.placement)
+            workbench = Workbench(first.device, together.inputs, placement)
             for entry in together.entries:
                 inputs = together.inputs[model_key(entry.record.cell)]
                 try:

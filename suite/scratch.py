@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from suite.cache import cache_root
+from suite.results.leftovers import PREFIX, owner_is_gone, temporary_name
 
 VARIABLE = "PRUNEBENCH_SCRATCH"
 
@@ -23,4 +27,23 @@ def scratch_root() -> Path:
     return cache_root() / "scratch"
 
 
-__all__ = ["VARIABLE", "scratch_root"]
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder below `scratch_root` that goes when the body ends.
+
+    What killed processes of this machine left there goes first.
+    """
+    root = scratch_root()
+    root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(f"{PREFIX}*"):
+        if owner_is_gone(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = root / temporary_name()
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+__all__ = ["VARIABLE", "scratch_folder", "scratch_root"]

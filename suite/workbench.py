@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from methods.base import Placement
-from methods.contract import ModelState
-from suite.cell import Cell
+from suite.bench import Bench, LayeredBench, ResidentBench
 from suite.evaluation.efficiency import machine_floor
 from suite.measurement.reference import DenseReference
-from suite.models import LoadedModel, load_model
 from suite.preflight import Inputs, ModelKey, model_key
-from suite.results.record import MachineFloor
 from suite.sharing import CellShare, SharedWork
+
+if TYPE_CHECKING:
+    import torch
+
+    from methods.base import PruneResult, PruningMethod
+    from methods.pattern import SparsityPattern
+    from suite.cell import Cell
+    from suite.models import LoadedModel
+    from suite.results.record import MachineFloor
 
 
 @dataclass
-class _Bench:
-    """One loaded model, and what it was before any prune."""
+class _Held:
+    """The model that is there, and for which cells."""
 
     key: tuple[object, ...]
-    loaded: LoadedModel
-    dense: ModelState
-    pruned: bool = False
+    bench: Bench
     floor: MachineFloor | None = None
 
 
@@ -33,9 +36,10 @@ class Workbench:
     """Holds one model at a time and gives it out dense, cell after cell.
 
     Args:
-        device: where models are put.
+        device: where layers compute.
         inputs: what the cells read, by model (`suite.preflight.preflight`).
-        placement: the batch size of every prune.
+        placement: where models are (`resident`: on `device`; `onload`: in their files), and the batch size of
+            every prune.
         shared: what cells share beyond this process; None = nothing is kept in files.
     """
 
@@ -50,39 +54,33 @@ class Workbench:
         self.placement = placement
         self._inputs = inputs
         self._shared = shared or SharedWork()
-        self._bench: _Bench | None = None
+        self._held: _Held | None = None
         self._reference: tuple[object, DenseReference] | None = None
 
-    def dense_model(self, cell: Cell) -> tuple[LoadedModel, ModelState]:
-        """The cell's model with its dense weights, and the state to hold it to after a prune.
-
-        It counts as pruned from then on: the next call puts the dense weights back.
-        """
+    def dense_model(self, cell: Cell) -> LoadedModel:
+        """The cell's model with its dense weights; the caller may prune it."""
         key = _key(cell)
-        if self._bench is None or self._bench.key != key:
-            self._bench = None  # the old model goes before the new one comes
-            loaded = load_model(
-                cell.model,
-                revision=cell.revision,
-                dtype=cell.dtype,
-                device=self.device,
-                trust_remote_code=cell.trust_remote_code,
-            )
-            self._bench = _Bench(key, loaded, ModelState.of(loaded.model))
-        bench = self._bench
-        if bench.pruned:
-            with torch.no_grad():
-                for name, parameter in bench.loaded.model.named_parameters():
-                    parameter.copy_(bench.dense.weights[name])
-        bench.pruned = True
-        return bench.loaded, bench.dense
+        if self._held is None or self._held.key != key:
+            self.discard()  # the old model goes before the new one comes
+            self._held = _Held(key, self._load(cell))
+        return self._held.bench.dense()
+
+    def check(self, method: PruningMethod, pattern: SparsityPattern, result: PruneResult) -> None:
+        """Raises `ContractError` if the current model, pruned by `method`, breaks a promise.
+
+        Args:
+            method: what pruned it.
+            pattern: what was to be removed.
+            result: what the method says it did.
+        """
+        self._current.bench.check(method, pattern, result)
 
     def floor(self) -> MachineFloor:
         """The machine's floor with the current model, measured once."""
-        bench = self._current
-        if bench.floor is None:
-            bench.floor = machine_floor(bench.loaded.model, self.placement)
-        return bench.floor
+        held = self._current
+        if held.floor is None:
+            held.floor = machine_floor(held.bench.loaded.model, held.bench.loaded.placement)
+        return held.floor
 
     def reference(self, cell: Cell) -> DenseReference:
         """What is known of the cell's dense model; what is not yet, its caller adds.
@@ -100,19 +98,34 @@ class Workbench:
 
     def share(self, cell: Cell) -> CellShare:
         """What the cell shares with others; its model has to be there."""
-        loaded, reference = self._current.loaded, self.reference(cell)
         return CellShare(
-            self._shared, cell, loaded, self.device, self.placement, self.inputs(cell), reference
+            self._shared,
+            cell,
+            self._current.bench.loaded,
+            self.device,
+            self.inputs(cell),
+            self.reference(cell),
         )
+
+    def release(self) -> None:
+        """A cell is done: what only its pruned model needs may go."""
+        if self._held is not None:
+            self._held.bench.release()
 
     def discard(self) -> None:
         """Forgets the model: after a failure nobody knows what state it is in."""
-        self._bench = None
+        self.release()
+        self._held = None
+
+    def _load(self, cell: Cell) -> Bench:
+        if self.placement.weights == "resident":
+            return ResidentBench(cell, self.device, self.placement)
+        return LayeredBench(cell, self.inputs(cell), self.device, self.placement)
 
     @property
-    def _current(self) -> _Bench:
-        assert self._bench is not None, "dense_model comes first"
-        return self._bench
+    def _current(self) -> _Held:
+        assert self._held is not None, "dense_model comes first"
+        return self._held
 
 
 def _key(cell: Cell) -> tuple[object, ...]:

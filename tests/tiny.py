@@ -110,3 +110,28 @@ max_tokens = 640
 """
     )
     return path
+
+
+def write_measured_suite(folder: Path, methods: str, more: str = "", threads: int | None = None) -> Path:
+    """A suite that measures all there is, on the tiny model at 0.5, with tables of `more` methods."""
+    path = write_suite(folder, methods=methods, patterns=["0.5"])
+    tasks = write_task(folder / "tasks")
+    (folder / "prompts.jsonl").write_text('{"prompt": "the tree"}\n{"prompt": "rain and moon"}\n')
+    fixed = "" if threads is None else f"threads = {threads}"
+    path.write_text(
+        f"""divergence = true
+{fixed}
+{path.read_text()}
+{more}
+[[tasks]]
+name = "mine"
+folder = "{tasks}"
+[answers]
+prompts = "{folder}/prompts.jsonl"
+max_new_tokens = 4
+[speed]
+prompt_tokens = 8
+new_tokens = 2
+"""
+    )
+    return path

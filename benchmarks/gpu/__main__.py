@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         "--calibration", help="stage `model`: a corpus or a file; without it the project's docs"
     )
     parser.add_argument("--evaluation", help="likewise")
+    parser.add_argument(
+        "--placement",
+        choices=("resident", "onload"),
+        default="resident",
+        help="stage `model`: where its layers are, to be pruned and to be measured",
+    )
     parser.add_argument("--device", help="without it the GPU, or with --tiny the CPU where there is none")
     parser.add_argument("--tiny", action="store_true", help="small shapes, on any machine")
     parser.add_argument("--profile", metavar="METHOD", help="save a profile of one method and stop")
@@ -133,7 +139,12 @@ def _named(stage: str, model: str, method: str, pattern: str) -> Row:
 def _run_model(asked: argparse.Namespace, device: torch.device, ledger: Ledger, deadline: float) -> None:
     runs = [(method, pattern) for method in asked.methods for pattern in asked.patterns]
     seconds = max(1.0, deadline - time.monotonic())
-    given = {"calibration": asked.calibration, "evaluation": asked.evaluation, "timeout": seconds}
+    given = {
+        "calibration": asked.calibration,
+        "evaluation": asked.evaluation,
+        "placement": asked.placement,
+        "timeout": seconds,
+    }
     if asked.model is not None:
         checkpoint.run(
             asked.model, runs, device, ledger, asked.out / "model", **given, n_samples=128, seqlen=2048

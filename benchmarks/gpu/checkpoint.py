@@ -41,6 +41,7 @@ def run(
     evaluation: str | None,
     n_samples: int,
     seqlen: int,
+    placement: str,
     timeout: float,
 ) -> None:
     """Runs a suite of this one model and makes a row of each of its records.
@@ -58,6 +59,7 @@ def run(
         evaluation: likewise; None = the README and the changelog.
         n_samples: calibration sequences.
         seqlen: tokens in each, and in a window.
+        placement: `resident` or `onload`, of prunes and evaluations; each has records of its own.
         timeout: seconds after which the run is ended; what is finished stays.
 
     Raises:
@@ -75,18 +77,19 @@ def run(
     calibration = calibration or _joined((ROOT / "docs").rglob("*.md"), out / "documentation.txt")
     evaluation = evaluation or _joined(ROOT.glob("*.md"), out / "held-out.txt")
     suite.write_text(_suite(model, runs, calibration, evaluation, n_samples, seqlen), encoding="utf-8")
-    command = [sys.executable, "-m", "suite.cli", "run", str(suite), "--out", str(out / "results")]
+    results = out / "results" / placement
+    command = [sys.executable, "-m", "suite.cli", "run", str(suite), "--out", str(results)]
+    command += ["--device", str(device), "--placement", placement]
     try:
-        done = subprocess.run(
-            [*command, "--device", str(device)], cwd=ROOT, stdout=sys.stderr, timeout=timeout, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, timeout=timeout, check=False)
         ending = f"`prunebench run` ended with {done.returncode}" if done.returncode else ""
     except subprocess.TimeoutExpired:
         ending = f"`prunebench run` was ended after {timeout:.0f} s"
-    for row in _rows(sorted((out / "results").rglob("*--*.json"))):
+    for row in _rows(sorted(results.rglob("*--*.json"))):
         ledger.take(row)
     if ending:
-        ledger.take(Row(STAGE, model.name, "all", "all", status="failed", detail=ending))
+        whole = Row(STAGE, model.name, "all", "all", placement=placement, status="failed", detail=ending)
+        ledger.take(whole)
 
 
 def _rows(records: Iterable[Path]) -> Iterable[Row]:
@@ -100,6 +103,7 @@ def _rows(records: Iterable[Path]) -> Iterable[Row]:
             Path(cell["model"]).name,
             cell["method"],
             cell["pattern"] or "",
+            placement=record["placement"],
             dtype=cell["dtype"],
             n_samples=calibration.get("n_samples", 0),
             seqlen=calibration.get("seqlen", 0),

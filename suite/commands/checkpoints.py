@@ -11,6 +11,7 @@ from suite.commands.options import (
     AsJson,
     Device,
     DTypeChoice,
+    Placed,
     PlacementChoice,
     print_json,
     progress_bars,
@@ -48,21 +49,15 @@ def prune(
     ),
     revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
-    placement: Annotated[
-        PlacementChoice,
-        typer.Option(
-            help="resident: the whole model is on the device. onload: one decoder layer at a time comes from "
-            "the model's files, so that it may be larger than the device's memory, and the host's."
-        ),
-    ] = PlacementChoice.resident,
+    placement: Placed = PlacementChoice.resident,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Prune a model and write the checkpoint."""
     from suite.cell import CalibrationSpec
-    from suite.checkpoint import write_checkpoint
-    from suite.checkpoint_folder import require_empty
-    from suite.layered_checkpoint import write_layered_checkpoint
+    from suite.checkpoints.folder import require_empty
+    from suite.checkpoints.layered import write_layered_checkpoint
+    from suite.checkpoints.writing import write_checkpoint
     from suite.plan import pruning_cell, resolve_device, resolve_dtype
     from suite.preflight import model_key, preflight
     from suite.workbench import Workbench
@@ -128,11 +123,12 @@ def evaluate(
     revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
     dense_revision: Annotated[str | None, typer.Option(help="The dense model's.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    placement: Placed = PlacementChoice.resident,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure any checkpoint: perplexity, tasks, answers, size and speed."""
-    from suite.checkpoint_evaluation import evaluate_checkpoint
+    from suite.checkpoints.evaluation import evaluate_checkpoint
     from suite.evaluation_table import evaluation_rows
     from suite.plan import evaluation_cell, resolve_device, resolve_dtype
     from suite.results import ResultStore
@@ -157,7 +153,12 @@ def evaluate(
     )
     with progress_bars(1 if dense is None else 2) as bars:
         evaluated = evaluate_checkpoint(
-            asked, dense, dense_revision=dense_revision, device=target, watcher=bars
+            asked,
+            dense,
+            dense_revision=dense_revision,
+            device=target,
+            watcher=bars,
+            weights=placement.weights,
         )
     if out is not None:
         store = ResultStore(out)

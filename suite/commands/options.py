@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from methods.base import Weights
     from suite.progress import ProgressBars
 
 FAILED = 3
@@ -32,10 +33,15 @@ class DTypeChoice(StrEnum):
 
 
 class PlacementChoice(StrEnum):
-    """Where a model's weights are while it is pruned."""
+    """Where a model's weights are while it is pruned and measured."""
 
     resident = "resident"
     onload = "onload"
+
+    @property
+    def weights(self) -> Weights:
+        """As `methods.base.Placement` has it."""
+        return "onload" if self is PlacementChoice.onload else "resident"
 
 
 class ExistingChoice(StrEnum):
@@ -66,6 +72,14 @@ class Listable(StrEnum):
 
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
+Placed = Annotated[
+    PlacementChoice,
+    typer.Option(
+        "--placement",
+        help="resident: whole models are on the device. onload: one decoder layer at a time comes from the "
+        "model's files, so that it may be larger than the device's memory, and the host's.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 
 

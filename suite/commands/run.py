@@ -16,6 +16,8 @@ from suite.commands.options import (
     Device,
     ExecutorChoice,
     ExistingChoice,
+    Placed,
+    PlacementChoice,
     print_json,
     progress_bars,
     say,
@@ -26,6 +28,7 @@ from suite.commands.report import write_report
 if TYPE_CHECKING:
     import torch
 
+    from methods.base import Weights
     from suite.cell import Cell
     from suite.config import SuiteConfig
     from suite.executors import PlannedCell
@@ -64,6 +67,7 @@ def run(
             min=1, help="Cells at a time. (default: one a GPU; on CPUs one, with Ray as many as fit)"
         ),
     ] = None,
+    placement: Placed = PlacementChoice.resident,
     reuse: Annotated[
         bool, typer.Option(help="Keep what cells share (initial masks, dense references) for each other.")
     ] = True,
@@ -104,9 +108,10 @@ def run(
             cells = _part(cells, part, config, runs)
         store = ResultStore(out)
         planned = decide(cells, store, existing.value, code=present_code)
-        check_fits(planned, runs.device, runs.available(), warn=say)
+        weights = placement.weights
+        check_fits(planned, runs.device, runs.available(), weights=weights, warn=say)
         if dry_run:
-            _print_plan(planned, runs.device, as_json)
+            _print_plan(planned, runs.device, weights, as_json)
             return
         inputs = preflight(cells)
         planned = hold_against_inputs(planned, existing.value, inputs)
@@ -115,7 +120,7 @@ def run(
                 reason = entry.state.reason
                 say(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it anew")
         store.sweep()
-        options = bench_options(planned, out, reuse=reuse)
+        options = bench_options(planned, out, reuse=reuse, weights=weights)
         with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking:
             for entry in planned:
                 if not entry.runs:
@@ -172,11 +177,13 @@ def _part(cells: list[Cell], shard: Shard, config: SuiteConfig, runs: Executor) 
     return own
 
 
-def _print_plan(planned: Sequence[PlannedCell], device: torch.device, as_json: bool) -> None:
+def _print_plan(
+    planned: Sequence[PlannedCell], device: torch.device, weights: Weights, as_json: bool
+) -> None:
     from suite.estimate import estimate
     from suite.plan_table import as_json_rows, as_lines
 
-    estimates = [estimate(entry.cell, device) for entry in planned]
+    estimates = [estimate(entry.cell, device, weights) for entry in planned]
     if as_json:
         print_json(as_json_rows(planned, estimates))
         return

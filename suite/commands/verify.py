@@ -50,7 +50,7 @@ def verify(
 
     Without --rerun, numbers that were made up from the items on are not found (docs/trust.md).
     """
-    from suite.checkpoint_verification import is_checkpoint, verify_checkpoint
+    from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
     from suite.results.verification import verify as verify_records
     from suite.verification_report import Verified, as_json_report, as_lines
 
@@ -88,7 +88,7 @@ def _present_code(cell: Cell) -> CodeVersion | None:
 
 
 def _held_against(checkpoint: Path, found: Verification) -> list[Finding]:
-    from suite.checkpoint_verification import is_checkpoint, verify_checkpoint
+    from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
 
     if len(found.records) != 1:
         raise InputError(f"--checkpoint is held against one record, not {len(found.records)}")

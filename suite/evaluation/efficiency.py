@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from methods.base import CalibrationSet, PhaseClock, Placement
-from methods.decoder import read_decoder
+from methods.decoder import DecoderLayer, read_decoder
 from methods.residence import residing
 from methods.stream import LayerStream, at_rest
 from suite.results.record import MachineFloor
@@ -23,7 +24,8 @@ SEQLEN = 512
 def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
     """The model's own decoder forward on one batch of random tokens, and the rate of a square product.
 
-    Both are the best of a few tries at the model's dtype, on its device.
+    Both are the best of a few tries at the model's dtype, on its device. Bringing onloaded layers there is
+    not counted.
     """
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     seqlen = min(SEQLEN, longest) if isinstance(longest, int) else SEQLEN
@@ -32,22 +34,30 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
         torch.randint(model.get_input_embeddings().weight.shape[0], shape), "random tokens"
     )
     decoder = read_decoder(model)
-    with at_rest(model), residing(model, decoder, Placement(batch.n_samples)) as residence:
+    one_batch = replace(placement, batch_size=batch.n_samples)
+    with at_rest(model), residing(model, decoder, one_batch) as residence:
         stream = LayerStream(model, decoder, batch, residence)
-        entry = stream.hidden[0]
-
-        def forward() -> None:
-            stream.hidden[0] = entry
+        if placement.weights == "resident":
+            seconds = _best(lambda: _forward(stream, decoder.layers), residence.device, tries=2)
+        else:
+            seconds = 0.0
             for layer in decoder.layers:
-                stream.hidden[0] = stream.forward(layer, 0)
-
-        seconds = _best(forward, model.device, tries=2)
+                with residence.visiting(layer, read_only=True):
+                    seconds += _best(lambda: _forward(stream, [layer]), residence.device, tries=2)  # noqa: B023
     return MachineFloor(
-        matmul_flops_per_second=matmul_rate(model.dtype, model.device),
+        matmul_flops_per_second=matmul_rate(model.dtype, residence.device),
         forward_tokens_per_second=batch.input_ids.numel() / seconds,
         batch_size=batch.n_samples,
         seqlen=seqlen,
     )
+
+
+def _forward(stream: LayerStream, layers: Sequence[DecoderLayer]) -> None:
+    """Runs the stream's one batch through `layers`, and leaves the stream as it was."""
+    entry = stream.hidden[0]
+    for layer in layers:
+        stream.hidden[0] = stream.forward(layer, 0)
+    stream.hidden[0] = entry
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from methods.base import Placement
+from methods.decoder import read_decoder
 from suite.evaluation.batches import in_batches
 from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import OutputHead
+from suite.evaluation.layered import CarriedWindows, carried
 from suite.evaluation.perplexity import token_losses
 
 if TYPE_CHECKING:
@@ -34,12 +38,14 @@ class WindowScores:
         agreement: share of them for which both models find the same token likeliest; None likewise.
         hidden: the final hidden states `[n_windows, seqlen, hidden]` in the model's dtype, where they were
             asked for.
+        remarks: what a reader should know: where memory ran out.
     """
 
     nll: Tensor
     kl: Tensor | None = None
     agreement: Tensor | None = None
     hidden: Tensor | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class _Window(NamedTuple):
@@ -55,10 +61,10 @@ def score_windows(
     model: PreTrainedModel,
     input_ids: Tensor,
     *,
+    placement: Placement = Placement(),
     dense_hidden: Tensor | None = None,
     keep_hidden: bool = False,
     on_windows: Callable[[int], None] | None = None,
-    on_halved: Callable[[int], None] | None = None,
 ) -> WindowScores:
     """Runs `model` over windows, once.
 
@@ -67,27 +73,57 @@ def score_windows(
     Args:
         model: a causal language model in evaluation mode.
         input_ids: int64 `[n_windows, seqlen]`.
+        placement: where its decoder layers are; onloaded ones visit the device once for all windows.
         dense_hidden: the dense model's `hidden` of the same windows. Pruning leaves the head alone, so the
             model's own head turns them into the dense model's logits.
         keep_hidden: whether to return the model's own hidden states, for a later pruned model.
-        on_windows: called with the number of windows done, batch by batch.
-        on_halved: called with the number of windows in a batch from then on, where memory ran out.
+        on_windows: called with the number of windows done, batch by batch; see `window_steps`.
 
     Raises:
         HeadError: the model cannot be taken apart into body and head.
+        StructureError: its layers are onloaded, and its structure cannot be read.
     """
-    head = OutputHead(model, input_ids[0])
-    n_tokens = HOST_TOKENS if model.device.type == "cpu" else ACCELERATOR_TOKENS
-
-    def score(windows: Sequence[int]) -> list[_Window]:
-        batch = slice(windows[0], windows[-1] + 1)
-        dense = None if dense_hidden is None else dense_hidden[batch]
-        return _score_batch(head, input_ids[batch].to(model.device), dense, keep_hidden)
-
+    device = placement.device or model.device
+    n_tokens = HOST_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
     size = max(1, n_tokens // input_ids.shape[1])
-    found = in_batches(range(len(input_ids)), size, score, on_windows, on_halved)
+    halved: list[int] = []
+    with _body(model, input_ids, placement, size, on_windows) as body:
+
+        def score(windows: Sequence[int]) -> list[_Window]:
+            batch = slice(windows[0], windows[-1] + 1)
+            dense = None if dense_hidden is None else dense_hidden[batch]
+            return _score_batch(body.head, body.hidden(batch), input_ids[batch], dense, keep_hidden)
+
+        found = in_batches(range(len(input_ids)), size, score, on_windows, halved.append)
     nll, kl, agreement, hidden = zip(*found, strict=True)
-    return WindowScores(torch.stack(nll), *map(_stacked, (kl, agreement, hidden)))
+    remarks = list(body.remarks)
+    if halved:
+        remarks.append(f"memory ran out; it went on with batches of {halved[-1]} windows")
+    return WindowScores(torch.stack(nll), _stacked(kl), _stacked(agreement), _stacked(hidden), tuple(remarks))
+
+
+def window_steps(model: PreTrainedModel, n_windows: int, placement: Placement) -> int:
+    """How many windows `on_windows` of `score_windows` will hear of: onloaded ones once a layer, too."""
+    if placement.weights == "resident":
+        return n_windows
+    return n_windows * (1 + len(read_decoder(model).layers))
+
+
+@contextmanager
+def _body(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    placement: Placement,
+    size: int,
+    on_windows: Callable[[int], None] | None,
+) -> Iterator[CarriedWindows]:
+    """What gives the final hidden states of windows: the model itself, or its layers one by one."""
+    if placement.weights == "onload":
+        with carried(model, input_ids, placement, batch_size=size, on_windows=on_windows) as windows:
+            yield windows
+        return
+    head = OutputHead(model, input_ids[0])
+    yield CarriedWindows(head, lambda batch: head.hidden(input_ids[batch].to(model.device)), ())
 
 
 def _stacked(values: tuple[Tensor | None, ...]) -> Tensor | None:
@@ -98,10 +134,10 @@ def _stacked(values: tuple[Tensor | None, ...]) -> Tensor | None:
 
 @torch.inference_mode()
 def _score_batch(
-    head: OutputHead, tokens_BT: Tensor, dense: Tensor | None, keep_hidden: bool
+    head: OutputHead, hidden_BTH: Tensor, tokens_BT: Tensor, dense: Tensor | None, keep_hidden: bool
 ) -> list[_Window]:
     found = []
-    hidden_BTH = head.hidden(tokens_BT)
+    tokens_BT = tokens_BT.to(hidden_BTH.device)
     for window, (hidden_TH, tokens_T) in enumerate(zip(hidden_BTH, tokens_BT, strict=True)):
         # The last token predicts nothing inside its window.
         dense_TH = None if dense is None else dense[window, :-1].to(hidden_TH.device)
@@ -129,4 +165,4 @@ def _score_tokens(
     return torch.cat(nll), torch.cat(kl) if kl else None, torch.cat(same) if same else None
 
 
-__all__ = ["WindowScores", "score_windows"]
+__all__ = ["WindowScores", "score_windows", "window_steps"]

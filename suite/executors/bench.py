@@ -14,6 +14,7 @@ from suite.preflight import Inputs, ModelKey
 if TYPE_CHECKING:
     import torch
 
+    from methods.base import Weights
     from suite.executors.plan import PlannedCell
     from suite.sharing.folder import SharedFolder
     from suite.workbench import Workbench
@@ -27,41 +28,48 @@ class BenchOptions:
         shared: the name of the folder, in the scratch of each machine, where cells keep what they share; None
             = nothing is kept.
         wanted: which initial prunes are worth keeping.
+        weights: where models are: on the device, or in their files with one layer at a time on it.
     """
 
     shared: str | None = None
     wanted: frozenset[str] = frozenset()
+    weights: Weights = "resident"
 
 
-def bench_options(planned: Sequence[PlannedCell], out: Path, *, reuse: bool) -> BenchOptions:
+def bench_options(
+    planned: Sequence[PlannedCell], out: Path, *, reuse: bool, weights: Weights = "resident"
+) -> BenchOptions:
     """The options for a plan.
 
     Args:
         planned: the plan.
         out: its results tree, which the folder of shared work belongs to.
         reuse: whether anything is kept for other cells.
+        weights: where models are.
     """
     from suite.sharing import wanted_initials
 
     if not reuse:
-        return BenchOptions()
+        return BenchOptions(weights=weights)
     # Machines of a cluster may share a disk.
     tree = f"{socket.gethostname()}\0{out.resolve()}"
     name = f"shared-{hashlib.sha256(tree.encode()).hexdigest()[:12]}"
-    return BenchOptions(name, wanted_initials([entry.cell for entry in planned if entry.runs]))
+    return BenchOptions(name, wanted_initials([entry.cell for entry in planned if entry.runs]), weights)
 
 
 def open_workbench(
     device: torch.device, inputs: Mapping[ModelKey, Inputs], options: BenchOptions
 ) -> Workbench:
     """A workbench as the options have it."""
+    from methods.base import Placement
     from suite.sharing import SharedWork
     from suite.workbench import Workbench
 
     folder = shared_folder(options)
     if folder is not None:
         folder.sweep()
-    return Workbench(device, inputs, shared=SharedWork(folder, options.wanted))
+    placement = Placement(weights=options.weights)
+    return Workbench(device, inputs, placement, SharedWork(folder, options.wanted))
 
 
 def shared_folder(options: BenchOptions) -> SharedFolder | None:

@@ -21,6 +21,7 @@ from suite.memory_needs import Available, memory_available
 from suite.plan import resolve_dtype
 
 if TYPE_CHECKING:
+    from methods.base import Weights
     from suite.cell import Cell, DType
 
 
@@ -105,7 +106,7 @@ class RayExecutor:
         """
         cells = [entry.cell for entry in job.planned if entry.runs]
         rooms = [node.room for node in self._nodes]
-        needs = [self._needs(cell) for cell in cells]
+        needs = [self._needs(cell, job.options.weights) for cell in cells]
         check_room(cells, needs, rooms)
         most = Needs(
             max((need.cpus for need in needs), default=1),
@@ -128,9 +129,9 @@ class RayExecutor:
         """See `Executor.forget_shared`."""
         self._cluster.on_each_node(forget_shared, options)
 
-    def _needs(self, cell: Cell) -> Needs:
+    def _needs(self, cell: Cell, weights: Weights) -> Needs:
         gpus = int(self._kind == "cuda")
-        memory = memory_needed(cell, self.device)
+        memory = memory_needed(cell, self.device, weights)
         # An estimate is no reason to refuse a cell: what is surely too large was refused before.
         most = max((node.room.host_bytes for node in self._nodes), default=0)
         host_bytes = 0 if memory is None else min(memory.host_bytes, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from methods.own_forward import own_forward
 from suite.evaluation.answer_likelihood import answer_nll
 from suite.evaluation.responses import (
     PROMPTS_PER_BATCH,
@@ -42,7 +43,8 @@ def give_answers(
     """
     assert loaded.tokenizer is not None, "checked before the run"
     sizes = [min(len(prompts.prompts), PROMPTS_PER_BATCH)]
-    with log.timed("answer prompts", len(prompts.prompts)):
+    whole = own_forward(loaded.model, loaded.placement)
+    with log.timed("answer prompts", len(prompts.prompts)), whole:
         answers = greedy_answers(
             loaded.model,
             loaded.tokenizer,
@@ -62,7 +64,7 @@ def judge_answers(
 ) -> list[float | None]:
     """How unlikely the dense model finds each answer, nats a token."""
     assert dense.tokenizer is not None, "checked before the run"
-    with log.timed("judge answers", len(answers)):
+    with log.timed("judge answers", len(answers)), own_forward(dense.model, dense.placement):
         encoded = encode_prompts(dense.tokenizer, prompts.prompts)
         return answer_nll(dense.model, encoded, answers, on_answers=log.stepped)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from suite.evaluation.size import PrunedMatrix, checkpoint_size
 from suite.evaluation.sparse_kernels import KernelError, sparse_products, why_no_kernel
-from suite.evaluation.speed import measure_speed
+from suite.evaluation.speed import Speed, measure_speed
 from suite.measurement.measured import Measured
 from suite.results.record import Metric
 from suite.results.statistics import Estimate, mean_stderr
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from suite.cell import SpeedSpec
     from suite.models import LoadedModel
     from suite.phases import PhaseLog
+
+ONLOADED = "layers visited the device one by one"
 
 
 def add_size(
@@ -58,10 +60,14 @@ def add_speed(
         log: is charged the time.
     """
     read, write = f"b1-p{spec.prompt_tokens}", f"b1-p{spec.prompt_tokens}-g{spec.new_tokens}"
+    dense = ("prefill_tokens_per_second", read), ("generation_tokens_per_second", write)
+    sparse = ("sparse_prefill_tokens_per_second", read), ("sparse_generation_tokens_per_second", write)
+    if loaded.placement.weights == "onload":
+        _no_speed(measured, dense if pattern is None else (*dense, *sparse), ONLOADED)
+        return
     with log.timed("speed"):
         speed = measure_speed(loaded.model, spec)
-    measured.add("prefill_tokens_per_second", read, _rate(speed.prefill), "higher")
-    measured.add("generation_tokens_per_second", write, _rate(speed.generation), "higher")
+    _add_rates(measured, dense, speed)
     if pattern is None:
         return
     why = why_no_kernel(loaded.model, pattern)
@@ -71,15 +77,23 @@ def add_speed(
                 speed = measure_speed(loaded.model, spec)
         except KernelError as error:
             why = str(error)
-    names = ("sparse_prefill_tokens_per_second", read), ("sparse_generation_tokens_per_second", write)
     if why is not None:
-        measured.metrics += [
-            Metric(name=name, protocol=protocol, value=None, direction="higher", status=why)
-            for name, protocol in names
-        ]
-        return
+        _no_speed(measured, sparse, why)
+    else:
+        _add_rates(measured, sparse, speed)
+
+
+def _add_rates(measured: Measured, names: Sequence[tuple[str, str]], speed: Speed) -> None:
+    """Adds prefill and generation, whose metrics and protocols `names` has."""
     for (name, protocol), values in zip(names, (speed.prefill, speed.generation), strict=True):
         measured.add(name, protocol, _rate(values), "higher")
+
+
+def _no_speed(measured: Measured, names: Sequence[tuple[str, str]], why: str) -> None:
+    measured.metrics += [
+        Metric(name=name, protocol=protocol, value=None, direction="higher", status=why)
+        for name, protocol in names
+    ]
 
 
 def _rate(repeats: Sequence[float]) -> Estimate:

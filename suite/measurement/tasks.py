@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Literal
 
+from methods.own_forward import own_forward
 from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
 from suite.results.items import TaskOutcomes
@@ -39,7 +40,8 @@ def measure_task(
         measured: gets metrics, outcomes and rows.
         is_dense: whether this is the dense model.
     """
-    with log.timed(f"evaluate {task.spec.name}", task.n_requests):
+    whole = own_forward(loaded.model, loaded.placement)
+    with log.timed(f"evaluate {task.spec.name}", task.n_requests), whole:
         runs = run_task(
             loaded,
             task,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from methods.base import token_digest
-from suite.evaluation.windows import score_windows
+from suite.evaluation.windows import score_windows, window_steps
 from suite.measurement.measured import Measured, finite, window_rows
 from suite.results.items import WindowDivergence, WindowLosses
 from suite.results.perplexity import perplexity_from_nll
@@ -44,17 +44,17 @@ def measure_text(
         divergence: whether pruned models are held against it on this text.
     """
     protocol = windows.protocol
-    with log.timed(f"evaluate {protocol}", len(windows.input_ids)):
+    steps = window_steps(loaded.model, len(windows.input_ids), loaded.placement)
+    with log.timed(f"evaluate {protocol}", steps):
         scores = score_windows(
             loaded.model,
             windows.input_ids,
+            placement=loaded.placement,
             dense_hidden=reference.hidden[spec] if divergence and not is_dense else None,
             keep_hidden=divergence and is_dense,
             on_windows=log.stepped,
-            on_halved=lambda size: measured.remarks.append(
-                f"{protocol}: memory ran out; it went on with batches of {size} windows"
-            ),
         )
+    measured.remarks += [f"{protocol}: {remark}" for remark in scores.remarks]
     if scores.hidden is not None:
         reference.hidden[spec] = scores.hidden
     _add_losses(measured, spec, windows, scores)

@@ -35,9 +35,11 @@ PACKAGES = (
 
 BYSTANDERS = (
     "methods/conformance",
-    "suite/checkpoint.py",
-    "suite/checkpoint_folder.py",
-    "suite/checkpoint_verification.py",
+    "suite/checkpoints/folder.py",
+    "suite/checkpoints/layered.py",
+    "suite/checkpoints/measured_prune.py",
+    "suite/checkpoints/verification.py",
+    "suite/checkpoints/writing.py",
     "suite/cli.py",
     "suite/commands",
     "suite/config.py",
@@ -49,7 +51,6 @@ BYSTANDERS = (
     "suite/gate_table.py",
     "suite/history_table.py",
     "suite/listing.py",
-    "suite/measured_prune.py",
     "suite/memory.py",
     "suite/memory_needs.py",
     "suite/method_check.py",

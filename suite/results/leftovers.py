@@ -35,12 +35,13 @@ def abandoned(root: Path, side_files: str, needed: Collection[Path]) -> list[Pat
         side_files: ending of the side files' names.
         needed: side files that stay.
     """
-    found = [path for path in root.glob(f"*/{PREFIX}*") if _owner_is_gone(path)]
+    found = [path for path in root.glob(f"*/{PREFIX}*") if owner_is_gone(path)]
     found += [path for path in root.glob(f"*/*{side_files}") if path not in needed and _is_old(path)]
     return sorted(found)
 
 
-def _owner_is_gone(path: Path) -> bool:
+def owner_is_gone(path: Path) -> bool:
+    """Whether what has a `temporary_name` belongs to nobody any more."""
     name = _NAME.fullmatch(path.name)
     if name is not None and name["host"] == _host():
         import psutil
@@ -64,4 +65,4 @@ def _host() -> str:
     return hashlib.sha256(f"{socket.gethostname()}\0{processes}".encode()).hexdigest()[:8]
 
 
-__all__ = ["ABANDONED_AFTER_S", "PREFIX", "abandoned", "temporary_name"]
+__all__ = ["ABANDONED_AFTER_S", "PREFIX", "abandoned", "owner_is_gone", "temporary_name"]

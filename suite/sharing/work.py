@@ -19,7 +19,7 @@ from suite.sharing.reference import ReferenceFiles, ReferenceSpec, compared_by, 
 if TYPE_CHECKING:
     import torch
 
-    from methods.base import CalibrationSet, Placement, PruneResult, PruningMethod
+    from methods.base import CalibrationSet, PruneResult, PruningMethod
     from suite.cell import Cell
     from suite.measurement.measured import Measured
     from suite.measurement.reference import DenseReference
@@ -52,7 +52,6 @@ class CellShare:
         cell: the cell.
         loaded: its model.
         device: where layers compute.
-        placement: where they are.
         inputs: what the cells of this model read.
         reference: what is known of the dense model.
 
@@ -66,7 +65,6 @@ class CellShare:
         cell: Cell,
         loaded: LoadedModel,
         device: torch.device,
-        placement: Placement,
         inputs: Inputs,
         reference: DenseReference,
     ) -> None:
@@ -75,7 +73,7 @@ class CellShare:
         self._cell = cell
         self._identity = loaded.identity
         self._device = device
-        self._placement = placement
+        self._placement = loaded.placement
         self._inputs = inputs
         self._reference = reference
 

@@ -6,31 +6,14 @@ import pytest
 
 from suite.results import ResultStore
 from tests.suite.conftest import refusal
-from tests.tiny import write_suite, write_task
+from tests.tiny import write_measured_suite
 
 TIMED = ("seconds", "bytes", "per_second", "joules")
 
 
 @pytest.fixture
 def suite(tmp_path):
-    path = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
-    tasks = write_task(tmp_path / "tasks")
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "the tree"}\n{"prompt": "rain and moon"}\n')
-    path.write_text(
-        f"""divergence = true
-{path.read_text()}
-[[tasks]]
-name = "mine"
-folder = "{tasks}"
-[answers]
-prompts = "{tmp_path}/prompts.jsonl"
-max_new_tokens = 4
-[speed]
-prompt_tokens = 8
-new_tokens = 2
-"""
-    )
-    return path
+    return write_measured_suite(tmp_path, "magnitude wanda")
 
 
 def measured(folder):

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from benchmarks.capacity import SHAPES
+from suite.config import load_suite, plan
+from suite.estimate import memory_needed
 from suite.executors.local import LocalExecutor
 from suite.memory_needs import GIB, Available, memory_of
 from tests.suite.conftest import refusal
@@ -79,3 +81,28 @@ def test_a_cell_that_may_not_fit_is_said_and_the_plan_shows_memory(prunebench, t
 def test_workers_on_one_host_share_its_memory(monkeypatch):
     monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(12 * GIB, None))
     assert LocalExecutor(3 * [torch.device("cpu")]).available() == Available(4 * GIB, None)
+
+
+def test_where_it_would_fit_layer_by_layer_the_refusal_says_how(prunebench, tmp_path, monkeypatch):
+    path = write_suite(tmp_path, "wanda", patterns=["0.5"])
+    lacks = Available.lacks
+    resident, onload = (memory_needed_of(path, weights) for weights in ("resident", "onload"))
+    assert onload.least_host_bytes < resident.least_host_bytes
+
+    def only_onload_fits(self, needed, *, surely=False):
+        return None if needed == onload else lacks(self, needed, surely=surely)
+
+    monkeypatch.setattr(Available, "lacks", only_onload_fits)
+    monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(1000, None))
+    line = refusal(prunebench("run", path, "--device", "cpu", "--only", "wanda"))
+    assert line.endswith("; with --placement onload it needs 1.4 GiB of host memory")
+    code, out, _ = prunebench(
+        *("run", path, "--device", "cpu", "--only", "wanda", "--placement", "onload", "--dry-run")
+    )
+    assert code == 0
+    assert "wanda" in out
+
+
+def memory_needed_of(suite, weights):
+    (cell,) = [c for c in plan(load_suite(str(suite)), dtype="float32") if c.method == "wanda"]
+    return memory_needed(cell, torch.device("cpu"), weights)

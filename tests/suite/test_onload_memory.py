@@ -1,4 +1,4 @@
-"""With `--placement onload` a model is pruned by a process that may not hold its weights."""
+"""With `--placement onload` a model is pruned, and measured, by a process that may not hold its weights."""
 
 import json
 import subprocess
@@ -11,33 +11,59 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from methods.tensor_files import TensorFiles
+from suite.results import ResultStore
+from tests.tiny import byte_tokenizer, write_text
 
 ROOT = Path(__file__).parents[2]
 N_LAYERS = 16
 MIB = 2**20
 N_BYTES = 288 * MIB
-"""Of the weights, at least."""
+"""Of the weights, at least, in the 16 bits they are stored in; a run of `SUITE` has them in 32."""
+MEASURING = 384 * MIB
+"""What such a run may take: two thirds of the weights."""
 
 UNDER_A_LIMIT = """
 import resource, sys
 from suite.cli import main
+from methods import base
+from suite.evaluation import efficiency
 
-def prune(model, out):
-    sys.argv = ["prunebench", "prune", model, "--placement", placement, "--method", method, "--out", out,
-                "--sparsity", "0.5", "--calibration", "ids.safetensors", "--n-samples", "2", "--seqlen", "16",
-                "--dtype", "bfloat16", "--device", "cpu", *settings]
+# The machine's floor is of no interest here, and would take most of the time.
+efficiency.SEQLEN, efficiency.MATRIX_SIZE, base.HOST_TOKENS = 16, 64, 32
+
+def prunebench(model):
+    sys.argv = ["prunebench", *(word.replace("MODEL", model) for word in arguments)]
     try:
         main()
     except SystemExit as ended:
         return ended.code or 0
 
-placement, method, allowance, out, *settings = sys.argv[1:]
+allowance, *arguments = sys.argv[1:]
 # What is imported on the way is there before the limit is.
-assert prune("small", f"{out}-small") == 0
+assert prunebench("small") == 0
 now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
 limit = now + int(allowance)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-sys.exit(prune("large", out))
+sys.exit(prunebench("large"))
+"""
+SUITE = """
+name = "limited"
+models = ["MODEL"]
+patterns = ["0.5"]
+dtype = "float32"
+threads = 1
+divergence = true
+[calibration]
+source = "ids.safetensors"
+n_samples = 2
+seqlen = 16
+[[methods]]
+name = "llm-barber"
+settings = { initial = "magnitude", score = "weight" }
+[[perplexity]]
+corpus = "text.txt"
+seqlen = 32
+max_tokens = 320
 """
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
@@ -65,23 +91,27 @@ def folder(tmp_path_factory):
         json.dumps({"metadata": {}, "weight_map": shard_of})
     )
     save_file({"input_ids": torch.randint(0, 256, (2, 16))}, folder / "ids.safetensors")
+    write_text(folder / "text.txt")
+    for model in ("small", "large"):
+        byte_tokenizer().save_pretrained(folder / model)
     yield folder
     for file in folder.rglob("*.safetensors"):
         file.unlink()
 
 
-def prune_under_limit(folder, placement, method, *settings, allowance=208 * MIB):
-    """Lets a process have `allowance` bytes beyond what it takes with all libraries imported."""
+def under_limit(folder, *arguments, allowance=208 * MIB):
+    """Lets a process have `allowance` bytes beyond what it takes with all libraries imported.
+
+    It runs the command on the small model first and then, with a limit, on the large one: `MODEL` is either.
+    """
     return subprocess.run(
-        [
-            *(sys.executable, "-c", UNDER_A_LIMIT, placement, method, str(allowance)),
-            *(f"{placement}-{method}", *settings),
-        ],
+        [sys.executable, "-c", UNDER_A_LIMIT, str(allowance), *arguments],
         cwd=folder,
         env={
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "PATH": "/usr/bin:/bin",
+            "PRUNEBENCH_SCRATCH": str(folder / "scratch"),
             # Freed matrices of this size would stay in the allocator's hands, scattered, and count; those of
             # a model that is too large for its machine, 32 MB and more, never do.
             "MALLOC_MMAP_THRESHOLD_": "1048576",
@@ -91,6 +121,23 @@ def prune_under_limit(folder, placement, method, *settings, allowance=208 * MIB)
         timeout=170,
         check=False,
     )
+
+
+def prune_under_limit(folder, placement, method, *settings, **limited):
+    return under_limit(
+        folder,
+        *("prune", "MODEL", "--placement", placement, "--method", method, "--sparsity", "0.5"),
+        *("--calibration", "ids.safetensors", "--n-samples", "2", "--seqlen", "16", "--dtype", "bfloat16"),
+        *("--device", "cpu", "--out", f"{placement}-{method}-MODEL", *settings),
+        **limited,
+    )
+
+
+def run_under_limit(folder, placement, **limited):
+    for model in ("small", "large"):
+        (folder / f"{model}.toml").write_text(SUITE.replace("MODEL", model))
+    run = ("run", "MODEL.toml", "--placement", placement, "--device", "cpu", "--out", f"{placement}-MODEL")
+    return under_limit(folder, *run, **limited)
 
 
 # Two passes, and every layer twice, sparse and dense; the gradients would only take time.
@@ -103,9 +150,9 @@ def test_a_model_is_pruned_in_less_memory_than_its_weights_take(folder, method):
     assert sum(stored.n_bytes for stored in weights) > N_BYTES
     done = prune_under_limit(folder, "onload", *method)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((folder / f"onload-{method[0]}" / "pruning.json").read_text())
+    summary = json.loads((folder / f"onload-{method[0]}-large" / "pruning.json").read_text())
     assert summary["sparsity"] == pytest.approx(0.5)
-    files = TensorFiles.of_folder(folder / f"onload-{method[0]}")
+    files = TensorFiles.of_folder(folder / f"onload-{method[0]}-large")
     assert files.stored.keys() == TensorFiles.of_folder(folder / "large").stored.keys()
     last = files.read(f"model.layers.{N_LAYERS - 1}.mlp.up_proj.weight")
     assert int((last == 0).sum()) >= last.numel() // 2
@@ -113,6 +160,23 @@ def test_a_model_is_pruned_in_less_memory_than_its_weights_take(folder, method):
 
 def test_the_limit_is_real(folder):
     done = prune_under_limit(folder, "resident", "magnitude", allowance=N_BYTES)
-    assert done.returncode in (2, 3)
+    assert done.returncode in (2, 3), done.stderr
     assert "memory" in done.stderr.lower()
-    assert not (folder / "resident-magnitude").exists()
+    assert not (folder / "resident-magnitude-large").exists()
+
+
+def test_a_model_is_pruned_and_measured_in_less_memory_than_its_weights_take(folder):
+    done = run_under_limit(folder, "onload", allowance=MEASURING)
+    assert done.returncode == 0, done.stderr
+    records = {s.record.cell.method: s.record for s in ResultStore(folder / "onload-large").records().records}
+    assert set(records) == {"dense", "llm-barber"}
+    for method, record in records.items():
+        values = {metric.name: metric.value for metric in record.metrics}
+        assert 1 < values["perplexity"] < 2000
+        assert method == "dense" or (values["sparsity"] == pytest.approx(0.5) and values["kl_divergence"] > 0)
+
+
+def test_to_measure_it_whole_takes_more(folder):
+    done = run_under_limit(folder, "resident", allowance=MEASURING)
+    assert done.returncode in (2, 3), done.stderr
+    assert "memory" in done.stderr.lower()

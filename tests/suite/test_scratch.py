@@ -1,7 +1,12 @@
 """Large temporary files go to a folder that somebody named, or to the cache."""
 
+import re
+
+import pytest
+
 from suite.cache import cache_root
-from suite.scratch import scratch_root
+from suite.results.leftovers import temporary_name
+from suite.scratch import scratch_folder, scratch_root
 
 
 def test_the_first_that_is_named_counts(monkeypatch, tmp_path):
@@ -12,3 +17,24 @@ def test_the_first_that_is_named_counts(monkeypatch, tmp_path):
     assert scratch_root().parent == tmp_path / "tmp"
     monkeypatch.setenv("PRUNEBENCH_SCRATCH", str(tmp_path / "own"))
     assert scratch_root() == tmp_path / "own"
+
+
+def test_a_scratch_folder_goes_whatever_happens_in_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PRUNEBENCH_SCRATCH", str(tmp_path / "own"))
+    with pytest.raises(KeyboardInterrupt), scratch_folder() as folder:
+        (folder / "layer").write_text("weights")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_and_what_lives_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("PRUNEBENCH_SCRATCH", str(tmp_path))
+    killed = re.sub(r"-\d+-", "-999999999-", temporary_name())
+    for name in (killed, "shared-1234", "somebody-elses"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "layer").write_text("weights")
+    with scratch_folder() as other, scratch_folder() as folder:
+        assert other.exists()
+        assert sorted(tmp_path.iterdir()) == sorted(
+            [other, folder, tmp_path / "shared-1234", tmp_path / "somebody-elses"]
+        )

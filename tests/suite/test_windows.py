@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from methods.base import Placement
 from methods.conformance import FAMILIES
 from methods.patching import replaced_forward
 from suite.evaluation import windows as windows_module
 from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import HeadError, OutputHead
-from suite.evaluation.windows import score_windows
+from suite.evaluation.windows import score_windows, window_steps
 from tests.methods.tiny_models import make_model
 
 
@@ -91,7 +92,7 @@ def test_a_token_the_dense_model_rules_out_adds_nothing():
 def test_where_memory_runs_out_every_window_is_still_measured_once(windows):
     model = make_model("llama").eval()
     body = model.base_model
-    forward, done, halved = body.forward, [], []
+    forward, done = body.forward, []
 
     def short_of_memory(input_ids, **kwargs):
         if len(input_ids) > 2:
@@ -105,11 +106,10 @@ def test_where_memory_runs_out_every_window_is_still_measured_once(windows):
             windows,
             dense_hidden=expected.hidden,
             on_windows=done.append,
-            on_halved=halved.append,
         )
     assert scores.nll.tolist() == pytest.approx(expected.nll.tolist(), rel=1e-5)
     assert scores.kl.shape == scores.agreement.shape == (14,)
-    assert halved == [3, 1]
+    assert scores.remarks == ("memory ran out; it went on with batches of 1 windows",)
     assert sum(done) == 14
 
 
@@ -132,6 +132,71 @@ def test_a_ruined_model_has_losses_that_say_so(windows):
         model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
     scores = score_windows(model, windows, keep_hidden=True)
     assert all(math.isnan(nll) for nll in scores.nll.tolist())
+
+
+ONLOAD = Placement(weights="onload")
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_layer_by_layer_a_model_is_measured_as_by_its_own_forward(windows, family):
+    model = make_model(family).eval()
+    done = []
+    expected = score_windows(model, windows, keep_hidden=True)
+    scores = score_windows(model, windows, placement=ONLOAD, keep_hidden=True, on_windows=done.append)
+    assert scores.nll.tolist() == pytest.approx(expected.nll.tolist(), abs=1e-5)
+    torch.testing.assert_close(scores.hidden, expected.hidden, rtol=0, atol=1e-5)
+    assert sum(done) == window_steps(model, len(windows), ONLOAD)
+    again = score_windows(model, windows, placement=ONLOAD, dense_hidden=expected.hidden)
+    assert again.kl.tolist() == pytest.approx([0.0] * len(windows), abs=1e-5)
+    assert scores.remarks == ()
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layer_by_layer_rounds_as_the_own_forward_does(windows, dtype):
+    model = make_model("opt", dtype).eval()
+    expected = score_windows(model, windows, keep_hidden=True)
+    scores = score_windows(model, windows, placement=ONLOAD, keep_hidden=True)
+    assert scores.nll.tolist() == expected.nll.tolist()
+    assert torch.equal(scores.hidden, expected.hidden)
+
+
+def test_a_model_of_one_layer_is_measured_layer_by_layer(windows):
+    config = make_model("llama").config
+    config.num_hidden_layers, config.layer_types = 1, None
+    model = type(make_model("llama"))(config).eval()
+    expected = score_windows(model, windows)
+    assert score_windows(model, windows, placement=ONLOAD).nll.tolist() == expected.nll.tolist()
+
+
+def test_layer_by_layer_a_ruined_model_has_losses_that_say_so(windows):
+    model = make_model("llama").eval()
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
+    scores = score_windows(model, windows, placement=ONLOAD)
+    assert all(math.isnan(nll) for nll in scores.nll.tolist())
+
+
+def test_where_a_layer_runs_out_of_memory_it_goes_on_with_smaller_batches(windows):
+    model = make_model("llama").eval()
+    layer = model.model.layers[1]
+    forward = layer.forward
+
+    def short_of_memory(hidden, *args, **kwargs):
+        if len(hidden) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(hidden, *args, **kwargs)
+
+    expected = score_windows(model, windows)
+    done = []
+    with replaced_forward(layer, short_of_memory):
+        scores = score_windows(model, windows, placement=ONLOAD, on_windows=done.append)
+    assert scores.nll.tolist() == pytest.approx(expected.nll.tolist(), rel=1e-5)
+    assert scores.remarks == (
+        "memory ran out with batches of 6 sequences; it went on with 3",
+        "memory ran out with batches of 3 sequences; it went on with 2",
+    )
+    assert sum(done) == window_steps(model, len(windows), ONLOAD)
 
 
 def test_a_head_that_does_something_nobody_foresaw_is_refused():

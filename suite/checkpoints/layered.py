@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from methods.base import Placement
-from methods.contract import ModelState, check_counts, check_state, check_weights
-from methods.decoder import Decoder, DecoderLayer, read_decoder
-from methods.homes import FolderHome, target_parameters
+from methods.contract import ModelState
+from methods.decoder import read_decoder
+from methods.homes import target_parameters
 from methods.tensor_files import INDEX_FILE, SINGLE_FILE, TensorFiles
-from suite.checkpoint_folder import appearing_whole, require_empty, write_summary
+from suite.checkpoints.folder import appearing_whole, require_empty, write_summary
+from suite.checkpoints.measured_prune import prune_measured
+from suite.layered_contract import check_layered_contract
 from suite.layered_model import LayeredModel, load_layered_model, outside_layers
-from suite.measured_prune import MeasuredPrune, prune_measured
 from suite.models import quiet_transformers
 from suite.watcher import Silent, Watcher
 
@@ -38,7 +37,7 @@ def write_layered_checkpoint(
     """Prunes the cell's model and writes it to `out`, which appears whole or not at all.
 
     The masks, the weights and all that `pruning.json` says, but for seconds, peaks and the placement, are
-    what `suite.checkpoint.write_checkpoint` gives on the same device.
+    what `suite.checkpoints.writing.write_checkpoint` gives on the same device.
 
     Args:
         cell: what to prune and how.
@@ -60,14 +59,13 @@ def write_layered_checkpoint(
     require_empty(out)
     watcher.phase_started("load", None)
     loaded = load_layered_model(cell, inputs)
-    decoder, before = read_decoder(loaded.model), ModelState.of(loaded.model, {})
+    before = ModelState.of(loaded.model, {})
     with appearing_whole(out) as folder:
-        home = FolderHome(loaded.files, folder, loaded.names)
-        placement = Placement(batch_size, "onload", device, home)
+        loaded = loaded.staged(folder, device, batch_size)
         pruned = prune_measured(
-            cell, loaded.model, inputs, placement=placement, device=device, watcher=watcher
+            cell, loaded.model, inputs, placement=loaded.placement, device=device, watcher=watcher
         )
-        n_zeros = _check(loaded, decoder, before, home, pruned)
+        n_zeros = check_layered_contract(pruned.method, pruned.pattern, before, loaded, pruned.result)
         summary = pruned.summary(loaded.identity, n_zeros)
         watcher.phase_started("save", None)
         with quiet_transformers():
@@ -76,47 +74,17 @@ def write_layered_checkpoint(
             (folder / SINGLE_FILE).unlink(missing_ok=True)
             if loaded.tokenizer is not None:
                 loaded.tokenizer.save_pretrained(folder)
-        _write_shards(loaded, decoder, home, folder)
+        _write_shards(loaded, folder)
         write_summary(folder, summary)
     return summary
 
 
-def _check(
-    loaded: LayeredModel, decoder: Decoder, before: ModelState, home: FolderHome, pruned: MeasuredPrune
-) -> dict[str, int]:
-    """Holds the pruned model to the contract, layer by layer; gives each target's number of zeros."""
-    method, result = pruned.method, pruned.result
-    check_state(before, loaded.model, result)
-    for name, value in outside_layers(loaded.model, decoder).items():
-        dense = loaded.files.read(loaded.names[name], dtype=value.dtype)
-        check_weights(method, (), {name: dense}, {name: value}, result)
-    source = FolderHome(loaded.files, home.staging, loaded.names)
-    n_zeros: dict[str, int] = {}
-    for layer in decoder.layers:
-        dense_layer, weights = source.fetch(layer), home.fetch(layer)
-        check_weights(
-            method, layer.targets.values(), _in_full(layer, dense_layer), _in_full(layer, weights), result
-        )
-        for name, target in layer.targets.items():
-            stored = weights[target.parameter_name.removeprefix(f"{layer.name}.")]
-            matrix = stored if target.expert is None else stored[target.expert]
-            n_zeros[name] = matrix.numel() - int(matrix.count_nonzero())
-        # A method that left the layer alone need not have visited it.
-        if not home.file_of(layer).exists():
-            home.store(layer, {name: weights[name] for name in target_parameters(layer)})
-    check_counts(method, pruned.pattern, loaded.model, result)
-    return n_zeros
-
-
-def _in_full(layer: DecoderLayer, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{layer.name}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _write_shards(loaded: LayeredModel, decoder: Decoder, home: FolderHome, folder: Path) -> None:
+def _write_shards(loaded: LayeredModel, folder: Path) -> None:
     """All files of weights and their index: first what is outside the decoder layers, then a file each.
 
     Tensors have the names they had in the model's files, which load.
     """
+    decoder, home = read_decoder(loaded.model), loaded.home
     n_shards = len(decoder.layers) + 1
     shards = [
         folder / f"model-{number:05d}-of-{n_shards:05d}.safetensors" for number in range(1, n_shards + 1)
@@ -128,6 +96,9 @@ def _write_shards(loaded: LayeredModel, decoder: Decoder, home: FolderHome, fold
         metadata={"format": "pt"},
     )
     for layer, shard in zip(decoder.layers, shards[1:], strict=True):
+        if not home.file_of(layer).exists():  # a method that left the layer alone need not have visited it
+            weights = home.fetch(layer)
+            home.store(layer, {name: weights[name] for name in target_parameters(layer)})
         home.file_of(layer).replace(shard)
     written = TensorFiles(shards).stored
     index = {

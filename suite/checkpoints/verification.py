@@ -12,8 +12,8 @@ from methods.base import PruneResult
 from methods.decoder import read_decoder
 from methods.errors import InputError, PruningError
 from methods.pattern import SemiStructured, parse_pattern
-from suite.checkpoint_folder import SUMMARY
-from suite.finished_checkpoint import CountedZeros, Summary, count_zeros, disagreements, read_summary
+from suite.checkpoints.finished import CountedZeros, Summary, count_zeros, disagreements, read_summary
+from suite.checkpoints.folder import SUMMARY
 from suite.models import load_model
 from suite.results.verification import Finding, one_line
 

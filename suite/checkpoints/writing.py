@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from methods.contract import check_contract
 from methods.decoder import read_decoder
-from suite.checkpoint_folder import appearing_whole, require_empty, write_summary
-from suite.measured_prune import prune_measured
+from suite.checkpoints.folder import appearing_whole, require_empty, write_summary
+from suite.checkpoints.measured_prune import prune_measured
 from suite.models import quiet_transformers
 from suite.watcher import Silent, Watcher
 
@@ -39,16 +38,16 @@ def write_checkpoint(
     watcher = watcher or Silent()
     require_empty(out)
     watcher.phase_started("load", None)
-    loaded, dense = workbench.dense_model(cell)
+    loaded = workbench.dense_model(cell)
     pruned = prune_measured(
         cell,
         loaded.model,
         workbench.inputs(cell),
-        placement=workbench.placement,
+        placement=loaded.placement,
         device=workbench.device,
         watcher=watcher,
     )
-    check_contract(pruned.method, pruned.pattern, dense, loaded.model, pruned.result)
+    workbench.check(pruned.method, pruned.pattern, pruned.result)
     n_zeros = {
         target.name: target.stored.numel() - int(target.stored.count_nonzero())
         for _, _, target in read_decoder(loaded.model).targets()

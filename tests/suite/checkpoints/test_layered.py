@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from methods.magnitude import Magnitude
 from methods.target import Target
-from suite import layered_checkpoint
+from suite.checkpoints import layered
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import refusal
 from tests.tiny import save_tiny_model
@@ -215,7 +215,7 @@ def test_a_full_disk_leaves_nothing(onload, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layered_checkpoint, "_write_shards", full)
+    monkeypatch.setattr(layered, "_write_shards", full)
     code, _, err = onload("--method", "magnitude")
     assert (code, "No space left on device" in err) == (3, True)
     assert left_over(tmp_path) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +15,9 @@ from suite.preflight import Inputs, ModelKey, model_key
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from suite.cell import Cell
-    from suite.models import Skeleton
+    from suite.models import LoadedModel, Skeleton
 
 _HARMLESS = ("dtype", "torch_dtype", "transformers_version", "use_cache", "architectures")
 """Keys of a configuration that change no number."""
@@ -61,18 +60,18 @@ def check_pair(own: Cell, dense: Cell, inputs: Mapping[ModelKey, Inputs]) -> lis
     return _other_settings(one.model.config.to_dict(), other.model.config.to_dict())
 
 
-def other_weights(model: PreTrainedModel, dense: Mapping[str, Tensor]) -> list[str]:
+def other_weights(loaded: LoadedModel, dense_weight: Callable[[str], Tensor]) -> list[str]:
     """Whether weights that no pruning touches differ from the dense model's, a sentence if they do.
 
     Args:
-        model: the checkpoint.
-        dense: parameter name -> the dense values, on the host.
+        loaded: the checkpoint.
+        dense_weight: gives a dense parameter by its name, on the host.
     """
-    targets = {target.parameter_name for _, _, target in read_decoder(model).targets()}
+    targets = {target.parameter_name for _, _, target in read_decoder(loaded.model).targets()}
     off = [
         name
-        for name, parameter in model.named_parameters()
-        if name not in targets and not torch.equal(parameter.detach().cpu(), dense[name])
+        for name, weight in loaded.weights()
+        if name not in targets and not torch.equal(weight.detach().cpu(), dense_weight(name))
     ]
     if not off:
         return []

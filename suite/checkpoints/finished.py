@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from methods.decoder import read_decoder
+from methods.base import Placement
+from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
 from methods.pattern import parse_pattern
+from methods.residence import residing
+from methods.target import Target
 from suite.cell import DENSE, AllocationSpec, SettingValue
-from suite.checkpoint_folder import SUMMARY
+from suite.checkpoints.folder import SUMMARY
 from suite.results.record import CalibrationIdentity, ModelIdentity
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ class SummaryModule(_Read):
 
 
 class Summary(_Read):
-    """What is needed of a `pruning.json` (`suite.measured_prune` writes it)."""
+    """What is needed of a `pruning.json` (`suite.checkpoints.measured_prune` writes it)."""
 
     model: ModelIdentity
     method: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -106,23 +110,26 @@ class CountedZeros:
         return sum(m.n_zeros for m in self.modules) / sum(m.n_weights for m in self.modules)
 
 
-def count_zeros(model: PreTrainedModel) -> CountedZeros:
+def count_zeros(model: PreTrainedModel, placement: Placement = Placement()) -> CountedZeros:
     """Counts the zeros of a model's target modules.
+
+    Args:
+        model: the model.
+        placement: where its decoder layers are.
 
     Raises:
         StructureError: its structure cannot be read.
     """
     modules: list[CountedModule] = []
     fitting = list(COMMON_PATTERNS)
-    for layer, block, target in read_decoder(model).targets():
-        weight = target.weight
-        n_zeros = weight.numel() - int(weight.count_nonzero())
-        modules.append(
-            CountedModule(
-                target.name, layer.index, str(block.kind), target.shape, n_zeros, weight.element_size()
-            )
-        )
-        fitting = [(n, m) for n, m in fitting if _keeps(weight, n, m)]
+    decoder = read_decoder(model)
+    with torch.no_grad(), residing(model, decoder, placement) as residence:
+        for layer in decoder.layers:
+            with residence.visiting(layer, read_only=True):
+                for block in layer.blocks:
+                    for target in block.targets.values():
+                        modules.append(_counted(layer, block, target))
+                        fitting = [(n, m) for n, m in fitting if _keeps(target.weight, n, m)]
     counted = CountedZeros(tuple(modules), None)
     if counted.sparsity < PRUNED_FROM:
         return counted
@@ -177,6 +184,18 @@ def disagreements(summary: Summary, zeros: CountedZeros) -> list[str]:
             f"pruning.json names the pattern {summary.pattern}, and {zeros.sparsity:.4g} of the weights are 0"
         )
     return found
+
+
+def _counted(layer: DecoderLayer, block: Block, target: Target) -> CountedModule:
+    weight = target.weight
+    return CountedModule(
+        name=target.name,
+        layer=layer.index,
+        block=str(block.kind),
+        shape=target.shape,
+        n_zeros=weight.numel() - int(weight.count_nonzero()),
+        itemsize=weight.element_size(),
+    )
 
 
 def _keeps(weight: Tensor, n: int, m: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from suite.finished_checkpoint import count_zeros
+from suite.checkpoints.finished import count_zeros
 from suite.results import ResultStore
 from tests.suite.conftest import refusal
 

@@ -1,0 +1,1 @@
+"""Finished checkpoints: written, read, measured and verified."""

@@ -1,0 +1,250 @@
+"""Measures a finished checkpoint, whoever pruned it, alone or held against its dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from methods.contract import dense_weights
+from suite.checkpoints.cell import add_zeros, cell_of, dense_identity, module_reports
+from suite.checkpoints.finished import Summary, count_zeros, read_summary
+from suite.checkpoints.pair import check_pair, other_weights
+from suite.evaluation.efficiency import machine_floor
+from suite.harness import present_code
+from suite.layered_model import LayeredModel, load_layered_model
+from suite.measurement import DenseReference, Measured, add_size, measure_dense, measure_pruned
+from suite.model_source import find_model
+from suite.models import LoadedModel, load_model
+from suite.phases import PhaseLog
+from suite.preflight import Inputs, model_key, preflight
+from suite.results.environment import environment
+from suite.results.record import MachineFloor, ModelIdentity, ModuleReport, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from methods.base import Weights
+    from suite.cell import Cell
+    from suite.watcher import Watcher
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One measured model.
+
+    Attributes:
+        record: not yet sealed.
+        items: its per-item data.
+    """
+
+    record: Record
+    items: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """The dense model's side.
+
+    Attributes:
+        weight: gives a parameter by its name, on the host.
+        again: gives the dense model; the checkpoint, which it is given, may be it afterwards.
+    """
+
+    identity: ModelIdentity
+    reference: DenseReference
+    weight: Callable[[str], torch.Tensor]
+    again: Callable[[LoadedModel], LoadedModel]
+    floor: MachineFloor
+    evaluated: Evaluated
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """Where models are: their layers on `device`, all of them or (`onload`) one at a time."""
+
+    device: torch.device
+    weights: Weights
+
+
+def evaluate_checkpoint(
+    asked: Cell,
+    dense: str | None,
+    *,
+    dense_revision: str | None,
+    device: torch.device,
+    watcher: Watcher,
+    weights: Weights = "resident",
+) -> list[Evaluated]:
+    """Measures the model that `asked` names, and its dense model beside it.
+
+    One model is on the device at a time; the dense weights wait on the host, or in their files.
+
+    Args:
+        asked: what to measure, as a dense cell of the model.
+        dense: the dense model; None = no comparison.
+        dense_revision: its revision on the hub.
+        device: where the models compute.
+        watcher: hears of progress.
+        weights: where their decoder layers are.
+
+    Returns:
+        The dense model first, if one was given, then the model.
+
+    Raises:
+        InputError: a model, text or task is not usable, or the two models do not fit each other.
+        PruningError: a structure cannot be read, or a model not be taken apart.
+    """
+    summary = read_summary(find_model(asked.model, asked.revision)[0])
+    machine = _Machine(device, weights)
+    if dense is None:
+        inputs = preflight([asked])
+        return [_measure_checkpoint(asked, summary, None, inputs[model_key(asked)], machine, watcher)]
+    other = asked.model_copy(update={"model": dense, "revision": dense_revision})
+    inputs = preflight([asked, other])
+    remarks = check_pair(asked, other, inputs)
+    held = _measure_dense(other, inputs[model_key(other)], machine, watcher)
+    held.remarks.extend(remarks)
+    found = _measure_checkpoint(asked, summary, held, inputs[model_key(asked)], machine, watcher)
+    return [held.evaluated, found]
+
+
+def _load(cell: Cell, inputs: Inputs, machine: _Machine, log: PhaseLog) -> LoadedModel:
+    with log.timed("load"):
+        if machine.weights == "onload":
+            return load_layered_model(cell, inputs).staged(None, machine.device)
+        return load_model(
+            cell.model,
+            revision=cell.revision,
+            dtype=cell.dtype,
+            device=machine.device,
+            trust_remote_code=cell.trust_remote_code,
+        )
+
+
+def _floor(loaded: LoadedModel, log: PhaseLog) -> MachineFloor:
+    with log.timed("floor"):
+        return machine_floor(loaded.model, loaded.placement)
+
+
+def _measure_dense(cell: Cell, inputs: Inputs, machine: _Machine, watcher: Watcher) -> _Dense:
+    watcher.cell_started(cell)
+    log = PhaseLog(machine.device, watcher)
+    created = _now()
+    loaded = _load(cell, inputs, machine, log)
+    floor = _floor(loaded, log)
+    reference = DenseReference()
+    measured = measure_dense(loaded, cell, inputs, reference, log)
+    add_size(measured, loaded, (), None)
+    record = _record(cell, created, machine, measured, log, floor=floor, model=loaded.identity)
+    watcher.cell_ended(cell, "complete")
+    evaluated = Evaluated(record, measured.items())
+    if isinstance(loaded, LayeredModel):
+        layered = loaded
+        return _Dense(loaded.identity, reference, loaded.dense_weight, lambda _: layered, floor, evaluated)
+    kept = dense_weights(loaded.model)
+    return _Dense(
+        loaded.identity, reference, kept.__getitem__, partial(_with_weights, kept), floor, evaluated
+    )
+
+
+def _with_weights(weights: Mapping[str, torch.Tensor], loaded: LoadedModel) -> LoadedModel:
+    """`loaded` with other weights in it."""
+    with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            parameter.copy_(weights[name])
+    return loaded
+
+
+def _measure_checkpoint(
+    asked: Cell,
+    summary: Summary | None,
+    dense: _Dense | None,
+    inputs: Inputs,
+    machine: _Machine,
+    watcher: Watcher,
+) -> Evaluated:
+    log = PhaseLog(machine.device, watcher)
+    created = _now()
+    watcher.cell_started(asked)
+    loaded = _load(asked, inputs, machine, log)
+    with log.timed("count zeros"):
+        zeros = count_zeros(loaded.model, loaded.placement)
+    model = dense_identity(asked, summary, dense.identity if dense else None, loaded.identity)
+    cell = cell_of(asked, summary, zeros, model)
+    if cell.is_dense:  # nothing was pruned, so it is nobody's pruned model, whatever it is held against
+        model = loaded.identity
+    remarks = [] if dense is None else [*dense.remarks, *other_weights(loaded, dense.weight)]
+    floor = dense.floor if dense is not None else _floor(loaded, log)
+    reference = dense.reference if dense is not None else DenseReference()
+    if cell.is_dense and dense is None:
+        measured = measure_dense(loaded, cell, inputs, reference, log)
+    else:
+        measured = measure_pruned(
+            loaded,
+            cell,
+            inputs,
+            reference,
+            log,
+            dense_again=None if dense is None else partial(dense.again, loaded),
+        )
+    measured.remarks += remarks
+    add_zeros(measured, loaded, cell, summary, zeros)
+    record = _record(
+        cell,
+        created,
+        machine,
+        measured,
+        log,
+        floor=floor,
+        model=model,
+        checkpoint=None if cell.is_dense else loaded.identity,
+        modules=() if cell.is_dense else module_reports(zeros),
+    )
+    watcher.cell_ended(cell, "complete")
+    return Evaluated(record, measured.items())
+
+
+def _record(
+    cell: Cell,
+    created: str,
+    machine: _Machine,
+    measured: Measured,
+    log: PhaseLog,
+    *,
+    floor: MachineFloor,
+    model: ModelIdentity,
+    checkpoint: ModelIdentity | None = None,
+    modules: tuple[ModuleReport, ...] = (),
+) -> Record:
+    return Record(
+        status="complete",
+        created=created,
+        cell=cell,
+        code=present_code(cell),
+        environment=environment(machine.device),
+        placement=machine.weights,
+        model=model,
+        checkpoint=checkpoint,
+        phases=tuple(log.costs),
+        floor=floor,
+        metrics=tuple(measured.metrics),
+        windows=tuple(measured.windows),
+        divergences=tuple(measured.divergences),
+        tasks=tuple(measured.tasks),
+        answers=measured.answers,
+        modules=modules,
+        warnings=tuple(measured.remarks),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+__all__ = ["Evaluated", "evaluate_checkpoint"]

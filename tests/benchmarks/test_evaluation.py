@@ -22,6 +22,7 @@ def test_both_tables_have_their_rows(tmp_path, capsys):
         "forward with all logits",
         "perplexity",
         "perplexity and divergence",
+        "the same layer by layer",
     ]
     ours = [row for row in rows["batches"] if row["scorer"] == "ours" and row["dtype"] == "float32"]
     assert [(row["largest"] < 1e-4, row["other_answers"], row["n"]) for row in ours] == [(True, 0, 6)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.e2e.own_method import environment
 from tests.tiny import write_suite
 
-MODULE = '''"""Magnitude pruning that waits for a file."""
+MODULE = '''"""Magnitude pruning that waits for a file before it ends."""
 
 import os
 import time
@@ -35,11 +35,12 @@ class Held:
         return Magnitude().comparison_group(shape, pattern)
 
     def prune(self, model, pattern, calibration, *, placement=Placement(), on_layer=ignore_layer):
+        result = Magnitude().prune(model, pattern, None, placement=placement, on_layer=on_layer)
         gate = Path(self.gate)
         (gate / f"begun-{os.getpid()}").touch()
         while not (gate / "open").exists():
             time.sleep(0.01)
-        return Magnitude().prune(model, pattern, None, placement=placement, on_layer=on_layer)
+        return result
 '''
 
 

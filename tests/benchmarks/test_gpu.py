@@ -66,7 +66,7 @@ def test_one_command_makes_the_rows_of_every_stage(tmp_path):
     evaluated = rows_of(tmp_path, "model")
     assert {row.method for row in evaluated} == METHODS | {"dense"}
     assert all(row.detail.startswith("perplexity ") for row in evaluated)
-    assert (tmp_path / "model" / "results" / "report.html").is_file()
+    assert (tmp_path / "model" / "results" / "resident" / "report.html").is_file()
     for line in ("| LLaMA-30B (tiny) | 3 | onload | llm-barber | 2:4 |", "| checked | pattern | outcome |"):
         assert line in done.stdout
     assert "cpu (" in done.stdout

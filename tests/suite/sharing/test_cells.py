@@ -187,7 +187,7 @@ def test_only_what_several_cells_start_from_is_kept(cells):
 
 
 def test_a_cell_that_fails_says_what_it_had_shared(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(suite.harness, "check_contract", lambda *_: 1 / 0)
+    monkeypatch.setattr("suite.bench.check_contract", lambda *_: 1 / 0)
     shared = SharedWork(SharedFolder(tmp_path / "shared"), wanted_initials(cells))
     record, _ = run_cell(cells[2], Workbench(torch.device("cpu"), preflight(cells), shared=shared))
     assert record.failure.error == "ZeroDivisionError"

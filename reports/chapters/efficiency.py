@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reports.chapters.chapter import (
     Chapter,
@@ -31,6 +32,7 @@ _SPEEDS = {
 }
 _ENERGY = "prune_energy_joules"
 _ABSENT = {
+    "prefill_tokens_per_second": "Tokens per second",
     "packed_bytes": "N:M packed",
     "sparse_prefill_tokens_per_second": "Sparse kernels",
     "sparse_generation_tokens_per_second": "Sparse kernels",
@@ -44,7 +46,12 @@ def efficiency_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     dense = [Subject("dense", None, r) for r in _dense(rankings)]
     subjects = [s for s in [*dense, *pruned_subjects(rankings)] if _is_measured(s.record)]
     parts = [part for part in (_size_part(subjects), _speed_part(subjects)) if part is not None]
-    return Chapter("efficiency", "Size and speed", tuple(parts)) if parts else None
+    if not parts:
+        return None
+    # Of dense kernels one reason holds for reading and for writing.
+    untimed = _absences(subjects, "prefill_tokens_per_second")
+    parts[-1] = replace(parts[-1], notes=(*parts[-1].notes, *untimed))
+    return Chapter("efficiency", "Size and speed", tuple(parts))
 
 
 def _size_part(subjects: Sequence[Subject]) -> Part | None:

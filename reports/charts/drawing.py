@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -153,6 +154,27 @@ def family_shape(families: Iterable[str], *, has_legend: bool = True) -> alt.Sha
     shapes = [SHAPES[place % len(SHAPES)] for place in places]
     legend = _legend(shown) if has_legend else None
     return alt.Shape("family:N", scale=alt.Scale(domain=shown, range=shapes), legend=legend)
+
+
+def specification(chart: alt.FacetChart, *, validate: bool = True) -> dict[str, Any]:
+    """The chart as JSON can hold it.
+
+    Altair writes NaN as null in columns of numbers only; one without any number is of objects.
+
+    Args:
+        chart: what is drawn.
+        validate: whether it is held against Vega-Lite's schema.
+    """
+    spec: dict[str, Any] = chart.to_dict(validate=validate)
+    spec["datasets"] = {
+        name: [{key: _or_null(value) for key, value in row.items()} for row in rows]
+        for name, rows in spec["datasets"].items()
+    }
+    return spec
+
+
+def _or_null(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _families(families: Iterable[str]) -> tuple[list[str], list[int]]:

@@ -15,7 +15,7 @@ import pandas as pd
 import vl_convert
 
 from reports.charts import figures
-from reports.charts.drawing import Figure
+from reports.charts.drawing import Figure, specification
 from reports.comparison import ReportError, compare
 from reports.export.layout import COLUMN
 from reports.export.markdown_text import markdown, markdown_table
@@ -102,7 +102,7 @@ def paper_figures(rankings: Sequence[Ranking], title: str, *, titled: bool) -> l
 
 
 def _parts(figure: Figure, setting: str, *, titled: bool) -> list[PaperFigure]:
-    spec = figure.chart.to_dict()
+    spec = specification(figure.chart)
     panels: list[str] = spec["facet"]["sort"]
     title = f"{visible(figure.title)} ({setting})"
     lines = textwrap.wrap(title, TITLE_CHARACTERS) if titled else []

@@ -16,6 +16,7 @@ from reports.chapters.responses import answers_chapter
 from reports.chapters.seeds import seeds_chapter
 from reports.chapters.tasks import tasks_chapter
 from reports.charts import Figure, figures
+from reports.charts.drawing import specification
 from reports.page.chart_theme import THEME
 from reports.ranking import Ranking, Setting
 from reports.settings import setting_titles
@@ -157,7 +158,7 @@ def _captioned(chapter: Chapter, heading: str) -> Chapter:
 
 
 def _drawn(figure: Figure, anchor: str, heading: str) -> DrawnFigure:
-    spec: dict[str, Any] = figure.chart.properties(description=figure.title).to_dict(validate=False)
+    spec = specification(figure.chart.properties(description=figure.title), validate=False)
     spec["config"] = THEME
     spec["datasets"] = {name: _rounded(rows) for name, rows in spec["datasets"].items()}
     spec["usermeta"] = {"panelWidth": figure.panel_width, "columns": figure.columns}

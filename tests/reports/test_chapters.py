@@ -205,6 +205,19 @@ def test_sizes_have_their_ratio_to_dense(records: list[Record], tables: PageTabl
     ]
 
 
+def test_why_no_speed_was_measured_stands_beneath_the_sizes() -> None:
+    why = "layers visited the device one by one"
+    records = []
+    for record in (measured_record("dense"), measured_record("wanda")):
+        speeds = [m for m in record.metrics if m.name.endswith("_per_second")]
+        without = [m.model_copy(update={"value": None, "status": why}) for m in speeds]
+        records.append(with_metrics(record, *without).sealed())
+    source = render_report(records, title="Onloaded")
+    assert "Size and speed, size" in source
+    assert "Size and speed, speed" not in source
+    assert f"Tokens per second, dense and 50\u00a0% unstructured: {why}." in source
+
+
 def test_speeds_have_protocols_and_the_reason_for_no_kernel_stands_once(
     records: list[Record], source: str, tables: PageTables
 ) -> None:

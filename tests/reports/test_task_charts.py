@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reports.charts import Figure
+from reports.charts.drawing import specification
 from reports.recovery import recovery
 from suite.results.record import Record
 from tests.reports.drawn_figures import drawn, measured_figures
@@ -71,6 +73,15 @@ def test_answers_all_wrong_have_a_point_and_no_interval() -> None:
     assert list(figure.data["recovery %"]) == [0.0, 0.0]
     assert not {"low %", "high %"} & set(figure.data.columns)
     assert "A point without a bar has no interval: nothing was answered rightly." in figure.note
+
+
+def test_a_chart_without_any_interval_is_json() -> None:
+    records = [measured_record("dense"), measured_record("wanda")]
+    same = tuple(t.model_copy(update={"outcomes": "01" * (t.n // 2)}) for t in records[0].tasks)
+    figure = drawn([record.model_copy(update={"tasks": same}).sealed() for record in records])["recovery"]
+    assert set(figure.data["recovery %"]) == {100.0}
+    assert "NaN" not in json.dumps(specification(figure.chart), allow_nan=False)
+    assert "A point without a bar has no interval: no answer flipped." in figure.note
 
 
 COUNT = st.integers(min_value=0, max_value=500)

@@ -90,18 +90,18 @@ class LayeredBench:
     """
 
     def __init__(self, cell: Cell, inputs: Inputs, device: torch.device, placement: Placement) -> None:
-        self._files = load_layered_model(cell, inputs)
-        self._before = ModelState.of(self._files.model, {})
+        self._unstaged = load_layered_model(cell, inputs)
+        self._before = ModelState.of(self._unstaged.model, {})
         self._device = device
         self._batch_size = placement.batch_size
         self._staging = ExitStack()
-        self.loaded = self._files
+        self.loaded = self._unstaged
 
     def dense(self) -> LoadedModel:
         """See `Bench.dense`."""
         self.release()
         folder = self._staging.enter_context(scratch_folder())
-        self.loaded = self._files.staged(folder, self._device, self._batch_size)
+        self.loaded = self._unstaged.staged(folder, self._device, self._batch_size)
         return self.loaded
 
     def check(self, method: PruningMethod, pattern: SparsityPattern, result: PruneResult) -> None:

@@ -89,7 +89,7 @@ def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") ->
     n_bytes = shape.n_parameters * itemsize
     seconds = flops / rate + _weight_passes(cell) * n_bytes / MEMORY_RATE
     if weights == "onload":
-        seconds += _model_visits(cell, text, asked) * n_bytes / FILE_RATE
+        seconds += _model_visits(cell, asked) * n_bytes / FILE_RATE
     return Estimate(seconds, _memory_of(cell, shape, device, weights))
 
 
@@ -180,7 +180,7 @@ def _weight_passes(cell: Cell) -> int:
     return passes + (8 * cell.speed.new_tokens if cell.speed else 0)
 
 
-def _model_visits(cell: Cell, text: int, asked: int) -> int:
+def _model_visits(cell: Cell, asked: int) -> int:
     """How often all layers come from the model's files: once a pass; in tasks and answers, once a batch."""
     visits = 3 + len(cell.perplexity) + 2 * asked // TASK_BATCH
     visits += 2 * _forwards(cell) if cell.prunes else 0

@@ -20,16 +20,8 @@ COLUMNS = (
     *("calibration_source", "calibration_samples", "calibration_seqlen", "calibration_seed"),
     *("corpus_revision", "corpus_limit", "corpus_digest", "questions_digest"),
     *("cell_digest", "record_digest", "weight_digest", "mask_digest", "calibration_digest"),
-    *(
-        "prunebench",
-        "method_version",
-        "source_digest",
-        "git_commit",
-        "git_clean",
-        "device",
-        "processor",
-        "placement",
-    ),
+    *("prunebench", "method_version", "source_digest", "git_commit", "git_clean"),
+    *("device", "processor", "placement"),
     *("created", "failure"),
 )
 _NUMBERS = ("value", "stderr", "low", "high")

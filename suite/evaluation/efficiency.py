@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MATRIX_SIZE, SMALL_SIZE = 2048, 512
-"""Of the square product; the small one where the machine has to make it of other products, at 0.7 GFLOP/s."""
+"""Of the square product; the small one where the machine has to make it of others, and a large one lasts."""
 SEQLEN = 512
 
 
@@ -40,12 +41,12 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
     with at_rest(model), residing(model, decoder, one_batch) as residence:
         stream = LayerStream(model, decoder, batch, residence)
         if placement.weights == "resident":
-            seconds = _best(lambda: _forward(stream, decoder.layers), residence.device, tries=2)
+            seconds = _best(partial(_forward, stream, decoder.layers), residence.device, tries=2)
         else:
             seconds = 0.0
             for layer in decoder.layers:
                 with residence.visiting(layer, read_only=True):
-                    seconds += _best(lambda: _forward(stream, [layer]), residence.device, tries=2)  # noqa: B023
+                    seconds += _best(partial(_forward, stream, [layer]), residence.device, tries=2)
     return MachineFloor(
         matmul_flops_per_second=matmul_rate(model.dtype, residence.device),
         forward_tokens_per_second=batch.input_ids.numel() / seconds,

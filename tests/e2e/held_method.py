@@ -1,7 +1,11 @@
 """A method of a user's own package that waits until a test lets it go on, and says that it has begun."""
 
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.own_method import environment
@@ -63,6 +67,33 @@ def write_held_suite(folder: Path) -> Path:
     late = '[[methods]]\nname = "wanda"\npatterns = ["0.3", "0.5"]\n'
     path.write_text("threads = 1\n" + path.read_text() + held + late)
     return path
+
+
+@contextmanager
+def starting(
+    suite: Path, folder: Path, environment: dict[str, str]
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Gives what runs a suite in `folder`, with more arguments; what still runs in the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "suite.cli", "run", str(suite), "--out", "runs", *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 def begun(folder: Path, *, but: frozenset[int] = frozenset(), seconds: float = 120) -> int:

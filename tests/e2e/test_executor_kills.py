@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from suite.results import ResultStore, load_record
-from tests.e2e.held_method import begun, install, is_gone, let_go, write_held_suite
+from tests.e2e.held_method import begun, install, is_gone, let_go, starting, write_held_suite
 
 pytest.importorskip("ray")
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -46,25 +46,9 @@ def surroundings(tmp_path):
 
 @pytest.fixture
 def start(suite, surroundings, tmp_path):
-    """Starts the suite with an executor; whatever runs at the end of the test is killed."""
-    started = []
-
-    def call(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "suite.cli", "run", str(suite), "--out", "runs", *arguments],
-            cwd=tmp_path,
-            env=surroundings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield call
-    for process in started:
-        process.kill()
-        process.communicate()
+    """Starts the suite with an executor."""
+    with starting(suite, tmp_path, surroundings) as call:
+        yield call
 
 
 @contextmanager

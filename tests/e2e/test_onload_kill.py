@@ -2,45 +2,25 @@
 
 import os
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from suite.results import load_record
-from tests.e2e.held_method import begun, install, let_go, write_held_suite
+from tests.e2e.held_method import begun, install, let_go, starting, write_held_suite
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the suite; whatever runs at the end of the test is killed."""
+    """Starts the suite, its models in their files."""
     suite, found = write_held_suite(tmp_path), install(tmp_path / "site")
     paths = os.pathsep.join([found["PYTHONPATH"], str(REPOSITORY)])
-    scratch = str(tmp_path / "scratch")
-    started = []
-
-    def call():
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "suite.cli", "run", str(suite), "--out", "runs"),
-                *("--placement", "onload", "--device", "cpu"),
-            ],
-            cwd=tmp_path,
-            env={**found, "PYTHONPATH": paths, "PRUNEBENCH_SCRATCH": scratch},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield call
-    for process in started:
-        process.kill()
-        process.communicate()
+    surroundings = {**found, "PYTHONPATH": paths, "PRUNEBENCH_SCRATCH": str(tmp_path / "scratch")}
+    with starting(suite, tmp_path, surroundings) as call:
+        yield partial(call, "--placement", "onload", "--device", "cpu")
 
 
 def layers(folder):

@@ -42,7 +42,7 @@ def memory_table() -> Iterator[str]:
                 shape,
                 itemsize=2,
                 calibration=CALIBRATION,
-                text=WIKITEXT2,
+                carried=WIKITEXT2,
                 reference=WIKITEXT2,
                 on_gpu=True,
                 weights=weights,  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """`python -m benchmarks.evaluation MODEL`: what evaluating takes, and what batches do to scores.
 
 Speed: perplexity, perplexity with divergence, and both layer by layer from the model's files, against the
-model's own forward with all its logits, the median of a few tries each, in turns. Batches: the same questions
+model's own forward with all its logits, the median of a few tries each, in turns; then a task's questions,
+whole, layer by layer, and with layers that visit in every batch. Batches: the same questions
 scored in batches of several sizes, by our class and by lm-eval's own as it comes, each against fp32 one by
 one: how far log-likelihoods move, and how many answers are other ones.
 """
@@ -21,10 +22,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.machine import synchronize
+from methods.base import Placement
 from suite.cell import DENSE, Cell, PerplexitySpec, TaskSpec
 
 if TYPE_CHECKING:
     from suite.models import LoadedModel
+
+Passes = dict[str, Callable[[], Any]]
 
 TOKENS_PER_BATCH = 2048
 """As `suite.evaluation.windows` takes them on a CPU."""
@@ -32,7 +36,7 @@ TOKENS_PER_BATCH = 2048
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one pass over the windows, the median of the repeats, and the ratio to the forward's."""
+    """Seconds of one pass, the median of the repeats, and the ratio to the first of its kind."""
 
     dtype: str
     what: str
@@ -72,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = {"speed": [asdict(row) for row in speeds], "batches": [asdict(row) for row in scores]}
     asked.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"{asked.windows} windows of {asked.seqlen} tokens of {Path(asked.corpus).name}, lower is better\n")
-    print("| dtype | pass | seconds | ratio to the forward |\n|---|---|---|---|")
+    print("| dtype | pass | seconds | ratio |\n|---|---|---|---|")
     for row in speeds:
         print(f"| {row.dtype} | {row.what} | {row.seconds:.2f} | {row.ratio:.2f} |")
     if scores:
@@ -89,9 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
-    """Seconds of the forward and of both passes, in turns, so that a slow moment hits all alike."""
-    from suite.corpora import evaluation_windows
-    from suite.evaluation.windows import score_windows
+    """Seconds of passes over windows, then over questions."""
     from suite.layered_model import load_layered_model
     from suite.models import load_model
     from suite.preflight import Inputs
@@ -99,6 +101,27 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
     loaded = load_model(asked.model, dtype=dtype, device=asked.device)
     cell = Cell(model=asked.model, dtype=dtype, method=DENSE)
     layered = load_layered_model(cell, Inputs({}, {}, None, None)).staged(None, torch.device(asked.device))
+    kinds = [_windows(asked, loaded, layered)]
+    if asked.limit:
+        kinds.append(_questions(asked, loaded, layered))
+    rows = []
+    for passes in kinds:
+        spent: dict[str, list[float]] = {what: [] for what in passes}
+        # In turns, so that a slow moment hits all alike.
+        for _ in range(asked.repeats):
+            for what, run in passes.items():
+                spent[what].append(_seconds(run, loaded.model.device))
+        medians = {what: statistics.median(seconds) for what, seconds in spent.items()}
+        first = next(iter(medians.values()))
+        rows += [Speed(dtype, what, seconds, seconds / first) for what, seconds in medians.items()]
+    return rows
+
+
+def _windows(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedModel) -> Passes:
+    from suite.corpora import evaluation_windows
+    from suite.evaluation.windows import score_windows
+
+    assert loaded.tokenizer is not None
     spec = PerplexitySpec(corpus=asked.corpus, seqlen=asked.seqlen, max_tokens=asked.windows * asked.seqlen)
     ids = evaluation_windows(spec, loaded.tokenizer).input_ids
     size = max(1, TOKENS_PER_BATCH // asked.seqlen)
@@ -109,7 +132,7 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
         for batch in torch.split(ids, size):
             loaded.model(input_ids=batch.to(loaded.model.device), use_cache=False)
 
-    passes: dict[str, Callable[[], Any]] = {
+    return {
         "forward with all logits": forward,
         "perplexity": lambda: score_windows(loaded.model, ids),
         "perplexity and divergence": lambda: score_windows(loaded.model, ids, dense_hidden=hidden),
@@ -117,13 +140,30 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
             layered.model, ids, placement=layered.placement, dense_hidden=hidden
         ),
     }
-    spent: dict[str, list[float]] = {what: [] for what in passes}
-    for _ in range(asked.repeats):
-        for what, run in passes.items():
-            spent[what].append(_seconds(run, loaded.model.device))
-    medians = {what: statistics.median(seconds) for what, seconds in spent.items()}
-    floor = medians["forward with all logits"]
-    return [Speed(dtype, what, seconds, seconds / floor) for what, seconds in medians.items()]
+
+
+def _questions(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedModel) -> Passes:
+    from methods.own_forward import own_forward
+    from suite.evaluation.quiet import quiet_lm_eval
+    from suite.evaluation.scoring_model import ScoringModel
+    from suite.evaluation.task_loading import load_task
+
+    task = load_task(TaskSpec(name=asked.task, limit=asked.limit))
+
+    def ask(model: LoadedModel, placement: Placement) -> None:
+        assert model.tokenizer is not None
+        with quiet_lm_eval():
+            _scores(task, ScoringModel(model.model, model.tokenizer, placement=placement), asked.limit)
+
+    def visiting_each_batch() -> None:
+        with own_forward(layered.model, layered.placement):
+            ask(layered, Placement())
+
+    return {
+        f"{asked.limit} questions of {asked.task}": lambda: ask(loaded, loaded.placement),
+        "they layer by layer": lambda: ask(layered, layered.placement),
+        "they with all layers in every batch": visiting_each_batch,
+    }
 
 
 def batches(asked: argparse.Namespace) -> list[Scores]:

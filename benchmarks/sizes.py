@@ -41,7 +41,7 @@ def workload(
     seen: dict[tuple[object, ...], LayerShape] = {}
     layers = []
     with at_rest(model), residing(model, decoder, placement) as residence:
-        stream = LayerStream(model, decoder, probe, residence)
+        stream = LayerStream.of_calibration(model, decoder, probe, residence)
         for layer in decoder.layers:
             key = tuple(
                 (target.name.removeprefix(layer.name), target.shape) for target in layer.targets.values()

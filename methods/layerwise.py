@@ -92,7 +92,7 @@ def prune_layer_by_layer(
     with at_rest(model), residing(model, decoder, placement) as residence:
         clock = PhaseClock(device=residence.device)
         with clock.phase("propagate"):
-            stream = LayerStream(model, decoder, calibration, residence)
+            stream = LayerStream.of_calibration(model, decoder, calibration, residence)
         for layer in decoder.layers:
             # A layer's statistics and solutions are as large as itself or larger: they end with the call.
             with residence.visiting(layer):

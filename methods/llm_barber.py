@@ -118,7 +118,7 @@ class LLMBarber:
             residence.remember_dense()
             first = initial_mask(self.initial_method, model, pattern, calibration, placement)
             with clock.phase("propagate"):
-                stream = LayerStream(model, decoder, calibration, residence)
+                stream = LayerStream.of_calibration(model, decoder, calibration, residence)
             for layer in decoder.layers:
                 with residence.visiting(layer):
                     dense = residence.dense_weights(layer)

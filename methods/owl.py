@@ -81,7 +81,7 @@ class OWL:
         decoder = read_decoder(model)
         shares: list[Fraction] = []
         with at_rest(model), residing(model, decoder, placement) as residence:
-            stream = LayerStream(model, decoder, calibration, residence)
+            stream = LayerStream.of_calibration(model, decoder, calibration, residence)
             for layer in decoder.layers:
                 with residence.visiting(layer, read_only=True):
                     scores = _LayerScores(layer, _advance(stream, layer))

@@ -19,6 +19,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class TokenBatch:
+    """Sequences that a model runs at once.
+
+    Attributes:
+        input_ids: int64 `[n, seqlen]`.
+        attention_mask: int64 `[n, seqlen]`, 0 where there is padding; None = there is none.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None = None
+
+    @classmethod
+    def padded(cls, sequences: Sequence[Sequence[int]]) -> TokenBatch:
+        """Sequences of several lengths. Padding comes last, where a causal model does not see it."""
+        longest = max(map(len, sequences))
+        input_ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
+        mask = torch.zeros_like(input_ids)
+        for row, tokens in enumerate(sequences):
+            input_ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return cls(input_ids, mask)
+
+    def __len__(self) -> int:
+        """How many sequences."""
+        return len(self.input_ids)
+
+    def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
+        """Neighbouring parts of so many sequences."""
+        ids = torch.split(self.input_ids, [*sizes])
+        if self.attention_mask is None:
+            return [TokenBatch(part) for part in ids]
+        masks = torch.split(self.attention_mask, [*sizes])
+        return [TokenBatch(*part) for part in zip(ids, masks, strict=True)]
+
+    def arguments(self, device: torch.device) -> dict[str, Tensor]:
+        """What a model's forward is given, on `device`."""
+        given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return {name: value.to(device) for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class LayerArguments:
     """What the model passes to a decoder layer besides the hidden states."""
 
@@ -43,13 +84,18 @@ class Recorder:
         return self._gives_tuple is None
 
     def record(
-        self, model: PreTrainedModel, batches: Sequence[Tensor], put_away: Callable[[Tensor], Tensor]
+        self,
+        model: PreTrainedModel,
+        batches: Sequence[TokenBatch],
+        device: torch.device,
+        put_away: Callable[[Tensor], Tensor],
     ) -> tuple[list[Tensor], list[list[LayerArguments]]]:
         """What enters the decoder layers.
 
         Args:
             model: whose layers these are.
-            batches: token ids, int64 `[batch, seqlen]` each.
+            batches: what it runs.
+            device: where it computes.
             put_away: moves a batch's hidden states to where they are kept.
 
         Returns:
@@ -60,11 +106,11 @@ class Recorder:
             for index, module in enumerate(self._layers):
                 stand_in = self._stand_in(index, module.forward)
                 patches.enter_context(replaced_forward(module, stand_in))
-            for input_ids in batches:
+            for batch in batches:
                 self._canonical = {}
                 self._arguments.append([])
                 with suppress(Reached):
-                    model(input_ids=input_ids, use_cache=False)
+                    model(**batch.arguments(device), use_cache=False)
         self._canonical = {}
         return self._hidden, self._arguments
 
@@ -144,4 +190,4 @@ def _tensors(given: LayerArguments) -> Iterator[Tensor]:
             yield value
 
 
-__all__ = ["LayerArguments", "Recorder"]
+__all__ = ["LayerArguments", "Recorder", "TokenBatch"]

@@ -1,8 +1,8 @@
-"""Carries the calibration hidden states through the decoder layers, batch by batch."""
+"""Carries hidden states through the decoder layers, batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +16,7 @@ from methods.experts import routed_forwards
 from methods.kept_attention import KeptAttention
 from methods.out_of_memory import is_out_of_memory
 from methods.pattern import require_finite
-from methods.recorder import LayerArguments, Recorder
+from methods.recorder import LayerArguments, Recorder, TokenBatch
 from methods.residence import Residence
 from methods.watching import BlockCall, Reached, ending_after, ending_before, watching
 
@@ -44,15 +44,13 @@ class LayerStream:
     """
 
     def __init__(
-        self, model: PreTrainedModel, decoder: Decoder, calibration: CalibrationSet, residence: Residence
+        self, model: PreTrainedModel, decoder: Decoder, batches: Sequence[TokenBatch], residence: Residence
     ) -> None:
         """Runs the model up to its first decoder layer on every batch."""
         self._model = model
         self._residence = residence
-        self._input_ids = calibration.input_ids
+        self._batches = list(batches)
         self._recorder = Recorder(decoder)
-        size = residence.placement.batch_size_for(calibration.seqlen, residence.device)
-        self._sizes = [len(part) for part in torch.split(calibration.input_ids, size)]
         self._arguments: list[list[LayerArguments]] = []
         self._kept_attention = KeptAttention()
         self._on_host = False
@@ -60,14 +58,23 @@ class LayerStream:
         self.hidden: list[Tensor] = []
         self.hidden = self.within_memory(self._record)
 
+    @classmethod
+    def of_calibration(
+        cls, model: PreTrainedModel, decoder: Decoder, calibration: CalibrationSet, residence: Residence
+    ) -> LayerStream:
+        """The stream of a calibration set, in batches of the size that `residence` was placed with."""
+        size = residence.placement.batch_size_for(calibration.seqlen, residence.device)
+        batches = [TokenBatch(part) for part in torch.split(calibration.input_ids, size)]
+        return cls(model, decoder, batches, residence)
+
     @property
     def n_batches(self) -> int:
         """How many batches there are."""
-        return len(self._sizes)
+        return len(self._batches)
 
     def n_samples(self, batch: int) -> int:
         """How many sequences batch `batch` holds."""
-        return self._sizes[batch]
+        return len(self._batches[batch])
 
     def take_warnings(self) -> tuple[str, ...]:
         """What happened since this was last asked that a reader should know of."""
@@ -179,11 +186,11 @@ class LayerStream:
         """Whether `error` says that memory ran out, and something can be done about it."""
         if not is_out_of_memory(error):
             return False
-        return self._kept_attention.holds_any or self._can_move() or max(self._sizes[start:]) > 1
+        return self._kept_attention.holds_any or self._can_move() or self._largest(start) > 1
 
     def _take_less(self, start: int = 0) -> None:
         """Does the first thing that helps; batches before `start` are left as they are."""
-        can_halve = max(self._sizes[start:]) > 1
+        can_halve = self._largest(start) > 1
         if self._kept_attention.holds_any:
             self._kept_attention.give_up()
             self._warnings.append("memory ran out; from here on the attention is run again, not kept")
@@ -196,17 +203,22 @@ class LayerStream:
         if self._residence.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _largest(self, start: int) -> int:
+        """Sequences in the largest batch from `start` on."""
+        return max(map(len, self._batches[start:]))
+
     def _halve(self, start: int) -> None:
         """Cuts every batch from `start` on in two, where it has more than one sequence."""
         halved: list[list[int]] = [
             [size] if index < start or size == 1 else [size - size // 2, size // 2]
-            for index, size in enumerate(self._sizes)
+            for index, size in enumerate(map(len, self._batches))
         ]
-        before = max(self._sizes[start:])
+        before = self._largest(start)
         self._warnings.append(
             f"memory ran out with batches of {before} sequences; it went on with {before - before // 2}"
         )
-        self._sizes = [size for sizes in halved for size in sizes]
+        parted = [batch.split(sizes) for batch, sizes in zip(self._batches, halved, strict=True)]
+        self._batches = [part for parts in parted for part in parts]
         self._kept_attention.forget()
         if self.hidden:
             parts = [torch.split(h, sizes) for h, sizes in zip(self.hidden, halved, strict=True)]
@@ -233,9 +245,8 @@ class LayerStream:
     def _record(self) -> list[Tensor]:
         """Notes every layer's arguments; gives the hidden states that enter the first one."""
         with self._residence.before_layers(first_layer=self._recorder.runs_first_layer):
-            batches = torch.split(self._input_ids, self._sizes)
             hidden, self._arguments = self._recorder.record(
-                self._model, [batch.to(self._residence.device) for batch in batches], self.put_away
+                self._model, self._batches, self._residence.device, self.put_away
             )
         return hidden
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,6 @@ ITEM_TOKENS = {"offline_cloze": 60, "offline_next_paragraph": 350, "offline_agre
 """Of one question with all its answers, about."""
 MEMORY_RATE, FILE_RATE = 5e9, 2e9
 """Bytes a second of weights that are read from memory, and from files."""
-TASK_BATCH = 2048
-"""Tokens in a batch of questions, at least."""
 OTHER_TASK = (1000, 300)
 """Questions, and tokens of each, of a task of which nothing is known here."""
 
@@ -74,7 +73,7 @@ def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") ->
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     if shape is None:
         return None
-    itemsize = 4 if cell.dtype == "float32" else 2
+    itemsize = _itemsize(cell)
     rate = DECODER_SHARE * matrix_rate(cell.dtype, device)
     spec = cell.calibration
     calibration = 0 if spec is None else spec.n_samples * spec.seqlen
@@ -89,7 +88,7 @@ def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") ->
     n_bytes = shape.n_parameters * itemsize
     seconds = flops / rate + _weight_passes(cell) * n_bytes / MEMORY_RATE
     if weights == "onload":
-        seconds += _model_visits(cell, asked) * n_bytes / FILE_RATE
+        seconds += _model_visits(cell, shape) * n_bytes / FILE_RATE
     return Estimate(seconds, _memory_of(cell, shape, device, weights))
 
 
@@ -138,11 +137,13 @@ def check_fits(
 
 def _memory_of(cell: Cell, shape: ModelShape, device: torch.device, weights: Weights) -> Memory:
     spec = cell.calibration
+    of_group = _group_tokens(cell, shape)
+    questions = [min(_task_tokens(task), of_group) for task in cell.tasks]
     return memory_of(
         shape,
-        itemsize=4 if cell.dtype == "float32" else 2,
+        itemsize=_itemsize(cell),
         calibration=0 if spec is None else spec.n_samples * spec.seqlen,
-        text=max((_tokens(text) for text in cell.perplexity), default=0),
+        carried=max([*map(_tokens, cell.perplexity), *questions], default=0),
         reference=sum(_tokens(text) for text in cell.perplexity) if cell.divergence else 0,
         on_gpu=device.type == "cuda",
         weights=weights,
@@ -180,9 +181,23 @@ def _weight_passes(cell: Cell) -> int:
     return passes + (8 * cell.speed.new_tokens if cell.speed else 0)
 
 
-def _model_visits(cell: Cell, asked: int) -> int:
-    """How often all layers come from the model's files: once a pass; in tasks and answers, once a batch."""
-    visits = 3 + len(cell.perplexity) + 2 * asked // TASK_BATCH
+def _itemsize(cell: Cell) -> int:
+    """Bytes of a parameter."""
+    return 4 if cell.dtype == "float32" else 2
+
+
+def _group_tokens(cell: Cell, shape: ModelShape) -> int:
+    """Tokens of questions that go through the layers together, at most."""
+    from suite.evaluation.body import CARRIED_BYTES
+
+    return CARRIED_BYTES // (shape.hidden_size * _itemsize(cell))
+
+
+def _model_visits(cell: Cell, shape: ModelShape) -> int:
+    """How often all layers come from the model's files: once a pass, or a token that is generated."""
+    of_group = _group_tokens(cell, shape)
+    groups = sum(ceil(_task_tokens(task) / of_group) for task in cell.tasks)
+    visits = 3 + len(cell.perplexity) + groups
     visits += 2 * _forwards(cell) if cell.prunes else 0
     return visits + (cell.answers.max_new_tokens + 2 if cell.answers else 0)
 

@@ -105,7 +105,7 @@ def memory_of(
     *,
     itemsize: int,
     calibration: int,
-    text: int,
+    carried: int,
     reference: int,
     on_gpu: bool,
     weights: Weights,
@@ -118,7 +118,8 @@ def memory_of(
         shape: of the model.
         itemsize: bytes of a parameter.
         calibration: tokens that are looked at.
-        text: tokens of the longest text that is evaluated.
+        carried: tokens that go through the layers together where these are onloaded: of the longest text, or
+            of the largest group of questions.
         reference: tokens whose dense hidden states are kept.
         on_gpu: whether layers compute on an accelerator.
         weights: where they are.
@@ -131,7 +132,7 @@ def memory_of(
         # The next layer is fetched while one is there with its dense weights and what is found out about it.
         layers = 3 * shape.n_largest_layer * itemsize + 4 * shape.n_largest_layer
         outside = shape.n_outside * itemsize
-        stream = max(2 * calibration if prunes else 0, text) * hidden
+        stream = max(2 * calibration if prunes else 0, carried) * hidden
         if on_gpu:
             host = outside + layers + kept
             return Memory(

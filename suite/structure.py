@@ -146,7 +146,7 @@ def _leaders(model: PreTrainedModel, decoder: Decoder) -> dict[str, str]:
     leaders: dict[str, str] = {}
     tokens = CalibrationSet(torch.zeros(1, 8, dtype=torch.int64), "shapes only")
     with at_rest(model), FakeTensorMode(allow_non_fake_inputs=True):
-        stream = LayerStream(model, decoder, tokens, Resident(model, decoder, Placement(1)))
+        stream = LayerStream.of_calibration(model, decoder, tokens, Resident(model, decoder, Placement(1)))
         for layer in decoder.layers:
             shared = SharedInputs(layer.targets, InputNorms.of)
             with shared.collecting():

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.base import Placement
+from methods.recorder import TokenBatch
 from suite.evaluation.batches import in_batches
+from suite.evaluation.body import Body, running
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
-from suite.evaluation.responses import PADDING, Answer
+from suite.evaluation.responses import Answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,6 +29,7 @@ def answer_nll(
     encoded_prompts: Sequence[Sequence[int]],
     answers: Sequence[Answer],
     *,
+    placement: Placement = Placement(),
     batch_tokens: int = TOKENS_PER_BATCH,
     on_answers: Callable[[int], None] | None = None,
     on_halved: Callable[[int], None] | None = None,
@@ -38,8 +42,10 @@ def answer_nll(
         model: a causal language model in evaluation mode; the dense one, to judge a pruned one's answers.
         encoded_prompts: token ids of the prompts that were answered.
         answers: one a prompt.
+        placement: where its decoder layers are; onloaded ones visit the device once for all answers.
         batch_tokens: how many tokens are run at once, about, padding included.
-        on_answers: called with the number of answers done, batch by batch.
+        on_answers: called with the number of answers done, batch by batch; of each as often as
+            `suite.evaluation.body.steps_each` says.
         on_halved: called with the number of answers in a batch from then on, where memory ran out.
 
     Returns:
@@ -52,34 +58,28 @@ def answer_nll(
     pairs = [(tuple(p), a.token_ids) for p, a in zip(encoded_prompts, answers, strict=True)]
     if not any(answer for _, answer in pairs):
         return [None] * len(pairs)
-    head = OutputHead(model, torch.tensor(pairs[0][0]))
-    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    return in_batches(
-        pairs,
-        max(1, batch_tokens // longest),
-        lambda batch: _batch_nll(head, batch, model.device),
-        on_answers,
-        on_halved,
-    )
+    sequences = [(*prompt, *answer) for prompt, answer in pairs]
+    size = max(1, batch_tokens // max(map(len, sequences)))
+    batches = [TokenBatch.padded(sequences[n : n + size]) for n in range(0, len(sequences), size)]
+    with running(model, batches, placement, on_passed=on_answers) as body:
+
+        def judge(members: Sequence[int]) -> list[float | None]:
+            rows = slice(members[0], members[-1] + 1)
+            return _batch_nll(body, rows, pairs[rows])
+
+        return in_batches(range(len(pairs)), size, judge, on_answers, on_halved)
 
 
 @torch.inference_mode()
 def _batch_nll(
-    head: OutputHead, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device
+    body: Body, rows: slice, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> list[float | None]:
     """The mean loss of every answer after its prompt."""
-    # Padding comes last, where a causal model does not see it.
-    rows = [torch.tensor([*prompt, *answer]) for prompt, answer in pairs]
-    tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PADDING).to(device)
-    lengths_B = torch.tensor([len(row) for row in rows], device=device)
-    mask_BT = torch.arange(tokens_BT.shape[1], device=device) < lengths_B[:, None]
-    hidden_BTH = head.hidden(tokens_BT, mask_BT.long())
     means: list[float | None] = []
-    for (prompt, answer), hidden_TH, tokens_T in zip(pairs, hidden_BTH, tokens_BT, strict=True):
-        start, stop = len(prompt), len(prompt) + len(answer)
-        means.append(
-            _mean_nll(head, hidden_TH[start - 1 : stop - 1], tokens_T[start:stop]) if answer else None
-        )
+    for (prompt, answer), hidden_TH in zip(pairs, body.hidden(rows), strict=True):
+        start, stop = len(prompt) - 1, len(prompt) + len(answer) - 1
+        target_T = torch.tensor(answer, dtype=torch.int64, device=hidden_TH.device)
+        means.append(_mean_nll(body.head, hidden_TH[start:stop], target_T) if answer else None)
     return means
 
 

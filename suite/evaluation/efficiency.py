@@ -39,7 +39,7 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
     decoder = read_decoder(model)
     one_batch = replace(placement, batch_size=batch.n_samples)
     with at_rest(model), residing(model, decoder, one_batch) as residence:
-        stream = LayerStream(model, decoder, batch, residence)
+        stream = LayerStream.of_calibration(model, decoder, batch, residence)
         if placement.weights == "resident":
             seconds = _best(partial(_forward, stream, decoder.layers), residence.device, tries=2)
         else:

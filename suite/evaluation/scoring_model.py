@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, chain
+from functools import partial
+from itertools import accumulate, cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from methods.base import Placement
 from methods.errors import PruningError
-from methods.out_of_memory import is_out_of_memory
+from methods.own_forward import own_forward
+from methods.recorder import TokenBatch
+from suite.evaluation.batches import in_batches
+from suite.evaluation.body import Body, in_groups, running
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
 
@@ -26,6 +32,9 @@ TOKENS_PER_CHUNK = 256
 
 Request = tuple[Any, list[int], list[int]]
 """lm-eval's own key, the context's tokens and the continuation's."""
+Tokens = tuple[int, ...]
+Score = tuple[float, bool]
+"""A continuation's log-likelihood, and whether greedy decoding would have written it."""
 
 
 class ScoringModel(HFLM):  # type: ignore[misc]
@@ -36,20 +45,28 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     context with several one-token continuations, or the same request twice, runs once. What is asked, how it
     is tokenized and cut, and all that generates text, is lm-eval's own.
 
+    Layers that are onloaded visit the device once for as many requests as `suite.evaluation.body.in_groups`
+    puts together; where text is generated, once a token.
+
     Args:
         model: a causal language model in evaluation mode.
         tokenizer: its tokenizer; it is copied, since lm-eval gives it a padding token.
-        on_scored: called with the number of requests that were scored, batch by batch.
-        on_halved: called with the number of tokens in a batch from then on, where memory ran out.
+        placement: where its decoder layers are.
+        on_scored: called with the number of requests that were scored, batch by batch; of each as often as
+            `suite.evaluation.body.steps_each` says.
+        on_remark: called with what a reader should know: where memory ran out.
     """
+
+    batch_size_per_gpu: int
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        placement: Placement = Placement(),
         on_scored: Callable[[int], None] | None = None,
-        on_halved: Callable[[int], None] | None = None,
+        on_remark: Callable[[str], None] | None = None,
     ) -> None:
         # lm-eval puts one token before a request without a context, and fails where a tokenizer marks none.
         marked = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
@@ -60,21 +77,37 @@ class ScoringModel(HFLM):  # type: ignore[misc]
                 batch_size=8,
                 prefix_token_id=None if marked else 0,
             )
-        self.tokens_per_batch = HOST_TOKENS if model.device.type == "cpu" else ACCELERATOR_TOKENS
-        self._on_scored = on_scored
-        self._on_halved = on_halved
-        self._head: OutputHead | None = None
+        self._device = placement.device or model.device
+        self.tokens_per_batch = HOST_TOKENS if self.device.type == "cpu" else ACCELERATOR_TOKENS
+        self._placement = placement
+        self._on_scored = on_scored or _nobody
+        self._on_remark = on_remark or _nobody
 
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
         """As lm-eval's, without its bar."""
-        scored: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        scored: list[Score] = super().loglikelihood(requests, disable_tqdm=True)
         return scored
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+        """As lm-eval's, but all windows at once: batches are made below."""
+        generating, self.batch_size_per_gpu = self.batch_size_per_gpu, sys.maxsize
+        try:
+            scored: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
+        finally:
+            self.batch_size_per_gpu = generating
+        return scored
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        """lm-eval's, by the model's own forward."""
+        with own_forward(self.model, self._placement):
+            written: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
+        return written
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
-        """The log-likelihood of each continuation, and whether greedy decoding would have written it."""
-        of_input: dict[tuple[int, ...], list[int]] = {}
+    ) -> list[Score]:
+        """The scores of all requests, in their order."""
+        of_input: dict[Tokens, list[int]] = {}
         for place, (_, context, continuation) in enumerate(requests):
             if not 0 < len(continuation) <= self.max_length:
                 raise PruningError(
@@ -84,61 +117,90 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             # As lm-eval cuts it: from the left, and the last token is only predicted.
             tokens = tuple((context + continuation)[-(self.max_length + 1) :][:-1])
             of_input.setdefault(tokens, []).append(place)
-        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         # The longest first, so that memory runs out at once if it does; ties by content, for good order.
-        waiting = sorted(of_input, key=lambda tokens: (-len(tokens), tokens))
-        while waiting:
-            batch = waiting[: max(1, self.tokens_per_batch // len(waiting[0]))]
-            places = [of_input[tokens] for tokens in batch]
-            try:
-                scores = self._score(batch, [[requests[p][2] for p in of_tokens] for of_tokens in places])
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or len(batch) == 1:
-                    raise
-            else:
-                for place, score in zip(chain.from_iterable(places), scores, strict=True):
+        inputs = sorted(of_input, key=lambda tokens: (-len(tokens), tokens))
+        asked = [[requests[place][2] for place in of_input[tokens]] for tokens in inputs]
+        found: list[Score] = [(0.0, False)] * len(requests)
+        n_done = 0
+        for group in in_groups(list(_padded(inputs, self.tokens_per_batch)), self.model):
+            members = slice(n_done, n_done + sum(map(len, group)))
+            scored = self._score_group(group, inputs[members], asked[members])
+            for tokens, scores in zip(inputs[members], scored, strict=True):
+                for place, score in zip(of_input[tokens], scores, strict=True):
                     found[place] = score
-                del waiting[: len(batch)]
-                if self._on_scored is not None:
-                    self._on_scored(len(scores))
-                continue
-            # Out here the error is gone, and with it what its frames held.
-            self.tokens_per_batch = len(batch[0]) * (len(batch) // 2)
-            if self._on_halved is not None:
-                self._on_halved(self.tokens_per_batch)
+            n_done = members.stop
         return found
 
-    @torch.inference_mode()
-    def _score(
-        self, batch: Sequence[tuple[int, ...]], asked: Sequence[Sequence[list[int]]]
-    ) -> list[tuple[float, bool]]:
-        """The scores of all continuations, input by input: each ends one token after its input does."""
-        input_ids = torch.zeros(len(batch), len(batch[0]), dtype=torch.int64)
-        mask = torch.zeros_like(input_ids)
-        for row, tokens in enumerate(batch):
-            input_ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        if self._head is None:
-            self._head = OutputHead(self.model, input_ids[0])
-        hidden_BTH = self._head.hidden(input_ids.to(self.device), mask.to(self.device))
-        lengths = [max(map(len, continuations)) for continuations in asked]
-        hidden_NH = torch.cat(
-            [
-                hidden_TH[len(tokens) - n : len(tokens)]
-                for hidden_TH, tokens, n in zip(hidden_BTH, batch, lengths, strict=True)
-            ]
-        )
-        # Several continuations may ask for other tokens at one position: (place in hidden_NH, token) pairs.
-        ends = list(accumulate(lengths))
-        continuations = [(end, c) for end, of_input in zip(ends, asked, strict=True) for c in of_input]
-        places = torch.cat([torch.arange(end - len(c), end) for end, c in continuations]).to(self.device)
-        tokens_P = torch.tensor([token for _, c in continuations for token in c], device=self.device)
-        log_P, greedy_P = _token_scores(self._head, hidden_NH, places, tokens_P)
-        sizes = [len(c) for _, c in continuations]
-        return [
-            (float(log.sum()), bool(greedy.all()))
-            for log, greedy in zip(torch.split(log_P, sizes), torch.split(greedy_P, sizes), strict=True)
+    def _score_group(
+        self, group: Sequence[TokenBatch], inputs: Sequence[Tokens], asked: Sequence[Sequence[list[int]]]
+    ) -> list[list[Score]]:
+        """The scores of all continuations of each input; the inputs are those of the batches of `group`."""
+        passing = cycle(map(len, asked))  # requests that an input stands for
+        scored: list[list[Score]] = []
+        with running(
+            self.model,
+            group,
+            self._placement,
+            on_passed=lambda n: self._on_scored(sum(islice(passing, n))),
+        ) as body:
+            for remark in body.remarks:
+                self._on_remark(remark)
+
+            def score(members: Sequence[int]) -> list[list[Score]]:
+                rows = slice(members[0], members[-1] + 1)
+                of_rows = _scores(body, rows, list(map(len, inputs[rows])), asked[rows])
+                self._on_scored(sum(map(len, of_rows)))
+                return of_rows
+
+            for batch in group:
+                members = range(len(scored), len(scored) + len(batch))
+                seqlen = batch.input_ids.shape[1]
+                # Smaller ones than were planned, where memory ran out since.
+                size = max(1, self.tokens_per_batch // seqlen)
+                scored += in_batches(members, size, score, None, partial(self._halved, seqlen))
+        return scored
+
+    def _halved(self, seqlen: int, n_inputs: int) -> None:
+        """From here on no batch is larger than `n_inputs` of `seqlen` tokens."""
+        self.tokens_per_batch = n_inputs * seqlen
+        self._on_remark(f"memory ran out; it went on with batches of {self.tokens_per_batch} tokens")
+
+
+def _padded(inputs: Sequence[Tokens], tokens_per_batch: int) -> Iterator[TokenBatch]:
+    """Neighbouring inputs, the longest first, as batches of about so many tokens, padding included."""
+    first = 0
+    while first < len(inputs):
+        batch = inputs[first : first + max(1, tokens_per_batch // len(inputs[first]))]
+        yield TokenBatch.padded(batch)
+        first += len(batch)
+
+
+@torch.inference_mode()
+def _scores(
+    body: Body, rows: slice, lengths: Sequence[int], asked: Sequence[Sequence[list[int]]]
+) -> list[list[Score]]:
+    """The scores of all continuations of each of `rows`: each ends one token after its input does."""
+    hidden_BTH = body.hidden(rows)
+    n_positions = [max(map(len, continuations)) for continuations in asked]
+    hidden_NH = torch.cat(
+        [
+            hidden_TH[length - n : length]
+            for hidden_TH, length, n in zip(hidden_BTH, lengths, n_positions, strict=True)
         ]
+    )
+    # Several continuations may ask for other tokens at one position: (place in hidden_NH, token) pairs.
+    ends = list(accumulate(n_positions))
+    continuations = [(end, c) for end, of_input in zip(ends, asked, strict=True) for c in of_input]
+    place_P = torch.cat([torch.arange(end - len(c), end) for end, c in continuations])
+    token_P = torch.tensor([token for _, c in continuations for token in c])
+    device = hidden_NH.device
+    log_P, greedy_P = _token_scores(body.head, hidden_NH, place_P.to(device), token_P.to(device))
+    sizes = [len(c) for _, c in continuations]
+    scores = (
+        (float(log.sum()), bool(greedy.all()))
+        for log, greedy in zip(torch.split(log_P, sizes), torch.split(greedy_P, sizes), strict=True)
+    )
+    return [list(islice(scores, len(of_input))) for of_input in asked]
 
 
 def _token_scores(
@@ -164,6 +226,10 @@ def _left_untied(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         del model.tie_weights
+
+
+def _nobody(told: object) -> None:
+    """Hears of what nobody asked for."""
 
 
 __all__ = ["ScoringModel"]

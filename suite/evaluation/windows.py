@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor
 
 from methods.base import Placement
-from methods.decoder import read_decoder
+from methods.recorder import TokenBatch
 from suite.evaluation.batches import in_batches
+from suite.evaluation.body import running
 from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import OutputHead
-from suite.evaluation.layered import CarriedWindows, carried
 from suite.evaluation.perplexity import token_losses
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ def score_windows(
         dense_hidden: the dense model's `hidden` of the same windows. Pruning leaves the head alone, so the
             model's own head turns them into the dense model's logits.
         keep_hidden: whether to return the model's own hidden states, for a later pruned model.
-        on_windows: called with the number of windows done, batch by batch; see `window_steps`.
+        on_windows: called with the number of windows done, batch by batch; of each as often as
+            `suite.evaluation.body.steps_each` says.
 
     Raises:
         HeadError: the model cannot be taken apart into body and head.
@@ -87,7 +87,8 @@ def score_windows(
     n_tokens = HOST_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
     size = max(1, n_tokens // input_ids.shape[1])
     halved: list[int] = []
-    with _body(model, input_ids, placement, size, on_windows) as body:
+    batches = [TokenBatch(part) for part in torch.split(input_ids, size)]
+    with running(model, batches, placement, on_passed=on_windows) as body:
 
         def score(windows: Sequence[int]) -> list[_Window]:
             batch = slice(windows[0], windows[-1] + 1)
@@ -100,30 +101,6 @@ def score_windows(
     if halved:
         remarks.append(f"memory ran out; it went on with batches of {halved[-1]} windows")
     return WindowScores(torch.stack(nll), _stacked(kl), _stacked(agreement), _stacked(hidden), tuple(remarks))
-
-
-def window_steps(model: PreTrainedModel, n_windows: int, placement: Placement) -> int:
-    """How many windows `on_windows` of `score_windows` will hear of: onloaded ones once a layer, too."""
-    if placement.weights == "resident":
-        return n_windows
-    return n_windows * (1 + len(read_decoder(model).layers))
-
-
-@contextmanager
-def _body(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    placement: Placement,
-    size: int,
-    on_windows: Callable[[int], None] | None,
-) -> Iterator[CarriedWindows]:
-    """What gives the final hidden states of windows: the model itself, or its layers one by one."""
-    if placement.weights == "onload":
-        with carried(model, input_ids, placement, batch_size=size, on_windows=on_windows) as windows:
-            yield windows
-        return
-    head = OutputHead(model, input_ids[0])
-    yield CarriedWindows(head, lambda batch: head.hidden(input_ids[batch].to(model.device)), ())
 
 
 def _stacked(values: tuple[Tensor | None, ...]) -> Tensor | None:
@@ -165,4 +142,4 @@ def _score_tokens(
     return torch.cat(nll), torch.cat(kl) if kl else None, torch.cat(same) if same else None
 
 
-__all__ = ["WindowScores", "score_windows", "window_steps"]
+__all__ = ["WindowScores", "score_windows"]

@@ -91,15 +91,16 @@ def run_task(
     task: LoadedTask,
     *,
     on_scored: Callable[[int], None] | None = None,
-    on_halved: Callable[[int], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
 ) -> list[TaskRun]:
     """Asks a model the questions of a task.
 
     Args:
         loaded: the model and its tokenizer.
         task: what to ask.
-        on_scored: called with the number of requests that were scored; a question may make several.
-        on_halved: called with the number of tokens in a batch from then on, where memory ran out.
+        on_scored: called with the number of requests that were scored; a question may make several. Each is
+            counted as often as `suite.evaluation.body.steps_each` says.
+        on_remark: called with what a reader should know: where memory ran out.
 
     Returns:
         A run a task, groups last.
@@ -114,7 +115,12 @@ def run_task(
         one.set_fewshot_seed(seed=FEWSHOT_SEED)
     # What lm-eval prints goes where progress goes; stdout is for data.
     with quiet_lm_eval(), redirect_stdout(sys.stderr):
-        asked = ScoringModel(loaded.model, loaded.tokenizer, on_scored=on_scored, on_halved=on_halved)
+        asked = ScoringModel(
+            *(loaded.model, loaded.tokenizer),
+            placement=loaded.placement,
+            on_scored=on_scored,
+            on_remark=on_remark,
+        )
         results: Any = evaluate(
             lm=asked,
             task_dict=task.tree,

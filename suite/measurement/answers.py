@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from methods.own_forward import own_forward
 from suite.evaluation.answer_likelihood import answer_nll
+from suite.evaluation.body import steps_each
 from suite.evaluation.responses import (
     PROMPTS_PER_BATCH,
     Answer,
@@ -64,9 +65,10 @@ def judge_answers(
 ) -> list[float | None]:
     """How unlikely the dense model finds each answer, nats a token."""
     assert dense.tokenizer is not None, "checked before the run"
-    with log.timed("judge answers", len(answers)), own_forward(dense.model, dense.placement):
+    steps = len(answers) * steps_each(dense.model, dense.placement)
+    with log.timed("judge answers", steps):
         encoded = encode_prompts(dense.tokenizer, prompts.prompts)
-        return answer_nll(dense.model, encoded, answers, on_answers=log.stepped)
+        return answer_nll(*(dense.model, encoded, answers), placement=dense.placement, on_answers=log.stepped)
 
 
 def add_answers(

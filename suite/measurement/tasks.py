@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Literal
 
-from methods.own_forward import own_forward
+from suite.evaluation.body import steps_each
 from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
 from suite.results.items import TaskOutcomes
@@ -40,15 +40,13 @@ def measure_task(
         measured: gets metrics, outcomes and rows.
         is_dense: whether this is the dense model.
     """
-    whole = own_forward(loaded.model, loaded.placement)
-    with log.timed(f"evaluate {task.spec.name}", task.n_requests), whole:
+    steps = task.n_requests * steps_each(loaded.model, loaded.placement)
+    with log.timed(f"evaluate {task.spec.name}", steps):
         runs = run_task(
             loaded,
             task,
             on_scored=log.stepped,
-            on_halved=lambda size: measured.remarks.append(
-                f"{task.spec.name}: memory ran out; it went on with batches of {size} tokens"
-            ),
+            on_remark=lambda remark: measured.remarks.append(f"{task.spec.name}: {remark}"),
         )
     dense = {run.task: run for run in reference.tasks.get(task.spec, ())}
     for run in runs:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from methods.base import token_digest
-from suite.evaluation.windows import score_windows, window_steps
+from suite.evaluation.body import steps_each
+from suite.evaluation.windows import score_windows
 from suite.measurement.measured import Measured, finite, window_rows
 from suite.results.items import WindowDivergence, WindowLosses
 from suite.results.perplexity import perplexity_from_nll
@@ -44,7 +45,7 @@ def measure_text(
         divergence: whether pruned models are held against it on this text.
     """
     protocol = windows.protocol
-    steps = window_steps(loaded.model, len(windows.input_ids), loaded.placement)
+    steps = len(windows.input_ids) * steps_each(loaded.model, loaded.placement)
     with log.timed(f"evaluate {protocol}", steps):
         scores = score_windows(
             loaded.model,

@@ -23,6 +23,9 @@ def test_both_tables_have_their_rows(tmp_path, capsys):
         "perplexity",
         "perplexity and divergence",
         "the same layer by layer",
+        "6 questions of offline_agreement",
+        "they layer by layer",
+        "they with all layers in every batch",
     ]
     ours = [row for row in rows["batches"] if row["scorer"] == "ours" and row["dtype"] == "float32"]
     assert [(row["largest"] < 1e-4, row["other_answers"], row["n"]) for row in ours] == [(True, 0, 6)]

@@ -45,7 +45,7 @@ def study(
     """Studies block `position` of layer `index` on the stream that the model as it is makes."""
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(
+        stream = LayerStream.of_calibration(
             model, decoder, make_calibration(), Resident(model, decoder, Placement(batch_size))
         )
         for layer in decoder.layers[:index]:

@@ -58,7 +58,9 @@ def test_an_expert_is_judged_on_the_tokens_that_the_router_sends_it(family):
     decoder = read_decoder(model)
     layer = expert_layer(decoder)
     with at_rest(model):
-        stream = LayerStream(model, decoder, calibration(), Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, calibration(), Resident(model, decoder, Placement(2))
+        )
         experts = next(module for module in layer.module.modules() if stacked_matrices(module))
         shared = SharedInputs(layer.targets, GramMatrix.of)
         given = []
@@ -86,7 +88,9 @@ def test_squared_gradients_of_an_expert_are_those_of_one_sample_after_the_other(
     for target in block.targets.values():
         target.weight[:, ::2] = 0
     with at_rest(model):
-        stream = LayerStream(model, decoder, calibration(), Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, calibration(), Resident(model, decoder, Placement(2))
+        )
         for earlier in decoder.layers[: layer.index]:
             stream.advance(earlier)
         fast = study_block(stream, layer, block, dense, gradients=True)

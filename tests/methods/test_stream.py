@@ -63,7 +63,9 @@ def head_of(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
 def logits_by_stream(model: PreTrainedModel, calibration: CalibrationSet, batch_size: int) -> torch.Tensor:
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(batch_size)))
+        stream = LayerStream.of_calibration(
+            model, decoder, calibration, Resident(model, decoder, Placement(batch_size))
+        )
         for layer in decoder.layers:
             stream.advance(layer)
         return torch.cat([head_of(model, hidden) for hidden in stream.hidden])
@@ -148,7 +150,9 @@ def test_masks_and_positions_that_differ_by_layer_are_replayed_as_given(family):
         for batch in calibration.input_ids.split(2):
             model(input_ids=batch, use_cache=False)
     with at_rest(model):
-        stream = LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, calibration, Resident(model, decoder, Placement(2))
+        )
         for layer in decoder.layers:
             for ours, own in zip(stream.hidden, entered[layer.name], strict=True):
                 torch.testing.assert_close(ours, own)
@@ -159,7 +163,9 @@ def test_the_stream_passes_through_the_weights_a_layer_has_now():
     model, calibration = make_model("llama").eval(), make_calibration()
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, calibration, Resident(model, decoder, Placement(2))
+        )
         for layer in decoder.layers:
             for target in layer.targets.values():
                 target.weight[:, ::2] = 0
@@ -171,7 +177,7 @@ def test_the_stream_passes_through_the_weights_a_layer_has_now():
 def test_the_last_batch_may_be_smaller():
     model = make_model("llama")
     with at_rest(model):
-        stream = LayerStream(
+        stream = LayerStream.of_calibration(
             model,
             read_decoder(model),
             make_calibration(n_samples=5),
@@ -196,7 +202,7 @@ def test_equal_arguments_of_different_batches_are_held_once(family):
     )
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(
+        stream = LayerStream.of_calibration(
             model, decoder, make_calibration(n_samples=6), Resident(model, decoder, Placement(2))
         )
         tensors = {}
@@ -214,7 +220,9 @@ def test_each_block_is_seen_with_what_goes_in_and_what_comes_out():
         model = make_model(family)
         decoder = read_decoder(model)
         with at_rest(model):
-            stream = LayerStream(model, decoder, make_calibration(), Resident(model, decoder, Placement(2)))
+            stream = LayerStream.of_calibration(
+                model, decoder, make_calibration(), Resident(model, decoder, Placement(2))
+            )
             layer = decoder.layers[0]
             output, calls = stream.calls_of(layer, 1)
             assert torch.equal(output, stream.forward(layer, 1))
@@ -229,7 +237,9 @@ def test_a_call_of_attention_ends_before_the_mlp_is_run():
     decoder = read_decoder(model)
     layer = decoder.layers[0]
     with at_rest(model):
-        stream = LayerStream(model, decoder, make_calibration(), Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, make_calibration(), Resident(model, decoder, Placement(2))
+        )
         with failing(layer.module.mlp, AssertionError("the MLP was run")):
             stream.call_of(layer, 0, layer.blocks[0])
 
@@ -243,12 +253,12 @@ def test_a_recording_that_fails_leaves_every_forward_as_it_was(error):
         pytest.raises(type(error)),
         at_rest(model),
     ):
-        LayerStream(
+        LayerStream.of_calibration(
             model, read_decoder(model), make_calibration(), Resident(model, read_decoder(model), Placement(2))
         )
     with failing(model.model.layers[0].mlp, error), left_as_it_was(model), pytest.raises(type(error)):
         # The first layer is run once, to see what kind of output it gives.
-        LayerStream(
+        LayerStream.of_calibration(
             model, read_decoder(model), make_calibration(), Resident(model, read_decoder(model), Placement(2))
         )
 
@@ -259,7 +269,7 @@ def test_a_forward_that_a_user_replaced_is_his_again():
     inner = layer.forward
     layer.forward = lambda *args, **kwargs: inner(*args, **kwargs)
     with left_as_it_was(model), at_rest(model):
-        LayerStream(
+        LayerStream.of_calibration(
             model, read_decoder(model), make_calibration(), Resident(model, read_decoder(model), Placement(2))
         )
 
@@ -282,7 +292,9 @@ def test_an_exception_in_the_middle_of_a_layer_leaves_nothing_behind(walk, error
         layer = decoder.layers[0]
         down = list(layer.targets.values())[-1]
         with left_as_it_was(model), at_rest(model):
-            stream = LayerStream(model, decoder, make_calibration(), Resident(model, decoder, Placement(2)))
+            stream = LayerStream.of_calibration(
+                model, decoder, make_calibration(), Resident(model, decoder, Placement(2))
+            )
             collecting = SharedInputs(layer.targets, GramMatrix.of).collecting()
             with failing(down.module, error), pytest.raises(type(error)), collecting:
                 walk(stream, layer)
@@ -292,7 +304,9 @@ def test_outputs_that_are_not_finite_are_an_error_that_names_the_layer():
     model = make_model("llama")
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(model, decoder, make_calibration(), Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, make_calibration(), Resident(model, decoder, Placement(2))
+        )
         stream.hidden[1][0, 3, 5] = float("inf")
         with pytest.raises(NonFiniteError, match=r"model\.layers\.0: its outputs"):
             stream.advance(decoder.layers[0])
@@ -303,7 +317,9 @@ def test_q_k_and_v_and_gate_and_up_share_one_statistic(family):
     model = make_model(family)
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(model, decoder, make_calibration(), Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, make_calibration(), Resident(model, decoder, Placement(2))
+        )
         layer = decoder.layers[0]
         shared = SharedInputs(layer.targets, GramMatrix.of)
         for batch in range(stream.n_batches):
@@ -345,7 +361,8 @@ def test_moving_on_with_kept_attention_is_moving_on(family):
     decoder, calibration = read_decoder(model), make_calibration(n_samples=6)
     with at_rest(model):
         plain, keeping = (
-            LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2))) for _ in range(2)
+            LayerStream.of_calibration(model, decoder, calibration, Resident(model, decoder, Placement(2)))
+            for _ in range(2)
         )
         for layer in decoder.layers:
             for batch in range(keeping.n_batches):
@@ -377,7 +394,8 @@ def test_attention_that_is_asked_for_twice_is_not_kept():
         layer.module.forward = twice(layer.module)
     with at_rest(model):
         plain, keeping = (
-            LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2))) for _ in range(2)
+            LayerStream.of_calibration(model, decoder, calibration, Resident(model, decoder, Placement(2)))
+            for _ in range(2)
         )
         for layer in decoder.layers:
             for batch in range(keeping.n_batches):
@@ -404,7 +422,9 @@ def test_what_a_block_gave_is_not_changed_by_what_its_layer_does_with_it():
     model, calibration = other_model("falcon"), make_calibration(n_samples=2)
     decoder = read_decoder(model)
     with at_rest(model):
-        stream = LayerStream(model, decoder, calibration, Resident(model, decoder, Placement(2)))
+        stream = LayerStream.of_calibration(
+            model, decoder, calibration, Resident(model, decoder, Placement(2))
+        )
         layer = decoder.layers[0]
         alone = stream.call_of(layer, 0, layer.blocks[1]).output
         torch.testing.assert_close(stream.calls_of(layer, 0)[1][1].output, alone)

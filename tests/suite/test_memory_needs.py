@@ -19,7 +19,7 @@ def needs(shape, **changed):
     asked = {
         "itemsize": 2,
         "calibration": TOKENS,
-        "text": 341_000,
+        "carried": 341_000,
         "reference": 341_000,
         "on_gpu": True,
         "weights": "resident",

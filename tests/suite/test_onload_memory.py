@@ -64,6 +64,9 @@ settings = { initial = "magnitude", score = "weight" }
 corpus = "text.txt"
 seqlen = 32
 max_tokens = 320
+[[tasks]]
+name = "offline_agreement"
+limit = 10
 """
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
@@ -173,6 +176,7 @@ def test_a_model_is_pruned_and_measured_in_less_memory_than_its_weights_take(fol
     for method, record in records.items():
         values = {metric.name: metric.value for metric in record.metrics}
         assert 1 < values["perplexity"] < 2000
+        assert 0 <= values["acc"] <= 1
         assert method == "dense" or (values["sparsity"] == pytest.approx(0.5) and values["kl_divergence"] > 0)
 
 

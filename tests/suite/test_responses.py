@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from methods.base import Placement
 from methods.errors import InputError
 from methods.patching import replaced_forward
 from suite.evaluation import answer_likelihood
 from suite.evaluation.answer_likelihood import answer_nll
+from suite.evaluation.body import steps_each
 from suite.evaluation.responses import (
     Answer,
     encode_prompts,
@@ -315,6 +317,13 @@ def test_where_memory_runs_out_every_answer_is_still_judged_once(model, answered
     assert found == pytest.approx(expected, abs=1e-5)
     assert halved == [2]
     assert done == [2, 2, 1]
+
+
+def test_layer_by_layer_answers_are_as_likely(model, answered):
+    onload, done = Placement(weights="onload"), []
+    expected = answer_nll(model, *answered, batch_tokens=70)
+    assert answer_nll(model, *answered, batch_tokens=70, placement=onload, on_answers=done.append) == expected
+    assert sum(done) == len(expected) * steps_each(model, onload)
 
 
 def test_a_loss_that_is_no_number_is_none(model, answered):

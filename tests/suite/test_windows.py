@@ -9,9 +9,10 @@ from methods.base import Placement
 from methods.conformance import FAMILIES
 from methods.patching import replaced_forward
 from suite.evaluation import windows as windows_module
+from suite.evaluation.body import steps_each
 from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import HeadError, OutputHead
-from suite.evaluation.windows import score_windows, window_steps
+from suite.evaluation.windows import score_windows
 from tests.methods.tiny_models import make_model
 
 
@@ -145,7 +146,7 @@ def test_layer_by_layer_a_model_is_measured_as_by_its_own_forward(windows, famil
     scores = score_windows(model, windows, placement=ONLOAD, keep_hidden=True, on_windows=done.append)
     assert scores.nll.tolist() == pytest.approx(expected.nll.tolist(), abs=1e-5)
     torch.testing.assert_close(scores.hidden, expected.hidden, rtol=0, atol=1e-5)
-    assert sum(done) == window_steps(model, len(windows), ONLOAD)
+    assert sum(done) == len(windows) * steps_each(model, ONLOAD)
     again = score_windows(model, windows, placement=ONLOAD, dense_hidden=expected.hidden)
     assert again.kl.tolist() == pytest.approx([0.0] * len(windows), abs=1e-5)
     assert scores.remarks == ()
@@ -196,7 +197,7 @@ def test_where_a_layer_runs_out_of_memory_it_goes_on_with_smaller_batches(window
         "memory ran out with batches of 6 sequences; it went on with 3",
         "memory ran out with batches of 3 sequences; it went on with 2",
     )
-    assert sum(done) == window_steps(model, len(windows), ONLOAD)
+    assert sum(done) == len(windows) * steps_each(model, ONLOAD)
 
 
 def test_a_head_that_does_something_nobody_foresaw_is_refused():

@@ -90,8 +90,8 @@ def test_the_size_of_a_batch_changes_no_score(model, tokens_per_batch):
 
 def test_where_memory_runs_out_every_request_is_still_scored_once(model):
     expected = ScoringModel(model, byte_tokenizer()).loglikelihood(requests(PAIRS))
-    scored, halved = [], []
-    scoring = ScoringModel(model, byte_tokenizer(), on_scored=scored.append, on_halved=halved.append)
+    scored, remarks = [], []
+    scoring = ScoringModel(model, byte_tokenizer(), on_scored=scored.append, on_remark=remarks.append)
     body = model.base_model
     forward = body.forward
 
@@ -103,7 +103,7 @@ def test_where_memory_runs_out_every_request_is_still_scored_once(model):
     with replaced_forward(body, short_of_memory):
         found = scoring.loglikelihood(requests(PAIRS))
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
-    assert halved
+    assert remarks == [f"memory ran out; it went on with batches of {n} tokens" for n in (165, 55)]
     assert sum(scored) == len(PAIRS)
 
 

@@ -34,8 +34,8 @@ RECORD_BYTES = 0.3e6
 
 def memory_table() -> Iterator[str]:
     """Memory by model and placement, in 16 bits."""
-    yield "| model | placement | host, GiB | GPU, GiB |"
-    yield "|---|---|---|---|"
+    yield "| model | placement | host, GiB | GPU, GiB | scratch, GiB |"
+    yield "|---|---|---|---|---|"
     for name, shape in SHAPES.items():
         for weights in ("resident", "onload"):
             found = memory_of(
@@ -50,7 +50,8 @@ def memory_table() -> Iterator[str]:
                 starts_from_mask=False,
             )
             assert found.device_bytes is not None
-            yield f"| {name} | {weights} | {found.host_bytes / GIB:.0f} | {found.device_bytes / GIB:.0f} |"
+            sizes = (found.host_bytes, found.device_bytes, found.scratch_bytes)
+            yield f"| {name} | {weights} | {' | '.join(f'{size / GIB:.0f}' for size in sizes)} |"
 
 
 def seconds_of(tokens: int, passes: int = 1) -> float:

@@ -1,10 +1,12 @@
-"""The memory a cell needs, worked out from the model's shape, and the memory there is."""
+"""The memory and disk a cell needs, worked out from the model's shape, and what there is of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from suite.scratch import free_scratch, scratch_root
 
 if TYPE_CHECKING:
     import torch
@@ -52,17 +54,20 @@ class Memory:
         device_bytes: of the accelerator's; None without one.
         least_host_bytes: what cannot be done without: weights, copies of them, hidden states.
         least_device_bytes: likewise.
+        scratch_bytes: of the scratch's disk, for pruned layers while the cell runs.
     """
 
     host_bytes: int
     device_bytes: int | None
     least_host_bytes: int
     least_device_bytes: int | None
+    scratch_bytes: int = 0
 
     def short(self) -> str:
         """`host 3.1, GPU 12.0 GiB`."""
         on_device = "" if self.device_bytes is None else f", GPU {self.device_bytes / GIB:.1f}"
-        return f"host {self.host_bytes / GIB:.1f}{on_device} GiB"
+        on_disk = f", disk {self.scratch_bytes / GIB:.1f}" if self.scratch_bytes else ""
+        return f"host {self.host_bytes / GIB:.1f}{on_device}{on_disk} GiB"
 
     def in_words(self) -> str:
         """`3.1 GiB of host memory and 12.0 GiB of the GPU's`."""
@@ -79,10 +84,12 @@ class Available:
     Attributes:
         host_bytes: of memory, or what a control group may use of it.
         device_bytes: of one accelerator; None without one.
+        scratch_bytes: free where pruned layers lie while their cell runs; None where that is not known.
     """
 
     host_bytes: int
     device_bytes: int | None
+    scratch_bytes: int | None = None
 
     def lacks(self, needed: Memory, *, surely: bool = False) -> str | None:
         """What is needed and not there, in words; None where it fits.
@@ -97,6 +104,9 @@ class Available:
             return f"{on_device / GIB:.1f} GiB on the GPU, which has {self.device_bytes / GIB:.1f}"
         if host > self.host_bytes:
             return f"{host / GIB:.1f} GiB of host memory, of which there are {self.host_bytes / GIB:.1f}"
+        if self.scratch_bytes is not None and needed.scratch_bytes > self.scratch_bytes:
+            free = f"{self.scratch_bytes / GIB:.1f} are free"
+            return f"{needed.scratch_bytes / GIB:.1f} GiB of disk in {scratch_root()}, of which {free}"
         return None
 
 
@@ -133,6 +143,7 @@ def memory_of(
         layers = 3 * shape.n_largest_layer * itemsize + 4 * shape.n_largest_layer
         outside = shape.n_outside * itemsize
         stream = max(2 * calibration if prunes else 0, carried) * hidden
+        scratch = shape.n_target_weights * itemsize if prunes else 0
         if on_gpu:
             host = outside + layers + kept
             return Memory(
@@ -140,9 +151,11 @@ def memory_of(
                 outside + layers + BATCH_BYTES,
                 host,
                 outside + 2 * shape.n_largest_layer * itemsize,
+                scratch,
             )
         least = outside + 2 * shape.n_largest_layer * itemsize + kept + stream // 2
-        return Memory(LIBRARIES_BYTES + BATCH_BYTES + outside + layers + kept + stream, None, least, None)
+        host = LIBRARIES_BYTES + BATCH_BYTES + outside + layers + kept + stream
+        return Memory(host, None, least, None, scratch)
     whole = shape.n_parameters * itemsize
     copies = shape.n_target_weights * itemsize if starts_from_mask else 0
     stream = 2 * calibration * hidden if prunes else 0
@@ -155,7 +168,7 @@ def memory_of(
 
 
 def memory_available(device: torch.device) -> Available:
-    """What this machine has, or what the control group of this process may use of it."""
+    """What this machine has, or what the control group of this process may use of it; and its scratch."""
     import psutil
 
     host = psutil.virtual_memory().total
@@ -165,10 +178,10 @@ def memory_available(device: torch.device) -> Available:
         except (OSError, ValueError):  # no such group, or one without a limit
             continue
     if device.type != "cuda":
-        return Available(host, None)
+        return Available(host, None, free_scratch())
     import torch
 
-    return Available(host, torch.cuda.get_device_properties(device).total_memory)
+    return Available(host, torch.cuda.get_device_properties(device).total_memory, free_scratch())
 
 
 __all__ = ["Available", "Memory", "ModelShape", "memory_available", "memory_of"]

@@ -19,7 +19,7 @@ def as_lines(planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None
         if estimate is not None and entry.runs:
             time, memory = _time(estimate.seconds), estimate.memory.short()
         name = f"{entry.cell.digest[:8]}  {entry.cell.label}"
-        yield f"{action:<5} {entry.state.kind:<9} {time:>7} {memory:>20}  {name}{reason}"
+        yield f"{action:<5} {entry.state.kind:<9} {time:>7} {memory:>24}  {name}{reason}"
     running = [e for entry, e in zip(planned, estimates, strict=True) if entry.runs]
     yield f"{len(running)} of {len(planned)} cells would run{_total(running)}"
 
@@ -38,6 +38,7 @@ def as_json_rows(
             "estimated_seconds": estimate.seconds if estimate else None,
             "estimated_host_bytes": estimate.host_bytes if estimate else None,
             "estimated_device_bytes": estimate.device_bytes if estimate else None,
+            "estimated_scratch_bytes": estimate.memory.scratch_bytes if estimate else None,
         }
         for entry, estimate in zip(planned, estimates, strict=True)
     ]

@@ -27,6 +27,17 @@ def scratch_root() -> Path:
     return cache_root() / "scratch"
 
 
+def free_scratch() -> int | None:
+    """Bytes that are free there, or will be once what killed processes left is gone; None if nobody knows."""
+    root = scratch_root()
+    try:
+        free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.is_dir())).free
+        files = [file for left in _left_behind(root) for file in left.rglob("*") if file.is_file()]
+        return free + sum(file.stat().st_size for file in files)
+    except OSError:
+        return None
+
+
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """An empty folder below `scratch_root` that goes when the body ends.
@@ -35,9 +46,8 @@ def scratch_folder() -> Iterator[Path]:
     """
     root = scratch_root()
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{PREFIX}*"):
-        if owner_is_gone(left):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in _left_behind(root):
+        shutil.rmtree(left, ignore_errors=True)
     folder = root / temporary_name()
     folder.mkdir()
     try:
@@ -46,4 +56,9 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-__all__ = ["VARIABLE", "scratch_folder", "scratch_root"]
+def _left_behind(root: Path) -> list[Path]:
+    """The folders of processes of this machine that are gone."""
+    return [left for left in root.glob(f"{PREFIX}*") if owner_is_gone(left)]
+
+
+__all__ = ["VARIABLE", "free_scratch", "scratch_folder", "scratch_root"]

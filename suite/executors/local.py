@@ -48,7 +48,13 @@ class LocalExecutor:
         """See `Executor.available`."""
         machine = memory_available(self.device)
         # Workers load a model each, and all of them on one host.
-        return replace(machine, host_bytes=machine.host_bytes // len(self._devices))
+        n_workers = len(self._devices)
+        disk = machine.scratch_bytes
+        return replace(
+            machine,
+            host_bytes=machine.host_bytes // n_workers,
+            scratch_bytes=None if disk is None else disk // n_workers,
+        )
 
     def run(self, job: Job) -> None:
         """See `Executor.run`."""

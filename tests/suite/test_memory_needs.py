@@ -60,6 +60,27 @@ def test_what_lacks_is_said_with_what_there_is():
     assert Available(64 * GIB, 80 * GIB).lacks(found) is None
 
 
+def test_pruned_layers_need_disk_only_where_they_are_onloaded():
+    assert needs(LLAMA_70B).scratch_bytes == 0
+    assert needs(LLAMA_70B, weights="onload", prunes=False).scratch_bytes == 0
+    found = needs(LLAMA_70B, weights="onload")
+    assert found.scratch_bytes == 2 * LLAMA_70B.n_target_weights
+    assert found.short() == "host 23.0, GPU 9.4, disk 127.5 GiB"
+    assert Available(64 * GIB, 80 * GIB).lacks(found) is None, "a disk that nobody knows of"
+    assert Available(64 * GIB, 80 * GIB, 128 * GIB).lacks(found) is None
+
+
+def test_a_disk_that_is_too_full_is_known_before_anything_runs(prunebench, tmp_path, monkeypatch):
+    path = write_suite(tmp_path, "wanda", patterns=["0.5"])
+    monkeypatch.setenv("PRUNEBENCH_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr("suite.executors.local.memory_available", lambda d: Available(64 * GIB, None, 1000))
+    run = ("run", path, "--device", "cpu", "--out", "runs")
+    line = refusal(prunebench(*run, "--placement", "onload"))
+    assert line.endswith(f"at least 0.0 GiB of disk in {tmp_path / 'scratch'}, of which 0.0 are free")
+    assert not (tmp_path / "runs").exists()
+    assert prunebench(*run, "--dry-run")[0] == 0
+
+
 def test_a_cell_that_cannot_fit_is_refused_by_a_run_and_a_dry_run(prunebench, tmp_path, monkeypatch):
     path = write_suite(tmp_path, "wanda", patterns=["0.5"])
     monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(1000, None))
@@ -78,9 +99,16 @@ def test_a_cell_that_may_not_fit_is_said_and_the_plan_shows_memory(prunebench, t
     assert out.count("host 1.4 GiB") == 2
 
 
-def test_workers_on_one_host_share_its_memory(monkeypatch):
-    monkeypatch.setattr("suite.executors.local.memory_available", lambda device: Available(12 * GIB, None))
-    assert LocalExecutor(3 * [torch.device("cpu")]).available() == Available(4 * GIB, None)
+@pytest.mark.parametrize(
+    ("machine", "of_each"),
+    [
+        (Available(12 * GIB, None, 6), Available(4 * GIB, None, 2)),
+        (Available(12 * GIB, None), Available(4 * GIB, None)),
+    ],
+)
+def test_workers_on_one_host_share_its_memory_and_its_disk(machine, of_each, monkeypatch):
+    monkeypatch.setattr("suite.executors.local.memory_available", lambda device: machine)
+    assert LocalExecutor(3 * [torch.device("cpu")]).available() == of_each
 
 
 def test_where_it_would_fit_layer_by_layer_the_refusal_says_how(prunebench, tmp_path, monkeypatch):

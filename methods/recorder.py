@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,13 +46,15 @@ class TokenBatch:
         """How many sequences."""
         return len(self.input_ids)
 
+    def __getitem__(self, rows: slice) -> TokenBatch:
+        """Some of the sequences."""
+        mask = self.attention_mask
+        return TokenBatch(self.input_ids[rows], None if mask is None else mask[rows])
+
     def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
         """Neighbouring parts of so many sequences."""
-        ids = torch.split(self.input_ids, [*sizes])
-        if self.attention_mask is None:
-            return [TokenBatch(part) for part in ids]
-        masks = torch.split(self.attention_mask, [*sizes])
-        return [TokenBatch(*part) for part in zip(ids, masks, strict=True)]
+        ends = accumulate(sizes)
+        return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def arguments(self, device: torch.device) -> dict[str, Tensor]:
         """What a model's forward is given, on `device`."""
@@ -101,18 +104,22 @@ class Recorder:
         Returns:
             A batch's hidden states `[batch, seqlen, hidden]`, and for each batch each layer's arguments.
         """
-        self._hidden, self._arguments, self._put_away = [], [], put_away
-        with ExitStack() as patches:
-            for index, module in enumerate(self._layers):
-                stand_in = self._stand_in(index, module.forward)
-                patches.enter_context(replaced_forward(module, stand_in))
-            for batch in batches:
-                self._canonical = {}
-                self._arguments.append([])
-                with suppress(Reached):
-                    model(**batch.arguments(device), use_cache=False)
-        self._canonical = {}
-        return self._hidden, self._arguments
+        self._put_away = put_away
+        try:
+            with ExitStack() as patches:
+                for index, module in enumerate(self._layers):
+                    stand_in = self._stand_in(index, module.forward)
+                    patches.enter_context(replaced_forward(module, stand_in))
+                for batch in batches:
+                    self._canonical = {}
+                    self._arguments.append([])
+                    with suppress(Reached):
+                        model(**batch.arguments(device), use_cache=False)
+            return self._hidden, self._arguments
+        finally:
+            # They are as large as anything in memory, and somebody else's from here on.
+            self._hidden, self._arguments, self._canonical = [], [], {}
+            self._put_away = _as_it_is
 
     @contextmanager
     def passing(self, output: Tensor | None = None) -> Iterator[None]:

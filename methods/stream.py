@@ -39,6 +39,7 @@ class LayerStream:
     kept any more, hidden states that fill the device move to the host, batches are halved, for good.
 
     Attributes:
+        batches: what is carried, in the sizes that memory allowed so far.
         hidden: a tensor `[batch, seqlen, hidden]` a batch: the input of the layer that comes next. On the
             device, or in pinned memory of the host.
     """
@@ -49,7 +50,7 @@ class LayerStream:
         """Runs the model up to its first decoder layer on every batch."""
         self._model = model
         self._residence = residence
-        self._batches = list(batches)
+        self.batches = list(batches)
         self._recorder = Recorder(decoder)
         self._arguments: list[list[LayerArguments]] = []
         self._kept_attention = KeptAttention()
@@ -70,11 +71,11 @@ class LayerStream:
     @property
     def n_batches(self) -> int:
         """How many batches there are."""
-        return len(self._batches)
+        return len(self.batches)
 
     def n_samples(self, batch: int) -> int:
         """How many sequences batch `batch` holds."""
-        return len(self._batches[batch])
+        return len(self.batches[batch])
 
     def take_warnings(self) -> tuple[str, ...]:
         """What happened since this was last asked that a reader should know of."""
@@ -205,20 +206,20 @@ class LayerStream:
 
     def _largest(self, start: int) -> int:
         """Sequences in the largest batch from `start` on."""
-        return max(map(len, self._batches[start:]))
+        return max(map(len, self.batches[start:]))
 
     def _halve(self, start: int) -> None:
         """Cuts every batch from `start` on in two, where it has more than one sequence."""
         halved: list[list[int]] = [
             [size] if index < start or size == 1 else [size - size // 2, size // 2]
-            for index, size in enumerate(map(len, self._batches))
+            for index, size in enumerate(map(len, self.batches))
         ]
         before = self._largest(start)
         self._warnings.append(
             f"memory ran out with batches of {before} sequences; it went on with {before - before // 2}"
         )
-        parted = [batch.split(sizes) for batch, sizes in zip(self._batches, halved, strict=True)]
-        self._batches = [part for parts in parted for part in parts]
+        parted = [batch.split(sizes) for batch, sizes in zip(self.batches, halved, strict=True)]
+        self.batches = [part for parts in parted for part in parts]
         self._kept_attention.forget()
         if self.hidden:
             parts = [torch.split(h, sizes) for h, sizes in zip(self.hidden, halved, strict=True)]
@@ -246,7 +247,7 @@ class LayerStream:
         """Notes every layer's arguments; gives the hidden states that enter the first one."""
         with self._residence.before_layers(first_layer=self._recorder.runs_first_layer):
             hidden, self._arguments = self._recorder.record(
-                self._model, self._batches, self._residence.device, self.put_away
+                self._model, self.batches, self._residence.device, self.put_away
             )
         return hidden
 

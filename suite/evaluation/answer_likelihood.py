@@ -10,8 +10,7 @@ from torch import Tensor
 
 from methods.base import Placement
 from methods.recorder import TokenBatch
-from suite.evaluation.batches import in_batches
-from suite.evaluation.body import Body, running
+from suite.evaluation.body import running
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
 from suite.evaluation.responses import Answer
@@ -32,7 +31,7 @@ def answer_nll(
     placement: Placement = Placement(),
     batch_tokens: int = TOKENS_PER_BATCH,
     on_answers: Callable[[int], None] | None = None,
-    on_halved: Callable[[int], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
 ) -> list[float | None]:
     """How unlikely `model` finds answers, which may be another model's.
 
@@ -46,7 +45,7 @@ def answer_nll(
         batch_tokens: how many tokens are run at once, about, padding included.
         on_answers: called with the number of answers done, batch by batch; of each as often as
             `suite.evaluation.body.steps_each` says.
-        on_halved: called with the number of answers in a batch from then on, where memory ran out.
+        on_remark: called with what a reader should know: where memory ran out.
 
     Returns:
         Mean negative log-likelihood in nats per generated token, one an answer; None where the answer is
@@ -54,6 +53,7 @@ def answer_nll(
 
     Raises:
         HeadError: the model cannot be taken apart into body and head.
+        StructureError: its layers are onloaded, and its structure cannot be read.
     """
     pairs = [(tuple(p), a.token_ids) for p, a in zip(encoded_prompts, answers, strict=True)]
     if not any(answer for _, answer in pairs):
@@ -62,24 +62,30 @@ def answer_nll(
     size = max(1, batch_tokens // max(map(len, sequences)))
     batches = [TokenBatch.padded(sequences[n : n + size]) for n in range(0, len(sequences), size)]
     with running(model, batches, placement, on_passed=on_answers) as body:
+        if on_remark is not None:
+            for remark in body.remarks:
+                on_remark(remark)
 
-        def judge(members: Sequence[int]) -> list[float | None]:
-            rows = slice(members[0], members[-1] + 1)
-            return _batch_nll(body, rows, pairs[rows])
+        def judge(hidden_BTH: Tensor, members: slice) -> list[float | None]:
+            return _batch_nll(body.head, hidden_BTH, pairs[members])
 
-        return in_batches(range(len(pairs)), size, judge, on_answers, on_halved)
+        def halved(n_answers: int, _: int) -> None:
+            if on_remark is not None:
+                on_remark(f"memory ran out; it went on with batches of {n_answers} answers")
+
+        return body.score(judge, on_done=on_answers, on_halved=halved)
 
 
 @torch.inference_mode()
 def _batch_nll(
-    body: Body, rows: slice, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    head: OutputHead, hidden_BTH: Tensor, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> list[float | None]:
     """The mean loss of every answer after its prompt."""
     means: list[float | None] = []
-    for (prompt, answer), hidden_TH in zip(pairs, body.hidden(rows), strict=True):
+    for (prompt, answer), hidden_TH in zip(pairs, hidden_BTH, strict=True):
         start, stop = len(prompt) - 1, len(prompt) + len(answer) - 1
         target_T = torch.tensor(answer, dtype=torch.int64, device=hidden_TH.device)
-        means.append(_mean_nll(body.head, hidden_TH[start:stop], target_T) if answer else None)
+        means.append(_mean_nll(head, hidden_TH[start:stop], target_T) if answer else None)
     return means
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,30 +15,81 @@ from methods.decoder import read_decoder
 from methods.recorder import TokenBatch
 from methods.residence import residing
 from methods.stream import LayerStream
+from suite.evaluation.batches import in_batches
 from suite.evaluation.head import OutputHead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Outcome = TypeVar("Outcome")
 
 CARRIED_BYTES = 4 * 2**30
 """Of hidden states that go through the layers together: half of what 128 x 2,048 tokens take in a prune of a
 70B model. More batches make another group, for which all layers visit the device again."""
 
 
-@dataclass(frozen=True)
 class Body:
-    """The half of a model that makes hidden states, over batches that were named before.
+    """The half of a model that makes hidden states, over known batches.
 
     Attributes:
         head: the other half.
-        hidden: gives what the body hands to the head for neighbouring sequences, counted through all batches,
-            `[n, seqlen, hidden]`; they have to be of one batch, or of batches as long.
-        remarks: where memory ran out on the way.
+        batches: what it is run on, in order; cut smaller than they were given where memory ran out.
+        remarks: where memory ran out on the way through the layers.
     """
 
-    head: OutputHead
-    hidden: Callable[[slice], Tensor]
-    remarks: tuple[str, ...] = ()
+    def __init__(
+        self,
+        head: OutputHead,
+        batches: Sequence[TokenBatch],
+        hidden: Callable[[int, slice], Tensor],
+        remarks: tuple[str, ...] = (),
+    ) -> None:
+        """Takes what gives the hidden states `[n, seqlen, hidden]` of some rows of a batch, by its number."""
+        self.head = head
+        self.batches = batches
+        self.remarks = remarks
+        self._hidden = hidden
+
+    def score(
+        self,
+        score: Callable[[Tensor, slice], list[Outcome]],
+        *,
+        on_done: Callable[[int], None] | None = None,
+        on_halved: Callable[[int, int], None] | None = None,
+    ) -> list[Outcome]:
+        """An outcome a sequence, in order. Where memory runs out a batch is halved, and so are those to come.
+
+        Args:
+            score: makes outcomes of hidden states `[n, seqlen, hidden]` and of the places of their sequences,
+                counted through all batches.
+            on_done: called with the number of sequences done, batch by batch.
+            on_halved: called with the number of sequences in a batch from then on, and their seqlen.
+        """
+        outcomes: list[Outcome] = []
+        limit = max(batch.input_ids.numel() for batch in self.batches)
+
+        def halved(n: int) -> None:
+            nonlocal limit
+            limit = n * seqlen
+            if on_halved is not None:
+                on_halved(n, seqlen)
+
+        for number, batch in enumerate(self.batches):
+            seqlen = batch.input_ids.shape[1]
+            run = partial(self._run, score, number, len(outcomes))
+            outcomes += in_batches(range(len(batch)), max(1, limit // seqlen), run, on_done, halved)
+        return outcomes
+
+    def _run(
+        self,
+        score: Callable[[Tensor, slice], list[Outcome]],
+        number: int,
+        first: int,
+        members: Sequence[int],
+    ) -> list[Outcome]:
+        """The outcomes of neighbouring members of batch `number`, whose first sequence has place `first`."""
+        start, stop = members[0], members[-1] + 1
+        return score(self._hidden(number, slice(start, stop)), slice(first + start, first + stop))
 
 
 @contextmanager
@@ -66,11 +117,14 @@ def running(
         HeadError: the model cannot be taken apart into body and head.
         StructureError: its layers are onloaded and cannot be found.
     """
-    taken = _taking(batches)
     probe = batches[0].input_ids[0]
     if placement.weights == "resident":
         head = OutputHead(model, probe)
-        yield Body(head, lambda rows: head.hidden(**taken(rows).arguments(model.device)))
+
+        def hidden(number: int, rows: slice) -> Tensor:
+            return head.hidden(**batches[number][rows].arguments(model.device))
+
+        yield Body(head, batches, hidden)
         return
     decoder = read_decoder(model)
     with (
@@ -82,16 +136,15 @@ def running(
         for layer in decoder.layers:
             with residence.visiting(layer, read_only=True):
                 stream.carry(layer, on_passed)
-        carried = [row for batch in stream.hidden for row in batch]
         with stream.passing():
             # The halves of a model without layers hold together as those of the whole one do.
             head = OutputHead(model, probe)
 
-        def hidden(rows: slice) -> Tensor:
-            with stream.passing(torch.stack(carried[rows]).to(residence.device)):
-                return head.hidden(**taken(rows).arguments(residence.device))
+        def carried(number: int, rows: slice) -> Tensor:
+            with stream.passing(stream.on_device(number)[rows]):
+                return head.hidden(**stream.batches[number][rows].arguments(residence.device))
 
-        yield Body(head, hidden, stream.take_warnings())
+        yield Body(head, stream.batches, carried, stream.take_warnings())
 
 
 def steps_each(model: PreTrainedModel, placement: Placement) -> int:
@@ -99,13 +152,24 @@ def steps_each(model: PreTrainedModel, placement: Placement) -> int:
     return 1 if placement.weights == "resident" else 1 + len(read_decoder(model).layers)
 
 
-def in_groups(batches: Sequence[TokenBatch], model: PreTrainedModel) -> Iterator[list[TokenBatch]]:
-    """Neighbouring batches whose hidden states take `CARRIED_BYTES` at most, or a single one."""
-    of_token = model.config.get_text_config().hidden_size * model.dtype.itemsize
+def in_groups(
+    batches: Iterable[TokenBatch], model: PreTrainedModel, placement: Placement
+) -> Iterator[list[TokenBatch]]:
+    """Neighbouring batches that are run together: what `CARRIED_BYTES` hold, or all where nothing is carried.
+
+    What the masks of their padding take, at most a number for each two tokens, is counted too. A batch is
+    asked for when the group before it is done, but for one.
+    """
+    if placement.weights == "resident":
+        if every := list(batches):
+            yield every
+        return
+    itemsize = model.dtype.itemsize
+    hidden_size = model.config.get_text_config().hidden_size
     group: list[TokenBatch] = []
     taken = 0
     for batch in batches:
-        n_bytes = batch.input_ids.numel() * of_token
+        n_bytes = batch.input_ids.numel() * (hidden_size + batch.input_ids.shape[1]) * itemsize
         if group and taken + n_bytes > CARRIED_BYTES:
             yield group
             group, taken = [], 0
@@ -113,22 +177,6 @@ def in_groups(batches: Sequence[TokenBatch], model: PreTrainedModel) -> Iterator
         taken += n_bytes
     if group:
         yield group
-
-
-def _taking(batches: Sequence[TokenBatch]) -> Callable[[slice], TokenBatch]:
-    """Gives neighbouring sequences, counted through all batches."""
-    ids = [row for batch in batches for row in batch.input_ids]
-    masks = [
-        row
-        for batch in batches
-        for row in ([None] * len(batch) if batch.attention_mask is None else batch.attention_mask)
-    ]
-
-    def taken(rows: slice) -> TokenBatch:
-        known = [mask for mask in masks[rows] if mask is not None]
-        return TokenBatch(torch.stack(ids[rows]), torch.stack(known) if known else None)
-
-    return taken
 
 
 __all__ = ["Body", "in_groups", "running", "steps_each"]

@@ -6,7 +6,6 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import accumulate, cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,7 @@ from methods.base import Placement
 from methods.errors import PruningError
 from methods.own_forward import own_forward
 from methods.recorder import TokenBatch
-from suite.evaluation.batches import in_batches
-from suite.evaluation.body import Body, in_groups, running
+from suite.evaluation.body import in_groups, running
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
 
@@ -82,6 +80,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         self._placement = placement
         self._on_scored = on_scored or _nobody
         self._on_remark = on_remark or _nobody
+        self._told: set[str] = set()
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
         """As lm-eval's, without its bar."""
@@ -122,7 +121,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         asked = [[requests[place][2] for place in of_input[tokens]] for tokens in inputs]
         found: list[Score] = [(0.0, False)] * len(requests)
         n_done = 0
-        for group in in_groups(list(_padded(inputs, self.tokens_per_batch)), self.model):
+        for group in in_groups(self._batches(inputs), self.model, self._placement):
             members = slice(n_done, n_done + sum(map(len, group)))
             scored = self._score_group(group, inputs[members], asked[members])
             for tokens, scores in zip(inputs[members], scored, strict=True):
@@ -131,12 +130,19 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             n_done = members.stop
         return found
 
+    def _batches(self, inputs: Sequence[Tokens]) -> Iterator[TokenBatch]:
+        """Neighbouring inputs, the longest first, as many as memory has allowed so far."""
+        first = 0
+        while first < len(inputs):
+            batch = inputs[first : first + max(1, self.tokens_per_batch // len(inputs[first]))]
+            yield TokenBatch.padded(batch)
+            first += len(batch)
+
     def _score_group(
         self, group: Sequence[TokenBatch], inputs: Sequence[Tokens], asked: Sequence[Sequence[list[int]]]
     ) -> list[list[Score]]:
         """The scores of all continuations of each input; the inputs are those of the batches of `group`."""
         passing = cycle(map(len, asked))  # requests that an input stands for
-        scored: list[list[Score]] = []
         with running(
             self.model,
             group,
@@ -144,43 +150,35 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             on_passed=lambda n: self._on_scored(sum(islice(passing, n))),
         ) as body:
             for remark in body.remarks:
-                self._on_remark(remark)
+                self._remark(remark)
+            largest = max(batch.input_ids.numel() for batch in body.batches)
+            if largest < max(batch.input_ids.numel() for batch in group):
+                self.tokens_per_batch = largest
 
-            def score(members: Sequence[int]) -> list[list[Score]]:
-                rows = slice(members[0], members[-1] + 1)
-                of_rows = _scores(body, rows, list(map(len, inputs[rows])), asked[rows])
-                self._on_scored(sum(map(len, of_rows)))
-                return of_rows
+            def score(hidden_BTH: Tensor, rows: slice) -> list[list[Score]]:
+                scores = _scores(body.head, hidden_BTH, list(map(len, inputs[rows])), asked[rows])
+                self._on_scored(sum(map(len, scores)))
+                return scores
 
-            for batch in group:
-                members = range(len(scored), len(scored) + len(batch))
-                seqlen = batch.input_ids.shape[1]
-                # Smaller ones than were planned, where memory ran out since.
-                size = max(1, self.tokens_per_batch // seqlen)
-                scored += in_batches(members, size, score, None, partial(self._halved, seqlen))
-        return scored
+            return body.score(score, on_halved=self._halved)
 
-    def _halved(self, seqlen: int, n_inputs: int) -> None:
+    def _halved(self, n_inputs: int, seqlen: int) -> None:
         """From here on no batch is larger than `n_inputs` of `seqlen` tokens."""
         self.tokens_per_batch = n_inputs * seqlen
-        self._on_remark(f"memory ran out; it went on with batches of {self.tokens_per_batch} tokens")
+        self._remark(f"memory ran out; it went on with batches of {self.tokens_per_batch} tokens")
 
-
-def _padded(inputs: Sequence[Tokens], tokens_per_batch: int) -> Iterator[TokenBatch]:
-    """Neighbouring inputs, the longest first, as batches of about so many tokens, padding included."""
-    first = 0
-    while first < len(inputs):
-        batch = inputs[first : first + max(1, tokens_per_batch // len(inputs[first]))]
-        yield TokenBatch.padded(batch)
-        first += len(batch)
+    def _remark(self, remark: str) -> None:
+        """Tells it once: another group of questions may find out the same."""
+        if remark not in self._told:
+            self._told.add(remark)
+            self._on_remark(remark)
 
 
 @torch.inference_mode()
 def _scores(
-    body: Body, rows: slice, lengths: Sequence[int], asked: Sequence[Sequence[list[int]]]
+    head: OutputHead, hidden_BTH: Tensor, lengths: Sequence[int], asked: Sequence[Sequence[list[int]]]
 ) -> list[list[Score]]:
-    """The scores of all continuations of each of `rows`: each ends one token after its input does."""
-    hidden_BTH = body.hidden(rows)
+    """The scores of all continuations of each input: each ends one token after its input does."""
     n_positions = [max(map(len, continuations)) for continuations in asked]
     hidden_NH = torch.cat(
         [
@@ -194,7 +192,7 @@ def _scores(
     place_P = torch.cat([torch.arange(end - len(c), end) for end, c in continuations])
     token_P = torch.tensor([token for _, c in continuations for token in c])
     device = hidden_NH.device
-    log_P, greedy_P = _token_scores(body.head, hidden_NH, place_P.to(device), token_P.to(device))
+    log_P, greedy_P = _token_scores(head, hidden_NH, place_P.to(device), token_P.to(device))
     sizes = [len(c) for _, c in continuations]
     scores = (
         (float(log.sum()), bool(greedy.all()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from methods.base import Placement
 from methods.recorder import TokenBatch
-from suite.evaluation.batches import in_batches
 from suite.evaluation.body import running
 from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import OutputHead
@@ -90,12 +89,11 @@ def score_windows(
     batches = [TokenBatch(part) for part in torch.split(input_ids, size)]
     with running(model, batches, placement, on_passed=on_windows) as body:
 
-        def score(windows: Sequence[int]) -> list[_Window]:
-            batch = slice(windows[0], windows[-1] + 1)
-            dense = None if dense_hidden is None else dense_hidden[batch]
-            return _score_batch(body.head, body.hidden(batch), input_ids[batch], dense, keep_hidden)
+        def score(hidden_BTH: Tensor, windows: slice) -> list[_Window]:
+            dense = None if dense_hidden is None else dense_hidden[windows]
+            return _score_batch(body.head, hidden_BTH, input_ids[windows], dense, keep_hidden)
 
-        found = in_batches(range(len(input_ids)), size, score, on_windows, halved.append)
+        found = body.score(score, on_done=on_windows, on_halved=lambda n, _: halved.append(n))
     nll, kl, agreement, hidden = zip(*found, strict=True)
     remarks = list(body.remarks)
     if halved:

@@ -72,7 +72,9 @@ def measure_pruned(
         add_speed(measured, loaded, cell.speed, cell.pattern or "unknown", log)
     if cell.answers is not None and answers is not None:
         prompts = inputs.prompts[cell.answers.prompts]
-        nll = None if dense_again is None else judge_answers(dense_again(), prompts, answers.answers, log)
+        nll = None
+        if dense_again is not None:
+            nll = judge_answers(dense_again(), prompts, answers.answers, log, measured)
         add_answers(
             measured,
             loaded,

@@ -61,14 +61,27 @@ def give_answers(
 
 
 def judge_answers(
-    dense: LoadedModel, prompts: PromptSet, answers: Sequence[Answer], log: PhaseLog
+    dense: LoadedModel, prompts: PromptSet, answers: Sequence[Answer], log: PhaseLog, measured: Measured
 ) -> list[float | None]:
-    """How unlikely the dense model finds each answer, nats a token."""
+    """How unlikely the dense model finds each answer, nats a token.
+
+    Args:
+        dense: the model.
+        prompts: what was answered.
+        answers: one a prompt.
+        log: is charged the time.
+        measured: gets a remark where memory ran out.
+    """
     assert dense.tokenizer is not None, "checked before the run"
     steps = len(answers) * steps_each(dense.model, dense.placement)
     with log.timed("judge answers", steps):
         encoded = encode_prompts(dense.tokenizer, prompts.prompts)
-        return answer_nll(*(dense.model, encoded, answers), placement=dense.placement, on_answers=log.stepped)
+        return answer_nll(
+            *(dense.model, encoded, answers),
+            placement=dense.placement,
+            on_answers=log.stepped,
+            on_remark=lambda remark: measured.remarks.append(f"judging answers: {remark}"),
+        )
 
 
 def add_answers(

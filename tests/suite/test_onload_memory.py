@@ -176,7 +176,7 @@ def test_a_model_is_pruned_and_measured_in_less_memory_than_its_weights_take(fol
     for method, record in records.items():
         values = {metric.name: metric.value for metric in record.metrics}
         assert 1 < values["perplexity"] < 2000
-        assert 0 <= values["acc"] <= 1
+        assert len(record.tasks[0].outcomes) == 10
         assert method == "dense" or (values["sparsity"] == pytest.approx(0.5) and values["kl_divergence"] > 0)
 
 

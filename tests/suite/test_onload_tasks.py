@@ -1,5 +1,8 @@
 """Questions go through onloaded layers together: each layer comes once for all, and no score is another."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from lm_eval.api.instance import Instance
@@ -75,7 +78,7 @@ def test_what_the_memory_does_not_hold_together_goes_in_groups(visited, monkeypa
     expected = scoring(model)._loglikelihood_tokens(REQUESTS)
     del visited[:]
     # Five inputs of 11, 5, 5, 3 and 1 tokens make two batches, of 2 x 11 and 3 x 5 tokens.
-    monkeypatch.setattr(body_module, "CARRIED_BYTES", 22 * model.config.hidden_size * 4)
+    monkeypatch.setattr(body_module, "CARRIED_BYTES", 22 * (model.config.hidden_size + 11) * 4)
     scored = []
     assert scoring(model, on_scored=scored.append)._loglikelihood_tokens(REQUESTS) == expected
     assert visited == [0, 1, 0, 1]
@@ -86,8 +89,55 @@ def test_a_batch_larger_than_a_group_is_one(monkeypatch):
     model = make_model("llama").eval()
     monkeypatch.setattr(body_module, "CARRIED_BYTES", 1)
     batches = [body_module.TokenBatch(torch.zeros(n, 4, dtype=torch.int64)) for n in (3, 1)]
-    assert list(in_groups(batches, model)) == [batches[:1], batches[1:]]
-    assert list(in_groups([], model)) == []
+    assert list(in_groups(batches, model, ONLOAD)) == [batches[:1], batches[1:]]
+    assert list(in_groups(batches, model, Placement())) == [batches]
+    assert list(in_groups([], model, ONLOAD)) == list(in_groups([], model, Placement())) == []
+
+
+def test_hidden_states_are_gone_with_their_group(monkeypatch):
+    model = make_model("llama").eval()
+    held = []
+    streams = body_module.LayerStream
+
+    def noted(*given):
+        stream = streams(*given)
+        held.extend(weakref.ref(batch) for batch in stream.hidden)
+        return stream
+
+    monkeypatch.setattr(body_module, "LayerStream", noted)
+    gc.disable()
+    try:
+        scoring(model)._loglikelihood_tokens(REQUESTS)
+        assert [batch() for batch in held] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_what_one_group_learned_of_memory_the_next_ones_know(monkeypatch):
+    model = make_model("llama").eval()
+    forward, failed = model.model.layers[0].forward, []
+
+    def short_of_memory(hidden, *args, **kwargs):
+        if len(hidden) > 2:
+            failed.append(len(hidden))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(hidden, *args, **kwargs)
+
+    requests = [(None, [n, 3, 2, 1], [1]) for n in range(20)]
+    expected = scoring(model)._loglikelihood_tokens(requests)
+    monkeypatch.setattr(body_module, "CARRIED_BYTES", 1)
+    remarks = []
+    with replaced_forward(model.model.layers[0], short_of_memory):
+        asked = scoring(model, on_remark=remarks.append)
+        found = asked._loglikelihood_tokens(requests)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
+    # The second batch was made when the first had not been tried.
+    assert failed == [6, 3, 6, 3]
+    assert asked.tokens_per_batch == 8
+    assert remarks == [
+        "memory ran out with batches of 6 sequences; it went on with 3",
+        "memory ran out with batches of 3 sequences; it went on with 2",
+    ]
 
 
 def test_where_a_layer_runs_out_of_memory_the_rest_is_done_in_smaller_batches():
@@ -122,10 +172,13 @@ def test_texts_and_generated_answers_too(visited):
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = "!"
     resident, onload = (ScoringModel(model, tokenizer, placement=p) for p in (Placement(), ONLOAD))
+    # More windows than the eight that lm-eval gives at once.
+    resident._max_length = onload._max_length = 16
     assert onload.loglikelihood_rolling(texts) == resident.loglikelihood_rolling(texts)
-    n_layers = model.config.num_hidden_layers
-    assert visited == list(range(n_layers)), "once for all windows of all texts"
-    assert onload.generate_until(asked, disable_tqdm=True) == resident.generate_until(
-        asked, disable_tqdm=True
-    )
+    layers = list(range(model.config.num_hidden_layers))
+    assert visited == layers, "once for all windows of all texts"
+    written = onload.generate_until(asked, disable_tqdm=True)
+    assert written == resident.generate_until(asked, disable_tqdm=True)
+    # Two prompts are one batch, of four tokens each.
+    assert visited == layers + 4 * layers
     assert onload.batch_size == 8

@@ -311,12 +311,20 @@ def test_the_loss_of_an_answer_is_that_of_its_own_tokens(model, answered, monkey
 
 
 def test_where_memory_runs_out_every_answer_is_still_judged_once(model, answered):
-    expected, done, halved = answer_nll(model, *answered), [], []
+    expected, done, remarks = answer_nll(model, *answered), [], []
     with short_of_memory(model.model, 2):
-        found = answer_nll(model, *answered, on_answers=done.append, on_halved=halved.append)
+        found = answer_nll(model, *answered, on_answers=done.append, on_remark=remarks.append)
     assert found == pytest.approx(expected, abs=1e-5)
-    assert halved == [2]
+    assert remarks == ["memory ran out; it went on with batches of 2 answers"]
     assert done == [2, 2, 1]
+
+
+def test_batches_of_several_lengths_are_halved_each_by_itself(model, answered):
+    encoded, answers = (3 * part for part in answered)
+    expected = answer_nll(model, encoded, answers, batch_tokens=1)
+    with short_of_memory(model.model, 2):
+        found = answer_nll(model, encoded, answers, batch_tokens=160)
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_layer_by_layer_answers_are_as_likely(model, answered):

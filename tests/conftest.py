@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.contract_table import entries, lines, skipped
+
+# How long an example takes is the machine's affair: no test fails for it.
+settings.register_profile("prunebench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("prunebench")
 
 
 def pytest_addoption(parser):

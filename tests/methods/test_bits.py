@@ -13,7 +13,7 @@ from methods.keep_mask import KeepMask
 FLAGS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=11))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(FLAGS)
 @example(np.zeros((0,), dtype=np.bool_))
 @example(np.zeros((3, 0), dtype=np.bool_))
@@ -26,7 +26,6 @@ def test_a_device_packs_as_numpy_does_and_unpacks_it_again(flags):
     assert np.array_equal(unpacked(on_device, flags.size).reshape(flags.shape).numpy(), flags)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_a_transposed_mask_is_packed_in_its_own_order(rows, columns):
     keep = torch.rand(rows, columns, generator=torch.Generator().manual_seed(rows)) > 0.4

@@ -81,13 +81,13 @@ def errors(keep: np.ndarray, influence: np.ndarray) -> np.ndarray:
     return np.where(keep, 0, influence).sum(1, dtype=np.float64)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(masked_rows(), choices())
 def test_rows_swap_what_the_paper_swaps(layer, chosen):
     assert np.array_equal(refined(*layer, **chosen), oracles_dsnot.refine(*layer, **chosen))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(masked_groups(), choices())
 def test_groups_of_m_swap_within_themselves(case, chosen):
     pattern, *layer = case
@@ -97,7 +97,7 @@ def test_groups_of_m_swap_within_themselves(case, chosen):
     assert np.array_equal(after.reshape(-1, m).sum(1), layer[0].reshape(-1, m).sum(1))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(masked_rows(), choices())
 def test_every_row_keeps_as_many_and_swaps_no_more_than_the_cycles(layer, chosen):
     keep, after = layer[0], refined(*layer, **chosen)
@@ -107,7 +107,7 @@ def test_every_row_keeps_as_many_and_swaps_no_more_than_the_cycles(layer, chosen
     assert np.array_equal(after[within], keep[within])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(masked_rows())
 def test_where_the_sign_must_hold_no_swap_makes_an_error_larger(layer):
     keep, influence = layer[:2]
@@ -202,7 +202,7 @@ def test_an_input_that_never_varies_has_no_variance_and_nothing_seen_is_all_zero
     assert moments.variance.tolist() == [0.0, 0.1875]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from(["0.5", "0.7", "2:4", "1:4"]), choices())
 def test_any_layer_is_refined_as_the_oracle_refines_it(seed, n_tokens, pattern, chosen):
     generator = np.random.default_rng(seed)

@@ -73,7 +73,7 @@ def scores_of_layers(draw):
     return matrices
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(scores_of_layers(), st.sampled_from([0.5, 1.0, 2.0, 5.0]))
 def test_an_outlier_is_above_so_many_times_the_mean_of_the_whole_layer(matrices, threshold):
     scores = [
@@ -89,7 +89,7 @@ def test_scores_of_exactly_the_limit_are_no_outliers():
     assert outlier_share([torch.zeros(2, 3)], 5.0) == 0
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(SHARES, SIZES), min_size=1, max_size=6),
     st.sampled_from(["0.5", "0.7", "0.29"]),

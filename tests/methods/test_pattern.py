@@ -105,7 +105,6 @@ def test_what_is_no_pattern_is_refused_in_one_line(text, said):
     assert "\n" not in str(raised.value)
 
 
-@settings(deadline=None)
 @given(st.text() | st.from_regex(r"[-+]?[0-9]{0,3}[.:]?[0-9]{0,3}(e-?[0-9]{1,4})?%?", fullmatch=True))
 @example("1" * 5000)
 @example("0." + "3" * 5000)
@@ -170,7 +169,7 @@ def test_a_width_that_m_does_not_divide_is_refused_by_name():
         parse_pattern("2:4").check_divides("layers.0.q_proj", 66)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(score_rows(), st.data())
 def test_the_lowest_go_and_of_equals_the_earlier(scores, data):
     k = data.draw(st.integers(0, scores.shape[1]), label="k")
@@ -205,7 +204,7 @@ def test_a_large_tied_group_loses_exactly_its_share():
     assert not keep[order[:k]].any()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(score_rows(columns=st.integers(1, 40)), st.data())
 def test_a_gpu_finds_the_same_threshold_and_removes_the_same(scores, data):
     k = data.draw(st.integers(1, scores.shape[1]), label="k")
@@ -223,7 +222,7 @@ def test_a_row_too_long_to_be_sorted_on_a_gpu_is_searched(monkeypatch):
     assert torch.equal(kth_lowest_in_parallel(scores, 400), sorted_out)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(scores_by_group())
 def test_the_n_highest_of_every_m_survive_and_of_equals_the_later(case):
     pattern, scores = case
@@ -239,14 +238,12 @@ def test_groups_may_be_as_wide_as_a_row(m):
     assert np.array_equal(prune_n_of_m(scores, pattern).numpy(), expected)
 
 
-@settings(deadline=None)
 @given(score_rows(), st.sampled_from(["0", "0.29", "0.5", "0.7", "0.999"]))
 def test_magnitude_counts_over_the_whole_linear(weight, sparsity):
     keep = magnitude_keep(torch.from_numpy(weight), parse_pattern(sparsity))
     assert np.array_equal(keep.numpy(), oracles.magnitude(weight, sparsity))
 
 
-@settings(deadline=None)
 @given(scores_by_group())
 def test_magnitude_counts_inside_groups_of_m(case):
     pattern, weight = case

@@ -38,7 +38,7 @@ def masked_groups(draw):
     return m, np.array(groups).reshape(scores.shape), scores
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(masked_scores(), st.sampled_from(RATIOS))
 @pytest.mark.parametrize("granularity", ["output", "input", "layer"])
 def test_the_pairs_of_the_paper_are_swapped(granularity, case, ratio):
@@ -51,7 +51,7 @@ def test_the_pairs_of_the_paper_are_swapped(granularity, case, ratio):
     assert np.array_equal(scores, before[1])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(masked_scores(), masked_scores(), st.sampled_from(RATIOS))
 def test_the_linears_of_a_block_compete_as_one_group(first, second, ratio):
     keep, scores = {"a": first[0], "b": second[0]}, {"a": first[1], "b": second[1]}
@@ -65,7 +65,6 @@ def test_the_linears_of_a_block_compete_as_one_group(first, second, ratio):
     assert np.array_equal(flat.numpy(), np.concatenate([expected["a"].ravel(), expected["b"].ravel()]))
 
 
-@settings(deadline=None)
 @given(masked_scores(), st.sampled_from(RATIOS))
 def test_every_group_keeps_as_many_as_before(case, ratio):
     keep, scores = (torch.from_numpy(values) for values in case)
@@ -74,7 +73,6 @@ def test_every_group_keeps_as_many_as_before(case, ratio):
         assert torch.equal(rebuilt.sum(axis), keep.sum(axis))
 
 
-@settings(deadline=None)
 @given(masked_scores())
 def test_ratio_0_swaps_nothing_and_ratio_1_leaves_no_profitable_swap(case):
     keep, scores = (torch.from_numpy(values) for values in case)
@@ -120,7 +118,7 @@ def test_the_share_of_profitable_swaps_is_taken_exactly(ratio, profitable, swapp
     assert int((rebuilt & ~keep).sum()) == swapped
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.floats(0, 1), st.integers(0, 10**9))
 def test_any_ratio_of_any_count_is_exact(ratio, count):
     expected = floor(Fraction(repr(ratio)) * count)
@@ -136,7 +134,7 @@ def test_a_ratio_with_many_digits_swaps_its_share(ratio, swapped):
     assert int((rebuilt & ~keep).sum()) == swapped
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(masked_groups(), st.sampled_from(RATIOS), st.booleans())
 def test_groups_of_m_are_rebuilt_pair_by_pair(case, ratio, guard):
     m, keep, scores = case
@@ -149,7 +147,7 @@ def test_groups_of_m_are_rebuilt_pair_by_pair(case, ratio, guard):
     assert np.array_equal(rebuilt.reshape(groups).sum(-1), keep.reshape(groups).sum(-1))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(masked_groups(), st.sampled_from(RATIOS))
 def test_guarded_no_newcomer_scores_lower_than_what_it_evicts(case, ratio):
     m, keep, scores = case

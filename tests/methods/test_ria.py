@@ -41,7 +41,7 @@ def scores_of(weight: np.ndarray, squared_norms: np.ndarray, power: float) -> to
     return ria_scores(torch.from_numpy(weight), torch.from_numpy(squared_norms), power)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(layers(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_score_is_the_share_of_row_and_column_times_the_activation(layer, power):
     scores = scores_of(*layer, power)
@@ -49,7 +49,7 @@ def test_a_score_is_the_share_of_row_and_column_times_the_activation(layer, powe
     assert not scores.numpy()[layer[0] == 0].any()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(layers(), st.sampled_from(PATTERNS), st.sampled_from(GROUPS))
 def test_each_group_loses_its_lowest_and_of_equals_the_first(layer, pattern, group):
     keep = ria_keep(scores_of(*layer, 0.5), parse_pattern(pattern), group)
@@ -58,7 +58,7 @@ def test_each_group_loses_its_lowest_and_of_equals_the_first(layer, pattern, gro
     )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(layers(m=8), st.sampled_from(SPLITS), st.sampled_from(GROUPS))
 def test_each_group_of_m_loses_its_lowest_and_of_equals_the_first(layer, pattern, group):
     keep = ria_keep(scores_of(*layer, 0.5), parse_pattern(pattern), group)
@@ -67,7 +67,7 @@ def test_each_group_of_m_loses_its_lowest_and_of_equals_the_first(layer, pattern
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.floats(0, 2), st.integers(1, 4))
 def test_scores_of_any_layer_are_those_of_the_oracle(seed, power, n_tokens):
     generator = np.random.default_rng(seed)

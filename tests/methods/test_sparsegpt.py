@@ -40,7 +40,7 @@ def as_tensors(*arrays: np.ndarray, dtype: torch.dtype = torch.float64) -> list[
     return [torch.from_numpy(array).to(dtype) for array in arrays]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
     st.integers(1, 8),
@@ -56,7 +56,7 @@ def test_each_block_of_columns_loses_its_cheapest_weights(seed, rows, columns, p
     np.testing.assert_allclose(solved.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
     st.integers(1, 8),

@@ -37,7 +37,7 @@ def squared_norms(sample: np.ndarray) -> torch.Tensor:
     return norms.value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(layers_with_ties(), st.sampled_from(["0", "0.29", "0.5", "0.7", "0.9"]))
 def test_each_row_loses_its_lowest_and_of_equals_the_first(layer, pattern):
     weight, sample = layer
@@ -46,7 +46,7 @@ def test_each_row_loses_its_lowest_and_of_equals_the_first(layer, pattern):
     assert np.array_equal(keep.numpy(), oracles.wanda(weight, [sample], pattern))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(layers_with_ties(m=8), st.sampled_from(["2:4", "1:4", "4:8", "3:8"]))
 def test_each_group_of_m_loses_its_lowest_and_of_equals_the_first(layer, pattern):
     weight, sample = layer

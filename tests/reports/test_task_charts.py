@@ -87,7 +87,7 @@ def test_a_chart_without_any_interval_is_json() -> None:
 COUNT = st.integers(min_value=0, max_value=500)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(both=COUNT, lost=COUNT, gained=COUNT, neither=COUNT)
 def test_the_interval_of_recovery_is_the_delta_method_on_the_counts(both, lost, gained, neither) -> None:
     found = recovery(both, lost, gained)

@@ -341,7 +341,7 @@ def spelled(value: object) -> str:
     return str(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(keys, values, max_size=6))
 def test_any_document_is_a_suite_or_an_input_error(document: dict[str, object]) -> None:
     text = "\n".join(f"{key} = {spelled(value)}" for key, value in document.items())
@@ -351,7 +351,7 @@ def test_any_document_is_a_suite_or_an_input_error(document: dict[str, object]) 
         assert "\n" not in str(error)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_suite_with_a_few_characters_changed_is_a_suite_or_an_input_error(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(SUITE) - 1))
@@ -364,7 +364,7 @@ def test_a_suite_with_a_few_characters_changed_is_a_suite_or_an_input_error(data
         assert str(error).startswith("mine.toml")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_suite_or_an_input_error(data: bytes) -> None:
     with pytest.raises(InputError):

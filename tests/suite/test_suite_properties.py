@@ -103,7 +103,7 @@ def says(read: Any, meant: Any) -> bool:
     return bool(read == meant or read == str(meant))  # a pattern is a string, whichever way it is written
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(suites, st.booleans())
 def test_a_valid_suite_is_read_as_it_was_meant(suite: dict[str, Any], inline: bool) -> None:
     text = written(suite, inline)
@@ -116,7 +116,7 @@ def test_a_valid_suite_is_read_as_it_was_meant(suite: dict[str, Any], inline: bo
     assert {path[0] for path in config.places.lines} == set(suite), "every key has a line"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(suites, st.booleans(), st.data())
 def test_one_wrong_value_is_found_on_its_line(
     suite: dict[str, Any], inline: bool, data: st.DataObject

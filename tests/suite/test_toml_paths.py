@@ -71,7 +71,7 @@ def documents(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(documents())
 def test_it_finds_the_keys_that_tomllib_finds(text: str) -> None:
     try:
@@ -86,7 +86,7 @@ def test_it_finds_the_keys_that_tomllib_finds(text: str) -> None:
             assert path[-1] in source[line - 1] or quoted(path[-1]) in source[line - 1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text("ab.=[]{}\"'#\n \t,1\\-:T\r", max_size=30))
 def test_of_any_text_it_finds_the_keys_that_tomllib_finds_or_none(text: str) -> None:
     try:

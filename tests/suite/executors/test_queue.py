@@ -50,7 +50,7 @@ def test_a_late_result_of_a_lost_worker_does_not_count_twice():
     assert not queue.finished(place)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
 def test_every_cell_ends_exactly_once(sizes, data):
     cells = cells_of(*sizes)

@@ -48,7 +48,7 @@ def test_the_record_written_last_stands_though_the_clock_was_set_back_in_between
     assert store.sweep() == [] and len(list(tmp_path.glob("*/*"))) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(temporary=st.floats(-YEARS, YEARS), others=st.floats(0, YEARS), items=st.floats(-DAY + 60, YEARS))
 def test_whatever_the_clock_says_sweep_leaves_a_living_writers_files(
     tmp_path_factory: pytest.TempPathFactory, temporary: float, others: float, items: float

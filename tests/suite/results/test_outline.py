@@ -110,7 +110,7 @@ def test_an_integer_that_python_refuses_to_print_is_refused_either_way() -> None
     assert verdict(lambda: parse_record(data))[0] is RecordError
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mutated())
 def test_a_mutated_record_gets_the_verdict_of_the_long_way(body: dict[str, Any]) -> None:
     assert_ways_agree(written(body))
@@ -118,7 +118,7 @@ def test_a_mutated_record_gets_the_verdict_of_the_long_way(body: dict[str, Any])
     assert_ways_agree(json.dumps(stale, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(FILES[:2]), st.integers(0, 2**16), st.integers(0, 2), st.sampled_from(BYTES))
 def test_a_file_with_other_bytes_gets_the_verdict_of_the_long_way(
     data: bytes, at: int, width: int, new: bytes
@@ -127,7 +127,7 @@ def test_a_file_with_other_bytes_gets_the_verdict_of_the_long_way(
     assert_ways_agree(data[:at] + new + data[at + width :])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(models(Record))
 def test_any_record_goes_the_short_way_or_gets_the_same_from_the_long_one(record: Record) -> None:
     assert_ways_agree(record_bytes(record.sealed()))

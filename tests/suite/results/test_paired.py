@@ -66,7 +66,7 @@ def test_equal_models_are_seldom_told_apart() -> None:
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.025)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs)
 def test_swapping_the_models_mirrors_everything(items: list[tuple[float, float]]) -> None:
     a, b = split(items)
@@ -78,14 +78,14 @@ def test_swapping_the_models_mirrors_everything(items: list[tuple[float, float]]
         assert found.low <= found.high
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs, st.randoms())
 def test_the_order_of_the_items_does_not_matter(items: list[tuple[float, float]], random: Any) -> None:
     shuffled = random.sample(items, len(items))
     assert quickly(*split(items)) == quickly(*split(shuffled))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(), st.floats()), max_size=10))
 def test_no_number_that_is_not_finite_comes_out(items: list[tuple[float, float]]) -> None:
     found = quickly(*split(items))
@@ -166,7 +166,6 @@ def test_without_flips_nothing_is_shown() -> None:
     assert (found.right_to_wrong, found.wrong_to_right, found.p_value) == (0, 0, 1.0)
 
 
-@settings(deadline=None)
 @given(answers, st.randoms())
 def test_flips_mirror_and_do_not_depend_on_the_order(items: list[tuple[bool, bool]], random: Any) -> None:
     a, b = split(items)
@@ -197,7 +196,7 @@ def test_tests_that_were_not_made_do_not_count() -> None:
     assert holm([0.2]) == [0.2]
 
 
-@settings(max_examples=8, deadline=None)  # statsmodels collects garbage on every call
+@settings(max_examples=8)  # statsmodels collects garbage on every call
 @given(st.lists(st.floats(0, 1) | st.none(), max_size=12))
 def test_an_adjusted_p_value_is_one_and_never_smaller(p_values: list[float | None]) -> None:
     adjusted = holm(p_values)

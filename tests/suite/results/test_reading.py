@@ -166,7 +166,7 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(fields).map(lambda values: model(**values))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(models(Record))
 def test_any_record_comes_back_as_it_was_written(record: Record) -> None:
     record = record.sealed()
@@ -222,7 +222,7 @@ def read_or_refused(data: bytes) -> Record | None:
     return record
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mutated())
 def test_a_mutated_record_is_read_whole_or_refused(body: dict[str, Any]) -> None:
     if (record := read_or_refused(sealed(body))) is not None:
@@ -237,7 +237,7 @@ def test_a_mutated_record_is_read_whole_or_refused(body: dict[str, Any]) -> None
         assert is_within({**body, "schema_version": SCHEMA_VERSION}, record.body())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from([*Record.model_fields, "x"]), DOCUMENTS, max_size=8))
 def test_any_document_is_refused_or_a_record(body: dict[str, Any]) -> None:
     assert read_or_refused(json.dumps(body).encode()) is None

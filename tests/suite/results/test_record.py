@@ -44,7 +44,7 @@ scalars: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.dictionaries(text, st.one_of(scalars, st.dictionaries(text, scalars, max_size=3)), max_size=5),
     nll=st.lists(st.one_of(st.none(), finite), max_size=5),
@@ -71,7 +71,7 @@ def test_every_way_to_cut_a_record_short_is_noticed() -> None:
             parse_record(whole[:length])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_changed_byte_is_noticed_or_changes_nothing(data: st.DataObject) -> None:
     record = make_record().sealed()
@@ -86,7 +86,7 @@ def test_a_changed_byte_is_noticed_or_changes_nothing(data: st.DataObject) -> No
         assert read == record
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(st.binary(max_size=60), st.recursive(scalars, lambda x: st.lists(x) | st.dictionaries(text, x)))
 )

@@ -187,12 +187,20 @@ def up_to(scores: Tensor, threshold: Tensor, k: int | Tensor) -> Tensor:
         bool `[groups, n]`.
     """
     below, tied = scores < threshold, scores == threshold
-    n_from_tied = k - below.sum(-1, keepdim=True)
+    n_from_tied = k - count_true(below)
     # Elsewhere than on the CPU the rule is applied unasked: it changes nothing where no tie is cut, and the
     # answer would have to be waited for.
-    if scores.device.type != "cpu" or bool((tied.sum(-1, keepdim=True) > n_from_tied).any()):
+    if scores.device.type != "cpu" or bool((count_true(tied) > n_from_tied).any()):
         tied &= tied.cumsum(-1, dtype=torch.int32) <= n_from_tied
     return below | tied
+
+
+def count_true(flags: Tensor) -> Tensor:
+    """How many of each row of a bool `[rows, n]` are true, int64 `[rows, 1]`."""
+    if flags.device.type == "cpu":
+        # torch would first make integers of all of them, which takes eight times the room, and longer.
+        return torch.from_numpy(np.count_nonzero(flags.numpy(), axis=-1, keepdims=True))
+    return flags.sum(-1, keepdim=True)
 
 
 def prune_n_of_m(scores: Tensor, pattern: SemiStructured) -> Tensor:
@@ -236,6 +244,7 @@ __all__ = [
     "SparsityPattern",
     "UniformPattern",
     "Unstructured",
+    "count_true",
     "kth_lowest",
     "kth_lowest_in_parallel",
     "parse_pattern",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.pattern import SemiStructured, UniformPattern, kth_lowest, prune_lowest, up_to
+from methods.pattern import SemiStructured, UniformPattern, count_true, kth_lowest, prune_lowest, up_to
 
 Granularity = Literal["layer", "output", "input", "block"]
 
@@ -128,17 +128,34 @@ class _Swaps(NamedTuple):
 
 def _row_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
     """The swaps of every row, by sorted values alone: whose they are follows from the last value taken."""
-    # Both ascending. The fill stands behind everything and pairs with nothing.
-    coming = (-scores).masked_fill(keep, torch.inf)
-    going = scores.masked_fill(~keep, torch.inf)
-    ranked_coming, ranked_going = _sorted(coming), _sorted(going)
-    n_swaps = floor_share((-ranked_coming > ranked_going).sum(-1, keepdim=True), ratio)
-    last = (n_swaps - 1).clamp(min=0)
-    none = n_swaps == 0
-    return _Swaps(
-        up_to(coming, ranked_coming.gather(-1, last).masked_fill(none, -torch.inf), n_swaps),
-        up_to(going, ranked_going.gather(-1, last).masked_fill(none, -torch.inf), n_swaps),
+    coming, going = _coming(keep, scores), _going(keep, scores)
+    n_swaps, last_coming, last_going = _last_swap(coming, going, ratio)
+    return _Swaps(up_to(coming, last_coming, n_swaps), up_to(going, last_going, n_swaps))
+
+
+def _last_swap(coming: Tensor, going: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+    """How many pairs of each row swap, and the last of both sequences that does; `[rows, 1]` each.
+
+    The sequences, as large as the scores, end with the call.
+    """
+    best_first, worst_first = _sorted(coming).neg_(), _sorted(going)
+    n_swaps = floor_share(count_true(best_first > worst_first), ratio)
+    last, none = (n_swaps - 1).clamp(min=0), n_swaps == 0
+    return (
+        n_swaps,
+        (-best_first.gather(-1, last)).masked_fill(none, -torch.inf),
+        worst_first.gather(-1, last).masked_fill(none, -torch.inf),
     )
+
+
+def _coming(keep: Tensor, scores: Tensor) -> Tensor:
+    """The pruned scores, negated: the best comes first. The fill stands last and pairs with nothing."""
+    return (-scores).masked_fill_(keep, torch.inf)
+
+
+def _going(keep: Tensor, scores: Tensor) -> Tensor:
+    """The kept scores: the worst goes first."""
+    return scores.masked_fill(~keep, torch.inf)
 
 
 def _whole_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
@@ -156,8 +173,8 @@ def _whole_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
     profitable = torch.maximum(((scores > parting) & ~keep).sum(), ((scores < parting) & keep).sum())
     n_swaps = int(floor_share(profitable, ratio))
     return _Swaps(
-        ~prune_lowest((-scores).masked_fill(keep, torch.inf), n_swaps),
-        ~prune_lowest(scores.masked_fill(~keep, torch.inf), n_swaps),
+        ~prune_lowest(_coming(keep, scores), n_swaps),
+        ~prune_lowest(_going(keep, scores), n_swaps),
     )
 
 

@@ -7,8 +7,10 @@ operations a weight and token, and a rate that is assumed. Prints the tables of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 from suite.estimate import DECODER_SHARE, FORWARDS
+from suite.evaluation.body import CARRIED_BYTES
 from suite.memory_needs import GIB, ModelShape, memory_of
 
 SHAPES = {
@@ -21,6 +23,8 @@ WIKITEXT2 = 341_000
 """Tokens of its test part, as LLaMA's tokenizer has it."""
 PAPER7 = 5_200_000
 """Tokens of the seven zero-shot tasks that papers report, all answers counted, about."""
+DISK = 3e9
+"""Bytes a second from a node's disk, assumed."""
 FLOPS = 800e12
 """Of a large bf16 product on one H100, assumed."""
 MODELS, METHODS, PATTERNS = 50, 12, 6
@@ -76,6 +80,20 @@ def cell_table() -> Iterator[str]:
         yield f"| {name} | {passes} x {tokens:,} | {seconds_of(tokens, passes):.0f} |"
 
 
+def onload_table() -> Iterator[str]:
+    """The seven tasks on a 70B model whose layers come from a disk, once a group of questions."""
+    shape = SHAPES["LLaMA-2-70B"]
+    groups = ceil(PAPER7 * 2 * shape.hidden_size / CARRIED_BYTES)
+    n_bytes = groups * 2 * shape.n_parameters
+    computing = 2 * PAPER7 * shape.n_target_weights / (DECODER_SHARE * FLOPS)
+    yield "| seven zero-shot tasks, LLaMA-2-70B onload | |"
+    yield "|---|---|"
+    yield f"| times all layers are read | {groups} |"
+    yield f"| TB | {n_bytes / 1e12:.1f} |"
+    yield f"| minutes of reading, at {DISK / 1e9:.0f} GB/s | {n_bytes / DISK / 60:.0f} |"
+    yield f"| minutes of computing meanwhile | {computing / 60:.0f} |"
+
+
 def leaderboard_table() -> Iterator[str]:
     """A leaderboard, and ten times as much."""
     size = sum(n * parameters for n, parameters in PARAMETERS.items())
@@ -106,7 +124,11 @@ def leaderboard_table() -> Iterator[str]:
 
 def main() -> None:
     """Prints the tables."""
-    print("\n\n".join("\n".join(table()) for table in (memory_table, cell_table, leaderboard_table)))
+    print(
+        "\n\n".join(
+            "\n".join(table()) for table in (memory_table, onload_table, cell_table, leaderboard_table)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from methods.patching import replaced_forward
+
 
 def tiny_model() -> LlamaForCausalLM:
     torch.manual_seed(0)
@@ -44,6 +46,21 @@ def write_text(path: Path, n_words: int = 600) -> Path:
     words = random.Random(5).choices(["tree", "lamp", "rain", "book", "moon", "fish"], k=n_words)
     path.write_text(" ".join(words))
     return path
+
+
+def short_of_memory(module, n_rows: int, failed: list[int] | None = None):
+    """While the body runs, the module's forward has memory for `n_rows` sequences only."""
+    forward = module.forward
+
+    def call(*args, **kwargs):
+        n = len(args[0] if args else kwargs["input_ids"])
+        if n > n_rows:
+            if failed is not None:
+                failed.append(n)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    return replaced_forward(module, call)
 
 
 def write_task(folder: Path, name: str = "mine", n_items: int = 6) -> Path:

@@ -10,13 +10,12 @@ from lm_eval.api.instance import Instance
 from methods.base import Placement
 from methods.conformance import FAMILIES
 from methods.homes import HostHome
-from methods.patching import replaced_forward
 from suite.evaluation import body as body_module
 from suite.evaluation.body import in_groups, steps_each
 from suite.evaluation.scoring_model import ScoringModel
 from tests.methods.test_residence import prefetching_threads
 from tests.methods.tiny_models import make_model
-from tests.tiny import byte_tokenizer, tiny_model
+from tests.tiny import byte_tokenizer, short_of_memory, tiny_model
 
 ONLOAD = Placement(weights="onload")
 SHARED = [3, 9, 27]
@@ -115,19 +114,11 @@ def test_hidden_states_are_gone_with_their_group(monkeypatch):
 
 def test_what_one_group_learned_of_memory_the_next_ones_know(monkeypatch):
     model = make_model("llama").eval()
-    forward, failed = model.model.layers[0].forward, []
-
-    def short_of_memory(hidden, *args, **kwargs):
-        if len(hidden) > 2:
-            failed.append(len(hidden))
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(hidden, *args, **kwargs)
-
     requests = [(None, [n, 3, 2, 1], [1]) for n in range(20)]
     expected = scoring(model)._loglikelihood_tokens(requests)
     monkeypatch.setattr(body_module, "CARRIED_BYTES", 1)
-    remarks = []
-    with replaced_forward(model.model.layers[0], short_of_memory):
+    remarks, failed = [], []
+    with short_of_memory(model.model.layers[0], 2, failed):
         asked = scoring(model, on_remark=remarks.append)
         found = asked._loglikelihood_tokens(requests)
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
@@ -142,20 +133,11 @@ def test_what_one_group_learned_of_memory_the_next_ones_know(monkeypatch):
 
 def test_where_a_layer_runs_out_of_memory_the_rest_is_done_in_smaller_batches():
     model = make_model("llama").eval()
-    layer = model.model.layers[1]
-    forward = layer.forward
-
-    def short_of_memory(hidden, *args, **kwargs):
-        if len(hidden) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(hidden, *args, **kwargs)
-
     expected = scoring(model)._loglikelihood_tokens(REQUESTS)
     scored, remarks = [], []
-    with replaced_forward(layer, short_of_memory):
-        found = scoring(model, on_scored=scored.append, on_remark=remarks.append)._loglikelihood_tokens(
-            REQUESTS
-        )
+    asked = scoring(model, on_scored=scored.append, on_remark=remarks.append)
+    with short_of_memory(model.model.layers[1], 1):
+        found = asked._loglikelihood_tokens(REQUESTS)
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
     assert remarks == [
         "memory ran out with batches of 3 sequences; it went on with 2",

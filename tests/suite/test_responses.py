@@ -24,7 +24,7 @@ from suite.evaluation.responses import (
 )
 from suite.prompts import Prompt
 from tests.methods.tiny_models import FAMILIES, make_model
-from tests.tiny import byte_tokenizer, tiny_model
+from tests.tiny import byte_tokenizer, short_of_memory, tiny_model
 
 N_TOKENS = 12
 PROMPTS = [
@@ -179,18 +179,6 @@ def test_it_comes_back_from_an_error_too(model, tokenizer):
         answers_of(model, tokenizer)
     assert model.generation_config is own
     assert model.training
-
-
-def short_of_memory(model, n_rows):
-    """The model's forward, with memory for `n_rows` sequences only."""
-    forward = model.forward
-
-    def call(input_ids, **kwargs):
-        if len(input_ids) > n_rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(input_ids=input_ids, **kwargs)
-
-    return replaced_forward(model, call)
 
 
 def test_where_memory_runs_out_every_prompt_is_still_answered_once(model, tokenizer):

@@ -14,6 +14,7 @@ from suite.evaluation.divergence import token_divergence
 from suite.evaluation.head import HeadError, OutputHead
 from suite.evaluation.windows import score_windows
 from tests.methods.tiny_models import make_model
+from tests.tiny import short_of_memory
 
 
 @pytest.fixture
@@ -92,16 +93,9 @@ def test_a_token_the_dense_model_rules_out_adds_nothing():
 
 def test_where_memory_runs_out_every_window_is_still_measured_once(windows):
     model = make_model("llama").eval()
-    body = model.base_model
-    forward, done = body.forward, []
-
-    def short_of_memory(input_ids, **kwargs):
-        if len(input_ids) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(input_ids=input_ids, **kwargs)
-
+    done = []
     expected = score_windows(model, windows, keep_hidden=True)
-    with replaced_forward(body, short_of_memory):
+    with short_of_memory(model.base_model, 2):
         scores = score_windows(
             model,
             windows,
@@ -180,17 +174,9 @@ def test_layer_by_layer_a_ruined_model_has_losses_that_say_so(windows):
 
 def test_where_a_layer_runs_out_of_memory_it_goes_on_with_smaller_batches(windows):
     model = make_model("llama").eval()
-    layer = model.model.layers[1]
-    forward = layer.forward
-
-    def short_of_memory(hidden, *args, **kwargs):
-        if len(hidden) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(hidden, *args, **kwargs)
-
     expected = score_windows(model, windows)
     done = []
-    with replaced_forward(layer, short_of_memory):
+    with short_of_memory(model.model.layers[1], 2):
         scores = score_windows(model, windows, placement=ONLOAD, on_windows=done.append)
     assert scores.nll.tolist() == pytest.approx(expected.nll.tolist(), rel=1e-5)
     assert scores.remarks == (

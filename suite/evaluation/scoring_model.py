@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 
 from methods.base import Placement
@@ -18,10 +19,12 @@ from methods.errors import PruningError
 from methods.own_forward import own_forward
 from methods.recorder import TokenBatch
 from suite.evaluation.body import in_groups, running
+from suite.evaluation.cut_contexts import RequestLength
 from suite.evaluation.head import OutputHead
 from suite.evaluation.perplexity import token_losses
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
@@ -53,6 +56,9 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         on_scored: called with the number of requests that were scored, batch by batch; of each as often as
             `suite.evaluation.body.steps_each` says.
         on_remark: called with what a reader should know: where memory ran out.
+
+    Attributes:
+        lengths: of every request so far whose context lm-eval may cut, as it was before that.
     """
 
     batch_size_per_gpu: int
@@ -81,10 +87,16 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         self._on_scored = on_scored or _nobody
         self._on_remark = on_remark or _nobody
         self._told: set[str] = set()
+        self.lengths: list[RequestLength] = []
+        self._n_read: list[int] = []
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
         """As lm-eval's, without its bar."""
         scored: list[Score] = super().loglikelihood(requests, disable_tqdm=True)
+        self.lengths += [
+            RequestLength(request.task_name, n_read, 0)
+            for request, n_read in zip(requests, self._n_read, strict=True)
+        ]
         return scored
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
@@ -100,12 +112,20 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         """lm-eval's, by the model's own forward."""
         with own_forward(self.model, self._placement):
             written: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
+        self.lengths += map(self._length_with_answer, requests)
         return written
+
+    def _length_with_answer(self, request: Instance) -> RequestLength:
+        """What a request takes that has its answer written, each by itself: lm-eval pads and cuts a batch."""
+        prompt, settings = request.args
+        n_written = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
+        return RequestLength(request.task_name, self.tok_batch_encode([prompt])[0].shape[1], n_written)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Score]:
         """The scores of all requests, in their order."""
+        self._n_read = [len(context) + len(continuation) - 1 for _, context, continuation in requests]
         of_input: dict[Tokens, list[int]] = {}
         for place, (_, context, continuation) in enumerate(requests):
             if not 0 < len(continuation) <= self.max_length:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError
 from suite.evaluation.quiet import quiet_lm_eval
+from suite.evaluation.task_labels import check_labels, checked_examples, first_label_named
 from suite.evaluation.task_names import check_task, task_manager
 from suite.tasks import OFFLINE_TASKS
 
@@ -45,18 +46,21 @@ def load_task(spec: TaskSpec) -> LoadedTask:
 
     Raises:
         InputError: there is no such task, its data set is neither cached nor reachable, or it cannot be asked
-            here (it runs code, needs images, or has too few examples).
+            here (it runs code, needs images, has too few examples, or a label that is none of the options).
         AssetError: an offline corpus could not be fetched.
     """
     check_task(spec.name, spec.folder)
     manager = task_manager(spec.name, spec.folder)
     n_requests, digests = 0, {}
     with quiet_lm_eval(), _one_line(spec.name), _hub_or_cache(spec.name):
-        tree = manager.load([spec.name])
+        with first_label_named():
+            tree = manager.load([spec.name])
         for name, task in tree["tasks"].items():
             _check_kind(name, task)
             _set_fewshot(task, spec)
-            task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+            check_labels(name, task, spec.limit)
+            with checked_examples(name, task):
+                task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
             n_requests += len(task.instances)
             protocol = f"{name}-{task.get_config('num_fewshot')}shot"
             digests[protocol] = _digest(task, islice(task.eval_docs, spec.limit))

@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from suite.evaluation.cut_contexts import cut_contexts
 from suite.evaluation.quiet import quiet_lm_eval
 from suite.evaluation.task_loading import FEWSHOT_SEED
 
@@ -100,7 +101,8 @@ def run_task(
         task: what to ask.
         on_scored: called with the number of requests that were scored; a question may make several. Each is
             counted as often as `suite.evaluation.body.steps_each` says.
-        on_remark: called with what a reader should know: where memory ran out.
+        on_remark: called with what a reader should know: where memory ran out, and how many requests lost the
+            start of their context.
 
     Returns:
         A run a task, groups last.
@@ -128,6 +130,9 @@ def run_task(
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
             log_samples=True,
         )
+    if on_remark is not None:
+        for name, remark in cut_contexts(asked.lengths, asked.max_length):
+            on_remark(remark if name in (None, task.spec.name) else f"{name}: {remark}")
     runs = [_run(name, results, results["results"][name]) for name in task.tree["tasks"]]
     groups = results.get("groups", {})
     return runs + [_group(name, results, scores) for name, scores in groups.items()]

@@ -1,0 +1,178 @@
+"""Whether the labels of a task's rows stand for one of their options.
+
+Where a label stands for none, lm-eval counts every answer as wrong; an example with a negative label shows an
+option from the end, as Python counts. Both give a number that means nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+import reprlib
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from methods.errors import InputError
+
+
+def check_labels(name: str, task: Any, limit: int | None) -> None:
+    """Looks at the label of every question that is asked.
+
+    Args:
+        name: the task's name.
+        task: lm-eval's task.
+        limit: how many of its questions are asked, from the start; None = all.
+
+    Raises:
+        InputError: a label that lm-eval cannot score, or scores as wrong whatever is answered.
+    """
+    fault_of = _rule(task)
+    if fault_of is None:
+        return
+    for row, doc in enumerate(islice(task.eval_docs, limit)):
+        if fault := fault_of(doc):
+            raise _refusal(name, row, "questions", fault)
+
+
+@contextmanager
+def checked_examples(name: str, task: Any) -> Iterator[None]:
+    """Looks at the label of every example that is drawn while the body runs, before a question shows it.
+
+    Raises:
+        InputError: an example whose answer would be another one than its label says, or none.
+    """
+    if not (_is_own(task, "fewshot_context") and hasattr(task, "sampler") and task.fewshot_cfg.doc_to_choice):
+        yield
+        return
+    sampler, draw = task.sampler, task.sampler.sample
+    seen: dict[int, Any] = {}  # by identity; keeping an example keeps its identity its own
+
+    def sample(*args: Any, **kwargs: Any) -> Any:
+        drawn = draw(*args, **kwargs)
+        for example in drawn:
+            if id(example) in seen:
+                continue
+            seen[id(example)] = example
+            if fault := _example_fault(task, example):
+                row = next((row for row, one in enumerate(sampler.df) if one is example), None)
+                raise _refusal(name, row, "examples", fault)
+        return drawn
+
+    sampler.sample = sample
+    try:
+        yield
+    finally:
+        del sampler.sample
+
+
+@contextmanager
+def first_label_named() -> Iterator[None]:
+    """Says what is wrong where lm-eval cannot make a task for the label of its row 0.
+
+    It looks up that row's option while it makes a task, before anybody else can look at the rows.
+    """
+    from lm_eval.api.task import ConfigurableTask
+
+    try:
+        yield
+    except IndexError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_code is ConfigurableTask.__init__.__code__:
+            tried = frame.f_locals
+            label, options = tried.get("test_target"), tried.get("test_choice")
+            # Later in that function the label has become the option's text.
+            looked_up = isinstance(label, int) and isinstance(options, list)
+            if looked_up and (fault := _number_fault(label, options or [])):
+                raise _refusal(tried["self"].config.task, 0, "questions", fault) from error
+        raise
+
+
+def _rule(task: Any) -> Callable[[Any], str | None] | None:
+    """Gives what is wrong with the label of a row; None for a task whose scores know no options."""
+    if not _is_own(task, "process_results") or callable(task.config.process_results):
+        return None
+    if task.OUTPUT_TYPE == "multiple_choice":
+        # Where the options are contexts, as in Winogrande, the text is the label.
+        label_of = task.doc_to_text if task.multiple_input else task.doc_to_target
+        fault = _list_fault if task.multiple_target else _label_fault
+        return lambda doc: fault(label_of(doc), task.doc_to_choice(doc))
+    if task.OUTPUT_TYPE == "generate_until" and task.config.doc_to_choice is not None:
+        return lambda doc: _number_fault(task.doc_to_target(doc), task.doc_to_choice(doc))
+    return None
+
+
+def _label_fault(label: Any, options: Sequence[Any]) -> str | None:
+    """What is wrong with a label that is to be an option's number or its text."""
+    if label == []:  # of row 0, by which lm-eval tells lists from single labels
+        return _list_fault(label, options)
+    if isinstance(label, list):
+        return f"is labelled {_short(label)}, a list, where row 0 has a single label"
+    if label in options if isinstance(label, str) else _is_number(label, options):
+        return None
+    return f"is labelled {_short(label)}, neither the number (from 0) nor the text of {_one_of(options)}"
+
+
+def _list_fault(labels: Any, options: Sequence[Any]) -> str | None:
+    """What is wrong with labels each of which is right; in a list lm-eval takes numbers alone."""
+    if not isinstance(labels, list):
+        return f"is labelled {_short(labels)}, where row 0 has a list of labels"
+    if not labels:
+        return f"has an empty list of labels, and so none of {_one_of(options)}"
+    stray = [label for label in labels if not _is_number(label, options)]
+    if not stray:
+        return None
+    which = f"is labelled {_short(labels)}, of which {_short(stray[0])}"
+    return f"{which} is not the number (from 0) of {_one_of(options)}"
+
+
+def _number_fault(label: Any, options: Sequence[Any]) -> str | None:
+    """What is wrong with a label that is to be an option's number."""
+    if _is_number(label, options):
+        return None
+    return f"is labelled {_short(label)}, which is not the number (from 0) of {_one_of(options)}"
+
+
+def _example_fault(task: Any, example: Any) -> str | None:
+    """What is wrong with the option that an example would show; other labels lm-eval shows or refuses."""
+    shown = task.fewshot_cfg
+    if task.multiple_input:
+        label = task.doc_to_text(example, shown.doc_to_text)
+    else:
+        label = task.doc_to_target(example, shown.doc_to_target)
+    if label is None or isinstance(label, int):
+        return _number_fault(label, task.doc_to_choice(example, shown.doc_to_choice))
+    return None
+
+
+def _is_number(label: Any, options: Sequence[Any]) -> bool:
+    """Whether it is the number of an option; a bool is 0 or 1, as it is to lm-eval."""
+    try:
+        return 0 <= operator.index(label) < len(options)
+    except TypeError:
+        return False
+
+
+def _one_of(options: Sequence[Any]) -> str:
+    return "its only option" if len(options) == 1 else f"one of its {len(options)} options"
+
+
+def _short(label: Any) -> str:
+    """A label in one line of little length."""
+    return " ".join(reprlib.repr(label).split())
+
+
+def _refusal(name: str, row: int | None, rows: str, fault: str) -> InputError:
+    which = f"one of its {rows}" if row is None else f"row {row} of its {rows} (counted from 0)"
+    return InputError(f"task {name!r}: {which} {fault}")
+
+
+def _is_own(task: Any, method: str) -> bool:
+    """Whether a method is lm-eval's own and not one that the task brings along."""
+    from lm_eval.api.task import ConfigurableTask
+
+    return getattr(type(task), method) is getattr(ConfigurableTask, method)
+
+
+__all__ = ["check_labels", "checked_examples", "first_label_named"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from methods.residence import residing
 from methods.target import Target
 from suite.cell import DENSE, AllocationSpec, SettingValue
 from suite.checkpoints.folder import SUMMARY
-from suite.results.record import CalibrationIdentity, ModelIdentity
+from suite.results.record import CalibrationIdentity, ModelIdentity, ModuleReport
+from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +55,7 @@ class Summary(_Read):
     pattern: str
     allocation: AllocationSpec | None = None
     calibration: CalibrationIdentity | None = None
+    first_token: bool | None = None
     sparsity: float = Field(ge=0, le=1)
     prune_seconds: float = Field(ge=0)
     modules: dict[str, SummaryModule]
@@ -172,18 +175,51 @@ def disagreements(summary: Summary, zeros: CountedZeros) -> list[str]:
             f"pruning.json does not fit the weights in {len(off)} modules: it says that {name} has "
             f"{said.get(name)} zeros, and there are {counted.get(name)}"
         )
-    n_pruned = sum(module.n_pruned for module in summary.modules.values())
-    share = n_pruned / max(1, sum(module.n_weights for module in zeros.modules))
+    n_pruned = {name: module.n_pruned for name, module in summary.modules.items()}
+    lacking = [name for name in counted if n_pruned.get(name, 0) > counted[name]]
+    if lacking:
+        name = lacking[0]
+        found.append(
+            f"pruning.json does not fit the weights in {len(lacking)} modules: it says that {n_pruned[name]} "
+            f"weights of {name} were pruned, and only {counted[name]} are 0"
+        )
+    share = sum(n_pruned.values()) / max(1, sum(module.n_weights for module in zeros.modules))
     if abs(share - summary.sparsity) > 1e-6:
         found.append(
             f"pruning.json contradicts itself: sparsity {summary.sparsity:.6g}, by its modules {share:.6g}"
         )
-    pattern = parse_pattern(summary.pattern)
-    if abs(float(pattern.target) - zeros.sparsity) > NEARLY:
-        found.append(
-            f"pruning.json names the pattern {summary.pattern}, and {zeros.sparsity:.4g} of the weights are 0"
-        )
+    if n_pruned.keys() == counted.keys():
+        found += _against_pattern(summary, zeros)
     return found
+
+
+def _against_pattern(summary: Summary, zeros: CountedZeros) -> Iterator[str]:
+    """Whether so many weights can have been pruned by the pattern.
+
+    Of the zeros it can only be asked that they are no fewer: dense weights were 0 already, an earlier prune
+    took more, or a reconstruction made some 0.
+    """
+    written = str(parse_pattern(summary.pattern))
+    pattern = read_pattern(written)
+    if pattern is None:
+        yield f"pruning.json names the pattern {summary.pattern}, to which nothing can be pruned"
+        return
+    modules = [
+        ModuleReport(
+            module=module.name,
+            layer=module.layer,
+            block=module.block,
+            shape=module.shape,
+            n_weights=module.n_weights,
+            n_pruned=summary.modules[module.name].n_pruned,
+        )
+        for module in zeros.modules
+    ]
+    span = span_of(summary.method, summary.settings, allocated=summary.allocation is not None)
+    wrong = list(impossible_counts(modules, pattern, written, span))
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        yield f"pruning.json names the pattern {summary.pattern}, and its counts do not fit: {wrong[0]}{more}"
 
 
 def _counted(layer: DecoderLayer, block: Block, target: Target) -> CountedModule:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from methods.base import PruneResult
 from methods.decoder import read_decoder
@@ -31,7 +31,7 @@ class _Masks(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    mask_digest: str
+    mask_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -39,12 +39,15 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / SUMMARY).is_file()
 
 
-def verify_checkpoint(folder: Path, record: Record | None = None) -> list[Finding]:
+def verify_checkpoint(
+    folder: Path, record: Record | None = None, *, trust_remote_code: bool = False
+) -> list[Finding]:
     """Holds a checkpoint's weights against its `pruning.json`, and both against a record.
 
     Args:
         folder: of the checkpoint; its weights are loaded.
         record: of the same prune; None = none.
+        trust_remote_code: whether Python files that come with the checkpoint may run.
 
     Returns:
         What was found; nothing where all is consistent.
@@ -55,13 +58,13 @@ def verify_checkpoint(folder: Path, record: Record | None = None) -> list[Findin
             return [Finding(folder, "checkpoint", "problem", f"holds no {SUMMARY}")]
         told = _Masks.model_validate_json((folder / SUMMARY).read_bytes()).mask_digest
         dtype = _DTYPES.get(summary.model.dtype, "float32")
-        model = load_model(str(folder.absolute()), dtype=dtype).model
+        model = load_model(str(folder.absolute()), dtype=dtype, trust_remote_code=trust_remote_code).model
         zeros = count_zeros(model)
     except ValidationError as error:
         return [Finding(folder, "checkpoint", "problem", one_line(f"{SUMMARY}: {error.errors()[0]['msg']}"))]
     except (InputError, PruningError, OSError) as error:
         return [Finding(folder, "checkpoint", "problem", one_line(str(error)))]
-    messages = [*disagreements(summary, zeros), *_weights(model, summary, zeros)]
+    messages = [*disagreements(summary, zeros), *_groups(model, summary)]
     findings = [Finding(folder, "checkpoint", "problem", one_line(message)) for message in messages]
     findings += _mask(folder, model, summary, zeros, told)
     if record is not None:
@@ -70,12 +73,8 @@ def verify_checkpoint(folder: Path, record: Record | None = None) -> list[Findin
     return findings
 
 
-def _weights(model: PreTrainedModel, summary: Summary, zeros: CountedZeros) -> Iterator[str]:
-    """What the weights say of the masks, which can only have pruned what is 0."""
-    for module in zeros.modules:
-        said = summary.modules.get(module.name)
-        if said is not None and said.n_pruned > module.n_zeros:
-            yield f"{module.name}: {said.n_pruned} weights pruned, and only {module.n_zeros} are 0"
+def _groups(model: PreTrainedModel, summary: Summary) -> Iterator[str]:
+    """The modules whose groups of M keep more than N weights; they may keep fewer, where others are 0 too."""
     pattern = parse_pattern(summary.pattern)
     if isinstance(pattern, SemiStructured):
         for _, _, target in read_decoder(model).targets():

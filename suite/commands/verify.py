@@ -38,7 +38,7 @@ def verify(
         Path | None, typer.Option(help="A results folder for the reruns' own records. Means --rerun.")
     ] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option(help="Let a rerun run code that comes with the model.")
+        bool, typer.Option(help="Let code that comes with a model run, to load a checkpoint or for a rerun.")
     ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Also print remarks, and what each record passed, however many.")
@@ -51,9 +51,12 @@ def verify(
     Without --rerun, numbers that were made up from the items on are not found (docs/trust.md).
     """
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
+    from suite.results.files import require_folder
     from suite.results.verification import verify as verify_records
     from suite.verification_report import Verified, as_json_report, as_lines
 
+    if keep is not None:
+        require_folder(keep, "--keep")
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such record or folder")
@@ -61,9 +64,13 @@ def verify(
     found = verify_records([path for path in paths if path not in checkpoints], present=_present_code)
     if not found.records and not checkpoints:
         raise InputError(f"{paths[0]}: holds no records; prunebench run writes them")
-    of_checkpoints = [finding for path in checkpoints for finding in verify_checkpoint(path)]
+    of_checkpoints = [
+        finding
+        for path in checkpoints
+        for finding in verify_checkpoint(path, trust_remote_code=trust_remote_code)
+    ]
     if checkpoint is not None:
-        of_checkpoints += _held_against(checkpoint, found)
+        of_checkpoints += _held_against(checkpoint, found, trust_remote_code)
     wants_rerun = rerun or sample is not None or keep is not None
     reruns = _rerun(found.records, sample, seed, keep, trust_remote_code, device) if wants_rerun else []
     verified = Verified(found, tuple(of_checkpoints), tuple(reruns))
@@ -87,7 +94,7 @@ def _present_code(cell: Cell) -> CodeVersion | None:
         return None  # a method, an allocation or settings (of anybody's record) that are not known here
 
 
-def _held_against(checkpoint: Path, found: Verification) -> list[Finding]:
+def _held_against(checkpoint: Path, found: Verification, trust_remote_code: bool) -> list[Finding]:
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
 
     if len(found.records) != 1:
@@ -95,7 +102,9 @@ def _held_against(checkpoint: Path, found: Verification) -> list[Finding]:
     if not is_checkpoint(checkpoint):
         raise InputError(f"--checkpoint {checkpoint}: holds no pruning.json; prunebench prune writes it")
     record = found.records[0].record
-    return [] if record is None else verify_checkpoint(checkpoint, record)
+    if record is None:
+        return []
+    return verify_checkpoint(checkpoint, record, trust_remote_code=trust_remote_code)
 
 
 def _rerun(

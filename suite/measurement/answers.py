@@ -19,7 +19,7 @@ from suite.evaluation.responses import (
 from suite.measurement.measured import Measured
 from suite.measurement.reference import GivenAnswers
 from suite.results.items import AnswerSet, AnswerText
-from suite.results.statistics import mean_stderr, proportion
+from suite.results.statistics import mean_share, mean_stderr, proportion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +138,7 @@ def add_answers(
     )
     protocol = f"{prompts.name}-greedy{spec.max_new_tokens}"
     measured.add("answer_tokens", protocol, mean_stderr([len(a.token_ids) for a in answers]), "none")
-    measured.add("answer_repetition", protocol, mean_stderr([r for r in repeated if r is not None]), "lower")
+    measured.add("answer_repetition", protocol, mean_share([r for r in repeated if r is not None]), "lower")
     if dense is not None:
         same = [parting is None for parting in partings]
         measured.add("answers_as_dense", protocol, proportion(same), "higher")

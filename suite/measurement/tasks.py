@@ -12,7 +12,7 @@ from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
 from suite.results.items import TaskOutcomes
 from suite.results.paired import mcnemar
-from suite.results.statistics import Estimate, mean_stderr, proportion
+from suite.results.statistics import Estimate, score_mean
 
 if TYPE_CHECKING:
     from suite.evaluation.task_loading import LoadedTask
@@ -84,8 +84,7 @@ def _estimate(score: TaskScore, run: TaskRun) -> Estimate:
     if score.value is None:
         return Estimate(None, None, None, None, run.n, "lm-eval gives no finite value")
     values = [item.scores.get(score.metric) for item in run.items]
-    # Of shares the same error, and an interval that stays within 0 and 1.
-    estimate = (proportion if all(value in (0.0, 1.0) for value in values) else mean_stderr)(values)
+    estimate = score_mean(score.metric, values)
     if estimate.value is not None and isclose(estimate.value, score.value, rel_tol=1e-9, abs_tol=1e-12):
         return estimate
     return Estimate(score.value, score.stderr, None, None, run.n)

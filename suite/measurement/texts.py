@@ -10,7 +10,7 @@ from suite.evaluation.windows import score_windows
 from suite.measurement.measured import Measured, finite, window_rows
 from suite.results.items import WindowDivergence, WindowLosses
 from suite.results.perplexity import perplexity_from_nll
-from suite.results.statistics import mean_stderr
+from suite.results.statistics import mean_share, mean_stderr
 
 if TYPE_CHECKING:
     from suite.cell import PerplexitySpec
@@ -38,7 +38,7 @@ def measure_text(
         loaded: the model.
         spec: the text.
         windows: its tokens.
-        reference: the dense model's hidden states are put there, or taken from there.
+        reference: the dense model's hidden states and head are put there, or taken from there.
         log: is charged the time.
         measured: gets losses, metrics and rows.
         is_dense: whether this is the dense model.
@@ -46,45 +46,54 @@ def measure_text(
     """
     protocol = windows.protocol
     steps = len(windows.input_ids) * steps_each(loaded.model, loaded.placement)
+    keeps, compares = divergence and is_dense, divergence and not is_dense
     with log.timed(f"evaluate {protocol}", steps):
         scores = score_windows(
             loaded.model,
             windows.input_ids,
             placement=loaded.placement,
-            dense_hidden=reference.hidden[spec] if divergence and not is_dense else None,
-            keep_hidden=divergence and is_dense,
+            n_first=windows.n_first,
+            dense_hidden=reference.hidden[spec] if compares else None,
+            dense_head=reference.head if compares else None,
+            keep_hidden=keeps,
+            keep_head=keeps and reference.keeps_head and reference.head is None,
             on_windows=log.stepped,
         )
     measured.remarks += [f"{protocol}: {remark}" for remark in scores.remarks]
     if scores.hidden is not None:
         reference.hidden[spec] = scores.hidden
-    _add_losses(measured, spec, windows, scores)
+    if scores.head is not None:
+        reference.head = scores.head
+    losses = _add_losses(measured, spec, windows, scores)
     if scores.kl is not None and scores.agreement is not None:
-        _add_divergence(measured, spec, windows, scores.kl.tolist(), scores.agreement.tolist())
+        _add_divergence(
+            *(measured, windows, losses.n_predicted), scores.kl.tolist(), scores.agreement.tolist()
+        )
 
 
 def _add_losses(
     measured: Measured, spec: PerplexitySpec, windows: EvaluationWindows, scores: WindowScores
-) -> None:
+) -> WindowLosses:
     nll = finite(scores.nll.tolist())
-    measured.add("perplexity", windows.protocol, perplexity_from_nll(scores.nll.tolist()), "lower")
-    measured.windows.append(
-        WindowLosses(
-            protocol=windows.protocol,
-            corpus_digest=windows.corpus_digest,
-            corpus_revision=windows.corpus_revision,
-            seqlen=spec.seqlen,
-            limit=windows.limit,
-            nll=nll,
-        )
+    losses = WindowLosses(
+        protocol=windows.protocol,
+        corpus_digest=windows.corpus_digest,
+        corpus_revision=windows.corpus_revision,
+        seqlen=spec.seqlen,
+        limit=windows.limit,
+        n_first=windows.n_first,
+        nll=nll,
     )
-    measured.rows += window_rows(windows.protocol, "nll", _digests(windows), nll, spec.seqlen - 1)
+    measured.add("perplexity", windows.protocol, perplexity_from_nll(scores.nll.tolist()), "lower")
+    measured.windows.append(losses)
+    measured.rows += window_rows(windows.protocol, "nll", _digests(windows), nll, losses.n_predicted)
+    return losses
 
 
 def _add_divergence(
     measured: Measured,
-    spec: PerplexitySpec,
     windows: EvaluationWindows,
+    n_predicted: int,
     kl: list[float],
     agreement: list[float],
 ) -> None:
@@ -92,9 +101,9 @@ def _add_divergence(
     found = WindowDivergence(protocol=protocol, kl=finite(kl), agreement=finite(agreement))
     measured.divergences.append(found)
     measured.add("kl_divergence", protocol, mean_stderr(kl), "lower")
-    measured.add("top1_agreement", protocol, mean_stderr(agreement), "higher")
+    measured.add("top1_agreement", protocol, mean_share(agreement), "higher")
     for metric, values in (("kl", found.kl), ("agreement", found.agreement)):
-        measured.rows += window_rows(protocol, metric, _digests(windows), values, spec.seqlen - 1)
+        measured.rows += window_rows(protocol, metric, _digests(windows), values, n_predicted)
 
 
 def _digests(windows: EvaluationWindows) -> list[str]:

@@ -1,4 +1,4 @@
-"""Point estimates with intervals: of means Student t, of shares Wilson's.
+"""Point estimates with intervals: of means Student t, of shares of items Wilson's.
 
 Perplexities, which are exponentials of means, are in `perplexity`; two models compared by resampling, and
 flips, in `paired`.
@@ -18,6 +18,8 @@ Values = Sequence[float | None] | npt.NDArray[np.floating]
 """One number an item; None (or NaN, infinity) where an item has none."""
 
 CONFIDENCE = 0.95
+GRADED_SHARES = ("acc", "exact_match")
+"""What the names of scores begin with that are shares of a question: TruthfulQA's graded `acc`, for one."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,46 @@ def mean_stderr(values: Values, *, confidence: float = CONFIDENCE) -> Estimate:
     return row_means(as_floats(values)[np.newaxis], confidence=confidence)[0]
 
 
+def mean_share(shares: Values, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of shares, e.g. of the agreement of each window.
+
+    Args:
+        shares: `[n]`, each in [0, 1]. A single item, or one that is not finite, as in `mean_stderr`.
+        confidence: of the interval.
+
+    Returns:
+        What `mean_stderr` gives, with the interval cut to [0, 1]. That loses no coverage, since a mean of
+        shares lies nowhere else. It also keeps the width 0 that Student t has where all items are alike;
+        Wilson's interval, which does not, is for items that are 0 or 1 (`proportion`).
+
+    Raises:
+        ValueError: an item is no share.
+    """
+    found = as_floats(shares)
+    beyond = found[np.isfinite(found) & ((found < 0) | (found > 1))]
+    if len(beyond):
+        raise ValueError(f"a share is from 0 to 1, not {beyond[0]:g}")
+    estimate = mean_stderr(found, confidence=confidence)
+    low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (estimate.low, estimate.high))
+    return replace(estimate, low=low, high=high)
+
+
+def score_mean(metric: str, values: Values) -> Estimate:
+    """The mean of what a task's questions scored, with the interval that fits them.
+
+    Args:
+        metric: the score's name. Graded accuracies and exact matches are shares; of others nobody knows their
+            range, even where all questions happen to lie in [0, 1].
+        values: `[n]`, as in `mean_stderr`.
+    """
+    found = as_floats(values)
+    if np.all((found == 0) | (found == 1)):
+        return proportion(found)
+    # NaN, where a question has no score, is no share either; the statuses are the same.
+    is_share = metric.startswith(GRADED_SHARES) and np.all((found >= 0) & (found <= 1))
+    return mean_share(found) if is_share else mean_stderr(found)
+
+
 def row_means(rows: npt.NDArray[np.float64], *, confidence: float = CONFIDENCE) -> list[Estimate]:
     """`mean_stderr` of each row at once, which takes little longer than of one.
 
@@ -121,7 +163,7 @@ def proportion(outcomes: Values, *, confidence: float = CONFIDENCE) -> Estimate:
         (E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927).
 
     Raises:
-        ValueError: an outcome is neither 0 nor 1; `mean_stderr` is for graded ones.
+        ValueError: an outcome is neither 0 nor 1; `mean_share` is for graded ones.
     """
     estimate = mean_stderr(outcomes, confidence=confidence)
     if estimate.value is None:
@@ -199,10 +241,12 @@ __all__ = [
     "Values",
     "as_floats",
     "finite",
+    "mean_share",
     "mean_stderr",
     "problem_of",
     "proportion",
     "require_outcomes",
     "row_means",
+    "score_mean",
     "seed_spread",
 ]

@@ -1,6 +1,7 @@
 """What a record holds of a measured model, and what is held against the dense one."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -173,6 +174,29 @@ def test_sizes_are_those_of_the_bits(cell):
     assert size.packed == others + 2 * 57 + 8 + 7  # two bits a survivor: its place in a group of four
     assert checkpoint_size(model, matrices, parse_pattern("0.5")).packed is None
     assert checkpoint_size(model, [], None).bitmask == dense
+
+
+def test_intervals_of_shares_stay_among_shares(cell, inputs):
+    """From two windows, and two prompts, Student t alone would reach far below 0."""
+
+    def tilt(model):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith("proj.weight"):
+                    weight += 0.2 * torch.randn(weight.shape, generator=generator)
+
+    windows = {spec: replace(text, input_ids=text.input_ids[:2]) for spec, text in inputs.windows.items()}
+    _, found = both(cell, replace(inputs, windows=windows), tilt)
+    (divergence,) = found.divergences
+    shares = {
+        "top1_agreement": divergence.agreement,
+        "answer_repetition": [answer.repetition for answer in found.answers.answers],
+    }
+    for name, items in shares.items():
+        assert mean_stderr(items).low < 0
+        (metric,) = (metric for metric in found.metrics if metric.name == name)
+        assert 0 == metric.low < metric.value < metric.high <= 1
 
 
 def test_an_estimate_of_no_answers_is_none():

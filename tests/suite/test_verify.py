@@ -346,7 +346,8 @@ def test_whatever_one_record_raises_costs_no_other(prunebench, tree, monkeypatch
 
 def test_reruns_that_cannot_be_stored_are_told_with_what_they_found(prunebench, tree):
     forge(record_of(tree, "wanda"))
-    (tree.parent / "full").write_text("no folder")
+    (tree.parent / "full").mkdir()
+    (tree.parent / "full" / record_of(tree, "wanda").parent.name).write_text("no folder")
     code, out, _ = prunebench("verify", tree, "--keep", "full")
     assert code == 1
     assert out.count("the rerun could not be stored in full") == 3

@@ -8,7 +8,7 @@ from math import isclose
 
 from suite.results.perplexity import perplexity_from_nll
 from suite.results.record import Metric
-from suite.results.statistics import Estimate, mean_stderr, proportion
+from suite.results.statistics import Estimate, Values, mean_share, mean_stderr, proportion
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import answers_protocol, kinds_of, members
 from suite.results.verification.subject import Subject
@@ -29,6 +29,7 @@ class Due:
         estimate: formed anew.
         direction: which way is better.
         source: what it was formed from, as a message calls it.
+        earlier: what earlier versions formed instead, which stands as well; None where they formed the same.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Due:
     estimate: Estimate
     direction: str
     source: str
+    earlier: Estimate | None = None
 
 
 def check_metrics(subject: Subject) -> Iterator[Finding]:
@@ -94,14 +96,13 @@ def check_perplexity(subject: Subject) -> Iterator[Finding]:
 def check_divergence(subject: Subject) -> Iterator[Finding]:
     """KL divergence and agreement from the windows'."""
     for found in subject.record.divergences:
-        kl, agreement = mean_stderr(found.kl), mean_stderr(found.agreement)
-        for due in (
-            Due("kl_divergence", found.protocol, kl, "lower", "its windows"),
-            Due("top1_agreement", found.protocol, agreement, "higher", "its windows"),
-        ):
-            yield from compare(subject, "divergence", due)
+        due = Due("kl_divergence", found.protocol, mean_stderr(found.kl), "lower", "its windows")
+        yield from compare(subject, "divergence", due)
         if any(share is not None and not 0 <= share <= 1 for share in found.agreement):
             yield subject.problem("divergence", f"{found.protocol}: an agreement is outside 0 to 1")
+            continue  # nothing can be formed of it
+        due = _due_share("top1_agreement", found.protocol, found.agreement, "higher", "its windows")
+        yield from compare(subject, "divergence", due)
 
 
 def check_answers(subject: Subject) -> Iterator[Finding]:
@@ -126,11 +127,10 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
         yield subject.problem("answers", "two answers have the same id")
     likely = [answer.dense_nll for answer in answers]
     tokens = mean_stderr([answer.n_tokens for answer in answers])
-    repeated = mean_stderr([a.repetition for a in answers if a.repetition is not None])
-    dues = [
-        Due("answer_tokens", protocol, tokens, "none", "its answers"),
-        Due("answer_repetition", protocol, repeated, "lower", "its answers"),
-    ]
+    dues = [Due("answer_tokens", protocol, tokens, "none", "its answers")]
+    repeated = [answer.repetition for answer in answers if answer.repetition is not None]
+    if all(0 <= share <= 1 for share in repeated):  # else that is said above, and nothing can be formed
+        dues.append(_due_share("answer_repetition", protocol, repeated, "lower", "its answers"))
     metric = subject.record.metric
     if metric("answers_as_dense", protocol) is not None or any(a.parted_at is not None for a in answers):
         same = proportion([answer.parted_at is None for answer in answers])
@@ -151,11 +151,23 @@ def compare(subject: Subject, check: str, due: Due) -> Iterator[Finding]:
         return
     if metric.direction != due.direction:
         yield subject.problem(check, f"{named}: direction is {metric.direction!r}, not {due.direction!r}")
-    estimate = due.estimate
-    if subject.migrated and metric.low is None and metric.high is None:
-        estimate = replace(estimate, low=None, high=None)
-    for difference in differences(metric, estimate):
+    wrong = differences(metric, _as_old_as(subject, metric, due.estimate))
+    if wrong and due.earlier and not differences(metric, _as_old_as(subject, metric, due.earlier)):
+        return
+    for difference in wrong:
         yield subject.problem(check, f"{named}: {difference.format(source=due.source)}")
+
+
+def _as_old_as(subject: Subject, metric: Metric, estimate: Estimate) -> Estimate:
+    """The estimate without its interval, where the record is of a schema that had none."""
+    if subject.migrated and metric.low is None and metric.high is None:
+        return replace(estimate, low=None, high=None)
+    return estimate
+
+
+def _due_share(name: str, protocol: str, shares: Values, direction: str, source: str) -> Due:
+    """What a mean of shares should be; earlier versions let its interval leave [0, 1]."""
+    return Due(name, protocol, mean_share(shares), direction, source, earlier=mean_stderr(shares))
 
 
 def differences(metric: Metric, due: Estimate) -> list[str]:

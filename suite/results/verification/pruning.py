@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator
 from math import prod
 
 from suite.results.prune_costs import prune_costs
@@ -13,19 +10,10 @@ from suite.results.record import ModuleReport, Record
 from suite.results.verification.arithmetic import same
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import COSTS, SIZES
+from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
 from suite.results.verification.subject import Subject
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_ALLOCATED = Fraction(1, 10**6)
-"""Allocations round a module's sparsity to so much."""
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """A pattern as a record has it: `0.5`, or N:M."""
-
-    sparsity: Fraction
-    m: int | None = None
 
 
 def check_sparsity(subject: Subject) -> Iterator[Finding]:
@@ -120,7 +108,7 @@ def _sizes(record: Record, dense: float, itemsize: int) -> dict[str, float | Non
     """As `suite.evaluation.size` has them: what is no target, the survivors, and where these stand."""
     if not record.modules:
         return {"checkpoint_bytes": dense}
-    pattern = parse(record.cell.pattern)
+    pattern = read_pattern(record.cell.pattern)
     kept = [module.n_weights - module.n_pruned for module in record.modules]
     saved = dense - sum(module.n_pruned for module in record.modules) * itemsize
     packed = None
@@ -152,76 +140,14 @@ def _total(subject: Subject) -> Iterator[Finding]:
 
 
 def _against_pattern(subject: Subject) -> Iterator[Finding]:
-    record = subject.record
-    pattern = parse(record.cell.pattern)
+    cell = subject.record.cell
+    pattern = read_pattern(cell.pattern)
     if pattern is None:
-        yield subject.problem("sparsity", f"{record.cell.pattern!r} is no pattern")
-    elif pattern.m is not None:
-        for module in record.modules:
-            due = module.n_weights * pattern.sparsity
-            if module.shape[-1] % pattern.m or module.n_pruned != due:
-                yield subject.problem(
-                    "sparsity",
-                    f"{module.module}: {module.n_pruned} of {list(module.shape)} pruned, "
-                    f"by {record.cell.pattern} {due}",
-                )
-    elif record.cell.allocation is not None:
-        yield from _within(subject, "all modules", record.modules, pattern.sparsity, _ALLOCATED)
-    elif _says(record.cell.settings, "block"):
-        # A rebuild may move weights between the modules of a block, whose number it leaves.
-        blocks: dict[tuple[int, str], list[ModuleReport]] = {}
-        for module in record.modules:
-            blocks.setdefault((module.layer, module.block), []).append(module)
-        for (layer, block), modules in blocks.items():
-            yield from _within(subject, f"layer {layer}, {block}", modules, pattern.sparsity)
-    else:
-        for module in record.modules:
-            yield from _within(subject, module.module, (module,), pattern.sparsity)
-
-
-def _within(
-    subject: Subject,
-    name: str,
-    modules: tuple[ModuleReport, ...] | list[ModuleReport],
-    sparsity: Fraction,
-    slack: Fraction = Fraction(0),
-) -> Iterator[Finding]:
-    """Whether so many weights can have gone, by comparison groups no finer than a row or a column.
-
-    Each group of n loses floor(n * s): together never more than the floor of the whole, and less than one
-    weight a group below it.
-    """
-    n_weights = sum(module.n_weights for module in modules)
-    n_pruned = sum(module.n_pruned for module in modules)
-    n_groups = sum(max(module.shape) for module in modules)
-    if not n_weights * (sparsity - slack) - n_groups < n_pruned <= n_weights * (sparsity + slack):
-        yield subject.problem(
-            "sparsity",
-            f"{name}: {n_pruned} of {n_weights} weights pruned, by pattern {subject.record.cell.pattern} "
-            f"{float(n_weights * sparsity):g}",
-        )
-
-
-def _says(settings: object, word: str) -> bool:
-    """Whether a setting, or one of a method that this one builds on, has that value."""
-    if isinstance(settings, Mapping):
-        return any(_says(value, word) for value in settings.values())
-    return settings == word
-
-
-def parse(written: str | None) -> _Pattern | None:
-    """A canonical pattern; None where it is none. `methods.pattern` reads all spellings, and needs torch."""
-    text = written or ""
-    if match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
-        n, m = int(match[1]), int(match[2])
-        return _Pattern(Fraction(m - n, m), m) if 0 < n <= m else None
-    if re.fullmatch(r"[0-9.]{1,40}(e-\d{1,2})?", text):
-        try:
-            sparsity = Fraction(text)
-        except ValueError:
-            return None
-        return _Pattern(sparsity) if 0 <= sparsity < 1 else None
-    return None
+        yield subject.problem("sparsity", f"{cell.pattern!r} is no pattern")
+        return
+    span = span_of(cell.method, cell.settings, allocated=cell.allocation is not None)
+    for message in impossible_counts(subject.record.modules, pattern, str(cell.pattern), span):
+        yield subject.problem("sparsity", message)
 
 
 __all__ = ["check_cost", "check_size", "check_sparsity"]

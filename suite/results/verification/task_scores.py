@@ -8,7 +8,7 @@ from math import isclose
 from suite.results.items import TaskOutcomes
 from suite.results.paired import mcnemar
 from suite.results.record import Environment, Metric, Record
-from suite.results.statistics import Estimate, mean_stderr, proportion
+from suite.results.statistics import Estimate, mean_stderr, proportion, score_mean
 from suite.results.verification.arithmetic import RELATIVE, Due, compare, differences
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import FLIPS, kinds_of
@@ -77,10 +77,13 @@ def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterato
         return  # `items` says so
     values += [None] * (task.n - len(values))
     are_shares = all(value in (0.0, 1.0) for value in values)
-    due = (proportion if are_shares else mean_stderr)(values)
+    due = score_mean(score.name, values)
     if are_shares or _is_mean(score, due):
+        # Earlier versions let the interval of graded shares leave [0, 1].
+        earlier = None if are_shares else mean_stderr(values)
         yield from compare(
-            subject, "tasks", Due(score.name, score.protocol, due, score.direction, "its items")
+            *(subject, "tasks"),
+            Due(score.name, score.protocol, due, score.direction, "its items", earlier=earlier),
         )
         return
     if _was_mean(score, due):

@@ -20,7 +20,7 @@ from suite.results.record import (
     PhaseCost,
     Record,
 )
-from suite.results.statistics import Estimate, mean_stderr, proportion
+from suite.results.statistics import Estimate, mean_share, mean_stderr, proportion
 from suite.results.verification import StoredItem
 from tests.suite.results.examples import ENVIRONMENT
 
@@ -136,7 +136,7 @@ def pruned_record(**changes: Any) -> Record:
     }
     more = (
         metric("kl_divergence", TEXT, mean_stderr(kl), "lower"),
-        metric("top1_agreement", TEXT, mean_stderr(agreement), "higher"),
+        metric("top1_agreement", TEXT, mean_share(agreement), "higher"),
         metric("flips_right_to_wrong", TASK, flips.lost, "lower"),
         metric("flips_wrong_to_right", TASK, flips.gained, "none"),
         SPARSITY,
@@ -204,7 +204,7 @@ def _record(
             metric("acc", TASK, proportion([int(o) for o in outcomes]), "higher"),
             metric("graded", TASK, mean_stderr([item / 4 for item in range(6)]), "higher"),
             metric("answer_tokens", PROMPTS, mean_stderr([2, 3, 4]), "none"),
-            metric("answer_repetition", PROMPTS, mean_stderr([0.0]), "lower"),
+            metric("answer_repetition", PROMPTS, mean_share([0.0]), "lower"),
             *(() if of.is_dense else held),
             Metric(name="checkpoint_bytes", protocol="float32", value=400, direction="lower"),
             *more,
@@ -233,7 +233,7 @@ def cherry_picked(record: Record) -> Record:
     for name, estimate in (
         ("perplexity", perplexity_from_nll(nll)),
         ("kl_divergence", mean_stderr(kl)),
-        ("top1_agreement", mean_stderr(agreement)),
+        ("top1_agreement", mean_share(agreement)),
     ):
         numbers = {field: getattr(estimate, field) for field in ("value", "stderr", "low", "high", "n")}
         picked = with_metric(picked, name, **numbers)

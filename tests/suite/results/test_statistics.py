@@ -18,7 +18,7 @@ from suite.results.perplexity import (
     perplexities_from_nll,
     perplexity_from_nll,
 )
-from suite.results.statistics import mean_stderr, proportion, seed_spread
+from suite.results.statistics import mean_share, mean_stderr, proportion, score_mean, seed_spread
 
 # Student's own example (1908): extra hours of sleep from two drugs, ten patients.
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -186,6 +186,46 @@ def test_an_item_without_an_outcome_gives_no_share(bad: float | None) -> None:
 def test_a_graded_outcome_is_no_share() -> None:
     with pytest.raises(ValueError, match=r"an outcome is 0 \(wrong\) or 1 \(right\), not 0\.5"):
         proportion([1, 0.5, 0])
+
+
+def test_the_interval_of_a_mean_of_shares_stays_among_shares() -> None:
+    for shares in ([0.0, 0.0, 0.3], [1.0, 0.95, 1.0, 0.7]):
+        reaching, found = mean_stderr(shares), mean_share(shares)
+        assert reaching.low is not None and reaching.high is not None
+        assert reaching.low < 0 or reaching.high > 1
+        assert (found.low, found.high) == (max(reaching.low, 0.0), min(reaching.high, 1.0))
+        assert (found.value, found.stderr, found.n) == (reaching.value, reaching.stderr, reaching.n)
+    inside = [0.4, 0.5, 0.6, 0.45, 0.55]
+    assert mean_share(inside) == mean_stderr(inside)
+
+
+@given(st.lists(st.floats(0, 1), max_size=30))
+def test_the_interval_of_a_mean_of_shares_is_around_it(shares: list[float]) -> None:
+    found = mean_share(shares)
+    if found.value is not None and found.low is not None and found.high is not None:
+        assert 0 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1
+
+
+def test_a_mean_of_shares_has_the_statuses_of_a_mean() -> None:
+    assert mean_share([]) == mean_stderr([])
+    assert mean_share([0.25]) == mean_stderr([0.25])
+    assert mean_share([0.25, None]).status == "not finite: 1 of 2 items"
+
+
+@pytest.mark.parametrize("beyond", [-0.1, 1.5])
+def test_what_is_no_share_has_no_interval_of_shares(beyond: float) -> None:
+    with pytest.raises(ValueError, match="a share is from 0 to 1"):
+        mean_share([0.5, beyond, 0.25])
+
+
+def test_the_mean_of_scores_has_the_interval_that_fits_them() -> None:
+    outcomes, graded = [1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.9]
+    assert score_mean("acc", outcomes) == score_mean("f1", outcomes) == proportion(outcomes)
+    assert score_mean("acc", graded) == score_mean("exact_match", graded) == mean_share(graded)
+    assert score_mean("bits", graded) == mean_stderr(graded), "its questions may score above 1 elsewhere"
+    assert score_mean("acc", [0.5, 20.0]) == mean_stderr([0.5, 20.0])
+    assert score_mean("acc", [0.5, None]) == mean_stderr([0.5, None])
+    assert score_mean("acc", []) == mean_stderr([])
 
 
 def test_the_spread_over_seeds_is_of_the_seeds() -> None:

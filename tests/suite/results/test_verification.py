@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from suite.results.leftovers import temporary_name
 from suite.results.perplexity import perplexity_from_nll
 from suite.results.reading import parse_record, record_bytes
 from suite.results.record import Failure, Metric, Record, SideFile
-from suite.results.statistics import mean_stderr
+from suite.results.statistics import Estimate, mean_share, mean_stderr
 from suite.results.store import ResultStore
 from suite.results.verification import (
     CHECKS,
@@ -286,6 +287,43 @@ def test_a_changed_number_under_a_new_seal_fires_its_check_and_no_other(name: st
     found = checked(change(record), rows(record))
     assert fired(found) == set(check.split(" and ")), [str(finding) for finding in found.findings]
     assert all("\n" not in str(finding) for finding in found.findings)
+
+
+def of_repetition(shares: tuple[float, ...], estimate: Estimate) -> Record:
+    """The record with other repetitions, and what was formed of them."""
+    record = pruned_record()
+    assert record.answers is not None
+    answers = tuple(
+        answer.model_copy(update={"repetition": share})
+        for answer, share in zip(record.answers.answers, shares, strict=True)
+    )
+    record = record.model_copy(update={"answers": record.answers.model_copy(update={"answers": answers})})
+    numbers = {name: getattr(estimate, name) for name in ("value", "stderr", "low", "high", "n")}
+    return with_metric(record, "answer_repetition", **numbers)
+
+
+def test_intervals_of_shares_that_leave_them_were_formed_by_earlier_versions() -> None:
+    (divergence,) = pruned_record().divergences
+    reaching, cut = mean_stderr(divergence.agreement), mean_share(divergence.agreement)
+    assert reaching.low is not None and reaching.high is not None and reaching.high > 1 == cut.high
+    ends = (("low", reaching.low), ("high", reaching.high))
+    assert checked(with_metric(pruned_record(), "top1_agreement", **dict(ends))).findings == ()
+    for wrong in ({"high": 1.2}, {"high": reaching.high, "value": 0.7}, {"high": None}):
+        assert fired(checked(with_metric(pruned_record(), "top1_agreement", **wrong))) == {"divergence"}
+    shares = (0.0, 0.0, 0.25)
+    reaching, cut = mean_stderr(shares), mean_share(shares)
+    assert reaching.low is not None and reaching.low < 0 == cut.low
+    for estimate in (reaching, cut):
+        assert checked(of_repetition(shares, estimate)).findings == ()
+    assert fired(checked(of_repetition(shares, replace(cut, low=-1.0)))) == {"answers"}
+
+
+def test_shares_that_are_none_are_told_and_nothing_is_formed_of_them() -> None:
+    (divergence,) = pruned_record().divergences
+    beyond = divergence.model_copy(update={"agreement": (0.75, 0.5, 1.0, 1.875)})
+    record = pruned_record().model_copy(update={"divergences": (beyond,)})
+    assert fired(checked(record, rows(record))) == {"divergence"}
+    assert fired(checked(of_repetition((0.0, -0.5, 0.5), mean_stderr((0.0, -0.5, 0.5))))) == {"answers"}
 
 
 def of_a_group(*more: Metric) -> Record:

@@ -1,0 +1,142 @@
+"""Which counts of pruned weights a sparsity pattern allows, with the rounding that its groups bring.
+
+Records and finished checkpoints are held to the same rules: `check_sparsity` holds the former to them, and
+`suite.checkpoints.finished` the latter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from methods.registry import methods
+from suite.results.record import ModuleReport
+
+Span = Literal["module", "block", "allocation", "model"]
+"""What loses the share that a pattern names: each target module, the modules of each block together, or all
+modules of the model: because an `allocation` divided it, or because nothing narrower is known."""
+
+_SLACK: Mapping[Span, Fraction] = {
+    "module": Fraction(0),
+    "block": Fraction(0),
+    "allocation": Fraction(1, 10**6),  # allocations round a module's sparsity to so much
+    "model": Fraction(1, 50),  # as much as `methods.conformance` allows methods whose groups span weights
+}
+
+
+@dataclass(frozen=True)
+class WrittenPattern:
+    """A pattern as a record has it: `0.5`, or N:M.
+
+    Attributes:
+        sparsity: the share that goes.
+        m: the M of N:M; None for a sparsity.
+    """
+
+    sparsity: Fraction
+    m: int | None = None
+
+
+def read_pattern(written: str | None) -> WrittenPattern | None:
+    """A canonical pattern; None where it is none. `methods.pattern` reads all spellings, and needs torch."""
+    text = written or ""
+    if match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
+        n, m = int(match[1]), int(match[2])
+        return WrittenPattern(Fraction(m - n, m), m) if 0 < n <= m else None
+    if re.fullmatch(r"[0-9.]{1,40}(e-\d{1,2})?", text):
+        try:
+            sparsity = Fraction(text)
+        except ValueError:
+            return None
+        return WrittenPattern(sparsity) if 0 <= sparsity < 1 else None
+    return None
+
+
+def span_of(method: str | None, settings: Mapping[str, object], *, allocated: bool) -> Span:
+    """What loses the share that a pattern names, by what pruned.
+
+    Args:
+        method: its name. Methods of other packages may compare weights in groups of any form, and so may
+            those that they start from.
+        settings: of the method, defaults written out.
+        allocated: whether an allocation gave each module a sparsity of its own.
+    """
+    if not all(name in methods.built_in for name in (method, *_initial(settings))):
+        return "model"
+    if allocated:
+        return "allocation"
+    # A rebuild may move weights between the modules of a block, whose number it leaves.
+    return "block" if _says(settings, "block") else "module"
+
+
+def impossible_counts(
+    modules: Sequence[ModuleReport], pattern: WrittenPattern, written: str, span: Span
+) -> Iterator[str]:
+    """The numbers of pruned weights that a pattern does not allow, a sentence each.
+
+    Args:
+        modules: all target modules, with shapes of at least one weight.
+        pattern: what they were pruned to.
+        written: the pattern, as a message names it.
+        span: what loses the share; of N:M every module loses exactly it.
+    """
+    if pattern.m is not None:
+        for module in modules:
+            due = module.n_weights * pattern.sparsity
+            if module.shape[-1] % pattern.m or module.n_pruned != due:
+                yield f"{module.module}: {module.n_pruned} of {list(module.shape)} pruned, by {written} {due}"
+        return
+    for name, together in _together(modules, span):
+        if not _is_within(together, pattern.sparsity, _SLACK[span]):
+            n_weights = sum(module.n_weights for module in together)
+            yield (
+                f"{name}: {sum(module.n_pruned for module in together)} of {n_weights} weights pruned, "
+                f"by pattern {written} {float(n_weights * pattern.sparsity):g}"
+            )
+
+
+def _together(modules: Sequence[ModuleReport], span: Span) -> Iterator[tuple[str, Sequence[ModuleReport]]]:
+    """The modules whose pruned weights are counted together, with what a message calls them."""
+    if span == "module":
+        yield from ((module.module, (module,)) for module in modules)
+    elif span == "block":
+        blocks: dict[str, list[ModuleReport]] = {}
+        for module in modules:
+            blocks.setdefault(f"layer {module.layer}, {module.block}", []).append(module)
+        yield from blocks.items()
+    else:
+        yield "all modules", modules
+
+
+def _is_within(modules: Sequence[ModuleReport], sparsity: Fraction, slack: Fraction) -> bool:
+    """Whether so many weights can have gone, by comparison groups no finer than a row or a column.
+
+    Each group of n loses floor(n * s): together never more than the floor of the whole, and less than one
+    weight a group below it.
+    """
+    n_weights = sum(module.n_weights for module in modules)
+    n_pruned = sum(module.n_pruned for module in modules)
+    n_groups = sum(max(module.shape) for module in modules)
+    return n_weights * (sparsity - slack) - n_groups < n_pruned <= n_weights * (sparsity + slack)
+
+
+def _initial(settings: object) -> Iterator[object]:
+    """The methods that a method starts from, whatever they start from included."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name == "initial":
+                yield value
+            yield from _initial(value)
+
+
+def _says(settings: object, word: str) -> bool:
+    """Whether a setting, or one of a method that this one builds on, has that value."""
+    if isinstance(settings, Mapping):
+        return any(_says(value, word) for value in settings.values())
+    return settings == word
+
+
+__all__ = ["Span", "WrittenPattern", "impossible_counts", "read_pattern", "span_of"]

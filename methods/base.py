@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from methods.errors import InputError
 from methods.keep_mask import KeepMask
+from methods.layer_report import LayerReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -110,50 +110,6 @@ class Placement:
             return self.batch_size
         n_tokens = ACCELERATOR_TOKENS if device is not None and device.type != "cpu" else HOST_TOKENS
         return max(1, n_tokens // seqlen)
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What happened to one target module.
-
-    Attributes:
-        module: its dotted name, with the index of an expert.
-        layer: index of its decoder layer.
-        block: `attention` or `mlp`.
-        shape: of its weight, `[out, in]`.
-        n_pruned: weights removed.
-        error_before: relative squared error of the block's output against the dense block's, on the
-            probe (the first calibration batch), under the initial mask; None where nothing is rebuilt.
-        error_after: the same under the final mask; None where the method runs no calibration.
-        damping: what was added to the Hessian's diagonal, relative to its mean; None without a Hessian.
-        swaps: pairs swapped by a rebuild: so many weights came back, and as many went; None where nothing
-            is rebuilt.
-        n_tokens: calibration tokens it was judged on, which differ between experts; None where the method
-            runs no calibration.
-        warnings: outcomes a reader should know of, one sentence each.
-    """
-
-    module: str
-    layer: int
-    block: str
-    shape: tuple[int, ...]
-    n_pruned: int
-    error_before: float | None = None
-    error_after: float | None = None
-    damping: float | None = None
-    swaps: int | None = None
-    n_tokens: int | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def n_weights(self) -> int:
-        """Weights in the module."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def sparsity(self) -> float:
-        """Share of pruned weights."""
-        return self.n_pruned / self.n_weights
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Booleans in packed bits, on whatever device they are: eight in a byte, the first one in its highest bit."""
+"""Booleans in packed bits, eight in a byte, the first in its highest bit; and tensors compared by bits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 BITS = (128, 64, 32, 16, 8, 4, 2, 1)
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes of an element."""
 
 
 def packed(flags: Tensor) -> Tensor:
@@ -20,8 +22,23 @@ def unpacked(bits: Tensor, count: int) -> Tensor:
     return ((bits[:, None] & _bits(bits.device)) != 0).reshape(-1)[:count]
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors on one device have the same dtype, shape and bytes.
+
+    Unlike `torch.equal`, NaN is the same as itself, and -0.0 is not the same as 0.0.
+    """
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.dtype.is_complex:
+        one, other = torch.view_as_real(one.resolve_conj()), torch.view_as_real(other.resolve_conj())
+    as_integers = _INTEGERS.get(one.element_size()) if one.dtype.is_floating_point else None
+    if as_integers is None:
+        return torch.equal(one, other)
+    return torch.equal(one.view(as_integers), other.view(as_integers))
+
+
 def _bits(device: torch.device) -> Tensor:
     return torch.tensor(BITS, dtype=torch.uint8, device=device)
 
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["packed", "same_bits", "unpacked"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import PruneResult, PruningMethod
+from methods.bits import same_bits
 from methods.decoder import Block, read_decoder
 from methods.errors import ContractError
 from methods.pattern import SemiStructured, SparsityPattern, UniformPattern
@@ -111,7 +112,7 @@ def check_weights(
     targets = tuple(targets)
     of_targets = {target.parameter_name for target in targets}
     for name, parameter in pruned.items():
-        if name not in of_targets and not torch.equal(parameter.cpu(), dense[name]):
+        if name not in of_targets and not same_bits(parameter.cpu(), dense[name]):
             raise ContractError(f"{name}: is no target module and was changed")
     for target in targets:
         before, after = dense[target.parameter_name], pruned[target.parameter_name]
@@ -165,7 +166,7 @@ def _check_weight(name: str, weight: Tensor, dense: Tensor, keep: Tensor, recons
         raise ContractError(f"{name}: a pruned weight is not 0")
     if not bool(torch.isfinite(weight).all()):
         raise ContractError(f"{name}: holds NaN or infinite weights")
-    if not reconstructs and not torch.equal(weight[keep], dense[keep]):
+    if not reconstructs and not same_bits(weight[keep], dense[keep]):
         raise ContractError(f"{name}: a surviving weight was changed")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, PruningMethod
 from methods.errors import InputError
+from methods.layer_report import NOT_FINITE
 from methods.layerwise import expert_warnings
 from methods.registry import build, settings_of
 from methods.target import Target
@@ -40,12 +41,12 @@ class InitialMask:
         return target.unpack(self.result.keep[target.mask_name], target.device)
 
     def report(self, target: Target) -> LayerReport:
-        """What the initial method said of one target."""
+        """What the initial method said of one target, but for the output error, which is judged anew."""
         return self._reports[target.name]
 
     @cached_property
     def _reports(self) -> dict[str, LayerReport]:
-        return {report.module: report for report in self.result.layers}
+        return {report.module: _without_error(report) for report in self.result.layers}
 
     def warnings(self, target: Target) -> tuple[str, ...]:
         """What the initial method said of one target, but for how many tokens reached an expert.
@@ -60,6 +61,12 @@ class InitialMask:
         """Seconds by phase: its own and those that followed."""
         first = self.result.phases
         return {name: first.get(name, 0.0) + seconds.get(name, 0.0) for name in {**first, **seconds}}
+
+
+def _without_error(report: LayerReport) -> LayerReport:
+    of_error = (NOT_FINITE["error_before"], NOT_FINITE["error_after"])
+    warnings = tuple(warning for warning in report.warnings if warning not in of_error)
+    return replace(report, error_before=None, error_after=None, warnings=warnings)
 
 
 class InitialPrunes(Protocol):

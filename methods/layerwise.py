@@ -180,13 +180,15 @@ def _apply(
     name = target.name
     n_tokens = gathered.n_tokens(name)
     statistic = gathered.judged(target)
-    require_finite(statistic.value, name, "the activations it reads")
+    require_finite(statistic.value, name, "the activations it reads, or their squares,")
     require_finite(target.weight, name, "its weights")
     if n_tokens == 0 and unreached is not None:
         solution = unreached(name)
     else:
         solution = solve(name, target.weight.float().contiguous(), statistic, pattern.for_module(name))
     target.write(target.weight if solution.weight is None else solution.weight, solution.keep)
+    if solution.weight is not None:
+        require_finite(target.weight, name, f"its new weights in {target.weight.dtype}")
     of_judge = solution.standing.warnings if solution.standing else expert_warnings(target, n_tokens)
     return replace(solution, warnings=(*of_judge, *solution.warnings))
 

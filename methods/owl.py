@@ -166,7 +166,7 @@ def _advance(stream: LayerStream, layer: DecoderLayer) -> dict[str, InputNorms]:
     reached = {n: t for n, t in layer.targets.items() if t.expert is None or gathered.n_tokens(n)}
     norms = {name: gathered.judged(target) for name, target in reached.items()}
     for name, target in reached.items():
-        require_finite(norms[name].value, name, "the activations it reads")
+        require_finite(norms[name].value, name, "the activations it reads, or their squares,")
         require_finite(target.weight, name, "its weights")
     for batch in range(stream.n_batches):
         require_finite(stream.on_device(batch), layer.name, "its outputs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
@@ -95,7 +95,8 @@ class RIA:
 def ria_scores(weight: Tensor, squared_norms: Tensor, power: float) -> Tensor:
     """(|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) * ||X_j||^a (arXiv 2402.12419).
 
-    A weight of a row or column that holds nothing but zeros has no share of it: 0 / 0 counts as 0.
+    A weight of a row or column that holds nothing but zeros has no share of it: 0 / 0 counts as 0. Where the
+    sum of a row or column overflows fp32, its scores are NaN.
 
     Args:
         weight: fp32 `[out, in]`.
@@ -119,7 +120,8 @@ def ria_keep(scores: Tensor, pattern: UniformPattern, group: Group) -> Tensor:
 
 
 def _divisor(sums: Tensor) -> Tensor:
-    return sums.masked_fill(sums == 0, 1)
+    """1 for a sum of 0; NaN for one that overflows, by which all shares would be 0."""
+    return sums.masked_fill(sums == 0, 1).masked_fill(sums.isinf(), nan)
 
 
 __all__ = ["RIA", "ria_keep", "ria_scores"]

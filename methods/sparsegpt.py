@@ -13,7 +13,7 @@ from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ig
 from methods.columns import block_size, kernel_problem, solve_columns
 from methods.errors import InputError, SingularHessianError
 from methods.layerwise import Solution, prune_layer_by_layer
-from methods.pattern import SparsityPattern, UniformPattern
+from methods.pattern import SparsityPattern, UniformPattern, require_finite
 from methods.statistics import GramMatrix
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class SparseGPT:
         def solve(name: str, weight: Tensor, gram: _SharedHessian, pattern: UniformPattern) -> Solution:
             if gram.factor is None:
                 gram.factor = self.factorize(name, gram.value * scale)
-            return self.solve(weight, gram.factor, pattern)
+            solution = self.solve(weight, gram.factor, pattern)
+            require_finite_scores(name, solution, gram.factor)
+            return solution
 
         return prune_layer_by_layer(
             model,
@@ -88,6 +90,7 @@ class SparseGPT:
             hessian: (2 / n_samples) * X^T X, fp32 `[in, in]`; its diagonal is changed.
 
         Raises:
+            NonFiniteError: the Hessian overflows.
             SingularHessianError: no factor even at the highest damping.
         """
         diagonal = hessian.diagonal()
@@ -131,6 +134,18 @@ class InverseFactor:
     dead: Tensor
 
 
+def require_finite_scores(name: str, solution: Solution, factor: InverseFactor) -> None:
+    """Raises `NonFiniteError` if any weight survived by a score W^2 / U_jj^2 that is NaN or infinite.
+
+    Survivors stand for all: a pruned weight scores no higher, and NaN in a row spreads to all that follow it.
+    One pass over the weight, where checking the scores themselves would hold up a GPU at every block.
+    """
+    assert solution.weight is not None
+    lowest, highest = torch.aminmax(solution.weight, dim=0)
+    largest = torch.maximum(lowest.neg(), highest)
+    require_finite((largest / factor.upper.diagonal()).square_(), name, "its SparseGPT scores")
+
+
 class _SharedHessian(GramMatrix):
     """A Gram matrix that is factorized once, however many targets read the same inputs."""
 
@@ -153,10 +168,13 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
         U fp32 `[in, in]`, and the damping it took.
 
     Raises:
+        NonFiniteError: the Hessian overflows.
         SingularHessianError: it takes more.
     """
     undamped = hessian.diagonal().flip(0)
     mean = undamped.mean()
+    # No entry is larger in size than the diagonal's largest.
+    require_finite(mean, name, "the diagonal of its Hessian, or its sum,")
     backwards = hessian.flip(0, 1)
     for raised in range(MAX_DAMPING_RAISES + 1):
         tried = damping * 10**raised

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -268,19 +269,22 @@ def at_rest(model: PreTrainedModel) -> Iterator[None]:
             module.training = mode
 
 
-def relative_error(output: Tensor, reference: Tensor) -> float | None:
+def relative_error(output: Tensor, reference: Tensor) -> float:
     """Squared error of `output` against `reference`, relative to the latter's squared norm.
 
-    None where the reference is all zero and the output is not: the ratio has no value. Where one of them was
-    made from a smaller first batch, the samples that both have are compared.
+    Infinite where the reference is all zero and the output is not, or where the error's squares overflow
+    fp32; NaN where the reference's do. A report says so in words. Where one of them was made from a smaller
+    first batch, the samples that both have are compared.
     """
     n_common = min(len(output), len(reference))
     output, reference = output[:n_common], reference[:n_common]
     difference = (output.float() - reference.float()).square().sum(dtype=torch.float64)
-    norm = reference.float().square().sum(dtype=torch.float64)
-    if not float(norm):
-        return 0.0 if not float(difference) else None
-    return float(difference / norm)
+    norm = float(reference.float().square().sum(dtype=torch.float64))
+    if not norm:
+        return inf if float(difference) else 0.0
+    if not isfinite(norm):
+        return nan  # a finite difference over it would read as no error at all
+    return float(difference) / norm
 
 
 __all__ = ["LayerStream", "at_rest", "relative_error"]

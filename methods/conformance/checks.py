@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import LayerReport, PruneResult, PruningMethod
+from methods.bits import same_bits
 from methods.conformance.family import Family, target_name
 from methods.conformance.outcome import BrokenPromiseError
 from methods.contract import ModelState
@@ -121,7 +122,7 @@ def check_left_as_it_was(before: Before, model: PreTrainedModel) -> None:
     buffers = dict(model.named_buffers())
     for name in sorted(buffers.keys() | before.buffers.keys()):
         ours, theirs = before.buffers.get(name), buffers.get(name)
-        if ours is None or theirs is None or not torch.equal(ours, theirs):
+        if ours is None or theirs is None or not same_bits(ours, theirs):
             raise BrokenPromiseError(
                 4, f"{name}: a buffer came, went or changed", "Keep masks in the result, not in the model."
             )
@@ -164,7 +165,7 @@ def check_state(before: Before, model: PreTrainedModel) -> None:
 def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str, advice: str) -> None:
     """Every weight is what it was."""
     for name, parameter in model.named_parameters():
-        if not _same(parameter.detach().cpu(), before.state.weights[name]):
+        if not same_bits(parameter.detach().cpu(), before.state.weights[name]):
             raise BrokenPromiseError(promise, f"{name}: was changed {when}", advice)
 
 
@@ -180,7 +181,7 @@ def check_weights(
     # On the CPU, where the values before and the masks are; the model may be on an accelerator.
     parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     for name, parameter in parameters.items():
-        if family.weights_of(name) is None and not _same(parameter, before.state.weights[name]):
+        if family.weights_of(name) is None and not same_bits(parameter, before.state.weights[name]):
             raise BrokenPromiseError(
                 1,
                 f"{name}: is not to be pruned and was changed",
@@ -273,11 +274,6 @@ def _is_group(group: object) -> bool:
         and len(group) == 2
         and all(isinstance(size, int) and size >= 1 for size in group)
     )
-
-
-def _same(left: Tensor, right: Tensor) -> bool:
-    """Equal to the bit, NaN being equal to itself."""
-    return torch.equal(left, right) or bool(((left == right) | (left.isnan() & right.isnan())).all())
 
 
 def _own_forwards(model: nn.Module) -> frozenset[str]:

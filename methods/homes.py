@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from methods.bits import same_bits
 from methods.decoder import Decoder, DecoderLayer
 from methods.errors import InputError, PruningError
 from methods.tensor_files import TensorFiles
@@ -183,6 +184,7 @@ class FolderHome:
         unfinished = file.with_suffix(".unfinished")
         named = {self._name(layer, name): value for name, value in whole.items()}
         save_file(named, unfinished, metadata={"format": "pt"})
+        _check_written(TensorFiles([unfinished]), named)
         unfinished.replace(file)
         self._n_changes[layer.index] += 1
         self._staged[layer.index] = TensorFiles([file])
@@ -229,6 +231,13 @@ class FolderHome:
             raise InputError(f"the checkpoint holds no tensor {absent}; --placement resident may know why")
         read = files.read_all({names[name]: dtype for name, dtype in wanted.items()}, pinned=pinned)
         return {name: read[full] for name, full in names.items()}
+
+
+def _check_written(files: TensorFiles, tensors: Mapping[str, Tensor]) -> None:
+    """Reads back what was written, a tensor at a time; raises `PruningError` where a bit differs."""
+    for name, tensor in tensors.items():
+        if not same_bits(files.read(name), tensor):
+            raise PruningError(f"{files.stored[name].file}: {name} was written and reads back otherwise")
 
 
 def _state(layer: DecoderLayer) -> dict[str, torch.dtype]:

@@ -34,6 +34,12 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
 }
 
 
@@ -115,6 +121,12 @@ class TensorFiles:
         (found,) = self.read_all({name: dtype}, pinned=pinned).values()
         return found
 
+    def floating(self) -> Iterator[tuple[str, Tensor]]:
+        """The floating-point tensors with their names, read one after another as they are asked for."""
+        for name, stored in self.stored.items():
+            if stored.dtype.is_floating_point:
+                yield name, self.read(name)
+
     def read_all(
         self, wanted: Mapping[str, torch.dtype | None], *, pinned: bool = False
     ) -> dict[str, Tensor]:
@@ -162,7 +174,10 @@ def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
                 continue
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in _DTYPES:
-                raise InputError(f"{path}: {name} is stored as {entry['dtype']}, which is not understood")
+                raise InputError(
+                    f"{path}: {name} is stored as {entry['dtype']}, which is not understood; quantized "
+                    "weights cannot be read"
+                )
             stored = StoredTensor(path, _DTYPES[entry["dtype"]], tuple(entry["shape"]), start + begin)
             if end - begin != stored.n_bytes or begin < 0:
                 raise InputError(f"{path}: the place of {name} in the file does not fit its shape")

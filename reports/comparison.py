@@ -107,7 +107,7 @@ def _protocols(record: Record) -> tuple[Protocol, ...]:
     Only of texts: a task may have a perplexity too, and whether it was asked decides no ranking.
     """
     found = {w.protocol: _protocol(w) for w in record.windows}
-    asked = [p.protocol for p in record.cell.perplexity]
+    asked = [name for p in record.cell.perplexity for name in p.protocols]
     for metric in record.metrics:
         if metric.name == "perplexity" and metric.protocol in asked and metric.protocol not in found:
             found[metric.protocol] = Protocol(metric.protocol, "", "", 0, 0, metric.n or 0)

@@ -14,6 +14,10 @@ SettingValue = TypeAliasType("SettingValue", "bool | int | float | str | dict[st
 """A setting; a table where a method builds on another one with settings of its own."""
 DType = Literal["float32", "bfloat16", "float16"]
 
+FirstToken = Literal["auto", "never", "always"]
+"""Whether each sequence begins with the tokens that the tokenizer puts first: `auto` = where the dense
+model's perplexity is more than a tenth lower with them (docs/protocols.md)."""
+
 DENSE = "dense"
 """The method name of the cell that prunes nothing."""
 
@@ -35,6 +39,8 @@ class CalibrationSpec(Spec):
     """Tokens in each."""
     seed: int = Field(0, ge=0)
     """Which windows are drawn."""
+    first_token: FirstToken = "auto"
+    """Whether each begins with the tokenizer's first token."""
 
 
 class PerplexitySpec(Spec):
@@ -46,11 +52,19 @@ class PerplexitySpec(Spec):
     """Tokens in a window."""
     max_tokens: int | None = Field(None, ge=2)
     """At most this many tokens, from the start, in whole windows; None = all."""
+    first_token: FirstToken = "auto"
+    """Whether each window begins with the tokenizer's first token."""
 
     @property
     def protocol(self) -> str:
-        """The protocol's name (docs/protocols.md), e.g. `wikitext2-token-s2048`."""
-        return f"{self.corpus}-token-s{self.seqlen}"
+        """The protocol's name (docs/protocols.md), e.g. `wikitext2-token-s2048`; of `auto`, its first one."""
+        return self.protocols[0]
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The names that it may have: two of `auto`, between which the model decides."""
+        kinds = {"never": ("token",), "always": ("bos",), "auto": ("token", "bos")}[self.first_token]
+        return tuple(f"{self.corpus}-{kind}-s{self.seqlen}" for kind in kinds)
 
 
 class TaskSpec(Spec):
@@ -140,6 +154,9 @@ class Cell(Spec):
         for joined in ("allocation", "divergence", "tasks", "answers", "speed", "checkpoint", "threads"):
             if not content[joined]:
                 del content[joined]
+        for spec in (content["calibration"] or {}, *content.get("perplexity", ())):
+            if spec.get("first_token") == "auto":
+                del spec["first_token"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -169,6 +186,12 @@ class Cell(Spec):
     def compares(self) -> bool:
         """Whether it is held against the dense model."""
         return not self.is_dense and (self.divergence or bool(self.tasks) or self.answers is not None)
+
+    @property
+    def leaves_first_token(self) -> bool:
+        """Whether it is left to the model if sequences begin with the tokenizer's first token."""
+        of_texts = [spec.first_token for spec in self.perplexity]
+        return "auto" in of_texts or (self.calibration is not None and self.calibration.first_token == "auto")
 
     @property
     def label(self) -> str:
@@ -201,6 +224,7 @@ __all__ = [
     "CalibrationSpec",
     "Cell",
     "DType",
+    "FirstToken",
     "PerplexitySpec",
     "SettingValue",
     "Spec",

@@ -229,9 +229,7 @@ def _calibrations(config: SuiteConfig) -> tuple[CalibrationSpec, ...]:
     specs: list[CalibrationSpec] = []
     for table_place, table in enumerate(config.calibration):
         for place, seed in enumerate(table.seeds):
-            spec = CalibrationSpec(
-                source=table.source, n_samples=table.n_samples, seqlen=table.seqlen, seed=seed
-            )
+            spec = CalibrationSpec(**table.model_dump(exclude={"seeds"}), seed=seed)
             if spec in specs:
                 path = ("calibration", table_place, "seeds", place)
                 raise config.places.error(path, f"{seed} is there already")
@@ -271,8 +269,8 @@ def _perplexity(config: SuiteConfig) -> tuple[PerplexitySpec, ...]:
     specs: list[PerplexitySpec] = []
     for place, table in enumerate(config.perplexity):
         spec = PerplexitySpec(**table.model_dump())
-        if spec.protocol in [other.protocol for other in specs]:
-            raise config.places.error(("perplexity", place), f"protocol {spec.protocol} is there already")
+        if twice := {name for other in specs for name in other.protocols} & set(spec.protocols):
+            raise config.places.error(("perplexity", place), f"protocol {max(twice)} is there already")
         specs.append(spec)
     return tuple(specs)
 

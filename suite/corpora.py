@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from methods.errors import InputError
 from suite.assets import NEWS_TEXTS, WIKI_DUMP
 from suite.text_sources import C4_COMMIT, TEXT_SUFFIXES, WIKITEXT_COMMIT, Split, read_documents
-from suite.tokenized_text import require_tokenizer, tokenized_text
+from suite.tokenized_text import first_tokens, require_tokenizer, tokenized_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,7 @@ class EvaluationWindows:
         corpus_digest: SHA-256 of the token ids.
         corpus_revision: version of the corpus.
         limit: the cap on tokens that was asked for; None = the whole corpus.
+        n_first: tokens at the start of each window that the tokenizer puts there; they are never predicted.
     """
 
     input_ids: Tensor
@@ -103,6 +104,7 @@ class EvaluationWindows:
     corpus_digest: str
     corpus_revision: str
     limit: int | None
+    n_first: int = 0
 
 
 def check_source(name: str, split: Split = "calibration") -> None:
@@ -141,7 +143,8 @@ def calibration_set(
 
     A `.safetensors` file gives its first `n_samples` rows as they stand. From `c4` each sequence is cropped
     out of one document longer than `seqlen`, no document twice. From every other text, sequences start at
-    places drawn uniformly from the joined, tokenized calibration part; they may overlap.
+    places drawn uniformly from the joined, tokenized calibration part; they may overlap. Where the spec says
+    `always`, each begins with the tokens that the tokenizer puts first, and text fills the rest.
 
     Args:
         spec: source, numbers and seed.
@@ -157,13 +160,16 @@ def calibration_set(
 
     check_source(spec.source, "calibration")
     seed: int | None = spec.seed
-    if spec.source.lower().endswith(".safetensors"):
+    is_stored = holds_tokens(spec.source)
+    first = _put_first(spec, tokenizer, f"calibration {spec.source!r}", is_stored=is_stored)
+    if is_stored:
         input_ids, seed = _stored_rows(spec), None
     elif spec.source == "c4":
         texts = read_documents(spec.source, "calibration").texts
-        input_ids = cropped_windows(texts, require_tokenizer(tokenizer, spec.source), spec)
+        input_ids = cropped_windows(texts, require_tokenizer(tokenizer, spec.source), spec, first)
     else:
-        input_ids = _random_windows(tokenized_text(spec.source, "calibration", tokenizer)[0], spec)
+        tokens, _ = tokenized_text(spec.source, "calibration", tokenizer, bare=bool(first))
+        input_ids = _random_windows(tokens, spec, first)
     _check_vocabulary(input_ids, vocab_size, spec.source)
     return CalibrationSet(input_ids, spec.source, seed)
 
@@ -173,7 +179,8 @@ def evaluation_windows(
 ) -> EvaluationWindows:
     """Cuts a corpus's held-out part into windows, from its start, without overlap; the tail is dropped.
 
-    A local file has no held-out part: all of it is used.
+    A local file has no held-out part: all of it is used. Where the spec says `always`, each window begins
+    with the tokens that the tokenizer puts first, and text fills the rest.
 
     Raises:
         InputError: the corpus is unknown or broken, or the text (or `max_tokens`) holds no whole window.
@@ -186,23 +193,64 @@ def evaluation_windows(
         raise InputError(
             f"corpus {spec.corpus!r}: max_tokens {spec.max_tokens} holds no window of {spec.seqlen}"
         )
-    tokens, revision = tokenized_text(spec.corpus, "evaluation", tokenizer)
-    if len(tokens) < spec.seqlen:
+    first = _put_first(spec, tokenizer, f"corpus {spec.corpus!r}")
+    tokens, revision = tokenized_text(spec.corpus, "evaluation", tokenizer, bare=bool(first))
+    n_text = spec.seqlen - len(first)
+    if len(tokens) < n_text:
         raise InputError(
             f"corpus {spec.corpus!r} has {len(tokens)} tokens to evaluate on, but one window asks for "
-            f"{spec.seqlen}: give a longer text, or lower seqlen"
+            f"{n_text}: give a longer text, or lower seqlen"
         )
-    end = len(tokens) if spec.max_tokens is None else min(len(tokens), spec.max_tokens)
+    n_windows = len(tokens) // n_text
+    if spec.max_tokens is not None:
+        n_windows = min(n_windows, spec.max_tokens // spec.seqlen)
     if spec.corpus == "c4-paper":
-        end = min(end, _PAPER_WINDOWS * spec.seqlen)
-    n_windows = end // spec.seqlen
-    input_ids = tokens[: n_windows * spec.seqlen].reshape(n_windows, spec.seqlen).clone()
+        n_windows = min(n_windows, _PAPER_WINDOWS)
+    input_ids = _led_by(first, tokens[: n_windows * n_text].reshape(n_windows, n_text))
     _check_vocabulary(input_ids, vocab_size, spec.corpus)
-    return EvaluationWindows(input_ids, spec.protocol, token_digest(input_ids), revision, spec.max_tokens)
+    return EvaluationWindows(
+        input_ids, spec.protocol, token_digest(input_ids), revision, spec.max_tokens, len(first)
+    )
+
+
+def holds_tokens(source: str) -> bool:
+    """Whether a calibration source is a file of token ids, which are used as they stand."""
+    return source.lower().endswith(".safetensors")
+
+
+def _put_first(
+    spec: CalibrationSpec | PerplexitySpec,
+    tokenizer: PreTrainedTokenizerBase | None,
+    what: str,
+    *,
+    is_stored: bool = False,
+) -> tuple[int, ...]:
+    """The tokens that each of its sequences begins with."""
+    if spec.first_token != "always":
+        return ()
+    if is_stored:
+        raise InputError(f"{what} is a file of token ids, which get no first token: leave first_token out")
+    first = first_tokens(require_tokenizer(tokenizer, what))
+    if not first:
+        raise InputError(f"{what}: first_token is 'always', and the model's tokenizer puts no token first")
+    if spec.seqlen < len(first) + 2:
+        raise InputError(f"{what}: seqlen {spec.seqlen} holds no text behind the {len(first)} first tokens")
+    return first
+
+
+def _led_by(first: Sequence[int], windows: Tensor) -> Tensor:
+    """`[n, seqlen]`, a copy: each of the windows `[n, seqlen - len(first)]` behind the same first tokens."""
+    import torch
+
+    lead = torch.tensor(first, dtype=torch.int64).expand(len(windows), len(first))
+    return torch.cat([lead, windows], dim=1)
 
 
 def cropped_windows(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, spec: CalibrationSpec
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    spec: CalibrationSpec,
+    lead: Sequence[int] = (),
 ) -> Tensor:
     """Windows cropped at random places inside random documents longer than `seqlen`, a document each.
 
@@ -216,38 +264,41 @@ def cropped_windows(
     """
     import torch
 
+    n_text = spec.seqlen - len(lead)
     generator = torch.Generator().manual_seed(spec.seed)
     order = torch.randperm(len(texts), generator=generator).tolist()
     windows: list[Tensor] = []
     for first in range(0, len(order), _CROP_BATCH):
         batch = [texts[index] for index in order[first : first + _CROP_BATCH]]
         # No tokenizer makes more tokens than bytes (and a few special ones), so short texts need no look.
-        batch = [text for text in batch if len(text.encode()) + 8 > spec.seqlen]
-        for ids in tokenizer(batch, verbose=False)["input_ids"] if batch else []:
-            if len(ids) > spec.seqlen:
-                start = int(torch.randint(0, len(ids) - spec.seqlen + 1, (1,), generator=generator))
-                windows.append(torch.tensor(ids[start : start + spec.seqlen], dtype=torch.int64))
+        batch = [text for text in batch if len(text.encode()) + 8 > n_text]
+        tokenized = tokenizer(batch, add_special_tokens=not lead, verbose=False) if batch else {}
+        for ids in tokenized.get("input_ids", []):
+            if len(ids) > n_text:
+                start = int(torch.randint(0, len(ids) - n_text + 1, (1,), generator=generator))
+                windows.append(torch.tensor(ids[start : start + n_text], dtype=torch.int64))
             if len(windows) == spec.n_samples:
-                return torch.stack(windows)
+                return _led_by(lead, torch.stack(windows))
     raise InputError(
         f"calibration {spec.source!r}: only {len(windows)} of its {len(texts)} documents hold more than "
-        f"{spec.seqlen} tokens, but {spec.n_samples} were asked for: lower n_samples or seqlen"
+        f"{n_text} tokens, but {spec.n_samples} were asked for: lower n_samples or seqlen"
     )
 
 
-def _random_windows(tokens: Tensor, spec: CalibrationSpec) -> Tensor:
+def _random_windows(tokens: Tensor, spec: CalibrationSpec, first: Sequence[int]) -> Tensor:
     """int64 `[n_samples, seqlen]`, cut at places drawn uniformly from a text of tokens `[n]`."""
     import torch
 
-    wanted = spec.n_samples * spec.seqlen
+    n_text = spec.seqlen - len(first)
+    wanted = spec.n_samples * n_text
     if len(tokens) < wanted:
         raise InputError(
             f"calibration {spec.source!r} has {len(tokens)} tokens, but {spec.n_samples} samples of "
-            f"{spec.seqlen} ask for {wanted}: give a longer text, or lower n_samples or seqlen"
+            f"{n_text} ask for {wanted}: give a longer text, or lower n_samples or seqlen"
         )
     generator = torch.Generator().manual_seed(spec.seed)
-    starts = torch.randint(0, len(tokens) - spec.seqlen + 1, (spec.n_samples, 1), generator=generator)
-    return tokens[starts + torch.arange(spec.seqlen)]
+    starts = torch.randint(0, len(tokens) - n_text + 1, (spec.n_samples, 1), generator=generator)
+    return _led_by(first, tokens[starts + torch.arange(n_text)])
 
 
 def _stored_rows(spec: CalibrationSpec) -> Tensor:
@@ -292,4 +343,5 @@ __all__ = [
     "check_source",
     "cropped_windows",
     "evaluation_windows",
+    "holds_tokens",
 ]

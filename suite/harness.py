@@ -97,12 +97,14 @@ class _CellRun:
     """What is gathered while one cell runs."""
 
     def __init__(self, cell: Cell, workbench: Workbench, watcher: Watcher) -> None:
-        self._cell = cell
+        self._planned = cell
+        self._cell = cell  # as it is run, once the model has said whether it needs its first token
         self._workbench = workbench
         self._watcher = watcher
         self._created = datetime.now(UTC).isoformat(timespec="seconds")
         self._log = PhaseLog(workbench.device, watcher)
         self._model: ModelIdentity | None = None
+        self._remarks: tuple[str, ...] = ()
         self._calibration: CalibrationIdentity | None = None
         self._floor: MachineFloor | None = None
         self._share: CellShare | None = None
@@ -111,14 +113,19 @@ class _CellRun:
 
     def measure(self) -> None:
         """Loads, prunes, checks and evaluates."""
-        cell, workbench, log = self._cell, self._workbench, self._log
+        planned, workbench, log = self._planned, self._workbench, self._log
         with log.timed("load"):
-            loaded = workbench.dense_model(cell)
+            loaded = workbench.dense_model(planned)
         self._model = loaded.identity
+        self._remarks = loaded.remarks
         with log.timed("floor"):
             self._floor = workbench.floor()
-        inputs, reference = workbench.inputs(cell), workbench.reference(cell)
-        self._share = share = workbench.share(cell)
+        inputs, reference = workbench.inputs(planned), workbench.reference(planned)
+        choice = workbench.first_token(planned, log)
+        cell = self._cell = inputs.decided(planned, first_token=choice is not None and choice.taken)
+        if choice is not None:
+            self._remarks += (choice.remark,)
+        self._share = share = workbench.share(cell, planned)
         if cell.is_dense:
             self._measured = share.measure_dense(
                 log, lambda: measure_dense(loaded, cell, inputs, reference, log)
@@ -144,8 +151,8 @@ class _CellRun:
         return Record(
             status="complete" if error is None else "failed",
             created=self._created,
-            cell=self._cell,
-            code=present_code(self._cell),
+            cell=self._planned,
+            code=present_code(self._planned),
             environment=environment(self._workbench.device),
             model=self._model,
             calibration=self._calibration,
@@ -161,7 +168,7 @@ class _CellRun:
             tasks=tuple(measured.tasks),
             answers=measured.answers,
             modules=_module_reports(result) if result else (),
-            warnings=(*(_warnings(result) if result else ()), *measured.remarks),
+            warnings=(*self._remarks, *(_warnings(result) if result else ()), *measured.remarks),
             failure=None if error is None else _failure(self._log.current, error),
         )
 

@@ -12,12 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Placement
+from methods.bits import same_bits
 from methods.decoder import Decoder, read_decoder
 from methods.errors import InputError
 from methods.homes import FolderHome
 from methods.tensor_files import TensorFiles
+from suite.model_files import check_finite, check_tensors
 from suite.model_source import find_model
-from suite.models import LoadedModel, digest_of_weights, load_tokenizer, one_line, quiet_transformers
+from suite.models import (
+    LoadedModel,
+    digest_of_weights,
+    load_tokenizer,
+    load_without_values,
+    one_line,
+    quiet_transformers,
+    tensor_files,
+)
 from suite.results.record import ModelIdentity
 
 if TYPE_CHECKING:
@@ -71,38 +81,40 @@ class LayeredModel(LoadedModel):
         return home
 
 
-def load_layered_model(cell: Cell, inputs: Inputs) -> LayeredModel:
+def load_layered_model(cell: Cell, inputs: Inputs, known: Mapping[str, Tensor] | None = None) -> LayeredModel:
     """Loads all of the cell's model but its decoder layers.
 
     Args:
         cell: names the model and the dtype of its weights.
         inputs: what the preflight found of this model.
+        known: what its parameters and buffers outside the layers have to be, by name. They take the place of
+            those in the files, so that nothing is in memory twice; None = whatever the files hold.
 
     Raises:
-        InputError: there is no such model, it is damaged, or its files hold other tensors than it has.
+        InputError: there is no such model, it is damaged, or its files hold other tensors than it has, or
+            than are known.
     """
     folder, revision = find_model(cell.model, cell.revision)
-    files = TensorFiles.of_folder(folder)
+    files = tensor_files(folder, cell.model)
     dtype: torch.dtype = getattr(torch, cell.dtype)
     with quiet_transformers(), one_line(cell.model):
-        model, missing = _skeleton(folder, files, dtype, cell)
+        model, loading = _skeleton(folder, files, dtype, cell)
         tokenizer = load_tokenizer(folder, cell.trust_remote_code)
-    if missing:
-        raise InputError(f"model {cell.model!r} lacks {len(missing)} of its weights, {missing[0]} for one")
+    remarks = check_tensors(model, files, loading, cell.model)
     decoder = read_decoder(model)
     names = _names_in_files(model, files, cell.model)
-    _fill_outside(model, decoder, files, names)
+    _fill_outside(model, decoder, files, names, known)
     model.eval()
     identity = ModelIdentity(
         name=cell.model,
         revision=revision,
         architecture=type(model).__name__,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        weight_digest=digest_of_weights(_weights(model, files, names)),
+        weight_digest=digest_of_weights(check_finite(_weights(model, files, names), cell.model)),
         dtype=cell.dtype,
         folder_digest=inputs.folder_digest,
     )
-    return LayeredModel(model, tokenizer, identity, files=files, names=names)
+    return LayeredModel(model, tokenizer, identity, remarks=remarks, files=files, names=names)
 
 
 def outside_layers(model: PreTrainedModel, decoder: Decoder) -> dict[str, Tensor]:
@@ -117,34 +129,18 @@ def outside_layers(model: PreTrainedModel, decoder: Decoder) -> dict[str, Tensor
 
 def _skeleton(
     folder: Path, files: TensorFiles, dtype: torch.dtype, cell: Cell
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model with no value but those of buffers that no checkpoint holds; and which weights are missing.
-
-    The library loads it from tensors without values, so that dtypes, ties and names are what they always are.
-    """
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model with no value but those of buffers that no checkpoint holds; and how loading it went."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=cell.trust_remote_code)
-    if getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"model {cell.model!r} is quantized, which --placement onload cannot read")
     with init_empty_weights(include_buffers=False):
         # In fp32 like the library, which computes such buffers after all and casts them.
         with_buffers = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), dtype=torch.float32, trust_remote_code=cell.trust_remote_code
         )
-    empty = {
-        name: torch.empty(stored.shape, dtype=stored.dtype, device="meta")
-        for name, stored in files.stored.items()
-    }
-    model, loading = type(with_buffers).from_pretrained(
-        None,
-        config=config,
-        state_dict=empty,
-        device_map={"": "meta"},
-        dtype=dtype,
-        output_loading_info=True,
-    )
+    model, loading = load_without_values(type(with_buffers), config, files, dtype)
     persistent = model.state_dict().keys()
     values = dict(with_buffers.named_buffers())
     for name, module, attribute, buffer in _held(model, "_buffers"):
@@ -153,7 +149,7 @@ def _skeleton(
     if model.can_generate() and (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.config.name_or_path = str(folder)
-    return model, sorted(loading["missing_keys"])
+    return model, loading
 
 
 def _names_in_files(model: PreTrainedModel, files: TensorFiles, called: str) -> dict[str, str]:
@@ -189,15 +185,23 @@ def _names_in_files(model: PreTrainedModel, files: TensorFiles, called: str) -> 
 
 
 def _fill_outside(
-    model: PreTrainedModel, decoder: Decoder, files: TensorFiles, names: Mapping[str, str]
+    model: PreTrainedModel,
+    decoder: Decoder,
+    files: TensorFiles,
+    names: Mapping[str, str],
+    known: Mapping[str, Tensor] | None,
 ) -> None:
-    """Gives everything outside the decoder layers its values."""
+    """Gives everything outside the decoder layers its values: the known ones, if the files have the same."""
     layers = tuple(f"{layer.name}." for layer in decoder.layers)
     filled: dict[int, Any] = {}
     held = [*_held(model, "_parameters"), *_held(model, "_buffers")]
     for name, _, _, value in held:
         if name in names and not name.startswith(layers) and id(value) not in filled:
             tensor = files.read(names[name], dtype=value.dtype)
+            if known is not None:
+                if name not in known or not same_bits(tensor, known[name].to("cpu")):
+                    raise InputError(f"{name}: was written, and reads back otherwise")
+                tensor = known[name]
             is_parameter = isinstance(value, nn.Parameter)
             filled[id(value)] = nn.Parameter(tensor, value.requires_grad) if is_parameter else tensor
     for _, module, attribute, value in held:

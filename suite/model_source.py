@@ -13,6 +13,7 @@ from typing import Literal
 from methods.errors import InputError
 from suite.assets import SMOLLM2_GGUF, fetch
 from suite.cache import built_folder, cached_folder, file_sha256
+from suite.model_files import ADAPTER, check_config
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,21 @@ class ModelSource:
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CODE = (".py", ".jinja")
+_WITHOUT_EFFECT = (
+    *(".md", ".rst", ".pdf", ".html", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".log", ".lock"),
+    *(".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".tflite", ".gguf"),
+)
+_FOR_PEOPLE = (
+    "LICENSE",
+    "LICENSE.TXT",
+    "LICENCE",
+    "NOTICE",
+    "NOTICE.TXT",
+    "README",
+    "README.TXT",
+    "USE_POLICY.TXT",
+)
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -133,13 +149,28 @@ def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
 
 
 def folder_digest(folder: Path, revision: str | None) -> str | None:
-    """SHA-256 over the names and contents of a model's files; None where its revision says as much."""
+    """SHA-256 over the names and contents of a model's files; None where its revision says as much.
+
+    Every file counts but those that cannot change a number: text for people, pictures, and weights in formats
+    that are never read. Of subfolders, which hold other formats and checkpoints of a training, code and
+    templates count.
+    """
     if revision is not None:
         return None
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")):
-        digest.update(f"{path.name}\0{file_sha256(path)}\0".encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and _counts(path, folder)):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\0".encode())
     return digest.hexdigest()
+
+
+def _counts(path: Path, folder: Path) -> bool:
+    """Whether a file of a model's folder can change a number."""
+    *above, name = path.relative_to(folder).parts
+    if any(part.startswith(".") or part == "__pycache__" for part in (*above, name)):
+        return False
+    if above:
+        return path.suffix in _CODE
+    return path.suffix.lower() not in _WITHOUT_EFFECT and name.upper() not in _FOR_PEOPLE
 
 
 def _locate(source: ModelSource, revision: str | None) -> tuple[Path, str | None]:
@@ -154,11 +185,16 @@ def _locate(source: ModelSource, revision: str | None) -> tuple[Path, str | None
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    """Refuses a folder that holds no model, or one in pickles only."""
+    """Refuses a folder that holds no model, one in pickles only, and one that says it is no plain model."""
     if not (folder / "config.json").is_file():
+        if (folder / ADAPTER).is_file():
+            raise InputError(
+                f"model {name!r} is an adapter alone ({ADAPTER}): merge it into its base model first"
+            )
         raise InputError(
             f"model {name!r} holds no config.json: MODEL is a folder that `save_pretrained` wrote"
         )
+    check_config(folder, name)
     if (folder / "model.safetensors").is_file():
         return
     index = folder / "model.safetensors.index.json"

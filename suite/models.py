@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from methods.base import Placement
 from methods.errors import InputError
+from methods.tensor_files import TensorFiles
+from suite.model_files import check_dtypes, check_finite, check_tensors
 from suite.model_source import find_model, folder_digest
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ class LoadedModel:
         tokenizer: None where the model comes without one.
         identity: which weights these are, for the record.
         placement: where its decoder layers are; whoever runs them asks it.
+        remarks: what a reader of its numbers should know of its files, one sentence each.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     identity: ModelIdentity
     placement: Placement = field(default=Placement(), kw_only=True)
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its name, in the order of names, tied ones once."""
@@ -52,12 +56,14 @@ class Skeleton:
         tokenizer: None where the model comes without one.
         revision: as `ModelIdentity` has it.
         folder_digest: likewise.
+        remarks: as `LoadedModel` has them.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     revision: str | None
     folder_digest: str | None
+    remarks: tuple[str, ...]
 
 
 _TOKENIZER_FILES = (
@@ -86,7 +92,8 @@ def load_model(
         placement: a resident one; in what portions calibrations go by.
 
     Raises:
-        InputError: there is no such model, it is damaged, or its weights are pickled.
+        InputError: there is no such model, it is damaged, or its weights are pickled, quantized, not finite,
+            or those of another model than its config.json describes.
         AssetError: a built-in model could not be fetched.
     """
     import torch
@@ -95,6 +102,7 @@ def load_model(
     from suite.results.record import ModelIdentity
 
     folder, found_revision = find_model(name, revision)
+    files = tensor_files(folder, name)
     with quiet_transformers(), one_line(name):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -104,9 +112,7 @@ def load_model(
             output_loading_info=True,
         )
         tokenizer = load_tokenizer(folder, trust_remote_code)
-    if missing := sorted(loading["missing_keys"]):
-        # transformers fills them with random numbers and prints a warning, which we have silenced.
-        raise InputError(f"model {name!r} lacks {len(missing)} of its weights, {missing[0]} for one")
+    remarks = check_tensors(model, files, loading, name)
     model.eval()
     model.to(device)
     identity = ModelIdentity(
@@ -114,15 +120,15 @@ def load_model(
         revision=found_revision,
         architecture=type(model).__name__,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        weight_digest=weight_digest(model),
+        weight_digest=digest_of_weights(check_finite(sorted(model.named_parameters()), name)),
         dtype=dtype,
         folder_digest=folder_digest(folder, found_revision),
     )
-    return LoadedModel(model, tokenizer, identity, placement=placement)
+    return LoadedModel(model, tokenizer, identity, placement=placement, remarks=remarks)
 
 
 def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Skeleton:
-    """A model's structure and tokenizer; of its weights not a byte is read.
+    """A model's structure and tokenizer, its files checked; no weight stays in memory.
 
     Args:
         name: a built-in name, a local folder or a hub id.
@@ -130,14 +136,68 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
         trust_remote_code: as for `load_model`.
 
     Raises:
-        InputError: there is no such model, or its configuration is damaged.
+        InputError: there is no such model, or it is damaged, as for `load_model`.
         AssetError: a built-in model could not be fetched.
     """
+    import torch
+
     folder, found_revision = find_model(name, revision)
+    files = tensor_files(folder, name)
     model = skeleton_of(folder, name, trust_remote_code)
     with quiet_transformers(), one_line(name):
+        _, loading = load_without_values(type(model), model.config, files, torch.float32)
         tokenizer = load_tokenizer(folder, trust_remote_code)
-    return Skeleton(model, tokenizer, found_revision, folder_digest(folder, found_revision))
+    remarks = check_tensors(model, files, loading, name)
+    digest = folder_digest(folder, found_revision)
+    if digest is not None:  # a local folder, whose files were just read as a whole
+        for _ in check_finite(files.floating(), name):
+            pass
+    return Skeleton(model, tokenizer, found_revision, digest, remarks)
+
+
+def tensor_files(folder: Path, name: str) -> TensorFiles:
+    """The tensors in a model's folder, by their headers.
+
+    Raises:
+        InputError: a file is damaged or cannot be read, or holds quantized weights.
+    """
+    try:
+        files = TensorFiles.of_folder(folder)
+    except OSError as error:
+        raise InputError(f"model {name!r} cannot be read: {error}") from error
+    check_dtypes(files, name)
+    return files
+
+
+def load_without_values(
+    model_class: type[PreTrainedModel], config: Any, files: TensorFiles, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model on the meta device, with the dtypes, ties and names that the library gives it when it loads it.
+
+    Args:
+        model_class: its class.
+        config: its configuration.
+        files: what is stored of it.
+        dtype: the weights' type in memory.
+
+    Returns:
+        The model, and the library's account: missing and unexpected names.
+    """
+    import torch
+
+    empty = {
+        tensor: torch.empty(stored.shape, dtype=stored.dtype, device="meta")
+        for tensor, stored in files.stored.items()
+    }
+    model, loading = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=empty,
+        device_map={"": "meta"},
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    return model, loading
 
 
 def skeleton_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
@@ -237,8 +297,10 @@ __all__ = [
     "load_model",
     "load_skeleton",
     "load_tokenizer",
+    "load_without_values",
     "one_line",
     "quiet_transformers",
     "skeleton_of",
+    "tensor_files",
     "weight_digest",
 ]

@@ -15,6 +15,7 @@ from suite.cell import (
     CalibrationSpec,
     Cell,
     DType,
+    FirstToken,
     PerplexitySpec,
     SpeedSpec,
     TaskSpec,
@@ -168,6 +169,7 @@ def evaluation_cell(
     corpora: Sequence[str],
     seqlen: int,
     max_tokens: int | None,
+    first_token: FirstToken,
     tasks: Sequence[str],
     task_folder: str | None,
     num_fewshot: int | None,
@@ -205,7 +207,7 @@ def evaluation_cell(
         method=DENSE,
         dtype=dtype,
         perplexity=tuple(
-            PerplexitySpec(corpus=corpus, seqlen=seqlen, max_tokens=max_tokens)
+            PerplexitySpec(corpus=corpus, seqlen=seqlen, max_tokens=max_tokens, first_token=first_token)
             for corpus in dict.fromkeys(corpora)
         ),
         divergence=dense is not None,

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from methods.errors import InputError
-from suite.cell import CalibrationSpec, Cell, PerplexitySpec, TaskSpec
+from suite.cell import CalibrationSpec, Cell, FirstToken, PerplexitySpec, TaskSpec
+from suite.corpora import holds_tokens
 
 if TYPE_CHECKING:
     from methods.base import CalibrationSet
     from suite.corpora import EvaluationWindows
     from suite.evaluation.task_loading import LoadedTask
+    from suite.measurement.first_token import FirstTokenProbe
     from suite.prompts import PromptSet
     from suite.results.record import CalibrationIdentity, Record
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A calibration set, and the seconds it took to build, which every cell that uses it is charged."""
+    """A calibration set, and the seconds it took to build, which every cell that uses it is charged.
+
+    Attributes:
+        calibration: the set.
+        seconds: what it took.
+        first_token: whether each sequence begins with the tokens that the tokenizer puts first.
+    """
 
     calibration: CalibrationSet
     seconds: float
+    first_token: bool = False
 
     @property
     def identity(self) -> CalibrationIdentity:
@@ -36,12 +46,17 @@ class Timed:
             seqlen=self.calibration.seqlen,
             seed=self.calibration.seed,
             digest=self.calibration.digest,
+            first_token=self.first_token,
         )
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the cells of one model read: tokens, tasks, prompts, weights (as `ModelIdentity` has them)."""
+    """What the cells of one model read: tokens, tasks, prompts, weights (as `ModelIdentity` has them).
+
+    A spec whose first token is `auto` stands for its text without one; where the tokenizer has one, the same
+    spec with `always` stands beside it, and `decided` chooses.
+    """
 
     calibrations: Mapping[CalibrationSpec, Timed]
     windows: Mapping[PerplexitySpec, EvaluationWindows]
@@ -49,7 +64,29 @@ class Inputs:
     folder_digest: str | None
     tasks: Mapping[TaskSpec, LoadedTask] = field(default_factory=dict)
     prompts: Mapping[str, PromptSet] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What a reader should know of the model's files (`suite.models.LoadedModel.remarks`)."""
+    first_token: FirstTokenProbe | None = None
+    """What tells whether the model needs its first token; None where nothing depends on it."""
 
+    def decided(self, cell: Cell, *, first_token: bool) -> Cell:
+        """`cell` as it is run, with or without the first token where that was left to the model."""
+        if not first_token:
+            return cell
+        calibration = cell.calibration
+        if calibration is not None and with_first_token(calibration) in self.calibrations:
+            calibration = with_first_token(calibration)
+        perplexity = (with_first_token(spec) for spec in cell.perplexity)
+        led = tuple(
+            new if new in self.windows else spec
+            for new, spec in zip(perplexity, cell.perplexity, strict=True)
+        )
+        return cell.model_copy(update={"calibration": calibration, "perplexity": led})
+
+
+PROBED_WINDOWS = 10
+"""Of each kind, on which it is found out whether a model needs its first token."""
+Text = TypeVar("Text", CalibrationSpec, PerplexitySpec)
 
 ModelKey = tuple[str, str | None, bool]
 """Name, revision and whether its code may run: what decides a tokenizer."""
@@ -87,6 +124,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from suite.evaluation.task_loading import load_task
     from suite.models import load_skeleton
     from suite.prompts import load_prompts
+    from suite.tokenized_text import first_tokens
 
     name, revision, trust_remote_code = key
     skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
@@ -97,23 +135,21 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
             decoder.check_pattern(pattern)
             for _, _, target in decoder.targets():
                 method.comparison_group(target.shape, pattern.for_module(target.name))
+    n_tokens = vocabulary_size(skeleton.model)
+    has_first = skeleton.tokenizer is not None and bool(first_tokens(skeleton.tokenizer))
     calibrations: dict[CalibrationSpec, Timed] = {}
-    for cell in cells:
-        spec = cell.calibration
-        if spec is not None and spec not in calibrations:
-            _check_positions(skeleton.model, spec.seqlen)
-            calibrations[spec] = _timed(
-                lambda spec=spec: calibration_set(  # type: ignore[misc]
-                    spec, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
-                )
-            )
+    for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
+        _check_positions(skeleton.model, spec.seqlen)
+        for each in _both_ways(spec) if has_first and not holds_tokens(spec.source) else [spec]:
+            build_set = partial(calibration_set, each, skeleton.tokenizer, vocab_size=n_tokens)
+            calibrations[each] = _timed(build_set, first_token=each.first_token == "always")
     windows: dict[PerplexitySpec, EvaluationWindows] = {}
-    for corpus in (corpus for cell in cells for corpus in cell.perplexity):
-        if corpus not in windows:
-            _check_positions(skeleton.model, corpus.seqlen)
-            windows[corpus] = evaluation_windows(
-                corpus, skeleton.tokenizer, vocab_size=vocabulary_size(skeleton.model)
-            )
+    for corpus in dict.fromkeys(corpus for cell in cells for corpus in cell.perplexity):
+        _check_positions(skeleton.model, corpus.seqlen)
+        for text in _both_ways(corpus) if has_first else [corpus]:
+            windows[text] = evaluation_windows(text, skeleton.tokenizer, vocab_size=n_tokens)
+    probed = _probed(calibrations, windows) if has_first else None
+    probe = None if probed is None else _probe(probed, skeleton.tokenizer, n_tokens)
     tasks = {spec: load_task(spec) for spec in dict.fromkeys(s for cell in cells for s in cell.tasks)}
     prompts = {name: load_prompts(name) for name in {c.answers.prompts for c in cells if c.answers}}
     if skeleton.tokenizer is None and (tasks or prompts):
@@ -129,7 +165,16 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
                 prompts[cell.answers.prompts].prompts,
                 cell.answers.max_new_tokens,
             )
-    return Inputs(calibrations, windows, skeleton.revision, skeleton.folder_digest, tasks, prompts)
+    return Inputs(
+        calibrations=calibrations,
+        windows=windows,
+        revision=skeleton.revision,
+        folder_digest=skeleton.folder_digest,
+        tasks=tasks,
+        prompts=prompts,
+        remarks=skeleton.remarks,
+        first_token=probe,
+    )
 
 
 def input_difference(record: Record, inputs: Inputs) -> str | None:
@@ -138,12 +183,13 @@ def input_difference(record: Record, inputs: Inputs) -> str | None:
     if model is not None and (model.revision, model.folder_digest) != (inputs.revision, inputs.folder_digest):
         return f"the model {cell.model} was changed since"
     if cell.calibration is not None and record.calibration is not None:
-        present = inputs.calibrations[cell.calibration].calibration.digest
-        if present != record.calibration.digest:
+        drawn = map(inputs.calibrations.get, _both_ways(cell.calibration))
+        if record.calibration.digest not in [timed.calibration.digest for timed in drawn if timed]:
             return f"the calibration text {cell.calibration.source} was changed since"
     digests = {
         windows.protocol: windows.corpus_digest
-        for windows in map(inputs.windows.get, cell.perplexity)
+        for spec in cell.perplexity
+        for windows in map(inputs.windows.get, _both_ways(spec))
         if windows
     }
     spec, answers = cell.answers, record.answers
@@ -161,7 +207,41 @@ def input_difference(record: Record, inputs: Inputs) -> str | None:
     return None
 
 
-def _timed(build: Callable[[], CalibrationSet]) -> Timed:
+def with_first_token(spec: Text) -> Text:
+    """The spec where the model needs its first token: `auto` becomes `always`."""
+    return spec.model_copy(update={"first_token": "always"}) if spec.first_token == "auto" else spec
+
+
+def _both_ways(spec: Text) -> list[Text]:
+    """The spec, and what it is with a first token, where that is left to the model."""
+    return list(dict.fromkeys((spec, with_first_token(spec))))
+
+
+def _probed(
+    calibrations: Iterable[CalibrationSpec], windows: Iterable[PerplexitySpec]
+) -> PerplexitySpec | None:
+    """The text on which it is found out whether the model needs its first token; None where nothing asks."""
+    for text in windows:
+        if text.first_token == "auto":
+            return text
+    for spec in calibrations:
+        if spec.first_token == "auto" and not holds_tokens(spec.source):
+            return PerplexitySpec(corpus=spec.source, seqlen=max(2, spec.seqlen))
+    return None
+
+
+def _probe(text: PerplexitySpec, tokenizer: Any, n_tokens: int) -> FirstTokenProbe:
+    from suite.corpora import evaluation_windows
+    from suite.measurement.first_token import FirstTokenProbe
+
+    limit = PROBED_WINDOWS * text.seqlen
+    least = limit if text.max_tokens is None else min(limit, text.max_tokens)
+    ways: tuple[FirstToken, FirstToken] = ("never", "always")
+    specs = [text.model_copy(update={"max_tokens": least, "first_token": way}) for way in ways]
+    return FirstTokenProbe(*(evaluation_windows(spec, tokenizer, vocab_size=n_tokens) for spec in specs))
+
+
+def _timed(build: Callable[[], CalibrationSet], *, first_token: bool) -> Timed:
     """The calibration set, charged what it takes to tokenize the text and draw from it.
 
     Built once before the clock starts, so that nobody is charged a download; tokenized anew under the clock,
@@ -172,7 +252,7 @@ def _timed(build: Callable[[], CalibrationSet]) -> Timed:
     build()
     forget_texts()
     start = time.perf_counter()
-    return Timed(build(), time.perf_counter() - start)
+    return Timed(build(), time.perf_counter() - start, first_token)
 
 
 def vocabulary_size(model: Any) -> int:

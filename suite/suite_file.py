@@ -13,7 +13,7 @@ from pydantic import ValidationInfo as Info
 
 from methods.errors import InputError
 from methods.registry import did_you_mean
-from suite.cell import SettingValue, Spec
+from suite.cell import FirstToken, SettingValue, Spec
 from suite.toml_lines import KeyPath, key_lines, nearest_line
 
 MAX_SEQLEN = 2**17
@@ -66,6 +66,8 @@ class CalibrationTable(Table):
     """Tokens in each."""
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     """A cell for each."""
+    first_token: FirstToken = "auto"
+    """Whether each sequence begins with the tokenizer's first token."""
 
 
 class AllocationTable(Table):
@@ -104,6 +106,8 @@ class PerplexityTable(Table):
     """Tokens in a window."""
     max_tokens: int | None = Field(None, le=2**40)
     """At most this many tokens, from the start, in whole windows."""
+    first_token: FirstToken = "auto"
+    """Whether each window begins with the tokenizer's first token."""
 
     @field_validator("max_tokens")
     @classmethod

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 _KEPT_TEXTS = 8
 """Tokenized texts kept in memory: WikiText-2's training part, the longest usual one, takes 20 MB."""
 
-_texts: OrderedDict[tuple[str, str, str, str], Tensor] = OrderedDict()
+_texts: OrderedDict[tuple[str, str, str, str, bool], Tensor] = OrderedDict()
 _fingerprints: WeakKeyDictionary[PreTrainedTokenizerBase, str] = WeakKeyDictionary()
 
 
 def tokenized_text(
-    source: str, split: Split, tokenizer: PreTrainedTokenizerBase | None
+    source: str, split: Split, tokenizer: PreTrainedTokenizerBase | None, *, bare: bool = False
 ) -> tuple[Tensor, str]:
     """The joined documents of a corpus, tokenized once with the model's own settings.
 
-    Special tokens are added as the tokenizer does by itself: once, around the whole text.
+    Args:
+        source: the corpus or file.
+        split: which part of it.
+        tokenizer: the model's.
+        bare: without the special tokens that the tokenizer adds by itself, once, around the whole text.
 
     Returns:
         int64 `[n_tokens]`, not to be written to, and the corpus's revision.
@@ -40,14 +44,22 @@ def tokenized_text(
 
     tokenizer = require_tokenizer(tokenizer, source)
     documents = read_documents(source, split)
-    key = (_fingerprint(tokenizer), source, split, documents.revision)
+    key = (_fingerprint(tokenizer), source, split, documents.revision, bare)
     if key not in _texts:
-        ids = tokenizer(documents.joined, verbose=False)["input_ids"]
+        ids = tokenizer(documents.joined, add_special_tokens=not bare, verbose=False)["input_ids"]
         _texts[key] = torch.tensor(ids, dtype=torch.int64)
         while len(_texts) > _KEPT_TEXTS:
             _texts.popitem(last=False)
     _texts.move_to_end(key)
     return _texts[key], documents.revision
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that a tokenizer puts before every text by itself, such as BOS; none where it puts none."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    starts = (n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+    return tuple(whole[: next(starts, 0)])
 
 
 def forget_texts() -> None:
@@ -76,4 +88,4 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return _fingerprints[tokenizer]
 
 
-__all__ = ["forget_texts", "require_tokenizer", "tokenized_text"]
+__all__ = ["first_tokens", "forget_texts", "require_tokenizer", "tokenized_text"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from methods.base import Placement
 from suite.bench import Bench, LayeredBench, ResidentBench
 from suite.evaluation.efficiency import machine_floor
+from suite.measurement.first_token import FirstTokenChoice, choose_first_token
 from suite.measurement.reference import DenseReference
 from suite.preflight import Inputs, ModelKey, model_key
 from suite.sharing import CellShare, SharedWork
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from methods.pattern import SparsityPattern
     from suite.cell import Cell
     from suite.models import LoadedModel
+    from suite.phases import PhaseLog
     from suite.results.record import MachineFloor
 
 
@@ -56,6 +58,7 @@ class Workbench:
         self._shared = shared or SharedWork()
         self._held: _Held | None = None
         self._reference: tuple[object, DenseReference] | None = None
+        self._first_tokens: dict[object, FirstTokenChoice] = {}
 
     def dense_model(self, cell: Cell) -> LoadedModel:
         """The cell's model with its dense weights; the caller may prune it."""
@@ -82,6 +85,18 @@ class Workbench:
             held.floor = machine_floor(held.bench.loaded.model, held.bench.loaded.placement)
         return held.floor
 
+    def first_token(self, cell: Cell, log: PhaseLog) -> FirstTokenChoice | None:
+        """What was chosen for the cell's model, which has to be there, dense; None where it is no question.
+
+        It is measured once, and holds for all cells of the model.
+        """
+        probe, key = self.inputs(cell).first_token, _key(cell)
+        if probe is None or not cell.leaves_first_token:
+            return None
+        if key not in self._first_tokens:
+            self._first_tokens[key] = choose_first_token(self._current.bench.loaded, probe, log)
+        return self._first_tokens[key]
+
     def reference(self, cell: Cell) -> DenseReference:
         """What is known of the cell's dense model; what is not yet, its caller adds.
 
@@ -96,11 +111,17 @@ class Workbench:
         """What the cells of this model read: calibration sets, texts, tasks and prompts."""
         return self._inputs[model_key(cell)]
 
-    def share(self, cell: Cell) -> CellShare:
-        """What the cell shares with others; its model has to be there."""
+    def share(self, cell: Cell, planned: Cell) -> CellShare:
+        """What the cell shares with others; its model has to be there.
+
+        Args:
+            cell: as it is run.
+            planned: as it stands in the plan, which may leave the first token to the model.
+        """
         return CellShare(
             self._shared,
             cell,
+            planned,
             self._current.bench.loaded,
             self.device,
             self.inputs(cell),

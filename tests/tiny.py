@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from methods.patching import replaced_forward
@@ -32,6 +33,47 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def leading_tokenizer(n_first: int = 1) -> PreTrainedTokenizerFast:
+    """One token a byte, and before every text as many copies of token 256 as wanted."""
+    backend = byte_tokenizer().backend_tokenizer
+    backend.add_special_tokens(["<s>"])
+    backend.post_processor = TemplateProcessing(
+        single=" ".join(["<s>"] * n_first + ["$A"]), special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+
+
+def model_that_needs_its_first_token() -> LlamaForCausalLM:
+    """A model that knows nothing without token 256, and with it that text is made of the letters a and b.
+
+    Every other token is embedded as 0, so that without token 256 all 257 tokens are equally likely:
+    perplexity 257. Attention spreads what token 256 carries over all that comes after it, and the head turns
+    that into equal logits of the two letters, far above all others: perplexity 2.
+    """
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=257,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            tie_word_embeddings=False,
+        )
+    )
+    letters = byte_tokenizer()("ab")["input_ids"]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("proj.weight"):
+                parameter.mul_(1e-4)  # no zeros, which would be taken for pruned
+        model.model.embed_tokens.weight.zero_()[256, 0] = 1.0
+        attention = model.model.layers[0].self_attn
+        attention.v_proj.weight[0, 0] = attention.o_proj.weight[1, 0] = 1.0
+        model.lm_head.weight.zero_()[:, 1] = -5.0
+        model.lm_head.weight[letters, 1] = 5.0
+    return model
 
 
 def save_tiny_model(folder: Path) -> Path:

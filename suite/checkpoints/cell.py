@@ -42,7 +42,11 @@ def cell_of(asked: Cell, summary: Summary | None, zeros: CountedZeros, model: Mo
 
 def _calibration(stored: CalibrationIdentity) -> CalibrationSpec:
     return CalibrationSpec(
-        source=stored.source, n_samples=stored.n_samples, seqlen=stored.seqlen, seed=stored.seed or 0
+        source=stored.source,
+        n_samples=stored.n_samples,
+        seqlen=stored.seqlen,
+        seed=stored.seed or 0,
+        first_token="always" if stored.first_token else "auto",
     )
 
 

@@ -6,23 +6,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from methods.contract import dense_weights
+from methods.errors import InputError
 from suite.checkpoints.cell import add_zeros, cell_of, dense_identity, module_reports
 from suite.checkpoints.finished import Summary, count_zeros, read_summary
-from suite.checkpoints.pair import check_pair, other_weights
+from suite.checkpoints.pair import check_dense, check_pair, other_weights
 from suite.evaluation.efficiency import machine_floor
 from suite.harness import present_code
 from suite.layered_model import LayeredModel, load_layered_model
 from suite.measurement import DenseReference, Measured, add_size, measure_dense, measure_pruned
+from suite.measurement.first_token import FirstTokenChoice, choose_first_token
 from suite.model_source import find_model
 from suite.models import LoadedModel, load_model
 from suite.phases import PhaseLog
 from suite.preflight import Inputs, model_key, preflight
+from suite.results import ResultStore
 from suite.results.environment import environment
+from suite.results.reading import RecordError, load_record
 from suite.results.record import MachineFloor, ModelIdentity, ModuleReport, Record
 
 if TYPE_CHECKING:
@@ -46,6 +51,51 @@ class Evaluated:
     items: pd.DataFrame
 
 
+class Outlet:
+    """Where models go as they are measured.
+
+    Args:
+        store: a results tree; None = nothing is kept.
+        on_written: gets the file of each record.
+    """
+
+    def __init__(
+        self, store: ResultStore | None = None, on_written: Callable[[Path], None] | None = None
+    ) -> None:
+        self._store = store
+        self._on_written = on_written
+
+    def check(self, cell: Cell, weights: ModelIdentity) -> None:
+        """Makes sure, before a model is measured, that its record takes no other model's place.
+
+        Args:
+            cell: of the record to come.
+            weights: which weights it will be about.
+
+        Raises:
+            InputError: there is one of the same name that is about other weights.
+        """
+        if self._store is None:
+            return
+        path = self._store.path_of(cell)
+        try:
+            record = load_record(path)
+        except (FileNotFoundError, RecordError):  # nothing, or nothing that could be lost
+            return
+        measured = record.checkpoint or record.model
+        if measured is not None and measured.weight_digest != weights.weight_digest:
+            raise InputError(
+                f"{path} is about other weights that {weights.name!r} once held: give another --out"
+            )
+
+    def put(self, evaluated: Evaluated) -> None:
+        """Keeps a model that was measured."""
+        if self._store is not None:
+            path = self._store.write(evaluated.record, evaluated.items)
+            if self._on_written is not None:
+                self._on_written(path)
+
+
 @dataclass(frozen=True)
 class _Dense:
     """The dense model's side.
@@ -61,15 +111,17 @@ class _Dense:
     again: Callable[[LoadedModel], LoadedModel]
     floor: MachineFloor
     evaluated: Evaluated
+    first_token: FirstTokenChoice | None
     remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Machine:
-    """Where models are: their layers on `device`, all of them or (`onload`) one at a time."""
+    """Where models are (their layers on `device`, all of them or one at a time), and where records go."""
 
     device: torch.device
     weights: Weights
+    outlet: Outlet
 
 
 def evaluate_checkpoint(
@@ -80,6 +132,7 @@ def evaluate_checkpoint(
     device: torch.device,
     watcher: Watcher,
     weights: Weights = "resident",
+    outlet: Outlet | None = None,
 ) -> list[Evaluated]:
     """Measures the model that `asked` names, and its dense model beside it.
 
@@ -92,23 +145,25 @@ def evaluate_checkpoint(
         device: where the models compute.
         watcher: hears of progress.
         weights: where their decoder layers are.
+        outlet: where each is put as soon as it is measured; None = nowhere.
 
     Returns:
         The dense model first, if one was given, then the model.
 
     Raises:
-        InputError: a model, text or task is not usable, or the two models do not fit each other.
+        InputError: a model, text or task is not usable, the two models do not fit each other, or the outlet
+            holds a record of other weights under the same name.
         PruningError: a structure cannot be read, or a model not be taken apart.
     """
     summary = read_summary(find_model(asked.model, asked.revision)[0])
-    machine = _Machine(device, weights)
+    machine = _Machine(device, weights, outlet or Outlet())
     if dense is None:
         inputs = preflight([asked])
         return [_measure_checkpoint(asked, summary, None, inputs[model_key(asked)], machine, watcher)]
     other = asked.model_copy(update={"model": dense, "revision": dense_revision})
     inputs = preflight([asked, other])
     remarks = check_pair(asked, other, inputs)
-    held = _measure_dense(other, inputs[model_key(other)], machine, watcher)
+    held = _measure_dense(other, inputs[model_key(other)], machine, watcher, asked.model, summary)
     held.remarks.extend(remarks)
     found = _measure_checkpoint(asked, summary, held, inputs[model_key(asked)], machine, watcher)
     return [held.evaluated, found]
@@ -132,24 +187,55 @@ def _floor(loaded: LoadedModel, log: PhaseLog) -> MachineFloor:
         return machine_floor(loaded.model, loaded.placement)
 
 
-def _measure_dense(cell: Cell, inputs: Inputs, machine: _Machine, watcher: Watcher) -> _Dense:
+def _measure_dense(
+    cell: Cell,
+    inputs: Inputs,
+    machine: _Machine,
+    watcher: Watcher,
+    checkpoint: str,
+    summary: Summary | None,
+) -> _Dense:
     watcher.cell_started(cell)
     log = PhaseLog(machine.device, watcher)
     created = _now()
     loaded = _load(cell, inputs, machine, log)
+    remarks = [] if summary is None else check_dense(summary, loaded.identity, checkpoint)
+    machine.outlet.check(cell, loaded.identity)
     floor = _floor(loaded, log)
-    reference = DenseReference()
-    measured = measure_dense(loaded, cell, inputs, reference, log)
+    reference = DenseReference(keeps_head=True)  # a finished checkpoint may have another
+    choice = _first_token(loaded, inputs, None, log)
+    run = inputs.decided(cell, first_token=choice is not None and choice.taken)
+    measured = measure_dense(loaded, run, inputs, reference, log)
     add_size(measured, loaded, (), None)
+    measured.remarks[:0] = [*loaded.remarks, *([choice.remark] if choice else [])]
     record = _record(cell, created, machine, measured, log, floor=floor, model=loaded.identity)
-    watcher.cell_ended(cell, "complete")
     evaluated = Evaluated(record, measured.items())
+    machine.outlet.put(evaluated)
+    watcher.cell_ended(cell, "complete")
     if isinstance(loaded, LayeredModel):
         layered = loaded
-        return _Dense(loaded.identity, reference, loaded.dense_weight, lambda _: layered, floor, evaluated)
+        return _Dense(
+            *(loaded.identity, reference, loaded.dense_weight, lambda _: layered),
+            *(floor, evaluated, choice, remarks),
+        )
     kept = dense_weights(loaded.model)
+    again = partial(_with_weights, kept)
     return _Dense(
-        loaded.identity, reference, kept.__getitem__, partial(_with_weights, kept), floor, evaluated
+        *(loaded.identity, reference, kept.__getitem__, again), *(floor, evaluated, choice, remarks)
+    )
+
+
+def _first_token(
+    loaded: LoadedModel, inputs: Inputs, told: bool | None, log: PhaseLog
+) -> FirstTokenChoice | None:
+    """What is chosen where no dense model was asked: what the prune was `told`, or what this model shows."""
+    if inputs.first_token is None:
+        return None
+    if told is None:
+        return choose_first_token(loaded, inputs.first_token, log)
+    begin = "begin" if told else "do not begin"
+    return FirstTokenChoice(
+        told, f"sequences {begin} with the tokenizer's first token, as in its pruning.json"
     )
 
 
@@ -179,15 +265,25 @@ def _measure_checkpoint(
     cell = cell_of(asked, summary, zeros, model)
     if cell.is_dense:  # nothing was pruned, so it is nobody's pruned model, whatever it is held against
         model = loaded.identity
-    remarks = [] if dense is None else [*dense.remarks, *other_weights(loaded, dense.weight)]
+    machine.outlet.check(cell, loaded.identity)
+    remarks = list(loaded.remarks)
+    if dense is not None:
+        remarks += [*dense.remarks, *other_weights(loaded, dense.weight)]
     floor = dense.floor if dense is not None else _floor(loaded, log)
     reference = dense.reference if dense is not None else DenseReference()
+    if dense is not None:
+        choice = dense.first_token
+    else:
+        choice = _first_token(loaded, inputs, None if summary is None else summary.first_token, log)
+    if choice is not None:
+        remarks.append(choice.remark)
+    run = inputs.decided(cell, first_token=choice is not None and choice.taken)
     if cell.is_dense and dense is None:
-        measured = measure_dense(loaded, cell, inputs, reference, log)
+        measured = measure_dense(loaded, run, inputs, reference, log)
     else:
         measured = measure_pruned(
             loaded,
-            cell,
+            run,
             inputs,
             reference,
             log,
@@ -206,8 +302,10 @@ def _measure_checkpoint(
         checkpoint=None if cell.is_dense else loaded.identity,
         modules=() if cell.is_dense else module_reports(zeros),
     )
+    evaluated = Evaluated(record, measured.items())
+    machine.outlet.put(evaluated)
     watcher.cell_ended(cell, "complete")
-    return Evaluated(record, measured.items())
+    return evaluated
 
 
 def _record(
@@ -247,4 +345,4 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["Evaluated", "evaluate_checkpoint"]
+__all__ = ["Evaluated", "Outlet", "evaluate_checkpoint"]

@@ -12,11 +12,14 @@ from methods.contract import ModelState
 from methods.decoder import read_decoder
 from methods.homes import target_parameters
 from methods.tensor_files import INDEX_FILE, SINGLE_FILE, TensorFiles
-from suite.checkpoints.folder import appearing_whole, require_empty, write_summary
+from suite.checkpoints.folder import appearing_whole, write_summary
 from suite.checkpoints.measured_prune import prune_measured
+from suite.checkpoints.round_trip import check_layered_round_trip, probe_logits
 from suite.layered_contract import check_layered_contract
 from suite.layered_model import LayeredModel, load_layered_model, outside_layers
+from suite.measurement.first_token import choose_first_token
 from suite.models import quiet_transformers
+from suite.phases import PhaseLog
 from suite.watcher import Silent, Watcher
 
 if TYPE_CHECKING:
@@ -56,17 +59,24 @@ def write_layered_checkpoint(
         OSError: the model could not be read or the checkpoint not be written.
     """
     watcher = watcher or Silent()
-    require_empty(out)
-    watcher.phase_started("load", None)
-    loaded = load_layered_model(cell, inputs)
-    before = ModelState.of(loaded.model, {})
     with appearing_whole(out) as folder:
-        loaded = loaded.staged(folder, device, batch_size)
+        watcher.phase_started("load", None)
+        dense = load_layered_model(cell, inputs)
+        before = ModelState.of(dense.model, {})
+        loaded = dense.staged(folder, device, batch_size)
+        probe = inputs.first_token
+        choice = None if probe is None else choose_first_token(loaded, probe, PhaseLog(device, watcher))
         pruned = prune_measured(
-            cell, loaded.model, inputs, placement=loaded.placement, device=device, watcher=watcher
+            cell,
+            loaded.model,
+            inputs,
+            placement=loaded.placement,
+            device=device,
+            watcher=watcher,
+            first_token=choice,
         )
         n_zeros = check_layered_contract(pruned.method, pruned.pattern, before, loaded, pruned.result)
-        summary = pruned.summary(loaded.identity, n_zeros)
+        summary = pruned.summary(loaded, n_zeros)
         watcher.phase_started("save", None)
         with quiet_transformers():
             # No weights: the configuration, and the code that comes with a model.
@@ -74,7 +84,10 @@ def write_layered_checkpoint(
             (folder / SINGLE_FILE).unlink(missing_ok=True)
             if loaded.tokenizer is not None:
                 loaded.tokenizer.save_pretrained(folder)
+        expected = probe_logits(loaded)
         _write_shards(loaded, folder)
+        watcher.phase_started("read again", None)
+        check_layered_round_trip(folder, cell, inputs, loaded, expected)
         write_summary(folder, summary)
     return summary
 

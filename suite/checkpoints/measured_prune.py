@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from suite.cell import Cell
-    from suite.results.record import ModelIdentity
+    from suite.measurement.first_token import FirstTokenChoice
+    from suite.models import LoadedModel
     from suite.watcher import Watcher
 
 SCHEMA_VERSION = 1
@@ -39,6 +40,7 @@ class MeasuredPrune:
         calibration: what was looked at; None where nothing was.
         seconds: of `allocate` and `prune`.
         memory: the peaks of the prune.
+        first_token: whether sequences begin with the model's first token; None where it was no question.
     """
 
     cell: Cell
@@ -50,12 +52,13 @@ class MeasuredPrune:
     calibration: Timed | None
     seconds: Mapping[str, float]
     memory: MemoryWatch
+    first_token: FirstTokenChoice | None
 
-    def summary(self, identity: ModelIdentity, n_zeros: Mapping[str, int]) -> dict[str, Any]:
+    def summary(self, loaded: LoadedModel, n_zeros: Mapping[str, int]) -> dict[str, Any]:
         """What `pruning.json` holds.
 
         Args:
-            identity: which weights were pruned.
+            loaded: the model that was pruned.
             n_zeros: target name -> zeros in its stored weight, which may be more than were pruned: a dense
                 weight was 0 already, or a reconstruction made one 0.
         """
@@ -65,7 +68,7 @@ class MeasuredPrune:
         allocation, calibration = self.cell.allocation, self.calibration
         return {
             "schema_version": SCHEMA_VERSION,
-            "model": identity.model_dump(mode="json"),
+            "model": loaded.identity.model_dump(mode="json"),
             "method": self.cell.method,
             "settings": self.cell.settings,
             "pattern": self.cell.pattern,
@@ -78,6 +81,8 @@ class MeasuredPrune:
             "peak_device_bytes": self.memory.device_bytes,
             "calibration": calibration.identity.model_dump(mode="json") if calibration else None,
             "mask_digest": self.result.mask_digest,
+            "first_token": None if self.first_token is None else self.first_token.taken,
+            "warnings": [*loaded.remarks, *([self.first_token.remark] if self.first_token else [])],
             "modules": self._modules(n_zeros),
             "code": code_version(self.method.version, part_versions(self.cell)).model_dump(mode="json"),
             "environment": environment(self.device).model_dump(mode="json"),
@@ -103,13 +108,15 @@ def prune_measured(
     placement: Placement,
     device: torch.device,
     watcher: Watcher,
+    first_token: FirstTokenChoice | None,
 ) -> MeasuredPrune:
-    """Prunes `model` as `cell` asks.
+    """Prunes `model` as `cell` asks, with the model's first token before each sequence if that was chosen.
 
     Raises:
         InputError: the allocation cannot divide the pattern among the targets.
         PruningError: the prune failed.
     """
+    cell = inputs.decided(cell, first_token=first_token is not None and first_token.taken)
     method = method_of(cell)
     timed = None if cell.calibration is None else inputs.calibrations[cell.calibration]
     calibration = timed.calibration if timed else None
@@ -121,7 +128,9 @@ def prune_measured(
         result = method.prune(
             model, pattern, calibration, placement=placement, on_layer=lambda _: watcher.stepped()
         )
-    return MeasuredPrune(cell, method, pattern, placement, device, result, timed, clock.seconds, memory)
+    return MeasuredPrune(
+        *(cell, method, pattern, placement, device, result, timed, clock.seconds, memory, first_token)
+    )
 
 
 __all__ = ["MeasuredPrune", "prune_measured"]

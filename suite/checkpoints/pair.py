@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from methods.bits import same_bits
 from methods.decoder import read_decoder
 from methods.errors import InputError
 from suite.evaluation.responses import encode_prompts
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from suite.cell import Cell
+    from suite.checkpoints.finished import Summary
     from suite.models import LoadedModel, Skeleton
+    from suite.results.record import ModelIdentity
 
 _HARMLESS = ("dtype", "torch_dtype", "transformers_version", "use_cache", "architectures")
 """Keys of a configuration that change no number."""
@@ -46,8 +47,9 @@ def check_pair(own: Cell, dense: Cell, inputs: Mapping[ModelKey, Inputs]) -> lis
             f"{pair}: {off} has shape {shapes.get(off, 'none')} in the one and "
             f"{expected.get(off, 'none')} in the other"
         )
-    for spec in own.perplexity:
-        texts = [inputs[model_key(cell)].windows[spec].corpus_digest for cell in (own, dense)]
+    both = [inputs[model_key(cell)].windows for cell in (own, dense)]
+    for spec in {**both[0], **both[1]}:
+        texts = [windows[spec].corpus_digest if spec in windows else None for windows in both]
         if texts[0] != texts[1]:
             raise InputError(f"{pair}: their tokenizers make other tokens of {spec.corpus}")
     if own.answers is not None and one.tokenizer is not None and other.tokenizer is not None:
@@ -71,14 +73,42 @@ def other_weights(loaded: LoadedModel, dense_weight: Callable[[str], Tensor]) ->
     off = [
         name
         for name, weight in loaded.weights()
-        if name not in targets and not torch.equal(weight.detach().cpu(), dense_weight(name))
+        if name not in targets and not same_bits(weight.detach().cpu(), dense_weight(name))
     ]
     if not off:
         return []
     return [
-        f"{len(off)} parameters that are no target modules differ from the dense model's, {off[0]} for one; "
-        "divergence sees both models through this one's head"
+        f"{len(off)} parameters that are no target modules differ from the dense model's, {off[0]} for one"
     ]
+
+
+def check_dense(summary: Summary, dense: ModelIdentity, checkpoint: str) -> list[str]:
+    """Refuses a dense model that is not the one a checkpoint says it was pruned from.
+
+    Args:
+        summary: the checkpoint's `pruning.json`.
+        dense: the model that it shall be held against.
+        checkpoint: what the user calls the checkpoint.
+
+    Returns:
+        That it could not be found out, a sentence, where the two were loaded in different dtypes.
+
+    Raises:
+        InputError: their weights have different digests.
+    """
+    pruned = summary.model
+    if pruned.dtype != dense.dtype:
+        return [
+            f"whether it was pruned from {dense.name!r} could not be checked: its pruning.json has "
+            f"the digest of the dense weights in {pruned.dtype}, and they were loaded in {dense.dtype}"
+        ]
+    if pruned.weight_digest != dense.weight_digest:
+        raise InputError(
+            f"{checkpoint!r} was not pruned from {dense.name!r}: its pruning.json says {pruned.name!r}, "
+            f"weights {pruned.weight_digest[:12]}, and those of {dense.name!r} are "
+            f"{dense.weight_digest[:12]}; --dense names the model that was pruned"
+        )
+    return []
 
 
 def _skeleton(cell: Cell) -> Skeleton:
@@ -98,4 +128,4 @@ def _other_settings(own: Mapping[str, Any], dense: Mapping[str, Any]) -> list[st
     return [f"its config.json differs from the dense model's in {', '.join(off)}"] if off else []
 
 
-__all__ = ["check_pair", "other_weights"]
+__all__ = ["check_dense", "check_pair", "other_weights"]

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.decoder import read_decoder
-from suite.checkpoints.folder import appearing_whole, require_empty, write_summary
+from suite.checkpoints.folder import appearing_whole, write_summary
 from suite.checkpoints.measured_prune import prune_measured
+from suite.checkpoints.round_trip import check_round_trip
 from suite.models import quiet_transformers
+from suite.phases import PhaseLog
 from suite.watcher import Silent, Watcher
 
 if TYPE_CHECKING:
@@ -36,29 +38,33 @@ def write_checkpoint(
         OSError: the checkpoint could not be written.
     """
     watcher = watcher or Silent()
-    require_empty(out)
-    watcher.phase_started("load", None)
-    loaded = workbench.dense_model(cell)
-    pruned = prune_measured(
-        cell,
-        loaded.model,
-        workbench.inputs(cell),
-        placement=loaded.placement,
-        device=workbench.device,
-        watcher=watcher,
-    )
-    workbench.check(pruned.method, pruned.pattern, pruned.result)
-    n_zeros = {
-        target.name: target.stored.numel() - int(target.stored.count_nonzero())
-        for _, _, target in read_decoder(loaded.model).targets()
-    }
-    summary = pruned.summary(loaded.identity, n_zeros)
-    watcher.phase_started("save", None)
     with appearing_whole(out) as folder:
+        watcher.phase_started("load", None)
+        loaded = workbench.dense_model(cell)
+        choice = workbench.first_token(cell, PhaseLog(workbench.device, watcher))
+        pruned = prune_measured(
+            cell,
+            loaded.model,
+            workbench.inputs(cell),
+            placement=loaded.placement,
+            device=workbench.device,
+            watcher=watcher,
+            first_token=choice,
+        )
+        workbench.check(pruned.method, pruned.pattern, pruned.result)
+        workbench.discard()  # its copy of the dense weights makes room for the checkpoint that is read again
+        n_zeros = {
+            target.name: target.stored.numel() - int(target.stored.count_nonzero())
+            for _, _, target in read_decoder(loaded.model).targets()
+        }
+        summary = pruned.summary(loaded, n_zeros)
+        watcher.phase_started("save", None)
         with quiet_transformers():
             loaded.model.save_pretrained(folder)
             if loaded.tokenizer is not None:
                 loaded.tokenizer.save_pretrained(folder)
+        watcher.phase_started("read again", None)
+        check_round_trip(folder, loaded, trust_remote_code=cell.trust_remote_code)
         write_summary(folder, summary)
     return summary
 

@@ -11,6 +11,8 @@ from suite.commands.options import (
     AsJson,
     Device,
     DTypeChoice,
+    First,
+    FirstTokenOption,
     Placed,
     PlacementChoice,
     print_json,
@@ -44,6 +46,7 @@ def prune(
     n_samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
     seqlen: Annotated[int, typer.Option(min=1, help="Tokens in each.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, help="Which windows are drawn.")] = 0,
+    first_token: First = FirstTokenOption.auto,
     dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
         DTypeChoice.auto
     ),
@@ -55,7 +58,7 @@ def prune(
 ) -> None:
     """Prune a model and write the checkpoint."""
     from suite.cell import CalibrationSpec
-    from suite.checkpoints.folder import require_empty
+    from suite.checkpoints.folder import remarks_of, require_empty
     from suite.checkpoints.layered import write_layered_checkpoint
     from suite.checkpoints.writing import write_checkpoint
     from suite.plan import pruning_cell, resolve_device, resolve_dtype
@@ -72,7 +75,13 @@ def prune(
         assignments=settings or [],
         allocation=allocation,
         allocation_assignments=allocation_settings or [],
-        calibration=CalibrationSpec(source=calibration, n_samples=n_samples, seqlen=seqlen, seed=seed),
+        calibration=CalibrationSpec(
+            source=calibration,
+            n_samples=n_samples,
+            seqlen=seqlen,
+            seed=seed,
+            first_token=first_token.value,
+        ),
         dtype=resolve_dtype(dtype.value, target),
         revision=revision,
         trust_remote_code=trust_remote_code,
@@ -85,6 +94,8 @@ def prune(
         else:
             summary = write_checkpoint(cell, Workbench(target, inputs), out, bars)
         bars.cell_ended(cell, "complete")
+    for remark in remarks_of(summary):
+        say(remark)
     if as_json:
         print_json(summary)
     else:
@@ -107,6 +118,7 @@ def evaluate(
     ] = None,
     seqlen: Annotated[int, typer.Option(min=2, help="Tokens in a window of text.")] = 2048,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="At most this many of each text.")] = None,
+    first_token: First = FirstTokenOption.auto,
     task: Annotated[
         list[str] | None,
         typer.Option(help="An lm-eval task, offline, paper7 or none; may be given often. (default: offline)"),
@@ -128,11 +140,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure any checkpoint: perplexity, tasks, answers, size and speed."""
-    from suite.checkpoints.evaluation import evaluate_checkpoint
+    from suite.checkpoints.evaluation import Outlet, evaluate_checkpoint
     from suite.evaluation_table import evaluation_rows
     from suite.plan import evaluation_cell, resolve_device, resolve_dtype
     from suite.results import ResultStore
+    from suite.results.files import require_folder
 
+    if out is not None:
+        require_folder(out)
     target = resolve_device(device)
     asked = evaluation_cell(
         model,
@@ -140,6 +155,7 @@ def evaluate(
         corpora=perplexity or ["wiki-sample", "news-sample"],
         seqlen=seqlen,
         max_tokens=max_tokens,
+        first_token=first_token.value,
         tasks=task or ["offline"],
         task_folder=task_folder,
         num_fewshot=num_fewshot,
@@ -159,11 +175,8 @@ def evaluate(
             device=target,
             watcher=bars,
             weights=placement.weights,
+            outlet=Outlet(None if out is None else ResultStore(out), lambda path: say(str(path))),
         )
-    if out is not None:
-        store = ResultStore(out)
-        for found in evaluated:
-            say(str(store.write(found.record, found.items)))
     record = evaluated[-1].record
     if as_json:
         print_json(record.sealed().model_dump(mode="json"))

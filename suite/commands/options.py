@@ -32,6 +32,14 @@ class DTypeChoice(StrEnum):
     float16 = "float16"
 
 
+class FirstTokenOption(StrEnum):
+    """Whether each sequence begins with the token that the tokenizer puts first."""
+
+    auto = "auto"
+    never = "never"
+    always = "always"
+
+
 class PlacementChoice(StrEnum):
     """Where a model's weights are while it is pruned and measured."""
 
@@ -78,6 +86,14 @@ Placed = Annotated[
         "--placement",
         help="resident: whole models are on the device. onload: one decoder layer at a time comes from the "
         "model's files, so that it may be larger than the device's memory, and the host's.",
+    ),
+]
+First = Annotated[
+    FirstTokenOption,
+    typer.Option(
+        "--first-token",
+        help="Begin each sequence with the tokenizer's first token (BOS). auto: where the dense model's "
+        "perplexity is more than 10 % lower with it.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]

@@ -91,6 +91,7 @@ def run(
     from suite.plan import matching
     from suite.preflight import preflight
     from suite.results import ResultStore
+    from suite.results.files import require_folder
     from suite.tracking import SuiteRun, Tracking, open_tracker
 
     config = load_suite(suite)
@@ -100,6 +101,7 @@ def run(
     plan(config, dtype="float32")  # what is wrong with it is said before a cluster is asked
     tracker = open_tracker(track) if track is not None else None
     out = out or Path("results") / config.name
+    require_folder(out)
     # A dry run starts no Ray of its own.
     where = ExecutorChoice.local if dry_run and address is None else executor
     with _open(where, address, device, workers) as runs, stopping_at_sigterm():
@@ -114,6 +116,9 @@ def run(
             _print_plan(planned, runs.device, weights, as_json)
             return
         inputs = preflight(cells)
+        for (name, _, _), of_model in inputs.items():
+            for remark in of_model.remarks:
+                say(f"{name}: {remark}")
         planned = hold_against_inputs(planned, existing.value, inputs)
         for entry in planned:
             if entry.state.kind == "stale" and not entry.runs:

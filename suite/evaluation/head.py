@@ -7,6 +7,7 @@ kept and turned into logits again beside a pruned model's, without the dense mod
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,16 @@ class OutputHead:
         with replaced_forward(self._body, lambda *args, **kwargs: output):
             logits: Tensor = self._model(input_ids=tokens, use_cache=False).logits
         return logits[0]
+
+    def detached(self) -> OutputHead:
+        """A copy of the head alone, with its own weights, that outlives the model; its body cannot be run."""
+        name = next(name for name, module in self._model.named_modules() if module is self._body)
+        without_body = nn.Module()
+        twin = copy.copy(self)
+        twin._model = copy.deepcopy(self._model, {id(self._body): without_body})
+        twin._body = without_body
+        assert twin._model.get_submodule(name) is without_body
+        return twin
 
     def _hold_against(self, whole_TV: Tensor, input_ids: Tensor) -> None:
         """Raises `HeadError` unless the halves give the whole's logits `[n, vocabulary]` but for rounding."""

@@ -12,6 +12,7 @@ from suite.preflight import Inputs, Timed
 if TYPE_CHECKING:
     from suite.cell import CalibrationSpec, PerplexitySpec, TaskSpec
     from suite.corpora import EvaluationWindows
+    from suite.measurement.first_token import FirstTokenProbe
     from suite.prompts import PromptSet
 
 
@@ -28,6 +29,7 @@ class PortableInputs:
     folder_digest: str | None
     tasks: Mapping[TaskSpec, Mapping[str, str]] = field(default_factory=dict)
     prompts: Mapping[str, PromptSet] = field(default_factory=dict)
+    first_token: FirstTokenProbe | None = None
 
     @classmethod
     def of(cls, inputs: Inputs) -> PortableInputs:
@@ -39,6 +41,7 @@ class PortableInputs:
             folder_digest=inputs.folder_digest,
             tasks={spec: dict(task.digests) for spec, task in inputs.tasks.items()},
             prompts=inputs.prompts,
+            first_token=inputs.first_token,
         )
 
     def unpacked(self) -> Inputs:
@@ -54,7 +57,15 @@ class PortableInputs:
             tasks[spec] = load_task(spec)
             if dict(tasks[spec].digests) != dict(digests):
                 raise InputError(f"task {spec.name!r} asks other questions on this worker's machine")
-        return Inputs(self.calibrations, self.windows, self.revision, self.folder_digest, tasks, self.prompts)
+        return Inputs(
+            calibrations=self.calibrations,
+            windows=self.windows,
+            revision=self.revision,
+            folder_digest=self.folder_digest,
+            tasks=tasks,
+            prompts=self.prompts,
+            first_token=self.first_token,
+        )
 
 
 __all__ = ["PortableInputs"]

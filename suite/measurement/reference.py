@@ -11,6 +11,7 @@ from suite.cell import AnswersSpec, Cell, PerplexitySpec, TaskSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from suite.evaluation.head import OutputHead
     from suite.evaluation.responses import Answer
     from suite.evaluation.zero_shot import TaskRun
 
@@ -37,11 +38,15 @@ class DenseReference:
             what its logits would take.
         tasks: what it answered, question by question.
         answers: what it said.
+        keeps_head: whether its head is kept beside the hidden states, for models whose own head may differ.
+        head: its head; None where models held against it have the same.
     """
 
     hidden: dict[PerplexitySpec, Tensor] = field(default_factory=dict)
     tasks: dict[TaskSpec, list[TaskRun]] = field(default_factory=dict)
     answers: dict[AnswersSpec, GivenAnswers] = field(default_factory=dict)
+    keeps_head: bool = False
+    head: OutputHead | None = None
 
     def missing(self, cell: Cell) -> Cell | None:
         """`cell` with those measurements alone that it is compared by and that lack here, if any."""

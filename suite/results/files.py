@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from methods.errors import InputError
 from suite.results.leftovers import temporary_name
 
 
@@ -56,6 +57,23 @@ class FileLayer:
             os.close(descriptor)
 
 
+def require_folder(folder: Path, option: str = "--out") -> None:
+    """Checks that a folder is there or can be made, before anything is computed that shall be put into it.
+
+    Raises:
+        InputError: it is a file, lies below one, or cannot be written to; names the option that asked for it.
+    """
+    try:
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except OSError as error:  # a name too long, for one
+        raise InputError(f"{option} {folder}: {error.strerror or error}") from error
+    if not existing.is_dir():
+        what = "is a file" if existing == folder else f"{existing} is a file"
+        raise InputError(f"{option} {folder}: {what}; give a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {existing} cannot be written to")
+
+
 def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
     """Gives `path` its new contents in one step; its name lasts once the folder is synced.
 
@@ -84,4 +102,4 @@ def replace_text(path: Path, text: str) -> None:
     files.sync_folder(path.parent)
 
 
-__all__ = ["FileLayer", "replace_file", "replace_text"]
+__all__ = ["FileLayer", "replace_file", "replace_text", "require_folder"]

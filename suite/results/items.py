@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from suite.cell import Spec
 
 
@@ -16,9 +18,16 @@ class WindowLosses(Spec):
     seqlen: int
     limit: int | None
     """The cap on tokens that was asked for; None = the whole corpus."""
+    n_first: int = Field(0, ge=0)
+    """Tokens at the start of each window that the tokenizer puts there; they are never predicted."""
     nll: tuple[float | None, ...]
-    """Mean negative log-likelihood (nats) of the seqlen - 1 predicted tokens, a value a window; None where
-    it was not finite."""
+    """Mean negative log-likelihood (nats) of the predicted tokens, a value a window; None where it was not
+    finite."""
+
+    @property
+    def n_predicted(self) -> int:
+        """Predicted tokens of a window: all but those at its start that nothing stands before."""
+        return self.seqlen - max(1, self.n_first)
 
 
 class WindowDivergence(Spec):

@@ -11,7 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_val
 from suite.cell import Cell, Spec
 from suite.results.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of the fields below; `suite.results.reading` migrates what is older."""
 
 
@@ -55,6 +55,8 @@ class CalibrationIdentity(Spec):
     seqlen: int
     seed: int | None
     digest: str
+    first_token: bool = False
+    """Whether each sequence begins with the tokens that the tokenizer puts first."""
 
 
 class PhaseCost(Spec):

@@ -49,7 +49,8 @@ class CellShare:
 
     Args:
         work: that of all cells of the process.
-        cell: the cell.
+        cell: the cell as it is run.
+        planned: the same as it stands in the plan.
         loaded: its model.
         device: where layers compute.
         inputs: what the cells of this model read.
@@ -63,6 +64,7 @@ class CellShare:
         self,
         work: SharedWork,
         cell: Cell,
+        planned: Cell,
         loaded: LoadedModel,
         device: torch.device,
         inputs: Inputs,
@@ -71,6 +73,7 @@ class CellShare:
         self.parts: list[SharedPart] = []
         self._work = work
         self._cell = cell
+        self._planned = planned
         self._identity = loaded.identity
         self._device = device
         self._placement = loaded.placement
@@ -174,7 +177,7 @@ class CellShare:
         work = self._work
         if work.folder is None or not work.wanted:
             return None
-        return SharedInitialPrunes(self._cell, work.folder, work.wanted, self._conditions, self._device)
+        return SharedInitialPrunes(self._planned, work.folder, work.wanted, self._conditions, self._device)
 
     @cached_property
     def _files(self) -> ReferenceFiles | None:

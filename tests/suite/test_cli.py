@@ -246,15 +246,15 @@ def test_a_failing_cell_is_recorded_and_costs_no_other(prunebench, tmp_path, mon
     assert (code, json.loads(out)["finished"], json.loads(out)["kept"]) == (0, 1, 3)
 
 
-def test_nan_weights_fail_their_cells_and_name_the_module(prunebench, tmp_path):
+def test_nan_weights_are_found_before_anything_runs(prunebench, tmp_path):
     suite = write_suite(tmp_path, methods="wanda", patterns=["0.5"])
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "model")
-    code, _, err = prunebench("run", suite, "--out", "runs", "--json")
-    assert code == 3
-    assert "model.layers.1.mlp" in err
-    assert len(list((tmp_path / "runs").glob("*/*.failed.json"))) == 1
+    assert "model.layers.1.mlp.up_proj.weight holds 1 values" in refusal(
+        prunebench("run", suite, "--out", "runs", "--json")
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_an_error_that_nobody_foresaw_is_no_regression(prune, monkeypatch):
 
 def test_a_report_that_breaks_the_record_fails_the_cell_only(prunebench, tmp_path, monkeypatch):
     suite = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
-    monkeypatch.setattr("methods.layerwise.relative_error", lambda *_: float("nan"))
+    monkeypatch.setattr("methods.layerwise.relative_error", lambda *_: "no number")
     code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
     assert code == 3
     assert (json.loads(out)["finished"], len(json.loads(out)["failed"])) == (2, 1)

@@ -16,6 +16,8 @@ from suite.evaluation.windows import score_windows
 from tests.methods.tiny_models import make_model
 from tests.tiny import short_of_memory
 
+ONLOAD = Placement(weights="onload")
+
 
 @pytest.fixture
 def windows(monkeypatch):
@@ -44,6 +46,20 @@ def test_perplexity_of_every_family_is_that_of_a_plain_implementation(windows, f
     assert losses == pytest.approx(expected, abs=2e-6)
     ours, theirs = (math.exp(sum(nll) / len(nll)) for nll in (losses, expected))
     assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("placement", [Placement(), ONLOAD], ids=["resident", "onload"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_head_that_outlives_its_model_gives_the_same_logits(windows, family, placement):
+    model = make_model(family).eval()
+    kept = score_windows(model, windows, placement=placement, keep_hidden=True, keep_head=True)
+    expected = OutputHead(model, windows[0])
+    expected.hidden(windows[:1])
+    logits = expected.logits(kept.hidden[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(kept.head.logits(kept.hidden[0]), logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -127,9 +143,6 @@ def test_a_ruined_model_has_losses_that_say_so(windows):
         model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
     scores = score_windows(model, windows, keep_hidden=True)
     assert all(math.isnan(nll) for nll in scores.nll.tolist())
-
-
-ONLOAD = Placement(weights="onload")
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -62,6 +62,8 @@ def _calibration(record: Record) -> Iterator[str]:
     asked = (spec.source, spec.n_samples, spec.seqlen)
     if _key(found) != asked:
         yield f"was calibrated on {_key(found)}, and the cell asks for {asked}"
+    if spec.first_token != "auto" and found.first_token != (spec.first_token == "always"):
+        yield f"was calibrated with first_token {found.first_token}, and the cell asks for {spec.first_token}"
     # Rows of a file are used as they stand, whatever the seed.
     if found.seed not in (spec.seed, None):
         yield f"was calibrated with seed {found.seed}, and the cell asks for {spec.seed}"
@@ -106,8 +108,12 @@ def _failed(record: Record) -> Iterator[str]:
 
 def _asked(record: Record) -> Iterator[str]:
     cell = record.cell
-    specs = {spec.protocol: spec for spec in cell.perplexity}
     windows = {losses.protocol: losses for losses in record.windows}
+    # Where the first token was left to the model, the record says what became of it.
+    specs = {
+        next((name for name in spec.protocols if name in windows), spec.protocol): spec
+        for spec in cell.perplexity
+    }
     if list(windows) != list(specs) or len(windows) < len(record.windows):
         yield f"was measured on {_listed(windows)}, and the cell asks for {_listed(specs)}"
     for protocol in windows.keys() & specs.keys():

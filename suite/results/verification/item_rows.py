@@ -17,7 +17,7 @@ def check_items(subject: Subject) -> Iterator[Finding]:
     for row in subject.items:
         groups.setdefault((row.protocol, row.metric), []).append(row)
     record = subject.record
-    n_tokens = {losses.protocol: losses.seqlen - 1 for losses in record.windows}
+    n_tokens = {losses.protocol: losses.n_predicted for losses in record.windows}
     stored: list[tuple[str, str, Sequence[float | None]]] = [
         *((losses.protocol, "nll", losses.nll) for losses in record.windows),
         *((found.protocol, "kl", found.kl) for found in record.divergences),

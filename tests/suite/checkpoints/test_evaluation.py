@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, LlamaConfig, LlamaForCausalLM
 
 from suite.checkpoints.finished import count_zeros
 from suite.results import ResultStore
@@ -100,6 +100,79 @@ def test_another_head_or_another_configuration_is_said(evaluate, model, pruned, 
     _, _, err = evaluate(other, "--dense", model)
     assert "1 parameters that are no target modules differ" in err
     assert "config.json differs from the dense model's in rms_norm_eps" in err
+
+
+def test_another_dense_model_than_was_pruned_is_refused(evaluate, model, pruned, tmp_path):
+    other = changed(model, tmp_path / "other", "model.layers.0.mlp.up_proj.weight", 0.1)
+    line = refusal(evaluate(pruned, "--dense", other, "--out", "results"))
+    assert "was not pruned from" in line
+    assert not (tmp_path / "results").exists()
+    assert "was not pruned from" in refusal(evaluate(pruned, "--dense", other, "--placement", "onload"))
+    shutil.copytree(model, tmp_path / "moved")  # the name is no part of it
+    assert evaluate(pruned, "--dense", tmp_path / "moved")[0] == 0
+    (pruned / "pruning.json").unlink()
+    assert evaluate(pruned, "--dense", other)[0] == 0
+
+
+def test_in_another_dtype_the_dense_model_cannot_be_checked_and_that_is_said(evaluate, model, pruned):
+    code, out, err = evaluate(pruned, "--dense", model, "--json", "--dtype", "bfloat16")
+    assert code == 0, err
+    (remark,) = json.loads(out)["warnings"]
+    assert "could not be checked" in remark
+    assert "in float32, and they were loaded in bfloat16" in remark
+
+
+def untied(folder):
+    """A model of its own output head."""
+    torch.manual_seed(4)
+    config = LlamaConfig.from_pretrained(folder, tie_word_embeddings=False)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("placement", ["resident", "onload"])
+@pytest.mark.parametrize(
+    ("dense_config", "config"),
+    [({}, {}), ({"final_logit_softcapping": 5.0}, {"final_logit_softcapping": 30.0})],
+)
+def test_each_model_is_seen_through_its_own_head(
+    evaluate, model, text, tmp_path, placement, dense_config, config
+):
+    """Half of the head is zero, or its logits are capped otherwise: held against plain transformers."""
+    if config:
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 256}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+        torch.manual_seed(4)
+        dense_model = AutoModelForCausalLM.from_config(Gemma2Config(**sizes, **heads, **dense_config))
+        with torch.no_grad():
+            dense_model.model.embed_tokens.weight.mul_(40)
+        dense_model.save_pretrained(model)
+    else:
+        untied(model)
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    loaded = AutoModelForCausalLM.from_pretrained(other)
+    if not config:
+        with torch.no_grad():
+            head = loaded.lm_head.weight
+            head[head.abs() <= head.abs().median()] = 0
+    for key, value in config.items():
+        setattr(loaded.config, key, value)
+    loaded.save_pretrained(other)
+    code, out, err = evaluate(other, "--dense", model, "--json", "--placement", placement)
+    assert code == 0, err
+    tokens = torch.tensor(AutoTokenizer.from_pretrained(model)(text.read_text())["input_ids"])[:320]
+    with torch.inference_mode():
+        p, q = (
+            AutoModelForCausalLM.from_pretrained(folder)(tokens.view(10, 32)).logits[:, :-1].log_softmax(-1)
+            for folder in (model, other)
+        )
+    expected = (p.exp() * (p - q)).sum(-1).mean().item()
+    found = metrics_of(out)
+    assert expected > 1e-4
+    assert found["kl_divergence"]["value"] == pytest.approx(expected, rel=1e-4)
+    same = (p.argmax(-1) == q.argmax(-1)).float().mean().item()
+    assert found["top1_agreement"]["value"] == pytest.approx(same, abs=1e-6)
 
 
 def test_models_that_are_told_other_prompts_are_not_held_against_each_other(prunebench, model, pruned, text):
@@ -231,12 +304,18 @@ def test_a_summary_that_claims_another_sparsity_is_contradicted(evaluate, pruned
     path.write_text(json.dumps({**json.loads(path.read_text()), "sparsity": 0.9, "pattern": "0.9"}))
     _, _, err = evaluate(pruned)
     assert "pruning.json contradicts itself: sparsity 0.9, by its modules 0.5" in err
-    assert "names the pattern 0.9, and 0.5 of the weights are 0" in err
+    assert "names the pattern 0.9, and its counts do not fit: model.layers.0" in err
+
+
+def test_zeros_of_an_earlier_prune_contradict_nothing(evaluate, prunebench, pruned, text, tmp_path):
+    asked = ("--calibration", text, "--n-samples", 4, "--seqlen", 32, "--dtype", "float32")
+    prunebench("prune", pruned, "--method", "wanda", "--sparsity", 0.3, *asked, "--out", "again")
+    code, _, err = evaluate(tmp_path / "again")
+    assert code == 0, err
+    assert "pruning.json" not in err
 
 
 def test_a_dense_model_of_another_structure_is_refused(evaluate, model, pruned, tmp_path):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     other = tmp_path / "other"
     shutil.copytree(model, other)
     config = LlamaConfig.from_pretrained(model, intermediate_size=64)

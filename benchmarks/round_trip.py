@@ -1,0 +1,64 @@
+"""`python -m benchmarks.round_trip [MODEL]`: what it takes to open a written checkpoint again.
+
+One `prunebench prune --method sparsegpt` in this process, from the start of the process to its end, and the
+share of it that passes while the checkpoint is read again and held against the model in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from suite.checkpoints import layered, writing
+from suite.cli import main as prunebench
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    parser.add_argument("--n-samples", default="64")
+    parser.add_argument("--seqlen", default="128")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--placement", default="resident")
+    asked = parser.parse_args()
+    seconds: list[float] = []
+    writing.check_round_trip = timed(writing.check_round_trip, seconds)
+    layered.probe_logits = timed(layered.probe_logits, seconds)
+    layered.check_layered_round_trip = timed(layered.check_layered_round_trip, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--n-samples", asked.n_samples, "--seqlen", asked.seqlen, "--dtype", asked.dtype]
+        sys.argv = [
+            *("prunebench", "prune", asked.model, "--method", "sparsegpt", "--sparsity", "0.5", *options),
+            *("--placement", asked.placement, "--out", str(Path(folder) / "pruned")),
+        ]
+        try:
+            prunebench()
+        except SystemExit as ended:
+            if ended.code:
+                raise
+    whole = time.time() - psutil.Process().create_time()
+    print(f"whole command {whole:.1f} s, read again {sum(seconds):.2f} s: {sum(seconds) / whole:.1%}")
+
+
+def timed(call: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """`call`, whose time is added to `seconds`."""
+
+    def timing(*given: Any, **more: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return call(*given, **more)
+        finally:
+            seconds.append(time.perf_counter() - start)
+
+    return timing
+
+
+if __name__ == "__main__":
+    main()

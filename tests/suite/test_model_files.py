@@ -1,0 +1,293 @@
+"""What a model's files give away before anything runs: refused in one line, or remarked by name."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from methods.errors import InputError
+from suite.model_files import FORMATS
+from suite.model_source import folder_digest
+from suite.models import load_model, load_skeleton
+from suite.results import ResultStore
+from tests.methods.tiny_models import make_model
+from tests.suite.conftest import refusal
+from tests.tiny import write_measured_suite, write_suite
+
+
+def edit_config(folder, **keys):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def change_tensors(folder, change):
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def projections(tensors):
+    return [name for name in tensors if name.endswith("proj.weight")]
+
+
+def fp8(tensors):
+    for name in projections(tensors):
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+
+
+def packed(tensors):
+    """As GPTQ and AWQ store weights: eight in an int32, under another name."""
+    for name in projections(tensors):
+        rows, columns = tensors.pop(name).shape
+        stem = name.removesuffix("weight")
+        tensors[stem + "qweight"] = torch.zeros(columns, rows // 8, dtype=torch.int32)
+        tensors[stem + "scales"] = torch.ones(1, rows, dtype=torch.float16)
+
+
+def in_place(tensors):
+    """As bitsandbytes stores weights: bytes under the name of the weight."""
+    for name in projections(tensors):
+        tensors[name] = tensors[name].to(torch.int8)
+
+
+def with_scales(tensors):
+    for name in projections(tensors):
+        tensors[f"{name}_scale_inv"] = torch.ones(1, 1)
+
+
+@pytest.fixture
+def everywhere(prunebench, prune, model, text, tmp_path):
+    """What the commands say of a model, each the same: prune and evaluate, resident and onloaded, and run."""
+
+    def call():
+        suite = tmp_path / "suite.toml"
+        suite.write_text(
+            f'name = "s"\nmodels = ["{model}"]\npatterns = ["0.5"]\n[[methods]]\nname = "magnitude"\n'
+            f'[[perplexity]]\ncorpus = "{text}"\nseqlen = 32\n'
+        )
+        wanda = ("--method", "wanda", "--sparsity", "0.5")
+        measured = ("evaluate", model, "--perplexity", text, "--seqlen", 32, "--task", "none")
+        rest = ("--prompts", "none", "--no-speed", "--dtype", "float32", "--placement")
+        lines = {
+            *(refusal(prune(*wanda, "--placement", placement)) for placement in ("resident", "onload")),
+            *(refusal(prunebench(*measured, *rest, placement)) for placement in ("resident", "onload")),
+        }
+        (line,) = lines
+        assert line.removeprefix("prunebench: ") in refusal(prunebench("run", suite))
+        assert not (tmp_path / "pruned").exists()
+        return line
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"quant_method": "fp8", "weight_block_size": [32, 32]},
+        {"quant_method": "mxfp4"},
+        {"quant_method": "gptq", "bits": 4},
+        {"quant_method": "awq", "bits": 4},
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "compressed-tensors"},
+        {"quant_method": "nobody-knows"},
+        {"load_in_8bit": True},
+        {},
+    ],
+)
+def test_a_quantized_model_is_refused_everywhere(everywhere, model, quantization):
+    edit_config(model, quantization_config=quantization)
+    line = everywhere()
+    assert "is quantized" in line
+    assert str(quantization.get("quant_method", "not named")) in line
+
+
+def test_so_is_one_that_says_it_of_a_part(model):
+    edit_config(model, text_config={"quantization_config": {"quant_method": "fp8"}})
+    with pytest.raises(InputError, match="is quantized"):
+        load_skeleton(str(model))
+
+
+@pytest.mark.parametrize("quantize", [fp8, packed, in_place])
+def test_weights_that_are_quantized_without_a_word_are_refused_everywhere(everywhere, model, quantize):
+    change_tensors(model, quantize)
+    assert "is quantized (model.layers.0." in everywhere()
+
+
+def test_no_quantization_is_none(model):
+    edit_config(model, quantization_config=None)
+    assert load_model(str(model)).remarks == ()
+
+
+def test_what_can_be_read_is_listed_once():
+    assert [known.name for known in FORMATS] == ["plain", "gguf"]
+
+
+def test_an_adapter_beside_the_model_is_refused_everywhere(everywhere, model):
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
+    assert "has an adapter beside it (adapter_config.json)" in everywhere()
+
+
+def test_an_adapter_alone_is_named(prunebench, model, text):
+    (model / "config.json").unlink()
+    (model / "adapter_config.json").write_text("{}")
+    line = refusal(prunebench("evaluate", model, "--perplexity", text))
+    assert "is an adapter alone" in line
+
+
+def test_weights_under_another_name_are_refused(everywhere, model):
+    edit_config(model, transformers_weights="other.safetensors")
+    assert "'other.safetensors'" in everywhere()
+
+
+def add(name, *shape):
+    def change(tensors):
+        tensors[name] = torch.ones(*shape)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.layers.0.self_attn.q_proj.bias", (16,)),
+        ("layers.0.self_attn.q_proj.bias", (16,)),  # as the model's body alone is saved
+        ("model.layers.1.self_attn.q_norm.weight", (8,)),
+        ("model.layers.1.mlp.up_proj.weight_scale_inv", (1, 1)),
+        ("model.norm.bias", (16,)),
+        ("model.embed_tokens.scale", (1,)),
+    ],
+)
+def test_a_tensor_that_a_module_of_the_model_does_not_take_is_refused(everywhere, model, name, shape):
+    change_tensors(model, add(name, *shape))
+    assert f"hold {name}," in everywhere()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.2.mlp.up_proj.weight",  # a layer that config.json does not count
+        "score.weight",  # a classifier
+        "vision_tower.encoder.layers.0.weight",
+        "model.mtp_layers.0.weight",
+        "model.layers.0.attention.masked_bias",  # a constant that earlier code stored
+    ],
+)
+@pytest.mark.parametrize("placement", ["resident", "onload"])
+def test_a_tensor_without_a_place_is_remarked_by_name(
+    prune, prunebench, model, text, tmp_path, name, placement
+):
+    change_tensors(model, add(name, 4, 4))
+    code, _, err = prune("--method", "wanda", "--sparsity", "0.5", "--placement", placement)
+    assert code == 0, err
+    assert f"left out: {name}" in err
+    assert name in json.loads((tmp_path / "pruned" / "pruning.json").read_text())["warnings"][0]
+    assert name not in load_file(next((tmp_path / "pruned").glob("*.safetensors")))
+    asked = ("--task", "none", "--prompts", "none", "--no-speed", "--json", "--placement", placement)
+    code, out, err = prunebench("evaluate", model, "--perplexity", text, "--seqlen", 32, *asked)
+    assert code == 0, err
+    assert [name in warning for warning in json.loads(out)["warnings"]] == [True]
+
+
+def test_a_run_says_it_and_so_do_its_records(prunebench, tmp_path):
+    suite = write_suite(tmp_path, methods="magnitude", patterns=["0.5"])
+    change_tensors(tmp_path / "model", add("score.weight", 3, 16))
+    code, _, err = prunebench("run", suite, "--out", "runs")
+    assert code == 0, err
+    assert "left out: score.weight" in err
+    for stored in ResultStore(tmp_path / "runs").records().records:
+        assert "score.weight" in stored.record.warnings[0]
+    assert "score.weight" in (tmp_path / "runs" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox", "mixtral", "gpt-oss", "opt", "bloom"])
+def test_what_the_architecture_ignores_or_keeps_as_buffers_is_no_remark(tmp_path, family):
+    model = make_model(family)
+    model.save_pretrained(tmp_path / "model")
+    buffers = dict(model.named_buffers())
+    name = next(
+        (name for name in buffers if name.endswith(("attn.bias", "attention.bias", "inv_freq"))), None
+    )
+    if name is not None:
+        change_tensors(tmp_path / "model", add(name, *(buffers[name].shape or (1,))))
+    assert load_skeleton(str(tmp_path / "model")).remarks == ()
+    assert load_model(str(tmp_path / "model")).remarks == ()
+
+
+def spoil(name, value, dtype=torch.float32):
+    def change(tensors):
+        tensors[name] = tensors[name].to(dtype)
+        tensors[name].view(-1)[5] = value
+
+    return change
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight"])
+def test_a_value_that_is_no_number_is_found_before_anything_runs(everywhere, model, name, value):
+    change_tensors(model, spoil(name, value))
+    assert f"{name} holds 1 values that are NaN or infinite" in everywhere()
+
+
+def test_a_value_that_the_dtype_cannot_hold_is_named(prune, model):
+    change_tensors(model, spoil("model.layers.0.mlp.up_proj.weight", 1e6))
+    assert prune("--method", "magnitude", "--sparsity", "0.5")[0] == 0
+    line = refusal(prune("--method", "magnitude", "--sparsity", "0.5", "--dtype", "float16", "--out", "half"))
+    assert "model.layers.0.mlp.up_proj.weight holds 1 values that are NaN or infinite as float16" in line
+
+
+def test_large_finite_weights_are_fine(prune, model):
+    change_tensors(model, lambda tensors: tensors["model.norm.weight"].fill_(3e38))
+    assert prune("--method", "magnitude", "--sparsity", "0.5")[0] == 0
+
+
+COUNTED = (
+    *("chat_template.jinja", "additional_chat_templates/tools.jinja", "modeling_own.py", "tokenizer.model"),
+    *("vocab.txt", "merges.txt", "special_tokens_map.json", "code/part.py", "qwen.tiktoken"),
+)
+FOR_PEOPLE = (
+    "README.md",
+    "LICENSE",
+    ".gitattributes",
+    "plot.png",
+    "pytorch_model.bin",
+    "checkpoint-5/a.json",
+)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_file_that_can_change_a_number_is_in_the_folders_digest(model, name):
+    seen = {folder_digest(model, None)}
+    (model / name).parent.mkdir(exist_ok=True)
+    for content in ("one", "two"):
+        (model / name).write_text(content)
+        seen.add(folder_digest(model, None))
+    (model / name).rename(model / name.replace(".", "-2.", 1))
+    seen.add(folder_digest(model, None))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("name", FOR_PEOPLE)
+def test_what_cannot_change_one_is_not(model, name):
+    before = folder_digest(model, None)
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).write_text("something")
+    assert folder_digest(model, None) == before
+
+
+def test_a_record_is_stale_when_the_chat_template_changes(prunebench, tmp_path):
+    suite = write_measured_suite(tmp_path, "magnitude")
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text("{{ messages[0]['content'] }}")
+    again = ("run", suite, "--out", "runs", "--existing", "rerun-stale", "--json")
+    assert json.loads(prunebench(*again)[1])["finished"] == 2
+    assert json.loads(prunebench(*again)[1])["kept"] == 2
+    template.write_text("Say: {{ messages[0]['content'] }}")
+    assert json.loads(prunebench(*again)[1])["finished"] == 2
+
+
+def test_a_copy_of_a_folder_has_its_digest(model, tmp_path):
+    shutil.copytree(model, tmp_path / "copy")
+    assert folder_digest(model, None) == folder_digest(tmp_path / "copy", None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from methods.errors import InputError
-from suite.cell import CalibrationSpec, Cell, FirstToken, PerplexitySpec, TaskSpec
-from suite.corpora import holds_tokens
+from suite.cell import CalibrationSpec, Cell, PerplexitySpec, TaskSpec
+from suite.corpora import holds_tokens, led_by
 
 if TYPE_CHECKING:
     from methods.base import CalibrationSet
@@ -84,8 +84,6 @@ class Inputs:
         return cell.model_copy(update={"calibration": calibration, "perplexity": led})
 
 
-PROBED_WINDOWS = 10
-"""Of each kind, on which it is found out whether a model needs its first token."""
 Text = TypeVar("Text", CalibrationSpec, PerplexitySpec)
 
 ModelKey = tuple[str, str | None, bool]
@@ -100,8 +98,8 @@ def model_key(cell: Cell) -> ModelKey:
 def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Inputs]:
     """Finds out what would fail for reasons that lie in the input, before anything is run.
 
-    Of each model only the configuration and the tokenizer are read. Do the patterns fit its dimensions, can
-    the methods do them, is each text long enough, is any sequence too long?
+    Of each model the files are checked, and configuration and tokenizer are read. Do the patterns fit its
+    dimensions, can the methods do them, is each text long enough, is any sequence too long?
 
     Returns:
         What the cells read, by model.
@@ -136,20 +134,20 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
             for _, _, target in decoder.targets():
                 method.comparison_group(target.shape, pattern.for_module(target.name))
     n_tokens = vocabulary_size(skeleton.model)
-    has_first = skeleton.tokenizer is not None and bool(first_tokens(skeleton.tokenizer))
+    first: tuple[int, ...] = ()
+    if skeleton.tokenizer is not None and any(cell.leaves_first_token for cell in cells):
+        first = first_tokens(skeleton.tokenizer)
     calibrations: dict[CalibrationSpec, Timed] = {}
     for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
         _check_positions(skeleton.model, spec.seqlen)
-        for each in _both_ways(spec) if has_first and not holds_tokens(spec.source) else [spec]:
+        for each in [spec] if holds_tokens(spec.source) else _ways(spec, first):
             build_set = partial(calibration_set, each, skeleton.tokenizer, vocab_size=n_tokens)
             calibrations[each] = _timed(build_set, first_token=each.first_token == "always")
     windows: dict[PerplexitySpec, EvaluationWindows] = {}
     for corpus in dict.fromkeys(corpus for cell in cells for corpus in cell.perplexity):
         _check_positions(skeleton.model, corpus.seqlen)
-        for text in _both_ways(corpus) if has_first else [corpus]:
+        for text in _ways(corpus, first):
             windows[text] = evaluation_windows(text, skeleton.tokenizer, vocab_size=n_tokens)
-    probed = _probed(calibrations, windows) if has_first else None
-    probe = None if probed is None else _probe(probed, skeleton.tokenizer, n_tokens)
     tasks = {spec: load_task(spec) for spec in dict.fromkeys(s for cell in cells for s in cell.tasks)}
     prompts = {name: load_prompts(name) for name in {c.answers.prompts for c in cells if c.answers}}
     if skeleton.tokenizer is None and (tasks or prompts):
@@ -173,7 +171,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
         tasks=tasks,
         prompts=prompts,
         remarks=skeleton.remarks,
-        first_token=probe,
+        first_token=_probe(calibrations, windows, first),
     )
 
 
@@ -217,28 +215,30 @@ def _both_ways(spec: Text) -> list[Text]:
     return list(dict.fromkeys((spec, with_first_token(spec))))
 
 
-def _probed(
-    calibrations: Iterable[CalibrationSpec], windows: Iterable[PerplexitySpec]
-) -> PerplexitySpec | None:
-    """The text on which it is found out whether the model needs its first token; None where nothing asks."""
-    for text in windows:
-        if text.first_token == "auto":
-            return text
-    for spec in calibrations:
-        if spec.first_token == "auto" and not holds_tokens(spec.source):
-            return PerplexitySpec(corpus=spec.source, seqlen=max(2, spec.seqlen))
+def _ways(spec: Text, first: Sequence[int]) -> list[Text]:
+    """Likewise, where the tokenizer puts something first, and text still follows."""
+    return _both_ways(spec) if 0 < len(first) < spec.seqlen else [spec]
+
+
+def _probe(
+    calibrations: Mapping[CalibrationSpec, Timed],
+    windows: Mapping[PerplexitySpec, EvaluationWindows],
+    first: Sequence[int],
+) -> FirstTokenProbe | None:
+    """What tells whether the model needs its first tokens: the first text that leaves it open, both ways."""
+    from suite.measurement.first_token import PROBED_WINDOWS, FirstTokenProbe
+
+    for text, found in windows.items():
+        led = windows.get(with_first_token(text))
+        if led is not None and led is not found:
+            both = (found.input_ids[:PROBED_WINDOWS], led.input_ids[:PROBED_WINDOWS])
+            return FirstTokenProbe(text.corpus, *both, len(first))
+    for spec, timed in calibrations.items():
+        if with_first_token(spec) in calibrations and spec.first_token == "auto":
+            rows = timed.calibration.input_ids[:PROBED_WINDOWS]
+            text_alone = rows[:, : spec.seqlen - len(first)]
+            return FirstTokenProbe(spec.source, rows, led_by(first, text_alone), len(first))
     return None
-
-
-def _probe(text: PerplexitySpec, tokenizer: Any, n_tokens: int) -> FirstTokenProbe:
-    from suite.corpora import evaluation_windows
-    from suite.measurement.first_token import FirstTokenProbe
-
-    limit = PROBED_WINDOWS * text.seqlen
-    least = limit if text.max_tokens is None else min(limit, text.max_tokens)
-    ways: tuple[FirstToken, FirstToken] = ("never", "always")
-    specs = [text.model_copy(update={"max_tokens": least, "first_token": way}) for way in ways]
-    return FirstTokenProbe(*(evaluation_windows(spec, tokenizer, vocab_size=n_tokens) for spec in specs))
 
 
 def _timed(build: Callable[[], CalibrationSet], *, first_token: bool) -> Timed:

@@ -76,6 +76,8 @@ def calibration_note(records: Sequence[Record]) -> str:
     for record in records:
         if (used := record.calibration) is not None:
             said = f"{visible(used.source)}, {counted(used.n_samples, 'sequence')} of {used.seqlen:,} tokens"
+            if used.first_token:
+                said += ", the tokenizer's first token before each"
             seeds = sets.setdefault(said, [])
             if used.seed is not None and used.seed not in seeds:
                 seeds.append(used.seed)

@@ -127,7 +127,9 @@ def _calibration(record: Record) -> str:
     spec = record.cell.calibration
     if spec is None:
         return ""
-    return f"{visible(spec.source)}, {spec.n_samples} x {spec.seqlen} tokens, seed {spec.seed}"
+    first = record.calibration is not None and record.calibration.first_token
+    led = ", each behind the tokenizer's first token" if first else ""
+    return f"{visible(spec.source)}, {spec.n_samples} x {spec.seqlen} tokens, seed {spec.seed}{led}"
 
 
 def _metrics(metrics: Sequence[Metric]) -> Table:

@@ -10,25 +10,35 @@ from suite.evaluation.windows import score_windows
 from suite.results.perplexity import perplexity_from_nll
 
 if TYPE_CHECKING:
-    from suite.corpora import EvaluationWindows
+    from torch import Tensor
+
     from suite.models import LoadedModel
     from suite.phases import PhaseLog
+    from suite.results.statistics import Estimate
 
 LOWERS_BY = 0.1
 """From such a share of its perplexity on, a model is taken to need its first token."""
 
 
+PROBED_WINDOWS = 10
+"""So many of each kind are measured."""
+
+
 @dataclass(frozen=True)
 class FirstTokenProbe:
-    """The same text cut by both protocols, a few windows of each.
+    """Windows of one text, cut both ways.
 
     Attributes:
-        without: windows of text alone.
-        led: windows that begin with the tokenizer's first tokens.
+        source: the corpus or file.
+        without: int64 `[n, seqlen]`, text alone.
+        led: likewise, each beginning with the tokenizer's first tokens.
+        n_first: how many these are.
     """
 
-    without: EvaluationWindows
-    led: EvaluationWindows
+    source: str
+    without: Tensor
+    led: Tensor
+    n_first: int
 
 
 @dataclass(frozen=True)
@@ -52,30 +62,26 @@ def choose_first_token(loaded: LoadedModel, probe: FirstTokenProbe, log: PhaseLo
         probe: what it is measured on.
         log: is charged the time.
     """
-    both = (probe.without, probe.led)
-    n_windows = sum(len(windows.input_ids) for windows in both)
+    n_windows = len(probe.without) + len(probe.led)
     with log.timed("first token", n_windows * steps_each(loaded.model, loaded.placement)):
-        without, led = (
-            perplexity_from_nll(
-                score_windows(
-                    loaded.model,
-                    windows.input_ids,
-                    placement=loaded.placement,
-                    n_first=windows.n_first,
-                    on_windows=log.stepped,
-                ).nll.tolist()
-            )
-            for windows in both
-        )
+        without = _perplexity(loaded, probe.without, 0, log)
+        led = _perplexity(loaded, probe.led, probe.n_first, log)
     taken = led.value is not None and (without.value is None or led.value < (1 - LOWERS_BY) * without.value)
     begin = "begin" if taken else "do not begin"
     shown = [f"{found.value:.4g}" if found.value is not None else found.status for found in (led, without)]
     return FirstTokenChoice(
         taken,
-        f"sequences {begin} with the tokenizer's first token: the dense model's perplexity is {shown[0]} "
-        f"with it ({probe.led.protocol}, {led.n} windows) and {shown[1]} without it "
-        f"({probe.without.protocol}, {without.n} windows)",
+        f"sequences {begin} with the tokenizer's first token: on {len(probe.led)} windows of "
+        f"{probe.led.shape[1]} tokens of {probe.source} the dense model's perplexity is {shown[0]} with it "
+        f"and {shown[1]} without it",
     )
 
 
-__all__ = ["LOWERS_BY", "FirstTokenChoice", "FirstTokenProbe", "choose_first_token"]
+def _perplexity(loaded: LoadedModel, input_ids: Tensor, n_first: int, log: PhaseLog) -> Estimate:
+    scores = score_windows(
+        loaded.model, input_ids, placement=loaded.placement, n_first=n_first, on_windows=log.stepped
+    )
+    return perplexity_from_nll(scores.nll.tolist())
+
+
+__all__ = ["LOWERS_BY", "PROBED_WINDOWS", "FirstTokenChoice", "FirstTokenProbe", "choose_first_token"]

@@ -116,7 +116,7 @@ def make_record(kind: str, pattern: str | None = "0.5", **changes: Any) -> Recor
             dtype=dtype,
         ),
         "calibration": cell.calibration
-        and CalibrationIdentity(**cell.calibration.model_dump(), digest="ca11" * 16),
+        and CalibrationIdentity(**cell.calibration.model_dump(exclude={"first_token"}), digest="ca11" * 16),
         "mask_digest": None if dense else "ma5c" * 16,
         "phases": _phases(kind),
         "floor": MachineFloor(

@@ -90,7 +90,9 @@ def site_record(
             dtype="float32",
         ),
         "calibration": cell.calibration
-        and CalibrationIdentity(**cell.calibration.model_dump(), digest=digest_of("tokens", seed, model)),
+        and CalibrationIdentity(
+            **cell.calibration.model_dump(exclude={"first_token"}), digest=digest_of("tokens", seed, model)
+        ),
         "mask_digest": None if dense else digest_of("mask", model, method, pattern, seed),
         "windows": (windows,),
         "modules": modules,

@@ -121,10 +121,10 @@ class TensorFiles:
         (found,) = self.read_all({name: dtype}, pinned=pinned).values()
         return found
 
-    def floating(self) -> Iterator[tuple[str, Tensor]]:
-        """The floating-point tensors with their names, read one after another as they are asked for."""
-        for name, stored in self.stored.items():
-            if stored.dtype.is_floating_point:
+    def floating(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Those that are floating-point, with their names, read one after another as they are asked for."""
+        for name in names:
+            if self.stored[name].dtype.is_floating_point:
                 yield name, self.read(name)
 
     def read_all(

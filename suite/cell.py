@@ -188,10 +188,10 @@ class Cell(Spec):
         return not self.is_dense and (self.divergence or bool(self.tasks) or self.answers is not None)
 
     @property
-    def leaves_first_token(self) -> bool:
-        """Whether it is left to the model if sequences begin with the tokenizer's first token."""
-        of_texts = [spec.first_token for spec in self.perplexity]
-        return "auto" in of_texts or (self.calibration is not None and self.calibration.first_token == "auto")
+    def first_tokens(self) -> frozenset[FirstToken]:
+        """What its texts and its calibration say of the first token."""
+        of_calibration = [] if self.calibration is None else [self.calibration.first_token]
+        return frozenset([*(spec.first_token for spec in self.perplexity), *of_calibration])
 
     @property
     def label(self) -> str:

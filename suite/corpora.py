@@ -206,7 +206,7 @@ def evaluation_windows(
         n_windows = min(n_windows, spec.max_tokens // spec.seqlen)
     if spec.corpus == "c4-paper":
         n_windows = min(n_windows, _PAPER_WINDOWS)
-    input_ids = led_by(first, tokens[: n_windows * n_text].reshape(n_windows, n_text))
+    input_ids = _led_by(first, tokens[: n_windows * n_text].reshape(n_windows, n_text))
     _check_vocabulary(input_ids, vocab_size, spec.corpus)
     return EvaluationWindows(
         input_ids, spec.protocol, token_digest(input_ids), revision, spec.max_tokens, len(first)
@@ -238,7 +238,7 @@ def _put_first(
     return first
 
 
-def led_by(first: Sequence[int], windows: Tensor) -> Tensor:
+def _led_by(first: Sequence[int], windows: Tensor) -> Tensor:
     """`[n, seqlen]`, a copy: each of the windows `[n, seqlen - len(first)]` behind the same first tokens."""
     import torch
 
@@ -278,7 +278,7 @@ def cropped_windows(
                 start = int(torch.randint(0, len(ids) - n_text + 1, (1,), generator=generator))
                 windows.append(torch.tensor(ids[start : start + n_text], dtype=torch.int64))
             if len(windows) == spec.n_samples:
-                return led_by(lead, torch.stack(windows))
+                return _led_by(lead, torch.stack(windows))
     raise InputError(
         f"calibration {spec.source!r}: only {len(windows)} of its {len(texts)} documents hold more than "
         f"{n_text} tokens, but {spec.n_samples} were asked for: lower n_samples or seqlen"
@@ -298,7 +298,7 @@ def _random_windows(tokens: Tensor, spec: CalibrationSpec, first: Sequence[int])
         )
     generator = torch.Generator().manual_seed(spec.seed)
     starts = torch.randint(0, len(tokens) - n_text + 1, (spec.n_samples, 1), generator=generator)
-    return led_by(first, tokens[starts + torch.arange(n_text)])
+    return _led_by(first, tokens[starts + torch.arange(n_text)])
 
 
 def _stored_rows(spec: CalibrationSpec) -> Tensor:
@@ -344,5 +344,4 @@ __all__ = [
     "cropped_windows",
     "evaluation_windows",
     "holds_tokens",
-    "led_by",
 ]

@@ -17,7 +17,7 @@ from methods.decoder import Decoder, read_decoder
 from methods.errors import InputError
 from methods.homes import FolderHome
 from methods.tensor_files import TensorFiles
-from suite.model_files import check_finite, check_tensors
+from suite.model_files import check_finite, check_stored, check_tensors
 from suite.model_source import find_model
 from suite.models import (
     LoadedModel,
@@ -26,6 +26,7 @@ from suite.models import (
     load_without_values,
     one_line,
     quiet_transformers,
+    skeleton_of,
     tensor_files,
 )
 from suite.results.record import ModelIdentity
@@ -96,11 +97,12 @@ def load_layered_model(cell: Cell, inputs: Inputs, known: Mapping[str, Tensor] |
     """
     folder, revision = find_model(cell.model, cell.revision)
     files = tensor_files(folder, cell.model)
+    check_stored(skeleton_of(folder, cell.model, cell.trust_remote_code), files, cell.model)
     dtype: torch.dtype = getattr(torch, cell.dtype)
     with quiet_transformers(), one_line(cell.model):
         model, loading = _skeleton(folder, files, dtype, cell)
         tokenizer = load_tokenizer(folder, cell.trust_remote_code)
-    remarks = check_tensors(model, files, loading, cell.model)
+    remarks = check_tensors(model, loading, cell.model)
     decoder = read_decoder(model)
     names = _names_in_files(model, files, cell.model)
     _fill_outside(model, decoder, files, names, known)

@@ -27,17 +27,19 @@ class WeightFormat:
     """A way to store weights that can be read.
 
     Attributes:
-        name: as `quantization_config.quant_method` of a config.json has it; `plain` where there is none.
+        name: what people call it.
+        quant_method: what a config.json says of it in `quantization_config`; None where it says nothing.
         description: one line.
     """
 
     name: str
+    quant_method: str | None
     description: str
 
 
 FORMATS = (
-    WeightFormat("plain", "safetensors in float64, float32, float16 or bfloat16"),
-    WeightFormat("gguf", "of the built-in model: dequantized to float32 when its folder is built"),
+    WeightFormat("safetensors", None, "float64, float32, float16 or bfloat16"),
+    WeightFormat("GGUF", None, "of the built-in model alone, dequantized when its folder is built"),
 )
 """All formats that can be read. Weights in any other are refused, wherever a model is named."""
 
@@ -46,9 +48,10 @@ NAMED = 6
 """So many tensors are named in a remark."""
 
 _CONSTANTS = re.compile(
-    r"(^|\.)(masked_bias|(original_)?inv_freq|(cos|sin)_cached|freqs_cis|position_ids|attn\.bias|attention\.bias)$"
+    r"(^|\.)(masked_bias|causal_mask|attn\.bias|attention\.bias|(original_)?inv_freq|(cos|sin)_cached|freqs_cis"
+    r"|position_ids|num_batches_tracked)$"
 )
-"""Buffers that earlier code stored and today's computes: they hold nothing that was learned."""
+"""Buffers that earlier code stored and today's computes, or does not need: nothing in them was learned."""
 
 
 def check_config(folder: Path, name: str) -> None:
@@ -67,7 +70,8 @@ def check_config(folder: Path, name: str) -> None:
             "and save the result, or take the adapter's files away"
         )
     config = _config(folder)
-    if (method := _quantization(config)) is not None and method not in {known.name for known in FORMATS}:
+    readable = {known.quant_method for known in FORMATS}
+    if (method := _quantization(config)) is not None and method not in readable:
         raise _quantized(name, f"quant_method {method!r} in its config.json")
     if (weights := config.get("transformers_weights")) is not None:
         raise InputError(
@@ -76,58 +80,68 @@ def check_config(folder: Path, name: str) -> None:
         )
 
 
-def check_dtypes(files: TensorFiles, name: str) -> None:
-    """Refuses weights in 8 bits or fewer, which no config.json needs to mention.
+def check_stored(model: nn.Module, files: TensorFiles, name: str) -> None:
+    """Refuses what the headers of a model's files give away, whatever its config.json says.
+
+    Args:
+        model: the model that config.json describes; its values are not looked at.
+        files: what is stored.
+        name: what the user calls it.
 
     Raises:
-        InputError: names the first of them.
+        InputError: weights are in 8 bits or fewer, or integers are where the model has no place for integers;
+            or one tensor of the model is stored twice.
     """
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    seen: dict[str, str] = {}
     for tensor, stored in files.stored.items():
-        if stored.dtype.is_floating_point and stored.dtype.itemsize < 2:
+        twin = seen.setdefault(min(_spellings(tensor, model), key=len), tensor)
+        if twin != tensor:
+            raise InputError(
+                f"model {name!r}: its files hold both {twin} and {tensor}, which are one tensor of it"
+            )
+        if stored.dtype.is_floating_point and stored.dtype.itemsize > 1:
+            continue
+        takes = [state[key].dtype for key in _spellings(tensor, model) if key in state]
+        is_meant = any(not dtype.is_floating_point for dtype in takes) or _CONSTANTS.search(tensor)
+        if stored.dtype.is_floating_point or not is_meant:
             raise _quantized(name, f"{tensor} is stored as {_short(stored.dtype)}")
 
 
-def check_tensors(
-    model: nn.Module, files: TensorFiles, loading: Mapping[str, Iterable[Any]], name: str
-) -> tuple[str, ...]:
-    """Holds the tensors of a model's files against the model that its config.json describes.
+def check_tensors(model: nn.Module, loading: Mapping[str, Iterable[Any]], name: str) -> tuple[str, ...]:
+    """Holds the library's account of loading a model against what must not be passed over.
 
     Args:
         model: the model; its values are not looked at.
-        files: what is stored.
-        loading: the library's account of loading it: `missing_keys` and `unexpected_keys`, less those that
-            the architecture itself lists as ignorable.
+        loading: `missing_keys` and `unexpected_keys`, less those that the architecture lists as ignorable.
         name: what the user calls it.
 
     Returns:
         What a reader should know, one sentence each: which tensors were left out.
 
     Raises:
-        InputError: weights are quantized or missing, or a module that the model has is stored with more than
-            it takes, so that the model is another one than was trained.
+        InputError: weights are missing, or a module that the model has is stored with more than it takes, so
+            that the model is another one than was trained.
     """
-    parameters = dict(model.named_parameters())
-    buffers = {buffer for buffer, _ in model.named_buffers()}
-    missing = sorted(loading["missing_keys"])
-    left_out = sorted(key for key in loading["unexpected_keys"] if not buffers & _spellings(key, model))
-    for tensor, stored in files.stored.items():
-        if stored.dtype.is_floating_point:
-            continue
-        takes = [parameters[key] for key in _spellings(tensor, model) if key in parameters]
-        if tensor in left_out or any(weight.dtype.is_floating_point for weight in takes):
-            raise _quantized(name, f"{tensor} is stored as {_short(stored.dtype)}")
-    if missing:
+    if missing := sorted(loading["missing_keys"]):
         # transformers fills them with random numbers and prints a warning, which we have silenced.
         raise InputError(f"model {name!r} lacks {len(missing)} of its weights, {missing[0]} for one")
     modules = dict(model.named_modules())
+    left_out = sorted(key for key in loading["unexpected_keys"] if not is_constant(key, model))
     for key in left_out:
         owner = next(filter(None, (_owner(spelt, modules) for spelt in _spellings(key, model))), None)
-        if owner is not None and not _CONSTANTS.search(key):
+        if owner is not None:
             raise InputError(
                 f"model {name!r}: its files hold {key}, and {owner} takes no such tensor: its config.json "
                 "describes another model than was stored"
             )
     return (_left_out(left_out),) if left_out else ()
+
+
+def is_constant(tensor: str, model: nn.Module) -> bool:
+    """Whether a stored tensor holds nothing that was learned: a buffer, of this model or of earlier code."""
+    buffers = {buffer for buffer, _ in model.named_buffers()}
+    return bool(_CONSTANTS.search(tensor)) or not buffers.isdisjoint(_spellings(tensor, model))
 
 
 def check_finite(weights: Iterable[tuple[str, Tensor]], name: str) -> Iterator[tuple[str, Tensor]]:
@@ -144,8 +158,8 @@ def check_finite(weights: Iterable[tuple[str, Tensor]], name: str) -> Iterator[t
             n_bad = weight.numel() - int(torch.isfinite(weight).sum())
             if n_bad:
                 raise InputError(
-                    f"model {name!r}: {tensor} holds {n_bad} values that are NaN or infinite as "
-                    f"{_short(weight.dtype)}, and what is computed from them would be too"
+                    f"model {name!r}: {tensor} holds NaN or infinity ({n_bad} of {weight.numel():,} values "
+                    f"as {_short(weight.dtype)}), and so would what is computed from it"
                 )
         yield tensor, weight
 
@@ -197,8 +211,8 @@ def _owner(key: str, modules: Mapping[str, nn.Module]) -> str | None:
 def _left_out(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
     return (
-        f"{len(keys)} tensors of its files have no place in the model that config.json describes and were "
-        f"left out: {', '.join(keys[:NAMED])}{more}"
+        "its files hold tensors that have no place in the model that config.json describes and were left "
+        f"out: {', '.join(keys[:NAMED])}{more}"
     )
 
 
@@ -211,7 +225,8 @@ __all__ = [
     "FORMATS",
     "WeightFormat",
     "check_config",
-    "check_dtypes",
     "check_finite",
+    "check_stored",
     "check_tensors",
+    "is_constant",
 ]

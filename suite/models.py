@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from methods.base import Placement
 from methods.errors import InputError
 from methods.tensor_files import TensorFiles
-from suite.model_files import check_dtypes, check_finite, check_tensors
+from suite.model_files import check_finite, check_stored, check_tensors, is_constant
 from suite.model_source import find_model, folder_digest
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def load_model(
     from suite.results.record import ModelIdentity
 
     folder, found_revision = find_model(name, revision)
-    files = tensor_files(folder, name)
+    check_stored(skeleton_of(folder, name, trust_remote_code), tensor_files(folder, name), name)
     with quiet_transformers(), one_line(name):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -112,7 +112,7 @@ def load_model(
             output_loading_info=True,
         )
         tokenizer = load_tokenizer(folder, trust_remote_code)
-    remarks = check_tensors(model, files, loading, name)
+    remarks = check_tensors(model, loading, name)
     model.eval()
     model.to(device)
     identity = ModelIdentity(
@@ -144,13 +144,16 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     folder, found_revision = find_model(name, revision)
     files = tensor_files(folder, name)
     model = skeleton_of(folder, name, trust_remote_code)
+    check_stored(model, files, name)
     with quiet_transformers(), one_line(name):
         _, loading = load_without_values(type(model), model.config, files, torch.float32)
         tokenizer = load_tokenizer(folder, trust_remote_code)
-    remarks = check_tensors(model, files, loading, name)
+    remarks = check_tensors(model, loading, name)
     digest = folder_digest(folder, found_revision)
     if digest is not None:  # a local folder, whose files were just read as a whole
-        for _ in check_finite(files.floating(), name):
+        unused = set(loading["unexpected_keys"])
+        used = (key for key in files.stored if key not in unused and not is_constant(key, model))
+        for _ in check_finite(files.floating(used), name):
             pass
     return Skeleton(model, tokenizer, found_revision, digest, remarks)
 
@@ -159,14 +162,12 @@ def tensor_files(folder: Path, name: str) -> TensorFiles:
     """The tensors in a model's folder, by their headers.
 
     Raises:
-        InputError: a file is damaged or cannot be read, or holds quantized weights.
+        InputError: a file is damaged or cannot be read.
     """
     try:
-        files = TensorFiles.of_folder(folder)
+        return TensorFiles.of_folder(folder)
     except OSError as error:
         raise InputError(f"model {name!r} cannot be read: {error}") from error
-    check_dtypes(files, name)
-    return files
 
 
 def load_without_values(
@@ -263,6 +264,11 @@ def one_line(name: str) -> Iterator[None]:
         raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
     except RuntimeError as error:
         # Weights that do not fit the config are the folder's fault; anything else is not the user's input.
+        if "conversion of the weights" in str(error):
+            raise InputError(
+                f"model {name!r}: its weights do not make the tensors its config.json asks for: parts of one "
+                "are missing, or there are too many"
+            ) from error
         if "mismatched" not in str(error) and "size mismatch" not in str(error):
             raise
         raise InputError(

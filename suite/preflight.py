@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from methods.errors import InputError
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec, TaskSpec
-from suite.corpora import holds_tokens, led_by
+from suite.corpora import holds_tokens
 
 if TYPE_CHECKING:
     from methods.base import CalibrationSet
@@ -134,9 +134,14 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
             for _, _, target in decoder.targets():
                 method.comparison_group(target.shape, pattern.for_module(target.name))
     n_tokens = vocabulary_size(skeleton.model)
+    asked = {choice for cell in cells for choice in cell.first_tokens}
     first: tuple[int, ...] = ()
-    if skeleton.tokenizer is not None and any(cell.leaves_first_token for cell in cells):
+    if skeleton.tokenizer is not None and asked & {"auto", "always"}:
         first = first_tokens(skeleton.tokenizer)
+        if "always" in asked and not first:
+            raise InputError(
+                f"model {name!r}: first_token is 'always', and its tokenizer puts no token first"
+            )
     calibrations: dict[CalibrationSpec, Timed] = {}
     for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
         _check_positions(skeleton.model, spec.seqlen)
@@ -171,7 +176,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
         tasks=tasks,
         prompts=prompts,
         remarks=skeleton.remarks,
-        first_token=_probe(calibrations, windows, first),
+        first_token=_probe(calibrations, windows, len(first)),
     )
 
 
@@ -216,28 +221,24 @@ def _both_ways(spec: Text) -> list[Text]:
 
 
 def _ways(spec: Text, first: Sequence[int]) -> list[Text]:
-    """Likewise, where the tokenizer puts something first, and text still follows."""
-    return _both_ways(spec) if 0 < len(first) < spec.seqlen else [spec]
+    """Likewise, where the tokenizer puts something first, and text to predict still follows."""
+    return _both_ways(spec) if 0 < len(first) < spec.seqlen - 1 else [spec]
 
 
 def _probe(
     calibrations: Mapping[CalibrationSpec, Timed],
     windows: Mapping[PerplexitySpec, EvaluationWindows],
-    first: Sequence[int],
+    n_first: int,
 ) -> FirstTokenProbe | None:
-    """What tells whether the model needs its first tokens: the first text that leaves it open, both ways."""
+    """What tells whether the model needs its first tokens: the first text that leaves it open, with them."""
     from suite.measurement.first_token import PROBED_WINDOWS, FirstTokenProbe
 
-    for text, found in windows.items():
-        led = windows.get(with_first_token(text))
-        if led is not None and led is not found:
-            both = (found.input_ids[:PROBED_WINDOWS], led.input_ids[:PROBED_WINDOWS])
-            return FirstTokenProbe(text.corpus, *both, len(first))
-    for spec, timed in calibrations.items():
-        if with_first_token(spec) in calibrations and spec.first_token == "auto":
-            rows = timed.calibration.input_ids[:PROBED_WINDOWS]
-            text_alone = rows[:, : spec.seqlen - len(first)]
-            return FirstTokenProbe(spec.source, rows, led_by(first, text_alone), len(first))
+    for text in windows:
+        if text.first_token == "auto" and (led := windows.get(with_first_token(text))) is not None:
+            return FirstTokenProbe(text.corpus, led.input_ids[:PROBED_WINDOWS], n_first)
+    for spec in calibrations:
+        if spec.first_token == "auto" and (drawn := calibrations.get(with_first_token(spec))) is not None:
+            return FirstTokenProbe(spec.source, drawn.calibration.input_ids[:PROBED_WINDOWS], n_first)
     return None
 
 

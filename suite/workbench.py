@@ -91,7 +91,7 @@ class Workbench:
         It is measured once, and holds for all cells of the model.
         """
         probe, key = self.inputs(cell).first_token, _key(cell)
-        if probe is None or not cell.leaves_first_token:
+        if probe is None or "auto" not in cell.first_tokens:
             return None
         if key not in self._first_tokens:
             self._first_tokens[key] = choose_first_token(self._current.bench.loaded, probe, log)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from methods.pattern import parse_pattern
 from suite.cell import DENSE, CalibrationSpec, Cell
-from suite.checkpoints.finished import CountedZeros, Summary, disagreements
+from suite.checkpoints.finished import NEARLY, CountedZeros, Summary, disagreements
 from suite.measurement import Measured, PrunedMatrix, add_size
 from suite.results.record import Metric, ModuleReport
 
@@ -75,6 +75,10 @@ def add_zeros(
             )
         )
         measured.remarks += disagreements(summary, zeros)
+        if zeros.sparsity > sparsity + NEARLY:
+            measured.remarks.append(
+                f"{zeros.sparsity:.4g} of the weights of its target modules are 0, more than were pruned"
+            )
     measured.metrics.append(Metric(name="sparsity", protocol=protocol, value=sparsity, direction="none"))
     matrices = [PrunedMatrix(m.n_weights, m.n_weights - m.n_zeros, m.itemsize) for m in zeros.modules]
     add_size(measured, loaded, matrices, parse_pattern(cell.pattern) if cell.pattern else None)

@@ -15,6 +15,7 @@ from methods.contract import dense_weights
 from methods.errors import InputError
 from suite.checkpoints.cell import add_zeros, cell_of, dense_identity, module_reports
 from suite.checkpoints.finished import Summary, count_zeros, read_summary
+from suite.checkpoints.folder import SUMMARY
 from suite.checkpoints.pair import check_dense, check_pair, other_weights
 from suite.evaluation.efficiency import machine_floor
 from suite.harness import present_code
@@ -24,7 +25,7 @@ from suite.measurement.first_token import FirstTokenChoice, choose_first_token
 from suite.model_source import find_model
 from suite.models import LoadedModel, load_model
 from suite.phases import PhaseLog
-from suite.preflight import Inputs, model_key, preflight
+from suite.preflight import Inputs, input_difference, model_key, preflight
 from suite.results import ResultStore
 from suite.results.environment import environment
 from suite.results.reading import RecordError, load_record
@@ -65,15 +66,16 @@ class Outlet:
         self._store = store
         self._on_written = on_written
 
-    def check(self, cell: Cell, weights: ModelIdentity) -> None:
-        """Makes sure, before a model is measured, that its record takes no other model's place.
+    def check(self, cell: Cell, measured: ModelIdentity, inputs: Inputs) -> None:
+        """Makes sure, before a model is measured, that its record takes no other one's place.
 
         Args:
             cell: of the record to come.
-            weights: which weights it will be about.
+            measured: what it will be about.
+            inputs: what it is measured on.
 
         Raises:
-            InputError: there is one of the same name that is about other weights.
+            InputError: there is one of the same name, about other weights or files, or on other texts.
         """
         if self._store is None:
             return
@@ -82,11 +84,12 @@ class Outlet:
             record = load_record(path)
         except (FileNotFoundError, RecordError):  # nothing, or nothing that could be lost
             return
-        measured = record.checkpoint or record.model
-        if measured is not None and measured.weight_digest != weights.weight_digest:
-            raise InputError(
-                f"{path} is about other weights that {weights.name!r} once held: give another --out"
-            )
+        held = record.checkpoint or record.model
+        difference = input_difference(record.model_copy(update={"model": held, "calibration": None}), inputs)
+        if held is not None and held.weight_digest != measured.weight_digest:
+            difference = f"the weights of {measured.name} were changed since"
+        if difference is not None:
+            raise InputError(f"{path} would be lost, and {difference}: give another --out")
 
     def put(self, evaluated: Evaluated) -> None:
         """Keeps a model that was measured."""
@@ -163,6 +166,8 @@ def evaluate_checkpoint(
     other = asked.model_copy(update={"model": dense, "revision": dense_revision})
     inputs = preflight([asked, other])
     remarks = check_pair(asked, other, inputs)
+    if (find_model(dense, dense_revision)[0] / SUMMARY).exists():
+        remarks.append(f"what it is held against, {dense!r}, was pruned itself: it has a {SUMMARY}")
     held = _measure_dense(other, inputs[model_key(other)], machine, watcher, asked.model, summary)
     held.remarks.extend(remarks)
     found = _measure_checkpoint(asked, summary, held, inputs[model_key(asked)], machine, watcher)
@@ -200,10 +205,11 @@ def _measure_dense(
     created = _now()
     loaded = _load(cell, inputs, machine, log)
     remarks = [] if summary is None else check_dense(summary, loaded.identity, checkpoint)
-    machine.outlet.check(cell, loaded.identity)
+    machine.outlet.check(cell, loaded.identity, inputs)
     floor = _floor(loaded, log)
     reference = DenseReference(keeps_head=True)  # a finished checkpoint may have another
-    choice = _first_token(loaded, inputs, None, log)
+    probe = inputs.first_token
+    choice = None if probe is None else choose_first_token(loaded, probe, log)
     run = inputs.decided(cell, first_token=choice is not None and choice.taken)
     measured = measure_dense(loaded, run, inputs, reference, log)
     add_size(measured, loaded, (), None)
@@ -214,14 +220,20 @@ def _measure_dense(
     watcher.cell_ended(cell, "complete")
     if isinstance(loaded, LayeredModel):
         layered = loaded
-        return _Dense(
-            *(loaded.identity, reference, loaded.dense_weight, lambda _: layered),
-            *(floor, evaluated, choice, remarks),
-        )
-    kept = dense_weights(loaded.model)
-    again = partial(_with_weights, kept)
+        weight: Callable[[str], torch.Tensor] = loaded.dense_weight
+        again: Callable[[LoadedModel], LoadedModel] = lambda _: layered  # noqa: E731
+    else:
+        kept = dense_weights(loaded.model)
+        weight, again = kept.__getitem__, partial(_with_weights, kept)
     return _Dense(
-        *(loaded.identity, reference, kept.__getitem__, again), *(floor, evaluated, choice, remarks)
+        identity=loaded.identity,
+        reference=reference,
+        weight=weight,
+        again=again,
+        floor=floor,
+        evaluated=evaluated,
+        first_token=choice,
+        remarks=remarks,
     )
 
 
@@ -232,7 +244,7 @@ def _first_token(
     if inputs.first_token is None:
         return None
     if told is None:
-        return choose_first_token(loaded, inputs.first_token, log)
+        return choose_first_token(loaded, inputs.first_token, log, whose="this model's")
     begin = "begin" if told else "do not begin"
     return FirstTokenChoice(
         told, f"sequences {begin} with the tokenizer's first token, as in its pruning.json"
@@ -265,7 +277,7 @@ def _measure_checkpoint(
     cell = cell_of(asked, summary, zeros, model)
     if cell.is_dense:  # nothing was pruned, so it is nobody's pruned model, whatever it is held against
         model = loaded.identity
-    machine.outlet.check(cell, loaded.identity)
+    machine.outlet.check(cell, loaded.identity, inputs)
     remarks = list(loaded.remarks)
     if dense is not None:
         remarks += [*dense.remarks, *other_weights(loaded, dense.weight)]
@@ -274,7 +286,7 @@ def _measure_checkpoint(
     if dense is not None:
         choice = dense.first_token
     else:
-        choice = _first_token(loaded, inputs, None if summary is None else summary.first_token, log)
+        choice = _first_token(loaded, inputs, None if summary is None else summary.led, log)
     if choice is not None:
         remarks.append(choice.remark)
     run = inputs.decided(cell, first_token=choice is not None and choice.taken)

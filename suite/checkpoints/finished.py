@@ -18,6 +18,7 @@ from methods.residence import residing
 from methods.target import Target
 from suite.cell import DENSE, AllocationSpec, SettingValue
 from suite.checkpoints.folder import SUMMARY
+from suite.corpora import holds_tokens
 from suite.results.record import CalibrationIdentity, ModelIdentity, ModuleReport
 from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
 
@@ -60,6 +61,14 @@ class Summary(_Read):
     prune_seconds: float = Field(ge=0)
     modules: dict[str, SummaryModule]
 
+    @property
+    def led(self) -> bool | None:
+        """Whether the prune's sequences began with the tokenizer's first token; None where nobody knows."""
+        used = self.calibration
+        if self.first_token is not None or used is None or holds_tokens(used.source):
+            return self.first_token
+        return used.first_token
+
     @field_validator("method")
     @classmethod
     def _prunes(cls, value: str) -> str:
@@ -78,7 +87,7 @@ class CountedModule:
         block: `attention` or `mlp`.
         shape: of its weight, `[out, in]`.
         n_zeros: weights that are exactly 0.
-        itemsize: bytes of one weight.
+        dtype: of its weight, as it was loaded.
     """
 
     name: str
@@ -86,12 +95,17 @@ class CountedModule:
     block: str
     shape: tuple[int, int]
     n_zeros: int
-    itemsize: int
+    dtype: torch.dtype
 
     @property
     def n_weights(self) -> int:
         """All its weights."""
         return self.shape[0] * self.shape[1]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one weight."""
+        return self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -168,7 +182,12 @@ def disagreements(summary: Summary, zeros: CountedZeros) -> list[str]:
     found = []
     said = {name: module.n_zeros for name, module in summary.modules.items()}
     counted = {module.name: module.n_zeros for module in zeros.modules}
-    off = [name for name in sorted({*said, *counted}) if said.get(name) != counted.get(name)]
+    rounded = {module.name for module in zeros.modules if _may_round_to_zero(summary, module)}
+    off = [
+        name
+        for name in sorted({*said, *counted})
+        if not _fits(said.get(name), counted.get(name), rounded=name in rounded)
+    ]
     if off:
         name = off[0]
         found.append(
@@ -191,6 +210,18 @@ def disagreements(summary: Summary, zeros: CountedZeros) -> list[str]:
     if n_pruned.keys() == counted.keys():
         found += _against_pattern(summary, zeros)
     return found
+
+
+def _fits(said: int | None, counted: int | None, *, rounded: bool) -> bool:
+    """Whether as many zeros were counted as there should be, or more where some weights were rounded to 0."""
+    if rounded and said is not None and counted is not None:
+        return said <= counted
+    return said == counted
+
+
+def _may_round_to_zero(summary: Summary, module: CountedModule) -> bool:
+    """Whether weights that are not 0 may have been loaded as 0: float16 has nothing below 3e-8."""
+    return module.dtype == torch.float16 and summary.model.dtype != "float16"
 
 
 def _against_pattern(summary: Summary, zeros: CountedZeros) -> Iterator[str]:
@@ -230,7 +261,7 @@ def _counted(layer: DecoderLayer, block: Block, target: Target) -> CountedModule
         block=str(block.kind),
         shape=target.shape,
         n_zeros=weight.numel() - int(weight.count_nonzero()),
-        itemsize=weight.element_size(),
+        dtype=weight.dtype,
     )
 
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,16 @@ def appearing_whole(out: Path) -> Iterator[Path]:
     require_empty(out)
     staging = out.with_name(f".{out.name}.unfinished")
     busy = InputError(f"--out {out}: another prune is writing there; give another folder, or wait for it")
+    made = [place for place in out.parents if not place.exists()]
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(staging / _LOCK, timeout=0)
-        lock.acquire()
-    except (Timeout, FileNotFoundError) as error:  # it is at work, or just done
-        raise busy from error
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror or error})") from error
+    lock = FileLock(staging / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError) as error:  # it is at work, or just done
+        raise busy from error
     try:
         if not (staging / _LOCK).exists():  # whoever had the lock took the folder away
             raise busy
@@ -61,6 +63,9 @@ def appearing_whole(out: Path) -> Iterator[Path]:
             placed = _place(staging, out)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):  # of those above it, the ones that hold nothing else
+                for place in made:
+                    place.rmdir()
             raise
         (placed / _LOCK).unlink(missing_ok=True)
         if placed != out:

@@ -129,7 +129,16 @@ def prune_measured(
             model, pattern, calibration, placement=placement, on_layer=lambda _: watcher.stepped()
         )
     return MeasuredPrune(
-        *(cell, method, pattern, placement, device, result, timed, clock.seconds, memory, first_token)
+        cell=cell,
+        method=method,
+        pattern=pattern,
+        placement=placement,
+        device=device,
+        result=result,
+        calibration=timed,
+        seconds=clock.seconds,
+        memory=memory,
+        first_token=first_token,
     )
 
 

@@ -149,7 +149,7 @@ def _share_tensors(reopened: nn.Module, model: nn.Module) -> None:
 
 def _check_logits(reopened: LoadedModel, expected: Tensor) -> None:
     found = probe_logits(reopened)
-    if not same_bits(found.nan_to_num(), expected.nan_to_num()):
+    if not same_bits(found, expected):
         raise RoundTripError(
             "the checkpoint that was written computes other logits than the model in memory, though its "
             "weights are the same: its configuration or code is not what was pruned"

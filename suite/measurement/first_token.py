@@ -26,17 +26,15 @@ PROBED_WINDOWS = 10
 
 @dataclass(frozen=True)
 class FirstTokenProbe:
-    """Windows of one text, cut both ways.
+    """Windows on which a model is measured with the tokenizer's first tokens, and without them.
 
     Attributes:
         source: the corpus or file.
-        without: int64 `[n, seqlen]`, text alone.
-        led: likewise, each beginning with the tokenizer's first tokens.
-        n_first: how many these are.
+        led: int64 `[n, seqlen]`, each beginning with the first tokens.
+        n_first: how many these are; less than seqlen - 1.
     """
 
     source: str
-    without: Tensor
     led: Tensor
     n_first: int
 
@@ -54,26 +52,28 @@ class FirstTokenChoice:
     remark: str
 
 
-def choose_first_token(loaded: LoadedModel, probe: FirstTokenProbe, log: PhaseLog) -> FirstTokenChoice:
-    """Takes the first token where it lowers the dense model's perplexity by more than `LOWERS_BY`.
+def choose_first_token(
+    loaded: LoadedModel, probe: FirstTokenProbe, log: PhaseLog, *, whose: str = "the dense model's"
+) -> FirstTokenChoice:
+    """Takes the first token where it lowers a model's perplexity by more than `LOWERS_BY`.
 
     Args:
-        loaded: the dense model.
+        loaded: the dense model, if there is one.
         probe: what it is measured on.
         log: is charged the time.
+        whose: what the remark calls the perplexity.
     """
-    n_windows = len(probe.without) + len(probe.led)
-    with log.timed("first token", n_windows * steps_each(loaded.model, loaded.placement)):
-        without = _perplexity(loaded, probe.without, 0, log)
+    n_windows = len(probe.led)
+    with log.timed("first token", 2 * n_windows * steps_each(loaded.model, loaded.placement)):
+        without = _perplexity(loaded, probe.led[:, probe.n_first :], 0, log)
         led = _perplexity(loaded, probe.led, probe.n_first, log)
     taken = led.value is not None and (without.value is None or led.value < (1 - LOWERS_BY) * without.value)
     begin = "begin" if taken else "do not begin"
     shown = [f"{found.value:.4g}" if found.value is not None else found.status for found in (led, without)]
     return FirstTokenChoice(
         taken,
-        f"sequences {begin} with the tokenizer's first token: on {len(probe.led)} windows of "
-        f"{probe.led.shape[1]} tokens of {probe.source} the dense model's perplexity is {shown[0]} with it "
-        f"and {shown[1]} without it",
+        f"sequences {begin} with the tokenizer's first token: on {n_windows} x {probe.led.shape[1]} tokens "
+        f"of {probe.source} {whose} perplexity is {shown[0]} with it and {shown[1]} without it",
     )
 
 

@@ -1,7 +1,7 @@
 """Models that need the token their tokenizer puts first: a protocol of its own, taken where they need it.
 
 The model of these tests has perplexity 257 without that token and 2 with it, by the way it is made. By the
-papers' protocol the text as a whole begins with it, and so does the first window.
+papers' protocol the text as a whole begins with it, and so does the first of all windows.
 """
 
 import json
@@ -24,8 +24,6 @@ from tests.tiny import (
 )
 
 FIRST = 256
-OF_TEN = f"{257**0.9 * 2**0.1:.4g}"
-"""The perplexity of ten windows by the papers' protocol."""
 
 
 @pytest.fixture
@@ -111,8 +109,7 @@ def test_a_model_that_needs_it_gets_it(run, needy, letters):
         assert losses.protocol == f"{letters}-bos-s32"
         (remark,) = [warning for warning in record.warnings if "first token" in warning]
         assert "begin with" in remark
-        assert f"on 10 windows of 32 tokens of {letters}" in remark
-        assert f"perplexity is 2 with it and {OF_TEN} without it" in remark
+        assert f"on 10 x 32 tokens of {letters} the dense model's perplexity is 2 with it and 257" in remark
     dense, wanda = run(needy)
     assert dense.metric("perplexity").value == pytest.approx(2.0, rel=1e-3)
     assert wanda.calibration.first_token
@@ -194,7 +191,7 @@ def test_a_checkpoint_is_calibrated_and_measured_as_its_model_needs(
     assert any("257 without" in warning for warning in told["warnings"])
     measured = ("--perplexity", letters, "--seqlen", 32, "--max-tokens", 320, "--task", "none", "--json")
     rest = ("--prompts", "none", "--no-speed", "--dtype", "float32", "--placement", placement)
-    for dense in ((), ("--dense", needy)):
+    for dense in ((), ("--dense", needy)):  # alone, as pruning.json says
         code, out, err = prunebench("evaluate", "pruned", *measured, *rest, *dense)
         assert code == 0, err
         record = json.loads(out)
@@ -235,7 +232,27 @@ def test_a_finished_run_is_kept(run, needy, prunebench):
     assert (code, json.loads(out)["kept"]) == (0, 2)
 
 
-@pytest.mark.parametrize("seqlen", [1, 2, 3])
+def test_of_one_window_it_is_seen_as_of_many(prunebench, needy, letters):
+    asked = ("evaluate", needy, "--perplexity", letters, "--seqlen", 32, "--max-tokens", 32, "--task", "none")
+    code, out, err = prunebench(*asked, "--prompts", "none", "--no-speed", "--json")
+    assert code == 0, err
+    assert json.loads(out)["windows"][0]["protocol"] == f"{letters}-bos-s32"
+
+
+@pytest.mark.parametrize(("asked", "kind"), [("never", "token"), ("always", "bos")])
+def test_a_checkpoint_alone_is_measured_as_it_was_calibrated(prunebench, needy, letters, asked, kind):
+    calibration = ("--calibration", letters, "--n-samples", 4, "--seqlen", 32, "--first-token", asked)
+    prune = ("prune", needy, "--method", "wanda", "--sparsity", "0.5", "--out", "pruned", *calibration)
+    assert prunebench(*prune)[0] == 0
+    measured = ("--perplexity", letters, "--seqlen", 32, "--max-tokens", 320, "--task", "none", "--json")
+    code, out, err = prunebench("evaluate", "pruned", *measured, "--prompts", "none", "--no-speed")
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["windows"][0]["protocol"] == f"{letters}-{kind}-s32"
+    assert any("as in its pruning.json" in warning for warning in record["warnings"])
+
+
+@pytest.mark.parametrize("seqlen", [1, 2, 3, 4])
 def test_sequences_too_short_for_it_and_text_stay_without(prunebench, needy, letters, tmp_path, seqlen):
     leading_tokenizer(2).save_pretrained(needy)
     prune = ("prune", needy, "--method", "wanda", "--sparsity", "0.5", "--calibration", letters)
@@ -243,7 +260,7 @@ def test_sequences_too_short_for_it_and_text_stay_without(prunebench, needy, let
     code, _, err = prunebench(*prune, *sizes)
     assert code == 0, err
     told = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert told["first_token"] is (None if seqlen < 3 else True)
+    assert told["first_token"] is (None if seqlen < 4 else True)
 
 
 def test_stored_tokens_are_used_as_they_stand(prunebench, needy, tmp_path):

@@ -93,6 +93,7 @@ def everywhere(prunebench, prune, model, text, tmp_path):
         {"quant_method": "bitsandbytes", "load_in_4bit": True},
         {"quant_method": "compressed-tensors"},
         {"quant_method": "nobody-knows"},
+        {"quant_method": "gguf"},
         {"load_in_8bit": True},
         {},
     ],
@@ -122,7 +123,8 @@ def test_no_quantization_is_none(model):
 
 
 def test_what_can_be_read_is_listed_once():
-    assert [known.name for known in FORMATS] == ["plain", "gguf"]
+    assert [known.name for known in FORMATS] == ["safetensors", "GGUF"]
+    assert {known.quant_method for known in FORMATS} == {None}
 
 
 def test_an_adapter_beside_the_model_is_refused_everywhere(everywhere, model):
@@ -172,7 +174,6 @@ def test_a_tensor_that_a_module_of_the_model_does_not_take_is_refused(everywhere
         "score.weight",  # a classifier
         "vision_tower.encoder.layers.0.weight",
         "model.mtp_layers.0.weight",
-        "model.layers.0.attention.masked_bias",  # a constant that earlier code stored
     ],
 )
 @pytest.mark.parametrize("placement", ["resident", "onload"])
@@ -202,6 +203,68 @@ def test_a_run_says_it_and_so_do_its_records(prunebench, tmp_path):
     assert "score.weight" in (tmp_path / "runs" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("spelling", ["model.layers.0.self_attn.q_proj.weight"])
+def test_a_tensor_that_is_stored_under_two_names_is_refused(everywhere, model, spelling):
+    change_tensors(model, add(spelling.removeprefix("model."), 16, 16))
+    line = everywhere()
+    assert spelling in line
+    assert "which are one tensor" in line
+
+
+def test_a_nan_in_what_is_left_out_spoils_nothing(model):
+    def add_nan(tensors):
+        tensors["score.weight"] = torch.full((3, 16), torch.nan)
+        tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.full((4,), torch.nan)
+
+    change_tensors(model, add_nan)
+    assert len(load_skeleton(str(model)).remarks) == 1
+    assert len(load_model(str(model)).remarks) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "dtype"),
+    [
+        ("gptj", "transformer.h.0.attn.bias", torch.uint8),
+        ("gptj", "transformer.h.0.attn.masked_bias", torch.float32),
+        ("gpt2", "h.0.attn.bias", torch.bool),
+        ("llama", "model.position_ids", torch.int64),
+    ],
+)
+def test_masks_and_positions_that_older_code_stored_are_no_remark(tmp_path, family, name, dtype):
+    make_model(family).save_pretrained(tmp_path / "model")
+    change_tensors(tmp_path / "model", lambda tensors: tensors.update({name: torch.ones(4, dtype=dtype)}))
+    assert load_skeleton(str(tmp_path / "model")).remarks == ()
+    assert load_model(str(tmp_path / "model")).remarks == ()
+
+
+def experts(tensors):
+    return [name for name in tensors if ".experts." in name]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+@pytest.mark.parametrize("family", ["mixtral", "gpt-oss"])
+def test_quantized_experts_are_refused(tmp_path, family, dtype):
+    make_model(family).save_pretrained(tmp_path / "model")
+
+    def quantize(tensors):
+        for name in experts(tensors):
+            tensors[name] = tensors[name].to(dtype)
+
+    change_tensors(tmp_path / "model", quantize)
+    for load in (load_skeleton, load_model):
+        with pytest.raises(InputError, match="is quantized"):
+            load(str(tmp_path / "model"))
+
+
+def test_an_expert_that_is_missing_is_one_line(tmp_path):
+    make_model("mixtral").save_pretrained(tmp_path / "model")
+    change_tensors(tmp_path / "model", lambda tensors: tensors.pop(min(experts(tensors))))
+    for load in (load_skeleton, load_model):
+        with pytest.raises(InputError, match=r"lacks|do not make") as caught:
+            load(str(tmp_path / "model"))
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "neox", "mixtral", "gpt-oss", "opt", "bloom"])
 def test_what_the_architecture_ignores_or_keeps_as_buffers_is_no_remark(tmp_path, family):
     model = make_model(family)
@@ -228,14 +291,14 @@ def spoil(name, value, dtype=torch.float32):
 @pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight"])
 def test_a_value_that_is_no_number_is_found_before_anything_runs(everywhere, model, name, value):
     change_tensors(model, spoil(name, value))
-    assert f"{name} holds 1 values that are NaN or infinite" in everywhere()
+    assert f"{name} holds NaN or infinity (1 of" in everywhere()
 
 
 def test_a_value_that_the_dtype_cannot_hold_is_named(prune, model):
     change_tensors(model, spoil("model.layers.0.mlp.up_proj.weight", 1e6))
     assert prune("--method", "magnitude", "--sparsity", "0.5")[0] == 0
     line = refusal(prune("--method", "magnitude", "--sparsity", "0.5", "--dtype", "float16", "--out", "half"))
-    assert "model.layers.0.mlp.up_proj.weight holds 1 values that are NaN or infinite as float16" in line
+    assert "model.layers.0.mlp.up_proj.weight holds NaN or infinity (1 of 512 values as float16)" in line
 
 
 def test_large_finite_weights_are_fine(prune, model):

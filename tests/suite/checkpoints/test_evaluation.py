@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, LlamaConfig, LlamaForCausalLM
 
 from suite.checkpoints.finished import count_zeros
@@ -112,6 +113,12 @@ def test_another_dense_model_than_was_pruned_is_refused(evaluate, model, pruned,
     assert evaluate(pruned, "--dense", tmp_path / "moved")[0] == 0
     (pruned / "pruning.json").unlink()
     assert evaluate(pruned, "--dense", other)[0] == 0
+
+
+def test_a_dense_model_that_was_pruned_itself_is_remarked(evaluate, model, pruned):
+    code, _, err = evaluate(model, "--dense", pruned)
+    assert code == 0, err
+    assert "was pruned itself: it has a pruning.json" in err
 
 
 def test_in_another_dtype_the_dense_model_cannot_be_checked_and_that_is_said(evaluate, model, pruned):
@@ -313,6 +320,22 @@ def test_zeros_of_an_earlier_prune_contradict_nothing(evaluate, prunebench, prun
     code, _, err = evaluate(tmp_path / "again")
     assert code == 0, err
     assert "pruning.json" not in err
+
+
+def test_weights_that_float16_rounds_to_zero_contradict_nothing(evaluate, prunebench, model, text):
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = load_file(model / "model.safetensors")
+    tensors[name][:] = 1e-8  # of a size that half precision does not have, and float32 does
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    asked = ("--sparsity", 0.3, "--calibration", text, "--n-samples", 4, "--seqlen", 32, "--dtype", "float32")
+    assert prunebench("prune", model, "--method", "magnitude", *asked, "--out", "small")[0] == 0
+    code, _, err = evaluate("small", "--dtype", "float16")
+    assert code == 0, err
+    assert "does not fit the weights" not in err
+    tensors = load_file("small/model.safetensors")
+    tensors[name][:] = 1.0  # as many zeros as were pruned are not there any more
+    save_file(tensors, "small/model.safetensors", metadata={"format": "pt"})
+    assert "does not fit the weights" in evaluate("small", "--dtype", "float16")[2]
 
 
 def test_a_dense_model_of_another_structure_is_refused(evaluate, model, pruned, tmp_path):

@@ -128,10 +128,29 @@ def test_a_record_of_other_weights_is_not_replaced(evaluate, model, tmp_path):
     assert evaluate(model, "--out", "results")[0] == 0
     (before,) = ResultStore(tmp_path / "results").records().records
     change_tensors(model, lambda tensors: tensors["model.norm.weight"].mul_(2))
-    assert "is about other weights" in refusal(evaluate(model, "--out", "results"))
+    assert "were changed since: give another --out" in refusal(evaluate(model, "--out", "results"))
     (after,) = ResultStore(tmp_path / "results").records().records
     assert after == before
     assert evaluate(model, "--out", "elsewhere")[0] == 0
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_nor_is_one_of_other_files_or_another_text(evaluate, model, text, tmp_path, file):
+    assert evaluate(model, "--out", "results")[0] == 0
+    (model / file).write_text((model / file).read_text() + "\n")
+    assert "was changed since: give another --out" in refusal(evaluate(model, "--out", "results"))
+    assert evaluate(model, "--out", "other")[0] == 0
+    text.write_text(text.read_text().replace("tree", "leaf"))
+    assert f"the text of {text}-token-s32 was changed" in refusal(evaluate(model, "--out", "other"))
+
+
+def test_a_prune_that_fails_takes_the_folders_it_made_with_it(prune, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("the sky fell")
+
+    monkeypatch.setattr("suite.checkpoints.writing.prune_measured", fails)
+    assert prune(*HALF, "--out", "far/below/pruned")[0] == 3
+    assert not (tmp_path / "far").exists()
 
 
 def test_the_same_weights_are_measured_again(evaluate, model, tmp_path):

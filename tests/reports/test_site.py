@@ -217,7 +217,7 @@ def test_an_older_schema_keeps_the_link_of_its_own_digest(tmp_path: Path) -> Non
     path.write_text(json.dumps(old) + "\n", encoding="utf-8")
     site = build(tmp_path, tmp_path / "results")
     page = Page(site / "records" / f"{old['body_digest'][:12]}.html")
-    assert "has schema version 2 and was read as 4" in page.text and old["body_digest"] in page.text
+    assert "has schema version 2 and was read as 5" in page.text and old["body_digest"] in page.text
 
 
 def test_an_inconsistent_record_is_set_apart(tmp_path: Path) -> None:

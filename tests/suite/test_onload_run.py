@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from methods.errors import ContractError
 from suite.results import ResultStore
+from tests.suite.conftest import refusal
 from tests.suite.test_measured_run import TIMED
 from tests.tiny import write_measured_suite
 
@@ -148,9 +149,9 @@ def test_a_model_that_lies_otherwise_in_its_files_says_what_does_it(prunebench, 
     state = load_file(model)
     state.pop("model.layers.1.mlp.up_proj.weight")
     save_file(state, model, metadata={"format": "pt"})
-    code, _, err = prunebench("run", suite, "--placement", "onload", "--out", "runs", "--only", "dense")
-    assert code == 3
-    assert "lacks 1 of its weights" in err
+    answer = prunebench("run", suite, "--placement", "onload", "--out", "runs", "--only", "dense")
+    assert "lacks 1 of its weights" in refusal(answer)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_evaluate_measures_a_checkpoint_layer_by_layer(prunebench, prune, model, text, tmp_path):

@@ -60,9 +60,8 @@ class Entry:
 
     @property
     def method_seconds(self) -> float | None:
-        """Seconds in the method's own phases; None where no such phase was recorded."""
-        spent = [p.seconds for p in self.record.phases if p.name in METHOD_PHASES]
-        return sum(spent) if spent else None
+        """See `method_seconds`."""
+        return method_seconds(self.record)
 
     @property
     def end_to_end_seconds(self) -> float | None:
@@ -100,6 +99,12 @@ class Ranking:
     references: tuple[Record, ...] = ()
     """Every dense record of the setting that has something to compare with, newest first: tasks, answers and
     speed may have been measured in another one than `dense`."""
+
+
+def method_seconds(record: Record) -> float | None:
+    """Seconds in the method's own phases; None where no such phase was recorded."""
+    spent = [phase.seconds for phase in record.phases if phase.name in METHOD_PHASES]
+    return sum(spent) if spent else None
 
 
 def pattern_order(pattern: str | None) -> tuple[float, bool, str]:

@@ -198,7 +198,7 @@ def _run_again(
         return _impossible(entry.path, difference)
     watcher.cell_started(stored.cell)
     found, items = run_cell(stored.cell, workbench, watcher)
-    watcher.cell_ended(stored.cell, found.status)
+    watcher.cell_ended(stored.cell, found.status, found)
     result = _compared(entry, found)
     if keep is not None:
         try:

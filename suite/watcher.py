@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from suite.cell import Cell
+
+if TYPE_CHECKING:
+    from suite.results.record import Record
 
 
 class Watcher(Protocol):
@@ -19,8 +22,8 @@ class Watcher(Protocol):
     def stepped(self, steps: int = 1) -> None:
         """Work of the current phase was done."""
 
-    def cell_ended(self, cell: Cell, outcome: str) -> None:
-        """A cell is over: `complete`, `failed: why`, or `kept`."""
+    def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
+        """A cell is over: `complete`, `failed: why`, or `kept`; the record holds what was measured now."""
 
 
 class Silent:
@@ -35,7 +38,7 @@ class Silent:
     def stepped(self, steps: int = 1) -> None:
         """Says nothing."""
 
-    def cell_ended(self, cell: Cell, outcome: str) -> None:
+    def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
         """Says nothing."""
 
 

@@ -95,6 +95,11 @@ def render_report(
     return template.render(context, sections=[with_answers(section, budget) for section in sections])
 
 
+def render_waiting(*, title: str) -> str:
+    """The page of a run that has no record yet."""
+    return _templates().get_template("waiting.html.j2").render(title=title)
+
+
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     return templates(PackageLoader("reports"))
@@ -135,4 +140,4 @@ def _named(names: Sequence[str], kind: str) -> str:
     return f"{told} ({', '.join(names)})" if 0 < len(names) <= 5 else told
 
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "render_waiting"]

@@ -217,7 +217,7 @@ def _measure_dense(
     record = _record(cell, created, machine, measured, log, floor=floor, model=loaded.identity)
     evaluated = Evaluated(record, measured.items())
     machine.outlet.put(evaluated)
-    watcher.cell_ended(cell, "complete")
+    watcher.cell_ended(cell, "complete", evaluated.record)
     if isinstance(loaded, LayeredModel):
         layered = loaded
         weight: Callable[[str], torch.Tensor] = loaded.dense_weight
@@ -316,7 +316,7 @@ def _measure_checkpoint(
     )
     evaluated = Evaluated(record, measured.items())
     machine.outlet.put(evaluated)
-    watcher.cell_ended(cell, "complete")
+    watcher.cell_ended(cell, "complete", evaluated.record)
     return evaluated
 
 

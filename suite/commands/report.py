@@ -21,15 +21,18 @@ ATTEMPTS = 5
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of records, searched at any depth.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    title: Annotated[str | None, typer.Option(help="Its heading. (default: the folder's name)")] = None,
+    title: Annotated[
+        str | None, typer.Option(help="The page's heading. (default: the folder's name)")
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Show only cells whose label has this text or glob, and the dense ones; may be given often."
+            help="Show only dense cells and those whose label contains this text or matches this glob; "
+            "repeatable."
         ),
     ] = None,
 ) -> None:
-    """Render the comparison report of folders of records."""
+    """Compare folders of records on one HTML page."""
     for folder in results:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of records")
@@ -51,20 +54,34 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
     Raises:
         InputError: there are no records, or none of those asked for, or they never stood still.
     """
+    from suite.results.files import replace_text
+
+    page = render(results, title=title, only=only)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(out, page)
+    return out
+
+
+def render(results: Sequence[Path], *, title: str, only: Sequence[str] = ()) -> str:
+    """The page of the records below folders.
+
+    Args:
+        results: the folders, searched at any depth.
+        title: its heading.
+        only: texts or globs of the cells to show, the dense ones aside; empty = all.
+
+    Raises:
+        InputError: there are no records, or none of those asked for, or they never stood still.
+    """
     from suite.results.reading import RecordError
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            page = _render(results, title, only)
-            break
+            return _render(results, title, only)
         except RecordError as error:  # another run writes into the same folders: what it wrote is shown too
             if attempt == ATTEMPTS:
                 raise InputError(f"{error}; run the command again") from None
-    from suite.results.files import replace_text
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, page)
-    return out
+    raise AssertionError("the last attempt returned or raised")
 
 
 def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +23,10 @@ from suite.commands.options import (
     say,
     stopping_at_sigterm,
 )
-from suite.commands.report import write_report
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import RenderableType
 
     from methods.base import Weights
     from suite.cell import Cell
@@ -39,47 +39,51 @@ if TYPE_CHECKING:
 def run(
     suite: Annotated[str, typer.Argument(help="A built-in suite (prunebench list suites) or a .toml file.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of records and report. (default: results/<suite>)")
+        Path | None, typer.Option(help="Folder for records and report. (default: results/<suite>)")
     ] = None,
     existing: Annotated[
         ExistingChoice,
         typer.Option(
-            help="Cells that have a record: keep them, run those of other code or inputs, run all, or refuse."
+            help="For cells that already have a record: skip them, rerun-stale (rerun those whose code or "
+            "inputs changed), rerun all, or fail."
         ),
     ] = ExistingChoice.skip,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Run only cells whose label has this text or glob; may be given often."),
+        typer.Option(help="Run only cells whose label contains this text or matches this glob; repeatable."),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(help="Run part i of n of the plan, such as 1/4 (docs/scale.md).")
+        str | None, typer.Option(help="Run only part i of n of the plan, e.g. 1/4 (docs/scale.md).")
     ] = None,
     executor: Annotated[
-        ExecutorChoice, typer.Option(help="Run cells on this machine, or on a Ray cluster (docs/scale.md).")
+        ExecutorChoice, typer.Option(help="Run cells on this machine or on a Ray cluster (docs/scale.md).")
     ] = ExecutorChoice.local,
     address: Annotated[
         str | None,
-        typer.Option(help="The Ray cluster: auto, or HOST:PORT of its head. (default: a Ray started here)"),
+        typer.Option(help="The Ray cluster: auto, or HOST:PORT of its head. (default: start Ray here)"),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Cells at a time. (default: one a GPU; on CPUs one, with Ray as many as fit)"
+            min=1, help="Cells at a time. (default: one per GPU; on CPUs one, or with Ray as many as fit)"
         ),
     ] = None,
     placement: Placed = PlacementChoice.resident,
     reuse: Annotated[
-        bool, typer.Option(help="Keep what cells share (initial masks, dense references) for each other.")
+        bool, typer.Option(help="Compute what cells share (initial masks, dense references) only once.")
     ] = True,
     track: Annotated[
         str | None,
-        typer.Option(help="Also log records and report with a tracker: mlflow (docs/monitoring.md)."),
+        typer.Option(help="Also log records and report to a tracker: mlflow (docs/monitoring.md)."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, its time and memory, and stop.")
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Run a suite, resume what is missing, write the report."""
+    """Run a suite (or resume it), and write the report."""
+    from suite.commands.live_report import LiveReport
     from suite.config import load_suite, plan
     from suite.estimate import check_fits
     from suite.executors import decide, hold_against_inputs
@@ -126,22 +130,34 @@ def run(
                 say(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it anew")
         store.sweep()
         options = bench_options(planned, out, reuse=reuse, weights=weights)
-        with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking:
+        n_kept = sum(not entry.runs for entry in planned)
+        bars = progress_bars(len(planned) - n_kept)
+        live = LiveReport(out, config.name, n_kept=n_kept, n_cells=len(planned), doing=bars.lines, warn=say)
+
+        def written(path: Path) -> None:
+            tracking.record_written(path)
+            live.cell_ended(tally.outcome)
+
+        tally = Tally(store, bars, written)
+        if n_kept < len(planned):
+            say(f"report: {live.path}, kept up to date while the run lasts")
+        with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking, live:
             for entry in planned:
                 if not entry.runs:
                     tracking.record_written(store.path_of(entry.cell))
-            with progress_bars(sum(entry.runs for entry in planned)) as bars:
-                tally = Tally(store, bars, tracking.record_written)
+            with bars:
                 runs.run(Job(planned, inputs, options, tally, bars))
             outcome = tally.outcome
             if not outcome.failed:
                 runs.forget_shared(options)
             report_file = None
             if planned:
-                report_file = write_report([out], out / "report.html", title=config.name)
+                report_file = live.finish()
                 tracking.finished(report_file, failed=bool(outcome.failed))
     for cell, reason in outcome.failed:
         say(f"failed: {cell.label}: {reason}")
+    if bars.is_on_terminal:
+        bars.show(_ranked([store.path_of(entry.cell) for entry in planned]))
     if as_json:
         print_json(
             {
@@ -180,6 +196,15 @@ def _part(cells: list[Cell], shard: Shard, config: SuiteConfig, runs: Executor) 
     if not own:
         say(f"shard {shard} is empty: the plan has {len(cells)} cells")
     return own
+
+
+def _ranked(files: Sequence[Path]) -> Iterator[RenderableType]:
+    """The ranked tables of those records that are there."""
+    from reports.terminal import ranked_tables
+    from suite.results.outline import read_outlines
+
+    records = [outline.record for outline in read_outlines([file for file in files if file.exists()]).records]
+    return ranked_tables(records) if records else iter(())
 
 
 def _print_plan(

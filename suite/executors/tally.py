@@ -48,15 +48,15 @@ class Tally:
         """
         cell = record.cell
         path = self._store.write(record, items)
-        if self._on_written is not None:
-            self._on_written(path)
         if record.failure is None:
             self._finished.append(cell)
-            self._watcher.cell_ended(cell, "complete")
+            self._watcher.cell_ended(cell, "complete", record)
         else:
             reason = f"{record.failure.phase}: {next(iter(record.failure.message.splitlines()), '')}"
             self._failed.append((cell, reason))
-            self._watcher.cell_ended(cell, f"failed: {reason}")
+            self._watcher.cell_ended(cell, f"failed: {reason}", record)
+        if self._on_written is not None:
+            self._on_written(path)
 
     @property
     def outcome(self) -> Outcome:

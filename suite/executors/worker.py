@@ -62,7 +62,7 @@ class Reporter:
         """Work of it was done."""
         self._say(Progress(self.now.phase, self.now.done + steps, self.now.steps))
 
-    def cell_ended(self, cell: Cell, outcome: str) -> None:
+    def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
         """The result says it."""
 
     def _say(self, now: Progress) -> None:

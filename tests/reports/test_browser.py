@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports import render_report
+from reports.page.run_status import PATIENCE_S, RELOAD_S, run_status, with_status
 from tests.reports.browser import TAKEN, Visit, axe_violations, ink_and_ground
-from tests.reports.synthetic import failed_record, make_record
+from tests.reports.synthetic import failed_record, make_record, quickstart
 from tests.reports.synthetic_measured import measured_quickstart, measured_record
 
 HOSTILE = f"{TAKEN}{{{{ 7*7 }}}}{{% raw %}}\u0007\u202e\u2066\"'&amp;\\[x].y"
@@ -180,3 +182,38 @@ def test_hostile_text_shows_as_text(browser: Any, tmp_path: Path) -> None:
     page.locator(".chart svg .mark-symbol.role-mark path").first.hover()
     assert SHOWN in page.locator("#vg-tooltip-element").inner_text()
     assert page.title() == SHOWN and "\u202e" not in page.content()
+
+
+def test_the_page_of_a_run_follows_it_and_knows_when_it_ended_early(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    whole = render_report(quickstart(), title="mine")
+
+    def write(**status: Any) -> None:
+        page = with_status(whole, run_status(n_failed=0, n_cells=7, **status))
+        assert page is not None
+        path.write_text(page)
+
+    now = datetime.now(UTC)
+    write(n_done=3, doing=["m wanda 0.5: prune"], running=True, written=now)
+    context = browser.new_context()
+    page = context.new_page()
+    page.clock.install(time=now)
+    page.goto(path.as_uri())
+    banner = page.locator(".run-status")
+    assert "3 of 7 cells, running: m wanda 0.5: prune." in banner.inner_text()
+    write(n_done=4, running=True, written=now)
+    page.clock.run_for(1000 * RELOAD_S)
+    page.locator("text=4 of 7 cells").wait_for()
+    # Killed: nobody writes it any more, so it says so, and reloads no longer.
+    page.clock.run_for(1000 * (PATIENCE_S + 2 * RELOAD_S))
+    page.locator("text=ended early").wait_for()
+    assert "4 of 7 cells, ended early. Last written" in banner.inner_text()
+    assert "running" not in banner.inner_text()
+    assert axe_violations(page) == []
+    write(n_done=5, running=True, written=now)
+    page.clock.run_for(10_000 * RELOAD_S)
+    assert "4 of 7 cells" in banner.inner_text()
+    # Opened when the run was long gone.
+    page.goto(path.as_uri())
+    assert "5 of 7 cells, ended early" in banner.inner_text()
+    context.close()

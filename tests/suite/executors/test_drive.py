@@ -25,7 +25,7 @@ class Watched(Silent):
     def worker_at(self, worker, cell, progress):
         self.heard.append((worker, cell and cell.pattern, progress.phase))
 
-    def cell_ended(self, cell, outcome):
+    def cell_ended(self, cell, outcome, record=None):
         self.heard.append((cell.pattern, outcome))
 
 

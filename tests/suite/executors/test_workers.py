@@ -73,5 +73,5 @@ def test_several_workers_have_a_line_each():
         bars.worker_at("cuda:1", None, Progress(""))
         bars.cell_ended(CELL, "complete")
     shown = screen.getvalue()
-    assert "cuda:0: m wanda 0.5, prune" in shown and "3/10" in shown
+    assert "cuda:0: m wanda 0.5: prune, 3/10" in shown
     assert "complete  m wanda 0.5" in shown

@@ -1,0 +1,180 @@
+"""The report of a run while it lasts: how far it is, who writes it, and what a run that ended early leaves."""
+
+import time
+
+import pytest
+
+from suite.commands import live_report
+from suite.commands.live_report import LiveReport
+from suite.executors.plan import Outcome
+from suite.results import ResultStore
+from tests.reports.synthetic import make_record
+from tests.tiny import write_suite
+
+NOTHING = Outcome((), (), ())
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Renders after every cell, however short the run is."""
+    monkeypatch.setattr(live_report, "SHARE", 1e9)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """What the page says before each cell of a run is taken up; `end` may end it there."""
+    from suite import harness
+
+    pages, run_cell = [], harness.run_cell
+
+    class Watched(list):
+        end = None
+
+        def __call__(self, cell, workbench, watcher=None):
+            self.append((self.out / "report.html").read_text())
+            if self.end is not None and len(self) > self.end:
+                raise KeyboardInterrupt
+            return run_cell(cell, workbench, watcher)
+
+    pages = Watched()
+    monkeypatch.setattr(harness, "run_cell", pages)
+    return pages
+
+
+def test_the_page_is_there_at_once_and_whole_after_every_cell(prunebench, tmp_path, eager, watched):
+    watched.out = tmp_path / "runs"
+    suite = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
+    code, out, err = prunebench("run", suite, "--out", watched.out)
+    assert code == 0, err
+    assert f"report: {watched.out / 'report.html'}" in err
+    first, second, third = watched
+    assert "0 of 3 cells" in first and "No cell has finished yet" in first
+    assert "1 of 3 cells" in second and "Only the dense model was measured" in second
+    assert "2 of 3 cells" in third and "magnitude" in third
+    for page in watched:
+        assert page.count("location.reload()") == 1
+        assert page.rstrip().endswith("</html>")
+    final = (watched.out / "report.html").read_text()
+    assert "location.reload()" not in final
+    assert "of 3 cells" not in final
+    assert "wanda" in final
+
+
+def test_a_run_that_is_interrupted_says_so_on_its_page(prunebench, tmp_path, eager, watched):
+    watched.out, watched.end = tmp_path / "runs", 2
+    suite = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
+    assert prunebench("run", suite, "--out", watched.out)[0] == 130
+    page = (watched.out / "report.html").read_text()
+    assert "<strong>2 of 3 cells</strong>, ended early. Last written" in " ".join(page.split())
+    assert "location.reload()" not in page
+    assert "magnitude" in page and "Provenance" in page
+    watched.end = None
+    assert prunebench("run", suite, "--out", watched.out)[0] == 0
+    resumed = watched[-1]
+    assert "2 of 3 cells" in resumed and "ended early. Last" not in resumed
+    assert "Provenance" in resumed, "what was there already is still shown"
+
+
+def live(out, warn=print, n_kept=0, n_cells=3):
+    out.mkdir(exist_ok=True)
+    return LiveReport(out, "mine", n_kept=n_kept, n_cells=n_cells, doing=lambda: ["m wanda 0.5"], warn=warn)
+
+
+def test_one_run_at_a_time_writes_the_page_of_a_folder(tmp_path, eager):
+    store = ResultStore(tmp_path)
+    dense, wanda = make_record("dense", None), make_record("wanda")
+    store.write(dense)
+    with live(tmp_path) as first, live(tmp_path, n_cells=2) as second:
+        first.cell_ended(Outcome((dense.cell,), (), ()))
+        written = (tmp_path / "report.html").stat().st_mtime_ns
+        store.write(wanda)
+        second.cell_ended(Outcome((wanda.cell,), (), ()))
+        second.finish()
+        assert (tmp_path / "report.html").stat().st_mtime_ns == written
+        first.finish()
+        final = (tmp_path / "report.html").read_text()
+        assert "of 3 cells" not in final and "wanda" in final, "what the other run wrote is shown too"
+    with live(tmp_path, n_cells=2) as third:
+        assert "0 of 2 cells" in (tmp_path / "report.html").read_text()
+        third.finish()
+
+
+def test_what_another_run_writes_while_the_last_page_is_rendered_is_shown(tmp_path, monkeypatch):
+    store = ResultStore(tmp_path)
+    store.write(make_record("dense", None))
+    render = live_report.write_report
+
+    def late(results, out, *, title):
+        path = render(results, out, title=title)
+        if not store.path_of(make_record("wanda").cell).exists():
+            store.write(make_record("wanda"))
+        return path
+
+    monkeypatch.setattr(live_report, "write_report", late)
+    with live(tmp_path) as one:
+        page = one.finish().read_text()
+    assert "wanda" in page
+
+
+def test_rendering_keeps_to_its_share_of_the_run(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(live_report.time, "monotonic", lambda: clock[0])
+    rendered = []
+
+    def render(results, *, title):
+        clock[0] += 3.0
+        rendered.append(clock[0])
+        return live_report._text(tmp_path / "report.html")
+
+    monkeypatch.setattr(live_report, "render", render)
+    record = make_record("dense", None)
+    report = live(tmp_path, n_cells=10)
+    report._heart = report._heart.__class__(target=lambda: None)  # no clock of its own
+    with report:
+        for n in range(1, 11):
+            clock[0] += 10.0
+            report.cell_ended(Outcome((record.cell,) * n, (), ()))
+            assert f"{n} of 10 cells" in (tmp_path / "report.html").read_text()
+        ResultStore(tmp_path).write(record)
+        monkeypatch.undo()
+        report.finish()
+    assert rendered, "there was time for one"
+    assert 3.0 * len(rendered) <= 0.05 * (clock[0] + 10)
+
+
+def test_trouble_with_the_page_costs_the_run_nothing_else(tmp_path, monkeypatch, eager):
+    told = []
+
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(live_report, "replace_text", full)
+    with live(tmp_path, told.append) as report:
+        report.cell_ended(Outcome((make_record("dense", None).cell,), (), ()))
+        report.cell_ended(Outcome((make_record("dense", None).cell,) * 2, (), ()))
+    (line,) = told
+    assert "is not kept up to date" in line and "No space left" in line
+
+
+def test_the_page_of_a_long_cell_says_that_the_run_is_alive(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_report, "BEAT_S", 0.05)
+    with live(tmp_path) as report:
+        path = tmp_path / "report.html"
+        before = path.stat().st_mtime_ns
+        deadline = time.monotonic() + 60
+        while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert path.stat().st_mtime_ns != before
+        assert "running: <bdi>m wanda 0.5</bdi>" in path.read_text()
+        ResultStore(tmp_path).write(make_record("dense", None))
+        report.finish()
+
+
+def test_a_run_with_nothing_to_do_is_never_shown_as_running(prunebench, tmp_path, watched):
+    suite = write_suite(tmp_path, methods="magnitude", patterns=["0.5"])
+    watched.out = tmp_path / "runs"
+    prunebench("run", suite, "--out", watched.out)
+    code, _, err = prunebench("run", suite, "--out", watched.out)
+    assert code == 0
+    assert "report:" not in err
+    assert len(watched) == 2

@@ -8,7 +8,9 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import typer
 from typer.exceptions import TyperException
@@ -31,25 +33,119 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 fine, 1 a regression was found, 2 the input is wrong, 3 something failed.",
+    epilog="Exit codes: 0 fine, 1 a regression or a broken promise was found, 2 wrong input, 3 something "
+    "failed or could not be compared, 130 interrupted.",
 )
 
-app.command()(run)
-app.command()(prune)
-app.command()(evaluate)
-app.command()(report)
-app.command()(export)
-app.command()(site)
-app.command(epilog="Exit codes: 0 fine, 1 a record is not what it claims, 2 wrong input, 3 no rerun.")(verify)
-app.command(
-    epilog="Exit codes: 0 no regression, 1 a regression, 2 wrong input, 3 something could not be compared."
-)(gate)
-app.command()(history)
-app.command("list")(list_)
-app.command()(doctor)
-app.command(epilog="Exit codes: 0 every promise is kept, 1 one is broken, 2 the method cannot be loaded.")(
-    check_method
-)
+
+@dataclass(frozen=True)
+class Entry:
+    """A command, and what its help ends with.
+
+    Args:
+        command: what runs.
+        example: a command line that works without a network, at most 78 characters: help does not wrap it.
+        does: what the example does, to follow "this".
+        exit_codes: what its exit codes mean, if that is more than what all commands share.
+    """
+
+    command: Callable[..., None]
+    example: str
+    does: str
+    exit_codes: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The command's name, as in the example."""
+        return self.example.split()[1]
+
+    @property
+    def epilog(self) -> str:
+        """The exit codes, if any, and the example on a line of its own."""
+        parts = [f"For example, this {self.does}:", self.example]
+        if self.exit_codes is not None:
+            parts.insert(0, f"Exit codes: {self.exit_codes}.")
+        return "\n\n".join(parts)
+
+
+PANELS: Mapping[str, Sequence[Entry]] = {
+    "Run and measure": (
+        Entry(
+            run,
+            example="prunebench run quickstart",
+            does="prunes a 135M model six ways, and writes results/quickstart/report.html",
+        ),
+        Entry(
+            prune,
+            example="prunebench prune smollm2-135m --method wanda --sparsity 0.5 --out pruned",
+            does="removes half of the weights, and writes a checkpoint that transformers loads",
+        ),
+        Entry(
+            evaluate,
+            example="prunebench evaluate pruned --dense smollm2-135m --out results/pruned",
+            does="measures the checkpoint in pruned/, and compares it with the dense model",
+        ),
+    ),
+    "Show": (
+        Entry(
+            report,
+            example="prunebench report results --out report.html",
+            does="puts all records below results/ on one page",
+        ),
+        Entry(
+            export,
+            example="prunebench export results/smoke --format csv --out smoke.csv",
+            does="writes a table with one row per metric",
+        ),
+        Entry(
+            site,
+            example="prunebench site results --out site",
+            does="ranks all records below results/, and writes site/index.html",
+        ),
+        Entry(
+            history,
+            example="prunebench history results --metric perplexity --by commit",
+            does="draws one line per cell, with the commits that changed its perplexity",
+        ),
+    ),
+    "Check": (
+        Entry(
+            verify,
+            example="prunebench verify results/smoke --sample 1",
+            does="checks all records of results/smoke, and reruns one of them",
+            exit_codes="0 fine, 1 a record is not what it claims, 2 wrong input, 3 a rerun could not be made",
+        ),
+        Entry(
+            gate,
+            example="prunebench gate baseline results/smoke",
+            does="exits with 1 if results/smoke is worse than the records in baseline/",
+            exit_codes="0 no regression, 1 a regression, 2 wrong input, 3 something could not be compared",
+        ),
+        Entry(
+            check_method,
+            example="prunebench check-method wanda --family llama",
+            does="checks Wanda on tiny LLaMA models, and leaves the other families out",
+            exit_codes="0 every promise is kept, 1 one is broken, 2 wrong input, 3 something failed",
+        ),
+    ),
+    "Find out": (
+        Entry(
+            list_,
+            example="prunebench list methods",
+            does="prints the names that --method takes, and what each method does",
+        ),
+        Entry(
+            doctor,
+            example="prunebench doctor smollm2-135m",
+            does="shows this machine, and the layers of the built-in model that are pruned",
+        ),
+    ),
+}
+"""The commands by the panels of the main help."""
+
+for _panel, _entries in PANELS.items():
+    for _entry in _entries:
+        app.command(_entry.name, rich_help_panel=_panel, epilog=_entry.epilog)(_entry.command)
 
 
 def main() -> None:

@@ -13,8 +13,11 @@ from suite.commands.options import (
     DTypeChoice,
     First,
     FirstTokenOption,
+    LoadedAs,
     Placed,
     PlacementChoice,
+    Revision,
+    Trusted,
     print_json,
     progress_bars,
     say,
@@ -23,35 +26,37 @@ from suite.commands.options import (
 
 def prune(
     model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name.")],
-    method: Annotated[str, typer.Option(help="prunebench list methods.")],
+    method: Annotated[str, typer.Option(help="A pruning method (prunebench list methods).")],
     out: Annotated[Path, typer.Option(help="A new folder for the checkpoint.")],
     sparsity: Annotated[str | None, typer.Option(help="Share of weights to remove, e.g. 0.5.")] = None,
-    pattern: Annotated[str | None, typer.Option(help="N:M, N of every M survive, e.g. 2:4.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="In place of --sparsity: N:M, N of every M weights survive, e.g. 2:4.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the method, key=value; may be given often."),
+        typer.Option("--set", help="A setting of the method, key=value; repeatable."),
     ] = None,
     allocation: Annotated[
         str | None,
-        typer.Option(help="Divides the sparsity among the layers: prunebench list allocations."),
+        typer.Option(help="Divides the sparsity among the layers (prunebench list allocations)."),
     ] = None,
     allocation_settings: Annotated[
         list[str] | None,
-        typer.Option("--set-allocation", help="A setting of the allocation, key=value; may be given often."),
+        typer.Option("--set-allocation", help="A setting of the allocation, key=value; repeatable."),
     ] = None,
     calibration: Annotated[
         str,
-        typer.Option(help="A corpus (prunebench list corpora) or a .txt/.jsonl/.parquet/.safetensors file."),
+        typer.Option(
+            help="A corpus (prunebench list corpora), or a .txt, .jsonl, .parquet or .safetensors file."
+        ),
     ] = "wiki-sample",
     n_samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
-    seqlen: Annotated[int, typer.Option(min=1, help="Tokens in each.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, help="Which windows are drawn.")] = 0,
+    seqlen: Annotated[int, typer.Option(min=1, help="Tokens per calibration sequence.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for drawing the calibration sequences.")] = 0,
     first_token: First = FirstTokenOption.auto,
-    dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
-        DTypeChoice.auto
-    ),
-    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    dtype: LoadedAs = DTypeChoice.auto,
+    revision: Revision = None,
+    trust_remote_code: Trusted = False,
     placement: Placed = PlacementChoice.resident,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -109,37 +114,43 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name; pruned or not.")],
     dense: Annotated[
         str | None,
-        typer.Option(help="The dense model to hold it against: divergence, flips, answers side by side."),
+        typer.Option(help="The dense model to compare with: divergence, flips, answers side by side."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also put the records into this results folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the records to this results folder.")] = None,
     perplexity: Annotated[
         list[str] | None,
-        typer.Option(help="A corpus or text file; may be given often. (default: wiki-sample, news-sample)"),
+        typer.Option(help="A corpus or text file; repeatable. (default: wiki-sample and news-sample)"),
     ] = None,
-    seqlen: Annotated[int, typer.Option(min=2, help="Tokens in a window of text.")] = 2048,
-    max_tokens: Annotated[int | None, typer.Option(min=2, help="At most this many of each text.")] = None,
+    seqlen: Annotated[int, typer.Option(min=2, help="Tokens per window of text.")] = 2048,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, help="At most this many tokens of each text.")
+    ] = None,
     first_token: First = FirstTokenOption.auto,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="An lm-eval task, offline, paper7 or none; may be given often. (default: offline)"),
+        typer.Option(help="A task or set (prunebench list tasks), or none; repeatable. (default: offline)"),
     ] = None,
-    task_folder: Annotated[str | None, typer.Option(help="A folder with task files of your own.")] = None,
-    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many questions a task.")] = None,
-    prompts: Annotated[str, typer.Option(help="built-in, a .jsonl file, or none.")] = "built-in",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Where an answer is cut.")] = 48,
+    task_folder: Annotated[
+        str | None, typer.Option(help="A folder with your own lm-eval task files.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="Examples before each question. (default: as the task has it)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many questions per task.")] = None,
+    prompts: Annotated[
+        str, typer.Option(help="Prompts to answer: built-in, a .jsonl file, or none.")
+    ] = "built-in",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens per answer.")] = 48,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure tokens per second.")] = True,
-    dtype: Annotated[DTypeChoice, typer.Option(help="auto: bf16 where the hardware multiplies it.")] = (
-        DTypeChoice.auto
-    ),
-    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
-    dense_revision: Annotated[str | None, typer.Option(help="The dense model's.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    dtype: LoadedAs = DTypeChoice.auto,
+    revision: Revision = None,
+    dense_revision: Annotated[str | None, typer.Option(help="The dense model's revision on the hub.")] = None,
+    trust_remote_code: Trusted = False,
     placement: Placed = PlacementChoice.resident,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure any checkpoint: perplexity, tasks, answers, size and speed."""
+    """Measure a checkpoint: perplexity, tasks, answers, size, speed."""
     from suite.checkpoints.evaluation import Outlet, evaluate_checkpoint
     from suite.evaluation_table import evaluation_rows
     from suite.plan import evaluation_cell, resolve_device, resolve_dtype

@@ -27,18 +27,16 @@ def export(
         ExportFormat,
         typer.Option(
             "--format",
-            help="latex: tables, figures, BibTeX and a document of them; csv: every metric, a row each; "
+            help="latex: tables, figures, BibTeX and a document that includes them; csv: one row per metric; "
             "markdown: the report's tables; figures: SVG and PDF, one column wide.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(help="The file to write; for latex and figures, the folder to write into.")
-    ],
+    out: Annotated[Path, typer.Option(help="The file to write; for latex and figures, the folder.")],
     title: Annotated[
-        str | None, typer.Option(help="The heading of latex and markdown. (default: the folder's name)")
+        str | None, typer.Option(help="The heading, in latex and markdown. (default: the folder's name)")
     ] = None,
 ) -> None:
-    """Export a folder of records: LaTeX, CSV, Markdown or figures."""
+    """Export a folder of records as LaTeX, CSV, Markdown or figures."""
     if not results.is_dir():
         raise InputError(f"{results}: no such folder of records")
     is_folder = format in (ExportFormat.latex, ExportFormat.figures)

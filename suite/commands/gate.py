@@ -16,29 +16,30 @@ if TYPE_CHECKING:
 
 
 def gate(
-    baseline: Annotated[
-        Path, typer.Argument(help="A folder of records, or one record: what is compared with.")
-    ],
-    candidate: Annotated[Path, typer.Argument(help="A folder of records, or one record: what is judged.")],
+    baseline: Annotated[Path, typer.Argument(help="A folder of records, or one record, to compare with.")],
+    candidate: Annotated[Path, typer.Argument(help="A folder of records, or one record, to judge.")],
     tolerances: Annotated[
-        Path | None, typer.Option(help="A TOML file with tolerances in place of the built-in ones.")
+        Path | None, typer.Option(help="A TOML file with tolerances that replace the built-in ones.")
     ] = None,
     across: Annotated[
         list[str] | None,
-        typer.Option(help="Pair cells that differ in this key, e.g. calibration.seed; may be given often."),
+        typer.Option(help="Pair cells even if they differ in this key, e.g. calibration.seed; repeatable."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also list what stayed the same.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list what did not change.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[
         Path | None,
         typer.Option(help="Write a Markdown summary to this file. (default: $GITHUB_STEP_SUMMARY, appended)"),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Make CANDIDATE the new baseline, whatever the outcome.")
+        bool,
+        typer.Option(
+            "--update", help="Make the candidate the new (or first) baseline, whatever the outcome."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two folders of records, and fail if the second is worse."""
+    """Compare records with a baseline, and fail if they are worse."""
     from suite.gate_table import as_json as verdict_as_json
     from suite.gate_table import as_lines
     from suite.results.gate import judge, load_tolerances, read_side

@@ -23,29 +23,27 @@ class ByChoice(StrEnum):
 def history(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Folders of records, searched at any depth: one tree, or those of many dates."),
+        typer.Argument(help="Folders of records, searched at any depth; one for all dates, or several."),
     ],
-    metric: Annotated[str, typer.Option(help="A metric of the records.")] = "perplexity",
+    metric: Annotated[str, typer.Option(help="The metric to show, as records name it.")] = "perplexity",
     protocol: Annotated[
-        str | None, typer.Option(help="Only this protocol. (default: every one that has the metric)")
+        str | None, typer.Option(help="Only this protocol. (default: all that have the metric)")
     ] = None,
     by: Annotated[
-        ByChoice, typer.Option(help="date: a point a record. commit: a point a commit, its middle run.")
+        ByChoice, typer.Option(help="date: one point per record. commit: one per commit, its median run.")
     ] = ByChoice.date,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only cells whose label has this text or glob; may be given often."),
+        typer.Option(help="Only cells whose label contains this text or matches this glob; repeatable."),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Relative change that is too small to be marked. (default: 0.01; 0.1 for costs)"
-        ),
+        typer.Option(min=0, help="Mark only relative changes above this. (default: 0.01, for costs 0.1)"),
     ] = None,
     ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a metric over months, and where it changed."""
+    """Show a metric over dates or commits, and where it changed."""
     from suite.history_table import ASCII, as_json_rows, as_lines, signs_for
     from suite.plan import matching
     from suite.results.archive import read_archive

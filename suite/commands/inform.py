@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from suite.commands.options import BROKEN, AsJson, Device, Listable, print_json
+from suite.commands.options import BROKEN, AsJson, Device, Listable, Revision, Trusted, print_json
 
 
-def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) -> None:
+def list_(what: Annotated[Listable, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
     """List methods, allocations, models, corpora, tasks or suites."""
     from suite.listing import listing
 
@@ -24,13 +24,13 @@ def list_(what: Annotated[Listable, typer.Argument()], as_json: AsJson = False) 
 
 
 def doctor(
-    model: Annotated[str | None, typer.Argument(help="Also print the structure of this model.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision on the hub.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Let code that comes with the model run.")] = False,
+    model: Annotated[str | None, typer.Argument(help="Also show the structure of this model.")] = None,
+    revision: Revision = None,
+    trust_remote_code: Trusted = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine can do, and how a model's structure is read."""
+    """Show what this machine can do, and how a model is read."""
     from suite.doctor import describe_machine, describe_model
     from suite.plan import resolve_device
 
@@ -53,25 +53,25 @@ def doctor(
 def check_method(
     method: Annotated[
         str,
-        typer.Argument(help="module:Class, the module in the current folder or installed; or a known name."),
+        typer.Argument(help="A known name, or module:Class of a module that is installed or in this folder."),
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the method, key=value; may be given often."),
+        typer.Option("--set", help="A setting of the method, key=value; repeatable."),
     ] = None,
     families: Annotated[
         list[str] | None,
-        typer.Option("--family", help="Only this model family, e.g. gpt2; may be given often."),
+        typer.Option("--family", help="Only this model family, e.g. gpt2; repeatable."),
     ] = None,
     whole: Annotated[
         bool,
-        typer.Option("--whole", help="Each family and pattern in fp32, bf16, fp16 and training mode."),
+        typer.Option("--whole", help="Try each family and pattern in fp32, bf16, fp16 and training mode."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a pruning method against everything that a method promises.
+    """Check a pruning method against everything a method promises.
 
-    Tiny random models of every family are pruned to every pattern, and hard inputs tried. Takes a minute.
+    Prunes tiny random models of every family to every pattern, and tries hard inputs. Takes about a minute.
     """
     from suite.method_check import as_json as check_as_json
     from suite.method_check import as_text, cases_of, run_with_bar

@@ -79,22 +79,30 @@ class Listable(StrEnum):
     suites = "suites"
 
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one.")]
 Placed = Annotated[
     PlacementChoice,
     typer.Option(
         "--placement",
-        help="resident: whole models are on the device. onload: one decoder layer at a time comes from the "
-        "model's files, so that it may be larger than the device's memory, and the host's.",
+        help="resident: the whole model is on the device. onload: one decoder layer at a time is read from "
+        "the model's files, so the model may be larger than the memory of the device and of the host.",
     ),
 ]
 First = Annotated[
     FirstTokenOption,
     typer.Option(
         "--first-token",
-        help="Begin each sequence with the tokenizer's first token (BOS). auto: where the dense model's "
-        "perplexity is more than 10 % lower with it.",
+        help="Begin each sequence with the tokenizer's first token (BOS). auto: if that lowers the dense "
+        "model's perplexity by more than 10 %.",
     ),
+]
+LoadedAs = Annotated[
+    DTypeChoice,
+    typer.Option("--dtype", help="auto: bfloat16 if the hardware multiplies it natively, else float32."),
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="The model's revision on the hub.")]
+Trusted = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Allow code that comes with the model to run.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 

@@ -14,23 +14,23 @@ from suite.commands.options import say
 def site(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS...", help="Folders of records at any depth, or single records."),
+        typer.Argument(help="Folders of records, searched at any depth, or single records."),
     ],
-    out: Annotated[Path, typer.Option(help="The site's folder: new, empty, or of an earlier build.")],
-    title: Annotated[str, typer.Option(help="Its heading.")] = "Pruning leaderboard",
+    out: Annotated[Path, typer.Option(help="The site's folder: new, empty, or from an earlier build.")],
+    title: Annotated[str, typer.Option(help="The site's heading.")] = "Pruning leaderboard",
     reruns: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder that verify --rerun --keep wrote; may be given often."),
+        typer.Option(help="A folder written by verify --rerun --keep; repeatable."),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Rank by this model; may be given often. (default: all that are measured)"),
+        typer.Option(help="Rank by this model; repeatable. (default: all that were measured)"),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Where it will lie; the feed's links then are absolute.")
+        str | None, typer.Option(help="The site's address, to make the feed's links absolute.")
     ] = None,
 ) -> None:
-    """Build a static leaderboard from trees of records."""
+    """Build a static leaderboard from folders of records."""
     from reports.site import SiteError, build_site
 
     if url is not None and not url.startswith(("https://", "http://")):

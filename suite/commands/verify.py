@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from methods.errors import InputError, PruningError
-from suite.commands.options import BROKEN, FAILED, AsJson, Device, print_json, progress_bars, say
+from suite.commands.options import BROKEN, FAILED, AsJson, Device, Trusted, print_json, progress_bars, say
 
 if TYPE_CHECKING:
     from suite.cell import Cell
@@ -20,35 +20,34 @@ if TYPE_CHECKING:
 def verify(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PATH...", help="Records, folders of records at any depth, or pruned checkpoints."
-        ),
+        typer.Argument(help="Records, folders of records (searched at any depth), or pruned checkpoints."),
     ],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="The pruned checkpoint of the one record: its zeros are counted.")
+        Path | None, typer.Option(help="The pruned checkpoint of a single record, to count its zeros.")
     ] = None,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Also run the cells again, and compare masks and numbers.")
     ] = False,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Rerun only so many, chosen at random. Means --rerun.")
+        int | None, typer.Option(min=1, help="Rerun only this many cells, chosen at random. Implies --rerun.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which ones are chosen.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
     keep: Annotated[
-        Path | None, typer.Option(help="A results folder for the reruns' own records. Means --rerun.")
+        Path | None, typer.Option(help="A results folder for the reruns' own records. Implies --rerun.")
     ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Let code that comes with a model run, to load a checkpoint or for a rerun.")
-    ] = False,
+    trust_remote_code: Trusted = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also print remarks, and what each record passed, however many.")
+        bool,
+        typer.Option(
+            "--all", help="Print remarks, and what each record passed, even if there are many records."
+        ),
     ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Check records for damage and contradictions; with --rerun, by running their cells again.
+    """Check records for damage and contradictions.
 
-    Without --rerun, numbers that were made up from the items on are not found (docs/trust.md).
+    With --rerun, also run their cells again: only that finds a record made up consistently (docs/trust.md).
     """
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
     from suite.results.files import require_folder

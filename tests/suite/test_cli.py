@@ -2,13 +2,16 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
+from typer.main import get_command
 
+from suite.cli import PANELS, app
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite
 
@@ -405,3 +408,45 @@ def test_a_record_of_other_weights_or_another_text_is_stale(prunebench, tmp_path
     _, out, err = prunebench("run", suite, "--out", "runs", "--json")
     assert json.loads(out)["kept"] == 2
     assert "stale" not in err
+
+
+ENTRIES = [entry for entries in PANELS.values() for entry in entries]
+
+
+@pytest.fixture
+def help_lines(prunebench, monkeypatch):
+    """The lines of a command's `--help`, as a terminal of that width shows them."""
+
+    def call(*command: str, width: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        code, out, err = prunebench(*command, "--help")
+        assert (code, err) == (0, "")
+        return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in out.splitlines()]
+
+    return call
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_main_help_has_four_panels(help_lines, width):
+    panels: dict[str, list[str]] = {}
+    for line in help_lines(width=width):
+        if title := re.match(r"╭─ (.+?) ─", line):
+            names = panels.setdefault(title[1], [])
+        elif row := re.match(r"│ ([\w-]+)", line):
+            names.append(row[1])
+    assert panels == {
+        "Options": ["--help"],
+        "Run and measure": ["run", "prune", "evaluate"],
+        "Show": ["report", "export", "site", "history"],
+        "Check": ["verify", "gate", "check-method"],
+        "Find out": ["list", "doctor"],
+    }
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_help_ends_with_an_example_that_parses_and_can_be_copied(help_lines, entry):
+    lines = [line for line in help_lines(entry.name, width=80) if line]
+    assert lines[-1] == f" {entry.example}"
+    program, name, *arguments = shlex.split(entry.example)
+    assert program == "prunebench"
+    get_command(app).commands[name].make_context(name, arguments)

@@ -1,4 +1,4 @@
-"""The report of a run while it lasts: how far it is, who writes it, and what a run that ended early leaves."""
+"""The report of a run while it lasts: how far it is, who writes it, what a run that ended early leaves."""
 
 import time
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, cycle, islice
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import accumulate, chain, cycle, islice
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from methods.base import Placement
@@ -31,11 +34,62 @@ HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
 """In a batch, padding included. Fixed, because batches of another shape round differently."""
 TOKENS_PER_CHUNK = 256
 
-Request = tuple[Any, list[int], list[int]]
-"""lm-eval's own key, the context's tokens and the continuation's."""
-Tokens = tuple[int, ...]
+Request = tuple[list[int], list[int]]
+"""The context's tokens and the continuation's."""
+Tokens = Sequence[int]
 Score = tuple[float, bool]
 """A continuation's log-likelihood, and whether greedy decoding would have written it."""
+Prepared = MutableMapping[tuple[str, int], Any]
+"""One task's requests, tokenized by one tokenizer: (kind of request, the model's longest input) -> result."""
+Result = TypeVar("Result")
+
+_COPIES: WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase] = WeakKeyDictionary()
+"""A copy of each tokenizer, to which lm-eval adds a padding token; dropped together with the original."""
+
+
+@dataclass(frozen=True)
+class GroupedRequests:
+    """Tokenized requests, grouped by what the model reads; the same for all models with one tokenizer.
+
+    Attributes:
+        inputs: int32 `[n_tokens]` each, all different. The longest come first, so that memory runs out at
+            once if it does; ties are ordered by content.
+        indices: for each input, the requests that read it, counted from 0.
+        asked: for each input, the tokens of their continuations, in the same order.
+        n_read: for each request, the number of tokens to read before anything was cut.
+    """
+
+    inputs: Sequence[Tokens]
+    indices: Sequence[Sequence[int]]
+    asked: Sequence[Sequence[list[int]]]
+    n_read: Sequence[int]
+
+    @classmethod
+    def of(cls, requests: Sequence[Request], n_positions: int) -> GroupedRequests:
+        """Groups requests, each cut to at most `n_positions` tokens.
+
+        Raises:
+            PruningError: a continuation is empty or longer than `n_positions`.
+        """
+        by_input: dict[tuple[int, ...], list[int]] = {}
+        for index, (context, continuation) in enumerate(requests):
+            if not 0 < len(continuation) <= n_positions:
+                raise PruningError(
+                    f"a task asks for an answer of {len(continuation)} tokens, and the model has "
+                    f"{n_positions} positions"
+                )
+            # As lm-eval cuts it: from the left, and the last token is only predicted.
+            tokens = tuple((context + continuation)[-(n_positions + 1) :][:-1])
+            by_input.setdefault(tokens, []).append(index)
+        inputs = sorted(by_input, key=lambda tokens: (-len(tokens), tokens))
+        indices = [by_input[tokens] for tokens in inputs]
+        return cls(
+            # Arrays, because they are kept: a tenth of a list's memory, and quicker to pad.
+            inputs=[cast("Tokens", np.array(tokens, dtype=np.int32)) for tokens in inputs],
+            indices=indices,
+            asked=[[requests[index][1] for index in of_input] for of_input in indices],
+            n_read=[len(context) + len(continuation) - 1 for context, continuation in requests],
+        )
 
 
 class ScoringModel(HFLM):  # type: ignore[misc]
@@ -51,11 +105,13 @@ class ScoringModel(HFLM):  # type: ignore[misc]
 
     Args:
         model: a causal language model in evaluation mode.
-        tokenizer: its tokenizer; it is copied, since lm-eval gives it a padding token.
+        tokenizer: its tokenizer; lm-eval works on a copy, made once, to which it adds a padding token.
         placement: where its decoder layers are.
         on_scored: called with the number of requests that were scored, batch by batch; of each as often as
             `suite.evaluation.body.steps_each` says.
         on_remark: called with what a reader should know: where memory ran out.
+        prepared: the tokenized requests that an earlier model with the same tokenizer left; what is missing
+            is added. Every model has to be asked the same requests in the same order. None = keep nothing.
 
     Attributes:
         lengths: of every request so far whose context lm-eval may cut, as it was before that.
@@ -71,13 +127,16 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         placement: Placement = Placement(),
         on_scored: Callable[[int], None] | None = None,
         on_remark: Callable[[str], None] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         # lm-eval puts one token before a request without a context, and fails where a tokenizer marks none.
         marked = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
+        if tokenizer not in _COPIES:
+            _COPIES[tokenizer] = copy.deepcopy(tokenizer)
         with _left_untied(model):
             super().__init__(
                 pretrained=model,
-                tokenizer=copy.deepcopy(tokenizer),
+                tokenizer=_COPIES[tokenizer],
                 batch_size=8,
                 prefix_token_id=None if marked else 0,
             )
@@ -87,33 +146,66 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         self._on_scored = on_scored or _nobody
         self._on_remark = on_remark or _nobody
         self._told: set[str] = set()
+        self._prepared = prepared
         self.lengths: list[RequestLength] = []
-        self._n_read: list[int] = []
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
         """As lm-eval's, without its bar."""
-        scored: list[Score] = super().loglikelihood(requests, disable_tqdm=True)
+
+        def group() -> GroupedRequests:
+            return GroupedRequests.of([self._tokenized(*r.args) for r in requests], self.max_length)
+
+        grouped = self._once("loglikelihood", group)
         self.lengths += [
             RequestLength(request.task_name, n_read, 0)
-            for request, n_read in zip(requests, self._n_read, strict=True)
+            for request, n_read in zip(requests, grouped.n_read, strict=True)
         ]
-        return scored
+        return self._score(grouped)
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         """As lm-eval's, but all windows at once: batches are made below."""
-        generating, self.batch_size_per_gpu = self.batch_size_per_gpu, sys.maxsize
-        try:
-            scored: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
-        finally:
-            self.batch_size_per_gpu = generating
-        return scored
+
+        def group() -> tuple[list[int], GroupedRequests]:
+            windows = [self._windows(*request.args) for request in requests]
+            return list(map(len, windows)), GroupedRequests.of([*chain(*windows)], self.max_length)
+
+        n_windows, grouped = self._once("loglikelihood_rolling", group)
+        scores = iter(self._score(grouped))
+        return [sum(value for value, _ in islice(scores, n)) for n in n_windows]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         """lm-eval's, by the model's own forward."""
         with own_forward(self.model, self._placement):
             written: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
-        self.lengths += map(self._length_with_answer, requests)
+        self.lengths += self._once("generate_until", lambda: list(map(self._length_with_answer, requests)))
         return written
+
+    def _once(self, kind: str, prepare: Callable[[], Result]) -> Result:
+        """The result of `prepare`, taken over from an earlier model where there was one."""
+        if self._prepared is None:
+            return prepare()
+        key = (kind, self.max_length)
+        if key not in self._prepared:
+            self._prepared[key] = prepare()
+        result: Result = self._prepared[key]
+        return result
+
+    def _tokenized(self, context: str, continuation: str) -> Request:
+        """Tokenizes a request as lm-eval's `loglikelihood` does."""
+        if context:
+            pair: Request = self._encode_pair(context, continuation)
+            return pair
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        # The prefix token stands in for the context, unless the continuation begins with it.
+        prefix = self.prefix_token_id
+        return (tokens[:1], tokens[1:]) if tokens[0] == prefix else ([prefix], tokens)
+
+    def _windows(self, text: str) -> list[Request]:
+        """Cuts a text as lm-eval's `loglikelihood_rolling` does: each token is predicted once."""
+        windows = get_rolling_token_windows(
+            self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1
+        )
+        return list(map(make_disjoint_window, windows))
 
     def _length_with_answer(self, request: Instance) -> RequestLength:
         """What a request takes that has its answer written, each by itself: lm-eval pads and cuts a batch."""
@@ -122,31 +214,24 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return RequestLength(request.task_name, self.tok_batch_encode([prompt])[0].shape[1], n_written)
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
+        self,
+        requests: Sequence[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
     ) -> list[Score]:
+        """Scores requests that are tokenized: (lm-eval's own key, context, continuation)."""
+        return self._score(GroupedRequests.of([request[1:] for request in requests], self.max_length))
+
+    def _score(self, requests: GroupedRequests) -> list[Score]:
         """The scores of all requests, in their order."""
-        self._n_read = [len(context) + len(continuation) - 1 for _, context, continuation in requests]
-        of_input: dict[Tokens, list[int]] = {}
-        for place, (_, context, continuation) in enumerate(requests):
-            if not 0 < len(continuation) <= self.max_length:
-                raise PruningError(
-                    f"a task asks for an answer of {len(continuation)} tokens, and the model has "
-                    f"{self.max_length} positions"
-                )
-            # As lm-eval cuts it: from the left, and the last token is only predicted.
-            tokens = tuple((context + continuation)[-(self.max_length + 1) :][:-1])
-            of_input.setdefault(tokens, []).append(place)
-        # The longest first, so that memory runs out at once if it does; ties by content, for good order.
-        inputs = sorted(of_input, key=lambda tokens: (-len(tokens), tokens))
-        asked = [[requests[place][2] for place in of_input[tokens]] for tokens in inputs]
-        found: list[Score] = [(0.0, False)] * len(requests)
+        found: list[Score] = [(0.0, False)] * len(requests.n_read)
         n_done = 0
-        for group in in_groups(self._batches(inputs), self.model, self._placement):
+        for group in in_groups(self._batches(requests.inputs), self.model, self._placement):
             members = slice(n_done, n_done + sum(map(len, group)))
-            scored = self._score_group(group, inputs[members], asked[members])
-            for tokens, scores in zip(inputs[members], scored, strict=True):
-                for place, score in zip(of_input[tokens], scores, strict=True):
-                    found[place] = score
+            scored = self._score_group(group, requests.inputs[members], requests.asked[members])
+            for indices, scores in zip(requests.indices[members], scored, strict=True):
+                for index, score in zip(indices, scores, strict=True):
+                    found[index] = score
             n_done = members.stop
         return found
 
@@ -250,4 +335,4 @@ def _nobody(told: object) -> None:
     """Hears of what nobody asked for."""
 
 
-__all__ = ["ScoringModel"]
+__all__ = ["GroupedRequests", "Prepared", "ScoringModel"]

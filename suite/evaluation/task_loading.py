@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from methods.errors import InputError
 from suite.evaluation.quiet import quiet_lm_eval
@@ -18,7 +19,10 @@ from suite.evaluation.task_names import check_task, task_manager
 from suite.tasks import OFFLINE_TASKS
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from suite.cell import TaskSpec
+    from suite.evaluation.scoring_model import Prepared
 
 FEWSHOT_SEED = 1234
 """Which examples are drawn, where a task draws any: lm-eval's own default."""
@@ -26,19 +30,24 @@ FEWSHOT_SEED = 1234
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """What a `TaskSpec` names, ready to be asked.
+    """What a `TaskSpec` names, ready to be asked of one model after another.
 
     Attributes:
         spec: the name, the number of examples and the limit.
-        tree: lm-eval's tasks and groups, as its `evaluate` takes them.
+        tree: lm-eval's tasks and groups, as its `evaluate` takes them; their requests are built.
         n_requests: what the model will be asked; a question may make several.
         digests: protocol of a task -> SHA-256 over its definition and the data of its questions.
+        prepared: tokenizer -> the requests as it tokenizes them, left by the first model for those after it.
+            An entry is dropped together with its tokenizer.
     """
 
     spec: TaskSpec
     tree: Any
     n_requests: int
     digests: Mapping[str, str]
+    prepared: MutableMapping[PreTrainedTokenizerBase, Prepared] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
 
 def load_task(spec: TaskSpec) -> LoadedTask:
@@ -61,10 +70,24 @@ def load_task(spec: TaskSpec) -> LoadedTask:
             check_labels(name, task, spec.limit)
             with checked_examples(name, task):
                 task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+            _keep_requests(task)
             n_requests += len(task.instances)
             protocol = f"{name}-{task.get_config('num_fewshot')}shot"
             digests[protocol] = _digest(task, islice(task.eval_docs, spec.limit))
     return LoadedTask(spec, tree, n_requests, digests)
+
+
+def _keep_requests(task: Any) -> None:
+    """Keeps lm-eval's `evaluate` from building the requests again for every model.
+
+    Templates are filled in and examples drawn once; between models only the answers are cleared.
+    """
+
+    def clear_answers(**settings: object) -> None:
+        for request in task.instances:
+            request.resps, request.filtered_resps = [], {}
+
+    task.build_all_requests = clear_answers
 
 
 def _digest(task: Any, docs: Iterable[Any]) -> str:
@@ -148,4 +171,4 @@ def _is_unreachable(error: BaseException) -> bool:
     )
 
 
-__all__ = ["FEWSHOT_SEED", "LoadedTask", "load_task"]
+__all__ = ["LoadedTask", "load_task"]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from suite.evaluation.cut_contexts import cut_contexts
 from suite.evaluation.quiet import quiet_lm_eval
-from suite.evaluation.task_loading import FEWSHOT_SEED
 
 if TYPE_CHECKING:
     from suite.evaluation.task_loading import LoadedTask
@@ -112,9 +111,6 @@ def run_task(
     from suite.evaluation.scoring_model import ScoringModel
 
     assert loaded.tokenizer is not None, "checked before the run"
-    # The sampler of examples runs on from one model to the next: each is to see the same ones.
-    for one in task.tree["tasks"].values():
-        one.set_fewshot_seed(seed=FEWSHOT_SEED)
     # What lm-eval prints goes where progress goes; stdout is for data.
     with quiet_lm_eval(), redirect_stdout(sys.stderr):
         asked = ScoringModel(
@@ -122,6 +118,7 @@ def run_task(
             placement=loaded.placement,
             on_scored=on_scored,
             on_remark=on_remark,
+            prepared=task.prepared.setdefault(loaded.tokenizer, {}),
         )
         results: Any = evaluate(
             lm=asked,

@@ -55,6 +55,15 @@ def generating(n_tokens):
     )
 
 
+ROLLING = (
+    ("output_type: multiple_choice", "output_type: loglikelihood_rolling"),
+    ("doc_to_choice: choices\n", ""),
+    ("doc_to_target: answer", 'doc_to_target: "{{question}}"'),
+    ONE_SCORE,
+    ("metric: acc\n    aggregation: mean", "metric: byte_perplexity\n    aggregation: weighted_perplexity"),
+)
+
+
 def remarks_on(model, spec, weights="resident"):
     remarks = []
     loaded = replace(load_model(str(model)), placement=Placement(weights=weights))
@@ -105,19 +114,16 @@ def test_examples_may_be_what_is_too_long(short_model, tmp_path):
 
 
 def test_a_text_that_is_read_in_windows_loses_nothing(short_model, tmp_path):
-    spec = asked_with(
-        tmp_path / "tasks",
-        [10, 300],
-        ("output_type: multiple_choice", "output_type: loglikelihood_rolling"),
-        ("doc_to_choice: choices\n", ""),
-        ("doc_to_target: answer", 'doc_to_target: "{{question}}"'),
-        ONE_SCORE,
-        (
-            "metric: acc\n    aggregation: mean",
-            "metric: byte_perplexity\n    aggregation: weighted_perplexity",
-        ),
-    )
-    assert remarks_on(short_model, spec) == []
+    assert remarks_on(short_model, asked_with(tmp_path / "tasks", [10, 300], *ROLLING)) == []
+
+
+@pytest.mark.parametrize("changes", [(), generating(20)])
+def test_it_is_counted_anew_for_every_model(short_model, tmp_path, changes):
+    loaded, task = load_model(str(short_model)), load_task(asked_with(tmp_path / "tasks", [10, 80], *changes))
+    remarks = ([], [])
+    for of_model in remarks:
+        run_task(loaded, task, on_remark=of_model.append)
+    assert remarks[0] == remarks[1] != []
 
 
 def test_in_a_group_the_task_is_named(short_model, tmp_path):

@@ -1,10 +1,17 @@
 """Tasks are lm-eval's, asked of the model in memory, and no batch size changes a score."""
 
+import gc
+import weakref
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
+from methods.base import Placement
 from methods.errors import InputError, PruningError
 from methods.patching import replaced_forward
 from suite.cell import TaskSpec
@@ -14,7 +21,15 @@ from suite.evaluation.task_names import check_task, expand_sets
 from suite.evaluation.zero_shot import run_task
 from suite.models import load_model
 from suite.tasks import TASKS_FOLDER
-from tests.tiny import byte_tokenizer, save_tiny_model, tiny_model, write_task
+from tests.suite.test_task_contexts import ROLLING, asked_with, generating
+from tests.tiny import (
+    byte_tokenizer,
+    leading_tokenizer,
+    save_tiny_model,
+    short_of_memory,
+    tiny_model,
+    write_task,
+)
 
 PAIRS = [
     ("the cat", " sat on the mat"),
@@ -116,10 +131,12 @@ def test_a_too_long_context_is_cut_from_the_left_as_lm_eval_does(model):
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_tokenizer_is_left_alone(model):
+def test_the_tokenizer_is_left_alone_and_copied_once(model):
     tokenizer = byte_tokenizer()
-    ScoringModel(model, tokenizer)
+    copies = [ScoringModel(one, tokenizer).tokenizer for one in (model, tiny_model())]
     assert tokenizer.pad_token is None
+    assert copies[0] is copies[1] is not tokenizer
+    assert copies[0].pad_token is not None
 
 
 def test_a_task_of_the_users_own_is_asked_item_by_item(own_task, tmp_path):
@@ -152,6 +169,161 @@ def test_every_model_is_shown_the_same_examples(own_task, tmp_path):
     loaded = load_model(str(save_tiny_model(tmp_path / "model")))
     task = load_task(TaskSpec(name="mine", folder=str(own_task), num_fewshot=2))
     assert run_task(loaded, task) == run_task(loaded, task)
+
+
+LENGTHS = [5, 40, 12, 33, 8, 21, 100]
+KINDS = {"choices": (), "texts": ROLLING, "answers": generating(4)}
+KINDS_OF_TASK = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+
+
+def loaded_with(tokenizer, folder, n_positions=64, weights="resident"):
+    """A tiny model whose longest input is shorter than some of the questions."""
+    model = tiny_model()
+    model.resize_token_embeddings(257)
+    model.config.max_position_embeddings = n_positions
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return replace(load_model(str(folder)), placement=Placement(weights=weights))
+
+
+@pytest.fixture
+def marked_tokenizer():
+    """One that lm-eval can stop writing with."""
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = "!"
+    return tokenizer
+
+
+def draw_weights(model, seed):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+
+
+def all_of(loaded, task, n_rows=None):
+    """Whatever can be seen of a model being asked a task, answers first; memory holds `n_rows` sequences."""
+    layer = loaded.model.base_model.layers[0]
+    shapes, scored, remarks = [], [], []
+    with (
+        nullcontext() if n_rows is None else short_of_memory(layer, n_rows),
+        layer.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape)),
+    ):
+        runs = run_task(loaded, task, on_scored=scored.append, on_remark=remarks.append)
+    answers = [request.resps for one in task.tree["tasks"].values() for request in one.instances]
+    return answers, runs, shapes, scored, remarks
+
+
+@KINDS_OF_TASK
+@pytest.mark.parametrize("weights", ["resident", "onload"])
+def test_what_is_prepared_once_for_all_models_changes_nothing(tmp_path, marked_tokenizer, changes, weights):
+    spec = asked_with(tmp_path / "tasks", LENGTHS, *changes).model_copy(update={"num_fewshot": 1})
+    loaded = loaded_with(marked_tokenizer, tmp_path / "model", weights=weights)
+    task = load_task(spec)
+    answers = []
+    for seed in range(3):
+        draw_weights(loaded.model, seed)
+        found = all_of(loaded, task)
+        assert found == all_of(loaded, load_task(spec))
+        answers.append(found[0])
+    assert answers[0] != answers[1] != answers[2], "they are other models"
+
+
+@KINDS_OF_TASK
+def test_a_second_model_is_asked_without_building_or_tokenizing_again(
+    tmp_path, marked_tokenizer, changes, monkeypatch
+):
+    loaded = loaded_with(marked_tokenizer, tmp_path / "model")
+    task = load_task(asked_with(tmp_path / "tasks", LENGTHS, *changes).model_copy(update={"num_fewshot": 1}))
+    first = run_task(loaded, task)
+    calls = []
+
+    def count(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *args, **kwargs: calls.append(name) or function(*args, **kwargs)
+        )
+
+    for owner, name in [
+        *((ConfigurableTask, name) for name in ("build_all_requests", "fewshot_context")),
+        *((HFLM, name) for name in ("tok_encode", "tok_batch_encode", "_encode_pair")),
+    ]:
+        count(owner, name)
+    assert run_task(loaded, task) == first
+    # Where text is generated lm-eval sorts the prompts by their tokens, and pads them eight by eight.
+    n = len(LENGTHS)
+    assert calls == (["tok_encode"] * n + ["tok_batch_encode"] if changes == KINDS["answers"] else [])
+
+
+@pytest.mark.parametrize("changes", [(), ROLLING], ids=["choices", "texts"])
+def test_memory_that_ran_out_for_one_model_is_there_for_the_next(tmp_path, marked_tokenizer, changes):
+    spec = asked_with(tmp_path / "tasks", LENGTHS, *changes)
+    loaded, task = loaded_with(marked_tokenizer, tmp_path / "model"), load_task(spec)
+    unhurt = all_of(loaded, load_task(spec))
+    short = all_of(loaded, task, n_rows=2)
+    assert short == all_of(loaded, load_task(spec), n_rows=2)
+    assert any("memory ran out" in remark for remark in short[-1])
+    assert all_of(loaded, task) == unhurt
+
+
+def test_what_failed_in_the_middle_leaves_no_answers_behind(tmp_path, marked_tokenizer):
+    spec = asked_with(tmp_path / "tasks", LENGTHS)
+    loaded, task = loaded_with(marked_tokenizer, tmp_path / "model"), load_task(spec)
+    with pytest.raises(torch.OutOfMemoryError):
+        all_of(loaded, task, n_rows=0)
+    assert all_of(loaded, task) == all_of(loaded, load_task(spec))
+
+
+@pytest.mark.parametrize("changes", [(), ROLLING], ids=["choices", "texts"])
+def test_two_tokenizers_and_two_lengths_of_input_do_not_mix(tmp_path, marked_tokenizer, changes):
+    spec = asked_with(tmp_path / "tasks", LENGTHS, *changes)
+    one = loaded_with(marked_tokenizer, tmp_path / "one")
+    other = loaded_with(leading_tokenizer(), tmp_path / "other")
+    longer = replace(loaded_with(marked_tokenizer, tmp_path / "longer", 128), tokenizer=one.tokenizer)
+    task = load_task(spec)
+    found = [all_of(loaded, task) for loaded in (one, other, longer, one, other, longer)]
+    assert found[:3] == found[3:] == [all_of(loaded, load_task(spec)) for loaded in (one, other, longer)]
+    assert len({repr(answers) for answers, *_ in found}) == 3, "the weights are equal, the tokens are not"
+
+
+def test_a_task_holds_on_to_no_model_and_no_tokenizer(tmp_path, marked_tokenizer):
+    loaded = loaded_with(marked_tokenizer, tmp_path / "model")
+    task = load_task(asked_with(tmp_path / "tasks", LENGTHS))
+    run_task(loaded, task)
+    assert len(task.prepared) == 1
+    gone = [weakref.ref(loaded.model), weakref.ref(loaded.tokenizer)]
+    del loaded
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert len(task.prepared) == 0
+
+
+@pytest.mark.parametrize("tokenizer", [byte_tokenizer(), leading_tokenizer(), leading_tokenizer(2)])
+def test_requests_are_tokenized_as_lm_eval_does_it(tokenizer, monkeypatch):
+    tokenizer.add_special_tokens({"eos_token": "!"})
+    model = tiny_model()
+    pairs = [
+        *PAIRS,
+        ("blanks at the end  ", "yes"),
+        ("", "!starts with it"),
+        ("<s>marked", " x"),
+        ("", "<s>x"),
+    ]
+    texts = ["a short one", "a text of several windows " * 9, "!", "<s>marked", ""]
+    ours, theirs = ScoringModel(model, tokenizer), HFLM(pretrained=model, tokenizer=tokenizer)
+    ours._max_length = theirs._max_length = 50
+    noted = []
+
+    def note(self, requests, **settings):
+        noted.extend((context, continuation) for _, context, continuation in requests)
+        return [(0.0, False)] * len(requests)
+
+    monkeypatch.setattr(HFLM, "_loglikelihood_tokens", note)
+    theirs.loglikelihood(requests(pairs), disable_tqdm=True)
+    assert [ours._tokenized(*pair) for pair in pairs] == noted
+    del noted[:]
+    theirs.loglikelihood_rolling(requests([(text,) for text in texts]), disable_tqdm=True)
+    assert [window for text in texts for window in ours._windows(text)] == noted
 
 
 def test_embeddings_that_are_stored_apart_stay_apart(tmp_path, own_task):

@@ -6,13 +6,19 @@ BIN := $(VENV)/bin
 
 GATE := tests/gate/baseline runs/gate --tolerances tests/gate/tolerances.toml
 
-.PHONY: demo test test-all test-whole test-oldest check gate gate-update fuzz bench bench-model bench-gpu clean
+# Tiny tensors gain nothing from threads, and two processes that both take all cores ruin each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-slow test-all test-whole test-oldest check gate gate-update fuzz bench bench-model bench-gpu clean
 
 demo: $(VENV)/installed  ## run the quickstart suite and render its report
 	$(BIN)/prunebench run quickstart --out runs/quickstart
 
-test: $(VENV)/installed  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(VENV)/installed  ## run the tests that cover every behaviour, between two edits
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed  ## run the others: kills, Ray, ten thousand cuts, LaTeX, MLflow, fuzzing, whole pages
+	$(PYTEST) -m slow
 
 test-all: test-whole test-oldest  ## run the tests with the whole contract, on both transformers (-j2 halves the hour)
 

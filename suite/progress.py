@@ -27,12 +27,18 @@ class ProgressBars:
     Args:
         n_cells: how many cells the plan will run.
         console: where to draw; stderr by default.
+        numbers: tells what a record says, in a few words.
         clock: gives seconds.
     """
 
     def __init__(
-        self, n_cells: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        n_cells: int,
+        console: Console | None = None,
+        numbers: Callable[[Record], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._numbers = numbers
         self._console = console or Console(stderr=True, highlight=False)
         self._clock = clock
         self._started = self._last_ended = clock()
@@ -81,10 +87,8 @@ class ProgressBars:
             self._last_ended = self._clock()
             self._bars.advance(self._bar)
         numbers = ""
-        if record is not None and record.failure is None:
-            from reports.terminal import main_numbers
-
-            numbers = main_numbers(record)
+        if self._numbers is not None and record is not None and record.failure is None:
+            numbers = self._numbers(record)
         line = f"{outcome:>8}  {cell.label:<{LABEL_WIDTH}}  {numbers}".rstrip()
         if self.is_on_terminal and numbers and len(line) > self._console.width:
             line = f"{outcome:>8}  {cell.label}\n{'':>8}  {numbers}"

@@ -10,11 +10,11 @@ import pandas as pd
 from reports.charts.costs import TIME, machine_numbers, machines_note, on_machines
 from reports.charts.drawing import Figure, first_panels, panels
 from reports.charts.rows import first_rows, mean_places, names_over_patterns, row_axis, row_height, row_name
-from reports.phases import PHASES, spent_by_phase
+from reports.phases import EVALUATION, PHASES, spent_by_phase
 from reports.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import NBSP, decimal, listed, pattern_name
 
-OUTSIDE = ("load", "evaluate", "floor")
+OUTSIDE = ("load", *EVALUATION, "floor")
 """Phases that say nothing about the method and are longer than most."""
 OTHER = "other"
 """What a method from elsewhere calls its phases by names of its own."""
@@ -51,7 +51,7 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
             "Seconds by phase, in the order in which they first happen, one run each, no interval. Shorter "
             "is better. The number is the whole bar; rows are sorted by prune time "
             f"({listed([*METHOD_PHASES])}). Loading and evaluating are not drawn, as the method does not "
-            "decide them and they would dwarf the rest; the table beneath has them, all evaluations in one."
+            "decide them and they would dwarf the rest; the table beneath has them."
             + (f" {OTHER.capitalize()}, last: phases that only some methods have." if OTHER in phases else "")
             + machines_note(list(data["machine"]), "times compare")
             + TIME.left_out(untimed)

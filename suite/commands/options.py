@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from methods.base import Weights
     from suite.progress import ProgressBars
+    from suite.results.record import Record
 
 FAILED = 3
 WRONG_INPUT = 2
@@ -111,7 +112,13 @@ def progress_bars(n_cells: int) -> ProgressBars:
     """Bars on stderr for that many cells."""
     from suite.progress import ProgressBars
 
-    return ProgressBars(n_cells)
+    return ProgressBars(n_cells, numbers=_main_numbers)
+
+
+def _main_numbers(record: Record) -> str:
+    from reports.terminal import main_numbers
+
+    return main_numbers(record)
 
 
 @contextmanager

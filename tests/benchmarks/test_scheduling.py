@@ -9,6 +9,8 @@ from benchmarks.scheduling import main
 pytest.importorskip("ray")
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_it_says_what_executors_add(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["--cells", "40", "--long-cells", "20", "--seconds", "0.01", "--workers", "2", "--out", "rows.json"])
@@ -25,6 +27,8 @@ def test_it_says_what_executors_add(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob(".scheduling-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_leaderboard_is_scheduled_beside_the_least_it_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["--plan", "3", "2", "2", "--hours-per-second", "50", "--workers", "2", "--out", "plan.json"])

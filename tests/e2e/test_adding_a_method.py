@@ -52,6 +52,7 @@ def test_the_page_holds_a_whole_package():
     assert files_of(PAGE.read_text()).keys() == {"pyproject.toml", "prunebench_gram.py"}
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_its_settings_and_where_it_comes_from(prunebench):
     rows = {row["name"]: row for row in json.loads(prunebench("list", "methods", "--json").stdout)}
     assert rows["gram"]["origin"] == "prunebench-gram"
@@ -59,6 +60,7 @@ def test_it_is_listed_with_its_settings_and_where_it_comes_from(prunebench):
     assert rows["wanda"]["origin"] == "built-in"
 
 
+@pytest.mark.slow
 def test_it_prunes_and_its_settings_are_checked(prunebench, tmp_path):
     model, text = save_tiny_model(tmp_path / "model"), write_text(tmp_path / "text.txt")
     small = ("--calibration", text, "--n-samples", 4, "--seqlen", 32, "--dtype", "float32")
@@ -74,11 +76,13 @@ def test_it_prunes_and_its_settings_are_checked(prunebench, tmp_path):
     assert "power must be above 0" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_it_keeps_its_promises(prunebench):
     done = prunebench("check-method", "gram", "--family", "llama", "--family", "gpt2", "--family", "mixtral")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_llm_barber_may_start_from_it(prunebench, tmp_path):
     model, text = save_tiny_model(tmp_path / "model"), write_text(tmp_path / "text.txt")
     done = prunebench(

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from suite.results import ResultStore
 from tests.tiny import write_suite
 
@@ -25,6 +27,7 @@ def bash(folder: Path, *command: str, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_an_array_of_two_tasks_becomes_one_tree(tmp_path):
     suite = write_suite(tmp_path, "magnitude wanda", patterns=["0.5", "2:4"])
     suite.write_text("threads = 1\n" + suite.read_text())

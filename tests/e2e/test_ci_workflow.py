@@ -137,6 +137,7 @@ class Runner:
         return dict(line.split("=", 1) for line in lines)
 
 
+@pytest.mark.slow
 def test_from_the_first_pull_request_to_a_regression(tmp_path):
     module = install(tmp_path / "site")
     runner = Runner(tmp_path)
@@ -181,6 +182,7 @@ def test_from_the_first_pull_request_to_a_regression(tmp_path):
     assert (candidate / "gate.md").read_text().startswith("## prunebench: nothing was compared")
 
 
+@pytest.mark.slow
 def test_there_is_one_comment_however_often_it_runs(tmp_path):
     runner = Runner(tmp_path)
     binaries = tmp_path / "bin"

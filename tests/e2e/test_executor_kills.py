@@ -20,6 +20,8 @@ import pytest
 from suite.results import ResultStore, load_record
 from tests.e2e.held_method import begun, install, is_gone, let_go, starting, write_held_suite
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray")
 REPOSITORY = Path(__file__).parent.parent.parent
 N_CELLS = 7
@@ -129,9 +131,10 @@ def assert_complete(tmp_path: Path, before: dict[str, tuple[int, bytes]]) -> Non
 
 
 WORKERS = {"processes": ["--workers", "2"], "ray": ["--executor", "ray", "--workers", "2"]}
+RAY = pytest.mark.ray
 
 
-@pytest.mark.parametrize("executor", WORKERS)
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=RAY)])
 def test_a_killed_worker_costs_its_cell_a_second_try(start, tmp_path, executor):
     run = start(*WORKERS[executor])
     victim = begun(tmp_path)
@@ -151,9 +154,9 @@ def test_a_killed_worker_costs_its_cell_a_second_try(start, tmp_path, executor):
     [
         ("processes", signal.SIGKILL),
         ("processes", signal.SIGINT),
-        ("ray", signal.SIGKILL),
-        ("ray", signal.SIGINT),
-        ("ray", signal.SIGTERM),
+        pytest.param("ray", signal.SIGKILL, marks=RAY),
+        pytest.param("ray", signal.SIGINT, marks=RAY),
+        pytest.param("ray", signal.SIGTERM, marks=RAY),
     ],
 )
 def test_a_driver_that_ends_takes_its_workers_with_it_and_the_command_resumes(
@@ -182,6 +185,7 @@ def test_a_driver_that_ends_takes_its_workers_with_it_and_the_command_resumes(
     assert_complete(tmp_path, before)
 
 
+@pytest.mark.ray
 def test_a_cluster_that_is_killed_ends_the_run_in_one_line_and_another_one_completes_it(
     start, surroundings, tmp_path
 ):
@@ -204,6 +208,7 @@ def test_a_cluster_that_is_killed_ends_the_run_in_one_line_and_another_one_compl
     assert_complete(tmp_path, before)
 
 
+@pytest.mark.ray
 def test_a_node_with_another_prunebench_is_refused_and_both_are_named(start, surroundings, tmp_path):
     other = tmp_path / "other" / "prunebench-9.9.9.dist-info"
     other.mkdir(parents=True)
@@ -219,6 +224,7 @@ def test_a_node_with_another_prunebench_is_refused_and_both_are_named(start, sur
     assert out == "" and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.ray
 def test_what_is_no_cluster_is_said_in_seconds(start, tmp_path):
     with socket.socket() as silent:  # takes connections and never says a word
         silent.bind(("127.0.0.1", 0))

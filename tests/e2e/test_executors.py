@@ -14,7 +14,8 @@ def suite(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("way", ["processes", "ray", "shards"])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["processes", pytest.param("ray", marks=pytest.mark.ray), "shards"])
 def test_executors_give_the_same_masks_and_numbers(suite, tmp_path, way):
     if way == "ray":
         pytest.importorskip("ray")
@@ -25,6 +26,7 @@ def test_executors_give_the_same_masks_and_numbers(suite, tmp_path, way):
     assert not list((tmp_path / "scratch").glob("shared-*")), "a finished plan leaves nothing"
 
 
+@pytest.mark.slow
 def test_the_comparison_finds_a_difference(suite, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     other = tmp_path / "other.toml"

@@ -29,6 +29,7 @@ def gate(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_from_the_first_run_to_a_regression(gate, tmp_path):
     module = install(tmp_path / "site")
     suite = write_own_suite(tmp_path)
@@ -77,6 +78,7 @@ def test_from_the_first_run_to_a_regression(gate, tmp_path):
     assert {path: path.read_bytes() for path in baseline.glob("*/*")} == before
 
 
+@pytest.mark.slow
 def test_wrong_input_is_2_and_one_line(gate, tmp_path):
     suite = tmp_path / "bad.toml"
     suite.write_text("patterns = 5\n")
@@ -87,6 +89,7 @@ def test_wrong_input_is_2_and_one_line(gate, tmp_path):
     assert not (tmp_path / "prunebench").exists()
 
 
+@pytest.mark.slow
 def test_a_suite_that_cannot_run_is_not_compared_with_what_an_earlier_run_left(gate, tmp_path):
     candidate = tmp_path / "candidate"
     candidate.mkdir()

@@ -8,8 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from suite.results import ResultStore, load_record
 from tests.tiny import write_suite
+
+pytestmark = pytest.mark.slow
 
 KILLS = 10
 REPOSITORY = Path(__file__).parent.parent.parent

@@ -10,6 +10,8 @@ import pytest
 from suite.results import load_record
 from tests.e2e.held_method import begun, install, let_go, starting, write_held_suite
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parent.parent.parent
 
 

@@ -34,6 +34,7 @@ def run(repository: Path, site: Path, *options: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_from_the_first_day_to_a_regression(repository, tmp_path):
     module = install(tmp_path / "site")
     first = run(repository, tmp_path / "site")

@@ -10,10 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from suite.config import load_suite, plan
 from suite.results import ResultStore
 from suite.results.leftovers import ABANDONED_AFTER_S, PREFIX
 from tests.tiny import write_suite
+
+pytestmark = pytest.mark.slow
 
 PATTERNS = ["0.2", "0.4", "0.5", "0.6", "0.8", "2:4"]
 CELLS = 1 + 3 * len(PATTERNS)

@@ -15,9 +15,13 @@ RUNS = {"fuzz_record": 80_000, "fuzz_suite": 40_000}
 """Inputs of each: about fifteen seconds of work. How long that takes is no matter."""
 LONGEST_S = 900
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None, reason="atheris is not installed: it comes for Linux only"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("atheris") is None,
+        reason="atheris is not installed: it comes for Linux only",
+    ),
+]
 
 
 def fuzz(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

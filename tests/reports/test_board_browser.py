@@ -13,6 +13,8 @@ from tests.reports.browser import Visit, axe_violations
 from tests.reports.synthetic import make_record
 from tests.reports.synthetic_measured import measured_record
 
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
 N_SPARSITIES = 61
 KINDS = ("magnitude", "wanda", "sparsegpt", "barber-wanda")
 COLUMN = """(heading) => {

@@ -14,6 +14,8 @@ from tests.reports.browser import TAKEN, Visit, axe_violations, ink_and_ground
 from tests.reports.synthetic import failed_record, make_record, quickstart
 from tests.reports.synthetic_measured import measured_quickstart, measured_record
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = f"{TAKEN}{{{{ 7*7 }}}}{{% raw %}}\u0007\u202e\u2066\"'&amp;\\[x].y"
 SHOWN = HOSTILE.replace("\u0007", "\\u0007").replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
 """How the page writes it: what nobody sees is written out."""
@@ -31,7 +33,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("width", "scheme", "media"),
-    [(360, "dark", "screen"), (1280, "light", "screen"), (1920, "dark", "screen"), (1280, "light", "print")],
+    [
+        (1280, "light", "screen"),
+        pytest.param(360, "dark", "screen", marks=pytest.mark.slow),
+        pytest.param(1920, "dark", "screen", marks=pytest.mark.slow),
+        pytest.param(1280, "light", "print", marks=pytest.mark.slow),
+    ],
 )
 def test_it_draws_fits_is_quiet_and_passes_the_accessibility_rules(
     browser: Any, report: Path, width: int, scheme: str, media: str
@@ -51,6 +58,7 @@ def test_it_draws_fits_is_quiet_and_passes_the_accessibility_rules(
     visit.close()
 
 
+@pytest.mark.slow
 def test_on_paper_no_table_loses_a_column(browser: Any, report: Path) -> None:
     # A4 between its margins.
     visit = Visit(browser, report, width=690, media="print", wait_for=DRAWN)
@@ -63,6 +71,7 @@ def test_on_paper_no_table_loses_a_column(browser: Any, report: Path) -> None:
     visit.close()
 
 
+@pytest.mark.slow
 def test_a_point_shows_its_numbers_and_a_name_leads_to_its_configuration(browser: Any, report: Path) -> None:
     page = Visit(browser, report, wait_for=DRAWN).page
     page.locator(".chart svg .mark-symbol.role-mark path").first.hover()
@@ -74,6 +83,7 @@ def test_a_point_shows_its_numbers_and_a_name_leads_to_its_configuration(browser
     assert '"method": "sparsegpt"' in page.locator("details.cell[open] pre").inner_text()
 
 
+@pytest.mark.slow
 def test_tabs_are_chosen_by_mouse_keys_and_links(browser: Any, report: Path) -> None:
     page = Visit(browser, report, wait_for=DRAWN).page
     time, memory = (page.get_by_role("tab", name=name) for name in ("Prune time", "Host memory"))
@@ -90,6 +100,7 @@ def test_tabs_are_chosen_by_mouse_keys_and_links(browser: Any, report: Path) -> 
     assert memory.get_attribute("aria-selected") == "true"
 
 
+@pytest.mark.slow
 def test_the_same_link_leads_to_a_hidden_tab_again_and_odd_anchors_do_no_harm(
     browser: Any, tmp_path: Path
 ) -> None:
@@ -118,6 +129,7 @@ def test_the_same_link_leads_to_a_hidden_tab_again_and_odd_anchors_do_no_harm(
     assert page.locator("#setting-2-chart-memory").is_visible()
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_keyboard(browser: Any, report: Path) -> None:
     page = Visit(browser, report, width=360, wait_for=DRAWN).page
     page.keyboard.press("Tab")
@@ -129,6 +141,7 @@ def test_everything_is_reached_by_keyboard(browser: Any, report: Path) -> None:
     assert {"scroll ranking", "SELECT", "INPUT", "BUTTON", "A"} <= reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_answers_open_by_keyboard_side_by_side(browser: Any, report: Path, width: int) -> None:
     page = Visit(browser, report, width=width, wait_for=DRAWN).page
@@ -145,6 +158,7 @@ def test_answers_open_by_keyboard_side_by_side(browser: Any, report: Path, width
         assert dense["x"] == pruned["x"] and dense["y"] < pruned["y"]
 
 
+@pytest.mark.slow
 def test_a_configuration_is_copied(browser: Any, report: Path) -> None:
     visit = Visit(browser, report, wait_for=DRAWN)
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -158,6 +172,7 @@ def test_a_configuration_is_copied(browser: Any, report: Path) -> None:
     assert '"model": "smollm2-135m"' in copied
 
 
+@pytest.mark.slow
 def test_hostile_text_shows_as_text(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "hostile.html"
     settings = {"initial": HOSTILE}
@@ -184,6 +199,7 @@ def test_hostile_text_shows_as_text(browser: Any, tmp_path: Path) -> None:
     assert page.title() == SHOWN and "\u202e" not in page.content()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_follows_it_and_knows_when_it_ended_early(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     whole = render_report(quickstart(), title="mine")

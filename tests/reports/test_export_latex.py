@@ -263,6 +263,8 @@ def latex_lacks() -> str:
     return f"no {', '.join(missing)}: apt-get install texlive-science lmodern" if missing else ""
 
 
+@pytest.mark.slow
+@pytest.mark.latex
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_document_compiles_and_nothing_sticks_out(name, tmp_path: Path) -> None:
     if lacks := latex_lacks():

@@ -11,6 +11,8 @@ from reports.site import build_site
 from tests.reports.browser import Visit, axe_violations, ink_and_ground
 from tests.reports.synthetic_site import full_tree
 
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
 LONG = "a-name-without-any-place-to-break-" * 4
 KINDS = (
     *("index.html", "boards/*.html", "boards/index.html", "models/*.html", "models/index.html"),

@@ -13,6 +13,8 @@ from suite.results.record import Failure
 from tests.reports.browser import TAKEN, Visit
 from tests.reports.synthetic_site import dense_record, failed, measured, site_record, write
 
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
 MARKERS = "{{ 7*7 }}{% raw %}{# gone #}"
 QUOTES = "\"'`&amp;<b>"
 INVISIBLE = "\u0007\u202eevil\u202c\u2066x\u2069\u200b\u001b"

@@ -39,6 +39,7 @@ def put(root: Path, record: Record, items: bytes) -> None:
     (folder / f"{record.cell.stem}.json").write_bytes(record_bytes(sealed))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak of memory")
 def test_two_thousand_records_make_small_pages_in_reasonable_memory(tmp_path: Path) -> None:
     buffer = io.BytesIO()

@@ -54,7 +54,7 @@ def test_a_line_has_what_was_measured_of_the_cell() -> None:
 
 def bars(n_cells: int, width: int, clock: list[float], *, terminal: bool = True) -> ProgressBars:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False)
-    return ProgressBars(n_cells, console, clock=lambda: clock[0])
+    return ProgressBars(n_cells, console, main_numbers, clock=lambda: clock[0])
 
 
 def test_the_time_left_is_what_the_cells_took_so_far() -> None:

@@ -383,11 +383,22 @@ def test_the_built_in_suites_are_suites_of_their_names() -> None:
 def test_quickstart_compares_what_it_promises() -> None:
     cells = plan(load_suite("quickstart"), dtype="float32")
     shown = [(c.method, c.settings.get("initial"), c.pattern) for c in cells]
-    assert shown[0] == ("dense", None, None)
-    for pattern in ("0.5", "2:4"):
-        for method in ("magnitude", "wanda", "sparsegpt"):
-            assert (method, None, pattern) in shown
-            assert ("llm-barber", method, pattern) in shown
+    methods = ("magnitude", "wanda", "sparsegpt")
+    assert shown == [
+        ("dense", None, None),
+        *((method, None, "0.5") for method in methods),
+        *(("llm-barber", method, "0.5") for method in methods),
+    ]
+    for cell in cells:
+        assert cell.divergence and cell.perplexity and cell.tasks and cell.answers
+
+
+def test_the_comparison_is_the_quickstart_and_the_same_at_two_of_four() -> None:
+    quickstart = plan(load_suite("quickstart"), dtype="float32")
+    cells = plan(load_suite("comparison"), dtype="float32")
+    assert len(cells) == 13
+    for one in quickstart:
+        assert (one.method, one.settings, one.pattern) in [(c.method, c.settings, c.pattern) for c in cells]
     for cell in cells:
         if cell.pattern == "2:4" and cell.method == "llm-barber":
             assert cell.settings["granularity"] == "output"

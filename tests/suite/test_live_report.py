@@ -44,7 +44,7 @@ def watched(monkeypatch):
 def test_the_page_is_there_at_once_and_whole_after_every_cell(prunebench, tmp_path, eager, watched):
     watched.out = tmp_path / "runs"
     suite = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
-    code, out, err = prunebench("run", suite, "--out", watched.out)
+    code, _, err = prunebench("run", suite, "--out", watched.out)
     assert code == 0, err
     assert f"report: {watched.out / 'report.html'}" in err
     first, second, third = watched

@@ -69,7 +69,7 @@ name = "offline_agreement"
 limit = 10
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")]
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,7 @@ def tracked(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_logged_with_a_nested_run_for_each_cell(tracked):
     (parent,), nested = runs_of(tracked / "out")
     assert (parent.info.run_name, parent.info.status) == ("tiny", "FINISHED")
@@ -78,6 +79,7 @@ def test_a_run_is_logged_with_a_nested_run_for_each_cell(tracked):
     assert {run.info.status for run in nested} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_a_nested_run_holds_what_its_record_says(tracked):
     stored = records_of(tracked / "out")["wanda"]
     (run,) = [run for run in runs_of(tracked / "out")[1] if run.data.params["method"] == "wanda"]
@@ -97,6 +99,7 @@ def test_a_nested_run_holds_what_its_record_says(tracked):
     assert run.data.tags["prunebench.no_value.peak_device_bytes"] == "no accelerator in use"
 
 
+@pytest.mark.slow
 def test_the_record_its_items_and_the_report_are_artifacts(tracked, tmp_path):
     client = client_of(tracked / "out")
     (parent,), nested = runs_of(tracked / "out")
@@ -111,6 +114,7 @@ def test_the_record_its_items_and_the_report_are_artifacts(tracked, tmp_path):
         assert copy.read_bytes() == stored.path.with_name(name).read_bytes()
 
 
+@pytest.mark.slow
 def test_all_of_it_lies_in_the_results_folder_and_no_copy_is_taken_for_a_record(tracked):
     assert {path.name for path in tracked.iterdir()} == {"model", "out", "text.txt", "tiny.toml"}
     archive = read_archive([tracked / "out"])
@@ -127,6 +131,7 @@ def rerun(tracked, prunebench, monkeypatch):
     return lambda *more: prunebench("run", "tiny.toml", "--out", "out", "--track", "mlflow", *more)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_logs_what_is_new_and_nothing_twice(tracked, rerun):
     before = runs_of(tracked / "out")
     code, _, err = rerun()
@@ -159,6 +164,7 @@ def tracker_for(folder: Path, suite: str) -> MLflowTracker:
     return tracker
 
 
+@pytest.mark.slow
 def test_a_record_kept_from_an_untracked_run_is_logged(store_folder):
     path = ResultStore(store_folder).write(make_record(), make_items())
     for _ in range(2):
@@ -170,6 +176,7 @@ def test_a_record_kept_from_an_untracked_run_is_logged(store_folder):
     assert nested[0].data.params["settings.nested.depth"] == "2"
 
 
+@pytest.mark.slow
 def test_a_record_that_was_half_logged_is_logged_anew(store_folder, monkeypatch):
     path = ResultStore(store_folder).write(make_record(make_cell(method="half")))
     tracker = tracker_for(store_folder, "half")
@@ -184,6 +191,7 @@ def test_a_record_that_was_half_logged_is_logged_anew(store_folder, monkeypatch)
     assert sorted(run.info.status for run in nested) == ["FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_failed_cells_and_endings_are_told_apart(store_folder):
     path = ResultStore(store_folder).write(make_failed())
     tracker = tracker_for(store_folder, "failed")
@@ -198,6 +206,7 @@ def test_failed_cells_and_endings_are_told_apart(store_folder):
     assert runs_of(store_folder, "interrupted")[0][0].info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_the_users_own_settings_of_mlflow_hold(store_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder}/mlflow.db")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
@@ -210,6 +219,7 @@ def test_the_users_own_settings_of_mlflow_hold(store_folder, tmp_path, monkeypat
     assert tracker_for(tmp_path, "other")._experiment == tracker._experiment
 
 
+@pytest.mark.slow
 def test_no_usage_data_is_sent():
     MLflowTracker()
     from mlflow.telemetry.utils import is_telemetry_disabled
@@ -218,6 +228,7 @@ def test_no_usage_data_is_sent():
     assert is_telemetry_disabled()
 
 
+@pytest.mark.slow
 def test_names_are_those_that_mlflow_admits():
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
@@ -337,6 +348,7 @@ def silent_server():
             connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["refuses", "hangs", "no such scheme", "no folder"])
 def test_a_server_out_of_reach_turns_tracking_off(trouble, silent_server, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
@@ -359,6 +371,7 @@ def test_a_server_out_of_reach_turns_tracking_off(trouble, silent_server, monkey
     assert "\n" not in warning
 
 
+@pytest.mark.slow
 def test_by_default_no_request_takes_many_minutes():
     MLflowTracker()
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
@@ -394,6 +407,7 @@ def test_a_password_in_an_address_is_not_repeated():
     assert "hunter2" not in line and "http://***@tracking.example/api" in line
 
 
+@pytest.mark.slow
 def test_what_mlflow_prints_stays_off_stdout(capsys):
     from suite.mlflow_tracking import _quiet
 

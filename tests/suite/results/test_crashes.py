@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_cut_loses_a_finished_record_or_leaves_one_unreadable(folder: Path, part: int) -> None:
     seen = simulate(CUTS // PARTS, folder, seed=part * 1_000_000)

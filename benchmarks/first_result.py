@@ -1,0 +1,162 @@
+"""`python -m benchmarks.first_result`: what a newcomer waits for, in forwards of this machine.
+
+The unit is one pass of 16 x 512 tokens through the model's decoder, by transformers' own code, at the dtype
+of the cells: the median over five passes before the suite and five after it. The suite is the time from start
+to end of `prunebench run quickstart`, with packages, model and texts at hand. What is set up before that (the
+environment, the fetches) is timed apart, in a fresh clone with an empty cache, where `--setup` asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from suite.config import load_suite
+from suite.models import load_model
+from suite.plan import resolve_dtype
+from suite.results import ResultStore
+
+SHAPE = (16, 512)
+REPEATS = 5
+REPOSITORY = Path(__file__).parent.parent
+FETCHES = "import logging; logging.basicConfig(level=20); from suite.config import load_suite, plan; "
+FETCHES += "from suite.preflight import preflight; preflight(plan(load_suite('{suite}'), dtype='float32'))"
+"""Everything that the cells of a suite read."""
+
+
+@dataclass(frozen=True)
+class FirstResult:
+    """What was measured, in seconds.
+
+    Attributes:
+        dtype: of the cells.
+        threads: of the process.
+        unit: one forward as above, the median.
+        units: all of them, those before the suite and those after it.
+        suite: the command, from start to end.
+        ratio: suite / unit.
+        cells: label of a cell -> the seconds of each of its phases.
+        environment: making the environment; None where it was not asked for.
+        fetch: fetching and building what the cells read, with an empty cache; likewise.
+    """
+
+    dtype: str
+    threads: int
+    unit: float
+    units: tuple[float, ...]
+    suite: float
+    ratio: float
+    cells: dict[str, dict[str, float]]
+    environment: float | None = None
+    fetch: float | None = None
+
+
+def forward_seconds(model: str, dtype: str, repeats: int = REPEATS) -> list[float]:
+    """Seconds of passes of 16 x 512 random tokens through the decoder, after one that is not counted."""
+    loaded = load_model(model, dtype=dtype, device=torch.device("cpu")).model
+    tokens = torch.randint(loaded.config.get_text_config().vocab_size, SHAPE)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            loaded.base_model(input_ids=tokens, use_cache=False)
+            seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def suite_seconds(suite: str, folder: Path) -> tuple[float, dict[str, dict[str, float]]]:
+    """Seconds of `prunebench run`, and those of each cell's phases.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "suite.cli", "run", suite, "--out", str(folder / "runs")]
+    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    records = [stored.record for stored in ResultStore(folder / "runs").records().records]
+    return seconds, {r.cell.label: {p.name: p.seconds for p in r.phases} for r in records}
+
+
+def setup_seconds(suite: str, folder: Path) -> tuple[float, float]:
+    """Seconds of `make .venv/installed` in a copy of the repository, and of all fetches into an empty cache.
+
+    Raises:
+        subprocess.CalledProcessError: one of them failed.
+    """
+    copy = folder / "copy"
+    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(copy)], check=True)
+    start = time.perf_counter()
+    subprocess.run(["make", ".venv/installed"], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    made = time.perf_counter()
+    environment = {**os.environ, "PRUNEBENCH_CACHE": str(folder / "cache")}
+    fetches = [str(copy / ".venv/bin/python"), "-c", FETCHES.format(suite=suite)]
+    subprocess.run(fetches, cwd=copy, check=True, env=environment)
+    return made - start, time.perf_counter() - made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints; `--out` keeps it as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", default="quickstart", help="a built-in suite, or a file, of one model")
+    parser.add_argument("--dtype", default="auto", help="of the cells, in place of the suite's own")
+    parser.add_argument("--setup", action="store_true", help="time the environment and the fetches too")
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    options = parser.parse_args(arguments)
+    config = load_suite(options.suite)
+    dtype = resolve_dtype(options.dtype, torch.device("cpu"))
+    folder = Path(tempfile.mkdtemp(prefix="first-result-"))
+    try:
+        environment, fetch = setup_seconds(options.suite, folder) if options.setup else (None, None)
+        source = Path(options.suite) if Path(options.suite).is_file() else _template(options.suite)
+        file = folder / "suite.toml"
+        file.write_text(source.read_text().replace('dtype = "auto"', f'dtype = "{dtype}"'))
+        units = forward_seconds(config.models[0].name, dtype)
+        seconds, cells = suite_seconds(str(file), folder)
+        units += forward_seconds(config.models[0].name, dtype)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    unit = statistics.median(units)
+    result = FirstResult(
+        *(dtype, torch.get_num_threads(), unit, tuple(units), seconds, seconds / unit, cells),
+        environment=environment,
+        fetch=fetch,
+    )
+    _print(result)
+    if options.out is not None:
+        options.out.write_text(json.dumps(asdict(result), indent=2))
+
+
+def _template(name: str) -> Path:
+    return REPOSITORY / "suite" / "templates" / f"{name}.toml"
+
+
+def _print(result: FirstResult) -> None:
+    if result.environment is not None:
+        print(f"environment {result.environment:.0f} s, fetches {result.fetch:.0f} s")
+    print(
+        f"{result.dtype}, {result.threads} threads: {len(result.cells)} cells in {result.suite:.1f} s, "
+        f"{result.ratio:.1f} x one forward of {SHAPE[0]} x {SHAPE[1]} tokens ({result.unit:.2f} s, "
+        f"{min(result.units):.2f} to {max(result.units):.2f})"
+    )
+    for label, phases in result.cells.items():
+        spent = ", ".join(f"{name} {seconds / result.unit:.2f}" for name, seconds in phases.items())
+        print(f"  {label}: {spent}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,15 @@
 """What every test runs under, and what is said at the end."""
 
+import signal
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from tests.contract_table import entries, lines, skipped
+
+# A job in the background ignores SIGINT, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's affair: no test fails for it.
 settings.register_profile("prunebench", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,6 +18,7 @@ from methods.columns import solve_block
 from methods.decoder import read_decoder
 from methods.pattern import parse_pattern
 from methods.registry import build
+from tests import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"wanda", "sparsegpt", "llm-barber", "magnitude"}
@@ -34,7 +35,7 @@ def test_one_command_makes_the_rows_of_every_stage(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=1200,  # it waits for no answer: a loaded machine takes minutes
+        timeout=PATIENCE_S,  # it waits for no answer: a loaded machine takes minutes
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -154,7 +155,12 @@ def test_timing_needs_neither_pydantic_nor_the_command_line():
         "sys.exit(main(asked))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", probe],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

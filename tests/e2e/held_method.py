@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import PATIENCE_S
 from tests.e2e.own_method import environment
 from tests.tiny import write_suite
 
@@ -96,7 +97,7 @@ def starting(
             process.communicate()
 
 
-def begun(folder: Path, *, but: frozenset[int] = frozenset(), seconds: float = 120) -> int:
+def begun(folder: Path, *, but: frozenset[int] = frozenset(), seconds: float = PATIENCE_S) -> int:
     """The process that has begun the cell that waits, other than some; waits for it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -112,7 +113,7 @@ def let_go(folder: Path) -> None:
     (folder / "gate" / "open").touch()
 
 
-def is_gone(process: int, seconds: float = 120) -> bool:
+def is_gone(process: int, seconds: float = PATIENCE_S) -> bool:
     """Whether a process ends within some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import PATIENCE_S
 from tests.tiny import save_tiny_model, write_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
@@ -25,7 +26,7 @@ def installed(tmp_path_factory) -> Path:
     for name, text in files_of(PAGE.read_text()).items():
         (source / name).write_text(text)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, source]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return target
 
@@ -42,7 +43,7 @@ def prunebench(installed, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     return call

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.results import ResultStore
+from tests import PATIENCE_S
 from tests.tiny import write_suite
 
 SCALE = Path(__file__).parent.parent.parent / "docs" / "scale"
@@ -21,7 +22,7 @@ def bash(folder: Path, *command: str, **variables: str) -> str:
         env={**os.environ, "PATH": path, **variables},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

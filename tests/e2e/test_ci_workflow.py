@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import PATIENCE_S
 from tests.e2e.own_method import environment, install, turn_around, write_own_suite
 
 FOLDER = Path(__file__).parents[2] / "docs" / "ci"
@@ -128,7 +129,7 @@ class Runner:
             },
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     def outputs(self) -> dict[str, str]:

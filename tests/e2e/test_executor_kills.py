@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from suite.results import ResultStore, load_record
+from tests import PATIENCE_S
 from tests.e2e.held_method import begun, install, is_gone, let_go, starting, write_held_suite
 
 pytestmark = pytest.mark.slow
@@ -81,7 +82,7 @@ def cluster(environment: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while time.monotonic() < deadline:
                 assert process.poll() is None, "the cluster did not start"
                 with socket.socket() as probe:
@@ -114,7 +115,7 @@ def records(tmp_path: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def wait_for_records(tmp_path: Path, n: int) -> dict[str, tuple[int, bytes]]:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while len(found := records(tmp_path)) < n:
         assert time.monotonic() < deadline, f"{len(found)} records of {n}"
         time.sleep(0.05)
@@ -142,7 +143,7 @@ def test_a_killed_worker_costs_its_cell_a_second_try(start, tmp_path, executor):
     os.kill(victim, signal.SIGKILL)
     assert begun(tmp_path, but=frozenset([victim])) != victim
     let_go(tmp_path)
-    out, err = run.communicate(timeout=180)
+    out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err
     assert_complete(tmp_path, before)
     assert len(re.findall(r"^complete ", err, re.MULTILINE)) == N_CELLS, "each is told once"
@@ -167,7 +168,7 @@ def test_a_driver_that_ends_takes_its_workers_with_it_and_the_command_resumes(
     before = wait_for_records(tmp_path, N_CELLS - 1)
     descendants = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
     run.send_signal(signal_)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     if signal_ == signal.SIGKILL:
         assert run.returncode == -signal.SIGKILL
     else:
@@ -177,7 +178,7 @@ def test_a_driver_that_ends_takes_its_workers_with_it_and_the_command_resumes(
     assert records(tmp_path) == before
     let_go(tmp_path)
     again = start(*WORKERS[executor], "--json")
-    out, err = again.communicate(timeout=180)
+    out, err = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, err
     told = json.loads(out)
     assert (told["finished"], told["kept"]) == (1, N_CELLS - 1)
@@ -194,7 +195,7 @@ def test_a_cluster_that_is_killed_ends_the_run_in_one_line_and_another_one_compl
         begun(tmp_path)
         before = wait_for_records(tmp_path, N_CELLS - 1)
         kill_all(head)
-        _, err = run.communicate(timeout=60)
+        _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 3, err
     last = err.strip().splitlines()[-1]
     assert last == "prunebench: the Ray cluster is gone; finished cells stand, the same command resumes"
@@ -203,7 +204,7 @@ def test_a_cluster_that_is_killed_ends_the_run_in_one_line_and_another_one_compl
     let_go(tmp_path)
     with cluster(surroundings) as (address, _):
         again = start("--executor", "ray", "--address", address)
-        _, err = again.communicate(timeout=180)
+        _, err = again.communicate(timeout=PATIENCE_S)
         assert again.returncode == 0, err
     assert_complete(tmp_path, before)
 
@@ -216,7 +217,7 @@ def test_a_node_with_another_prunebench_is_refused_and_both_are_named(start, sur
     path = os.pathsep.join([str(other.parent), surroundings["PYTHONPATH"]])
     with cluster({**surroundings, "PYTHONPATH": path}) as (address, _):
         run = start("--executor", "ray", "--address", address)
-        out, err = run.communicate(timeout=120)
+        out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 2, err
     (line,) = err.strip().splitlines()
     ours = re.escape(version("prunebench"))
@@ -237,7 +238,7 @@ def test_what_is_no_cluster_is_said_in_seconds(start, tmp_path):
         }
         for address, said in cases.items():
             run = start("--executor", "ray", "--address", address)
-            _, err = run.communicate(timeout=60)  # not minutes
+            _, err = run.communicate(timeout=PATIENCE_S)
             assert run.returncode == 2, err
             (line,) = err.strip().splitlines()
             assert f"--address {address}: " in line and said in line

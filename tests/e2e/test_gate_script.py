@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests import PATIENCE_S
 from tests.e2e.own_method import environment, install, turn_around, write_own_suite
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "ci" / "gate.sh"
@@ -23,7 +24,7 @@ def gate(tmp_path):
             env={**environment(tmp_path / "site"), **variables},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     return call

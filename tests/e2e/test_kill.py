@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from suite.results import ResultStore, load_record
+from tests import PATIENCE_S
 from tests.tiny import write_suite
 
 pytestmark = pytest.mark.slow
@@ -72,7 +73,7 @@ def test_killed_ten_times_over(tmp_path):
     assert seen
 
     process = start(suite, out)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err.decode()
     done = finished(out)
     assert len(done) == 1 + 4 * 22

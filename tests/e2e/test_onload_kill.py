@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.results import load_record
+from tests import PATIENCE_S
 from tests.e2e.held_method import begun, install, let_go, starting, write_held_suite
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def test_what_a_kill_leaves_goes_with_the_next_run_which_completes(start, tmp_pa
     assert before
     let_go(tmp_path)
     process = start()
-    _, err = process.communicate(timeout=170)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert list((tmp_path / "scratch").iterdir()) == []
     after = {path: path.read_bytes() for path in (tmp_path / "runs").glob("*/*.json")}
@@ -55,7 +56,7 @@ def test_who_is_asked_to_end_takes_them_along(start, tmp_path, asked):
     begun(tmp_path)
     assert layers(tmp_path)
     process.send_signal(asked)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert layers(tmp_path) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.config import parse_suite, plan
+from tests import PATIENCE_S
 from tests.e2e.own_method import environment, install, turn_around, write_own_suite
 
 READY_MADE = Path(__file__).parents[2] / "docs" / "ci"
@@ -30,7 +31,7 @@ def run(repository: Path, site: Path, *options: str) -> subprocess.CompletedProc
         env=environment(site),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from suite.config import load_suite, plan
 from suite.results import ResultStore
 from suite.results.leftovers import ABANDONED_AFTER_S, PREFIX
+from tests import PATIENCE_S
 from tests.tiny import write_suite
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ def test_two_runs_at_once_share_a_tree(tmp_path: Path) -> None:
     out = tmp_path / "runs"
     runs = [start(suite, out, "--existing", "rerun") for _ in range(2)]
     for run in runs:
-        answer, err = run.communicate(timeout=600)
+        answer, err = run.communicate(timeout=PATIENCE_S)
         assert run.returncode == 0, err.decode()
         found = json.loads(answer)
         assert (found["finished"], found["kept"], found["failed"]) == (CELLS, 0, [])
@@ -73,10 +74,10 @@ def test_a_run_goes_on_where_the_one_beside_it_is_killed(tmp_path: Path) -> None
         time.sleep(0.005)
     doomed.send_signal(signal.SIGKILL)
     doomed.communicate()
-    _, err = other.communicate(timeout=600)
+    _, err = other.communicate(timeout=PATIENCE_S)
     assert (doomed.returncode, other.returncode) == (-signal.SIGKILL, 0), err.decode()
     again = start(suite, out)  # takes away what the dead one may have left half-written
-    answer, err = again.communicate(timeout=600)
+    answer, err = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, err.decode()
     assert json.loads(answer)["kept"] == CELLS
     check_tree(out, suite)

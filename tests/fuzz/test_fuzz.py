@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import PATIENCE_S
+
 RUNS = {"fuzz_record": 80_000, "fuzz_suite": 40_000}
 """Inputs of each: about fifteen seconds of work. How long that takes is no matter."""
-LONGEST_S = 900
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,7 @@ def fuzz(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=LONGEST_S,
+        timeout=PATIENCE_S,
     )
 
 
@@ -72,7 +73,7 @@ run(fuzzer.one_input, seeds=fuzzer.seeds(), keys=fuzzer.KEYS, max_len=4096)
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode != 0
     assert "KeyError: 'odd'" in done.stdout

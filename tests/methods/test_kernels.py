@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from methods import columns
+from tests import PATIENCE_S
 
 CASES = Path(__file__).with_name("kernel_cases.py")
 ROOT = CASES.parents[2]
@@ -24,7 +25,7 @@ def test_the_kernels_agree_with_their_twins_where_triton_interprets_them():
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 OURS = {"methods", "suite", "reports", "tests", "benchmarks"}
 HEAVY = ["torch", "transformers", "pandas", "datasets", "lm_eval", "altair", "scipy", "pyarrow", "gguf"]
@@ -88,7 +90,12 @@ def test_the_walls_stand_where_the_design_puts_them(package, module, file, expec
 def test_importing_it_loads_nothing_heavy(module):
     probe = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", probe],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
@@ -116,7 +123,12 @@ def test_pruning_on_the_cpu_does_not_load_triton():
         "print('triton' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", probe],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False"]

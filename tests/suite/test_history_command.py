@@ -10,6 +10,7 @@ import pytest
 from suite.history_table import ASCII, UNICODE, WIDTH, signs_for, sparkline
 from suite.results import ResultStore
 from suite.results.record import Metric
+from tests import PATIENCE_S
 from tests.suite.conftest import refusal
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_record
 
@@ -137,5 +138,5 @@ def test_a_history_needs_no_torch():
         "import sys, suite.results.history, suite.history_table; "
         "print(*(name for name in ('torch', 'pandas', 'scipy', 'ruptures') if name in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

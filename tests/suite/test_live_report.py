@@ -8,6 +8,7 @@ from suite.commands import live_report
 from suite.commands.live_report import LiveReport
 from suite.executors.plan import Outcome
 from suite.results import ResultStore
+from tests import PATIENCE_S
 from tests.reports.synthetic import make_record
 from tests.tiny import write_suite
 
@@ -161,7 +162,7 @@ def test_the_page_of_a_long_cell_says_that_the_run_is_alive(tmp_path, monkeypatc
     with live(tmp_path) as report:
         path = tmp_path / "report.html"
         before = path.stat().st_mtime_ns
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime_ns != before

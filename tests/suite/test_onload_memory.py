@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from methods.tensor_files import TensorFiles
 from suite.results import ResultStore
+from tests import PATIENCE_S
 from tests.tiny import byte_tokenizer, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,7 @@ def under_limit(folder, *arguments, allowance=208 * MIB):
         },
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -18,6 +18,7 @@ import pytest
 
 from suite.results import outline, processes
 from suite.results.outline import read_outlines
+from tests import PATIENCE_S
 from tests.suite.results.test_outline import assert_outlines, make_tree, put
 
 NOISE = """
@@ -166,7 +167,7 @@ def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Pat
         workers = psutil.Process(parent.pid).children()
         os.killpg(parent.pid, signal.SIGINT)
         try:
-            _, said = parent.communicate(timeout=60)
+            _, said = parent.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             os.killpg(parent.pid, signal.SIGKILL)
             raise

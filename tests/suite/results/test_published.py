@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from methods.pattern import parse_pattern
 from methods.registry import allocations, build, methods
 from suite.results.published import PUBLISHED, PublishedValue, parse_published, published_values
+from tests import PATIENCE_S
 
 ROWS = parse_published(PUBLISHED.read_text(encoding="utf-8"))
 LLAMA_2 = "meta-llama/Llama-2-7b-hf"
@@ -133,6 +134,6 @@ def test_reading_them_loads_no_torch() -> None:
     read = "p.parse_published(p.PUBLISHED.read_text())"
     probe = f"import sys, suite.results.published as p; {read}; print('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert done.stdout.split() == ["False"]

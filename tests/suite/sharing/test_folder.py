@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.sharing.folder import SharedFolder
+from tests import PATIENCE_S
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -38,19 +39,19 @@ def test_others_wait_for_an_entry_and_take_over_from_a_process_that_died(tmp_pat
     reached, finish, answer = SPAWN.Event(), SPAWN.Event(), SPAWN.Queue()
     maker = SPAWN.Process(target=hold, args=(tmp_path, reached, finish))
     maker.start()
-    assert reached.wait(60)
+    assert reached.wait(PATIENCE_S)
     waiter = SPAWN.Process(target=wait_for_it, args=(tmp_path, answer))
     waiter.start()
-    assert answer.get(timeout=60) == "started"
+    assert answer.get(timeout=PATIENCE_S) == "started"
     waiter.join(0.5)
     assert waiter.is_alive() and answer.empty(), "the entry is being made"
     if killed:
         os.kill(maker.pid, signal.SIGKILL)
     else:
         finish.set()
-    assert answer.get(timeout=60) == (None if killed else ["first", "second"])
+    assert answer.get(timeout=PATIENCE_S) == (None if killed else ["first", "second"])
     for process in (maker, waiter):
-        process.join(60)
+        process.join(PATIENCE_S)
 
 
 def test_what_fails_half_way_leaves_the_old_entry(tmp_path):

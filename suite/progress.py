@@ -114,9 +114,10 @@ class ProgressBars:
 
     def lines(self) -> list[str]:
         """What is being done at the moment."""
-        if self._cell is not None:
-            return [_phase(self._cell, self._phase, self._done, self._steps)]
-        return list(self._workers.values())
+        cell = self._cell  # the bar is drawn by a thread of its own
+        if cell is not None:
+            return [_phase(cell, self._phase, self._done, self._steps)]
+        return list(self._workers.copy().values())
 
     @property
     def counted(self) -> str:

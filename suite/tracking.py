@@ -81,11 +81,11 @@ class Tracking:
         """A record stands on the disk."""
         self._tell(lambda tracker: tracker.record_written(path))
 
-    def finished(self, report: Path, *, failed: bool) -> None:
+    def finished(self, report: Path | None, *, failed: bool) -> None:
         """The run came to its end.
 
         Args:
-            report: its report.
+            report: its report; None where another run is still writing it.
             failed: whether a cell has no numbers.
         """
         self._ended = True

@@ -152,8 +152,11 @@ def run(
                 runs.forget_shared(options)
             report_file = None
             if planned:
-                report_file = live.finish()
-                tracking.finished(report_file, failed=bool(outcome.failed))
+                report_file = live.path
+                is_final = live.finish()
+                if not is_final:
+                    say(f"{report_file} is being written by another run, which shows these cells too")
+                tracking.finished(report_file if is_final else None, failed=bool(outcome.failed))
     for cell, reason in outcome.failed:
         say(f"failed: {cell.label}: {reason}")
     if bars.is_on_terminal:

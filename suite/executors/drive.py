@@ -87,7 +87,7 @@ class _Loop:
             for worker in self._pool.idle(queue.n_waiting):
                 place = queue.take(worker)
                 if place is not None:
-                    self._watcher.worker_at(worker, self._cells[place], Progress("starts"))
+                    self._watcher.worker_at(worker, self._cells[place], Progress(""))
                     self._pool.give(worker, place, self._cells[place])
             for event in self._pool.wait():
                 if isinstance(event, Told):

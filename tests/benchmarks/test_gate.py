@@ -13,6 +13,8 @@ from suite.cell import Cell
 from suite.results import ResultStore
 from tests.suite.results.gate.contestants import asked, divergence, losses, record
 
+pytestmark = pytest.mark.slow
+
 SEEDS = Seeds(n_tolerance=8, n_null=5, n_worse=4)
 N_ITEMS = 20
 

@@ -20,6 +20,8 @@ from methods.pattern import parse_pattern
 from methods.registry import build
 from tests import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 METHODS = {"wanda", "sparsegpt", "llm-barber", "magnitude"}
 

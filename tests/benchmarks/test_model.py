@@ -9,6 +9,8 @@ from benchmarks.model import keep_layers, main
 from benchmarks.rows import load_rows
 from tests.tiny import save_tiny_model, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

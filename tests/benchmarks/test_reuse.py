@@ -7,6 +7,8 @@ import pytest
 from benchmarks.reuse import main
 from tests.tiny import save_tiny_model, write_text
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("initial", ["wanda", "sparsegpt"])
 def test_it_says_what_sharing_saves(tmp_path, monkeypatch, capsys, initial):

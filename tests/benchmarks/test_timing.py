@@ -17,6 +17,8 @@ from methods.decoder import read_decoder
 from methods.patching import replaced_forward
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

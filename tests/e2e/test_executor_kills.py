@@ -226,7 +226,7 @@ def test_a_node_with_another_prunebench_is_refused_and_both_are_named(start, sur
 
 
 @pytest.mark.ray
-def test_what_is_no_cluster_is_said_in_seconds(start, tmp_path):
+def test_what_is_no_cluster_is_said_in_one_line(start, tmp_path):
     with socket.socket() as silent:  # takes connections and never says a word
         silent.bind(("127.0.0.1", 0))
         silent.listen()

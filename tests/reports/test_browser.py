@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports import render_report
+from reports.page.html import render_waiting
 from reports.page.run_status import PATIENCE_S, RELOAD_S, run_status, with_status
 from tests.reports.browser import TAKEN, Visit, axe_violations, ink_and_ground
 from tests.reports.synthetic import failed_record, make_record, quickstart
@@ -216,20 +217,58 @@ def test_the_page_of_a_run_follows_it_and_knows_when_it_ended_early(browser: Any
     page.clock.install(time=now)
     page.goto(path.as_uri())
     banner = page.locator(".run-status")
+
+    def wait(seconds: int) -> None:
+        for _ in range(seconds // RELOAD_S):
+            page.clock.run_for(1000 * RELOAD_S)
+            page.wait_for_load_state()
+
     assert "3 of 7 cells, running: m wanda 0.5: prune." in banner.inner_text()
     write(n_done=4, running=True, written=now)
-    page.clock.run_for(1000 * RELOAD_S)
-    page.locator("text=4 of 7 cells").wait_for()
+    wait(RELOAD_S)
+    page.locator("text=4 of 7 cells, running").wait_for()
     # Killed: nobody writes it any more, so it says so, and reloads no longer.
-    page.clock.run_for(1000 * (PATIENCE_S + 2 * RELOAD_S))
-    page.locator("text=ended early").wait_for()
-    assert "4 of 7 cells, ended early. Last written" in banner.inner_text()
+    wait(PATIENCE_S + 2 * RELOAD_S)
+    page.locator("text=4 of 7 cells, ended early").wait_for()
     assert "running" not in banner.inner_text()
     assert axe_violations(page) == []
     write(n_done=5, running=True, written=now)
-    page.clock.run_for(10_000 * RELOAD_S)
+    wait(10 * RELOAD_S)
     assert "4 of 7 cells" in banner.inner_text()
-    # Opened when the run was long gone.
+    context.close()
+
+
+@pytest.mark.slow
+def test_a_page_of_long_ago_says_at_once_that_the_run_ended_early(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    status = run_status(n_done=5, n_failed=1, n_cells=7, running=True, written=long_ago)
+    path.write_text(with_status(render_waiting(title="mine"), status) or "")
+    visit = Visit(browser, path)
+    assert "5 of 7 cells, 1 failed, ended early." in visit.page.locator(".run-status").inner_text()
+    assert visit.said == []
+    visit.close()
+
+
+@pytest.mark.slow
+def test_a_page_that_is_used_does_not_reload_but_offers_to(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    whole = render_report(quickstart(), title="mine")
+    now = datetime.now(UTC)
+    path.write_text(
+        with_status(whole, run_status(n_done=3, n_failed=0, n_cells=7, running=True, written=now)) or ""
+    )
+    context = browser.new_context()
+    page = context.new_page()
+    page.clock.install(time=now)
     page.goto(path.as_uri())
-    assert "5 of 7 cells, ended early" in banner.inner_text()
+    page.get_by_role("button", name="Perplexity").first.click()
+    path.write_text(
+        with_status(whole, run_status(n_done=4, n_failed=0, n_cells=7, running=True, written=now)) or ""
+    )
+    page.clock.run_for(1000 * (PATIENCE_S + 10 * RELOAD_S))
+    assert "3 of 7 cells, running" in page.locator(".run-status").inner_text()
+    assert page.locator("[aria-sort]").count() == 1
+    page.get_by_role("button", name="Load the newest").click()
+    page.locator("text=4 of 7 cells").wait_for()
     context.close()

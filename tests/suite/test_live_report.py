@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from reports.page.html import render_waiting
 from suite.commands import live_report
 from suite.commands.live_report import LiveReport
 from suite.executors.plan import Outcome
@@ -11,8 +12,6 @@ from suite.results import ResultStore
 from tests import PATIENCE_S
 from tests.reports.synthetic import make_record
 from tests.tiny import write_suite
-
-NOTHING = Outcome((), (), ())
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_the_page_is_there_at_once_and_whole_after_every_cell(prunebench, tmp_pa
     assert "1 of 3 cells" in second and "Only the dense model was measured" in second
     assert "2 of 3 cells" in third and "magnitude" in third
     for page in watched:
-        assert page.count("location.reload()") == 1
+        assert page.count("setInterval(() => location.reload()") == 1
         assert page.rstrip().endswith("</html>")
     final = (watched.out / "report.html").read_text()
     assert "location.reload()" not in final
@@ -90,9 +89,9 @@ def test_one_run_at_a_time_writes_the_page_of_a_folder(tmp_path, eager):
         written = (tmp_path / "report.html").stat().st_mtime_ns
         store.write(wanda)
         second.cell_ended(Outcome((wanda.cell,), (), ()))
-        second.finish()
+        assert not second.finish()
         assert (tmp_path / "report.html").stat().st_mtime_ns == written
-        first.finish()
+        assert first.finish()
         final = (tmp_path / "report.html").read_text()
         assert "of 3 cells" not in final and "wanda" in final, "what the other run wrote is shown too"
     with live(tmp_path, n_cells=2) as third:
@@ -113,8 +112,8 @@ def test_what_another_run_writes_while_the_last_page_is_rendered_is_shown(tmp_pa
 
     monkeypatch.setattr(live_report, "write_report", late)
     with live(tmp_path) as one:
-        page = one.finish().read_text()
-    assert "wanda" in page
+        assert one.finish()
+    assert "wanda" in (tmp_path / "report.html").read_text()
 
 
 def test_rendering_keeps_to_its_share_of_the_run(tmp_path, monkeypatch):
@@ -125,14 +124,14 @@ def test_rendering_keeps_to_its_share_of_the_run(tmp_path, monkeypatch):
     def render(results, *, title):
         clock[0] += 3.0
         rendered.append(clock[0])
-        return live_report._text(tmp_path / "report.html")
+        return render_waiting(title=title)
 
     monkeypatch.setattr(live_report, "render", render)
     record = make_record("dense", None)
     report = live(tmp_path, n_cells=10)
     report._heart = report._heart.__class__(target=lambda: None)  # no clock of its own
     with report:
-        for n in range(1, 11):
+        for n in range(1, 10):
             clock[0] += 10.0
             report.cell_ended(Outcome((record.cell,) * n, (), ()))
             assert f"{n} of 10 cells" in (tmp_path / "report.html").read_text()
@@ -149,12 +148,46 @@ def test_trouble_with_the_page_costs_the_run_nothing_else(tmp_path, monkeypatch,
     def full(path, text):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(live_report, "replace_text", full)
-    with live(tmp_path, told.append) as report:
-        report.cell_ended(Outcome((make_record("dense", None).cell,), (), ()))
-        report.cell_ended(Outcome((make_record("dense", None).cell,) * 2, (), ()))
-    (line,) = told
-    assert "is not kept up to date" in line and "No space left" in line
+    cell = make_record("dense", None).cell
+    ResultStore(tmp_path).write(make_record("dense", None))
+    with live(tmp_path, told.append, n_cells=4) as report:
+        with monkeypatch.context() as patch:
+            patch.setattr(live_report, "replace_text", full)
+            report.cell_ended(Outcome((cell,), (), ()))
+            report.cell_ended(Outcome((cell,) * 2, (), ()))
+        (line,) = told
+        assert "is not up to date" in line and "No space left" in line
+        report.cell_ended(Outcome((cell,) * 3, (), ()))
+        assert "3 of 4 cells" in (tmp_path / "report.html").read_text(), "there is room again"
+
+
+def test_without_locks_the_page_is_written_all_the_same(tmp_path, monkeypatch):
+    def no_locks(self, *args, **kwargs):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(live_report.FileLock, "acquire", no_locks)
+    ResultStore(tmp_path).write(make_record("dense", None))
+    with live(tmp_path) as report:
+        assert "0 of 3 cells" in (tmp_path / "report.html").read_text()
+        assert report.finish()
+
+
+def test_a_resumed_run_without_a_page_shows_at_once_what_is_there(tmp_path):
+    ResultStore(tmp_path).write(make_record("dense", None))
+    (tmp_path / "report.html").write_text("no report")
+    with live(tmp_path, n_kept=1):
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "1 of 3 cells" in page and "Only the dense model was measured" in page
+
+
+def test_results_that_arrive_while_a_run_is_stopped_are_stored_before_the_page(tmp_path, monkeypatch, eager):
+    monkeypatch.setattr(live_report, "render", lambda *_, **__: pytest.fail("there is no time for it"))
+    with live(tmp_path) as report:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            report.cell_ended(Outcome((make_record("dense", None).cell,), (), ()))
+        monkeypatch.undo()
 
 
 def test_the_page_of_a_long_cell_says_that_the_run_is_alive(tmp_path, monkeypatch):

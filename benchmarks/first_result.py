@@ -76,17 +76,17 @@ def forward_seconds(model: str, dtype: str, repeats: int = REPEATS) -> list[floa
     return seconds[1:]
 
 
-def suite_seconds(suite: str, folder: Path) -> tuple[float, dict[str, dict[str, float]]]:
-    """Seconds of `prunebench run`, and those of each cell's phases.
+def suite_seconds(suite: str, out: Path) -> tuple[float, dict[str, dict[str, float]]]:
+    """Seconds of `prunebench run` into an empty folder, and those of each cell's phases.
 
     Raises:
         subprocess.CalledProcessError: the command failed.
     """
     start = time.perf_counter()
-    command = [sys.executable, "-m", "suite.cli", "run", suite, "--out", str(folder / "runs")]
+    command = [sys.executable, "-m", "suite.cli", "run", suite, "--out", str(out.absolute())]
     subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
-    records = [stored.record for stored in ResultStore(folder / "runs").records().records]
+    records = [stored.record for stored in ResultStore(out).records().records]
     return seconds, {r.cell.label: {p.name: p.seconds for p in r.phases} for r in records}
 
 
@@ -115,8 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--suite", default="quickstart", help="a built-in suite, or a file, of one model")
     parser.add_argument("--dtype", default="auto", help="of the cells, in place of the suite's own")
     parser.add_argument("--setup", action="store_true", help="time the environment and the fetches too")
+    parser.add_argument("--runs", type=Path, help="a new folder in which records and report are kept")
     parser.add_argument("--out", type=Path, help="a JSON file")
     options = parser.parse_args(arguments)
+    if options.runs is not None and options.runs.exists():
+        parser.error(f"--runs {options.runs} exists; what stands there would not be measured")
     config = load_suite(options.suite)
     dtype = resolve_dtype(options.dtype, torch.device("cpu"))
     folder = Path(tempfile.mkdtemp(prefix="first-result-"))
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file = folder / "suite.toml"
         file.write_text(source.read_text().replace('dtype = "auto"', f'dtype = "{dtype}"'))
         units = forward_seconds(config.models[0].name, dtype)
-        seconds, cells = suite_seconds(str(file), folder)
+        seconds, cells = suite_seconds(str(file), options.runs or folder / "runs")
         units += forward_seconds(config.models[0].name, dtype)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

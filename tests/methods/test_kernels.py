@@ -16,6 +16,7 @@ CASES = Path(__file__).with_name("kernel_cases.py")
 ROOT = CASES.parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 def test_the_kernels_agree_with_their_twins_where_triton_interprets_them():
     # Triton reads the setting when it is imported, so the cases have a process of their own.

@@ -173,6 +173,7 @@ def test_of_many_models_the_best_of_each_pattern_are_shown_word_by_word() -> Non
     assert "block_size=7" in found[0] and "block_size=8" not in found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_patterns", [4, 20])
 def test_one_hundred_cells_with_answers_stay_under_three_megabytes(n_patterns: int) -> None:
     records = [measured_record("dense")]

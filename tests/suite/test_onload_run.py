@@ -93,6 +93,7 @@ def test_what_was_run_whole_is_kept_and_what_lacks_is_run(prunebench, suite, scr
     assert (told["kept"], told["finished"]) == (1, 6)
 
 
+@pytest.mark.slow
 def test_several_processes_take_the_placement_with_them(prunebench, suite, scratch, tmp_path):
     code, _, err = prunebench(
         *("run", suite, "--placement", "onload", "--workers", 2, "--out", "runs", "--device", "cpu"),

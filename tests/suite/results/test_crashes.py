@@ -174,6 +174,7 @@ def wrong(store: type[ResultStore]) -> dict[str, Any]:
     return {"make_store": lambda root, files: store(root, files=files)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

@@ -102,6 +102,7 @@ def bit_flips(data: bytes) -> list[tuple[int, int]]:
     return flips + [(at, value) for at in sample for value in range(256) if value != data[at]]
 
 
+@pytest.mark.slow
 def test_every_changed_byte_of_a_record_is_caught_or_changes_nothing() -> None:
     path, data, side_file = stored(pruned_record())
     whole = parse_record(data)

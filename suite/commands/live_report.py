@@ -86,7 +86,7 @@ class LiveReport:
             if self._last <= LAST_RENDER_S:  # else whoever waits for the end would wait for the page
                 self._quietly(self._render)
             self._quietly(lambda: self._write(running=False))
-        self._lock.release()
+        self._release()
 
     def cell_ended(self, outcome: Outcome) -> None:
         """A record was written: renders all of them, if there is time for it.
@@ -121,7 +121,7 @@ class LiveReport:
             shown = _times(self._out)
             write_report([self._out], self.path, title=self._title)
             self._finished = True
-            self._lock.release()
+            self._release()
             if _times(self._out) == shown:
                 break
         return self._finished
@@ -186,6 +186,13 @@ class LiveReport:
         except OSError:  # a file system without locks: the page is replaced in one step all the same
             return True
         return True
+
+    def _release(self) -> None:
+        """Lets another run write the page. The lock's file goes first: two writers for a moment do no harm."""
+        if self._lock.is_locked:
+            with suppress(OSError):
+                (self._out / _LOCK).unlink()
+        self._lock.release()
 
     def _quietly(self, work: Callable[[], None]) -> None:
         """Does it; says the first time what went wrong with it, and goes on without."""

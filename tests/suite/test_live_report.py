@@ -56,6 +56,7 @@ def test_the_page_is_there_at_once_and_whole_after_every_cell(prunebench, tmp_pa
         assert page.rstrip().endswith("</html>")
     final = (watched.out / "report.html").read_text()
     assert "location.reload()" not in final
+    assert not list(watched.out.glob(".*")), "nothing else is left behind"
     assert "of 3 cells" not in final
     assert "wanda" in final
 

@@ -188,7 +188,7 @@ class LiveReport:
         return True
 
     def _release(self) -> None:
-        """Lets another run write the page. The lock's file goes first: two writers for a moment do no harm."""
+        """Lets another run write the page. Its file goes first: two writers for a moment do no harm."""
         if self._lock.is_locked:
             with suppress(OSError):
                 (self._out / _LOCK).unlink()

@@ -1,4 +1,4 @@
-"""The report of a run while it lasts: there from the first moment, and true to what became of the run."""
+"""The report of a run while it lasts: there before the first cell, and true to what became of the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ LAST_RENDER_S = 5.0
 """A run that ends early renders once more what it has, if that takes no longer."""
 BEAT_S = 20.0
 """So often a page says that its run is alive; `reports.page.run_status.PATIENCE_S` is several times that."""
-_PLACE = "<!-- how far the run is -->"
 _LOCK = ".report.lock"
 
 
@@ -200,7 +199,7 @@ class LiveReport:
             work()
         except Exception as error:  # a full disk, a record that is no record: measuring is worth more
             if not self._told:
-                self._warn(f"{self.path} is not up to date: {error}")
+                self._warn(f"{self.path} is not up to date: {' '.join(str(error).split())}")
             self._told = True
 
 

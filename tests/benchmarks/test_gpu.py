@@ -18,7 +18,7 @@ from methods.columns import solve_block
 from methods.decoder import read_decoder
 from methods.pattern import parse_pattern
 from methods.registry import build
-from tests import PATIENCE_S
+from tests import PATIENCE_S, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -156,14 +156,7 @@ def test_timing_needs_neither_pydantic_nor_the_command_line():
         "asked = ['--tiny', '--stage', '7b', '30b', '--methods', 'wanda', '--out', tempfile.mkdtemp()];"
         "sys.exit(main(asked))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", probe],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = run_python(probe)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,14 +1,12 @@
 """Imports point one way, and the light parts load nothing heavy."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import PATIENCE_S
+from tests import run_python
 
 ROOT = Path(__file__).parents[2]
 OURS = {"methods", "suite", "reports", "tests", "benchmarks"}
@@ -89,14 +87,7 @@ def test_the_walls_stand_where_the_design_puts_them(package, module, file, expec
 )
 def test_importing_it_loads_nothing_heavy(module):
     probe = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", probe],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = run_python(probe)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
@@ -122,14 +113,7 @@ def test_pruning_on_the_cpu_does_not_load_triton():
         "    methods.columns.solve_columns(torch.ones(4, 8), torch.eye(8), p.parse_pattern(text), 8)\n"
         "print('triton' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", probe],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = run_python(probe)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False"]
 

@@ -4,6 +4,10 @@
 `PruningError` is the run's: the cell is recorded as failed, and the command exits with 3.
 """
 
+from __future__ import annotations
+
+from pathlib import PurePath
+
 
 class InputError(ValueError):
     """The user's input is wrong. The message is one line: what, where, and how to mend it."""
@@ -27,3 +31,28 @@ class ContractError(PruningError):
 
 class StructureError(PruningError):
     """The model's structure could not be read: what was found and what was expected."""
+
+
+def reason(error: BaseException, longest: int = 300) -> str:
+    """What an error of a library says, in one line that can be understood without its traceback.
+
+    Args:
+        error: any error.
+        longest: characters after which its message is cut.
+
+    Returns:
+        Its message; with its class in front where the message alone is a fragment, as a `KeyError`'s is.
+    """
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{kind} in {PurePath(error.filename).name}, line {error.lineno}: {error.msg}"
+    said = " ".join(str(error).split())
+    if not said:
+        return kind
+    if len(said) > longest:
+        said = f"{said[:longest].rstrip()} ..."
+    is_fragment = isinstance(
+        error, LookupError | ArithmeticError | AttributeError | TypeError | AssertionError
+    )
+    is_sentence = said.count(" ") >= 3 and not is_fragment
+    return said if is_sentence else f"{kind}: {said}"

@@ -26,6 +26,8 @@ from suite.models import (
     load_without_values,
     one_line,
     quiet_transformers,
+    read_generation_config,
+    set_aside_flags,
     skeleton_of,
     tensor_files,
 )
@@ -101,8 +103,9 @@ def load_layered_model(cell: Cell, inputs: Inputs, known: Mapping[str, Tensor] |
     dtype: torch.dtype = getattr(torch, cell.dtype)
     with quiet_transformers(), one_line(cell.model):
         model, loading = _skeleton(folder, files, dtype, cell)
-        tokenizer = load_tokenizer(folder, cell.trust_remote_code)
+    tokenizer = load_tokenizer(folder, cell.model, cell.trust_remote_code)
     remarks = check_tensors(model, loading, cell.model)
+    set_aside_flags(model)
     decoder = read_decoder(model)
     names = _names_in_files(model, files, cell.model)
     _fill_outside(model, decoder, files, names, known)
@@ -134,7 +137,7 @@ def _skeleton(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model with no value but those of buffers that no checkpoint holds; and how loading it went."""
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=cell.trust_remote_code)
     with init_empty_weights(include_buffers=False):
@@ -148,8 +151,7 @@ def _skeleton(
     for name, module, attribute, buffer in _held(model, "_buffers"):
         if name not in persistent:
             module._buffers[attribute] = values[name].to(buffer.dtype)
-    if model.can_generate() and (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+    read_generation_config(folder, cell.model, model)
     model.config.name_or_path = str(folder)
     return model, loading
 

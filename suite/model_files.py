@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,12 @@ FORMATS = (
 """All formats that can be read. Weights in any other are refused, wherever a model is named."""
 
 ADAPTER = "adapter_config.json"
+GENERATION = "generation_config.json"
 NAMED = 6
 """So many tensors are named in a remark."""
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTED_TO = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 _CONSTANTS = re.compile(
     r"(^|\.)(masked_bias|causal_mask|attn\.bias|attention\.bias|(original_)?inv_freq|(cos|sin)_cached|freqs_cis"
     r"|position_ids|num_batches_tracked)$"
@@ -62,8 +66,16 @@ def check_config(folder: Path, name: str) -> None:
         name: what the user calls it.
 
     Raises:
-        InputError: its weights are quantized, an adapter lies beside it, or its weights have another name.
+        InputError: a file is a Git LFS pointer or no JSON, its weights are quantized, an adapter lies beside
+            it, or its weights have another name.
     """
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _POINTED_TO and path.is_file() and _is_pointer(path):
+            raise InputError(
+                f"model {name!r}: its {path.name} is a Git LFS pointer, not the file: fetch it (git lfs pull)"
+            )
+    if (file := damaged_json(folder, ("config.json", GENERATION))) is not None:
+        raise InputError(f"model {name!r}: its {file} is no JSON")
     if (folder / ADAPTER).is_file():
         raise InputError(
             f"model {name!r} has an adapter beside it ({ADAPTER}): merge the two (peft's merge_and_unload) "
@@ -164,13 +176,75 @@ def check_finite(weights: Iterable[tuple[str, Tensor]], name: str) -> Iterator[t
         yield tensor, weight
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """config.json as it stands; empty where it is damaged, which loading it will say."""
+def damaged_json(folder: Path, files: Iterable[str]) -> str | None:
+    """The first of these files of a folder that is there and is no JSON object; None where all are."""
+    for file in files:
+        try:
+            if not isinstance(json.loads((folder / file).read_text(encoding="utf-8")), dict):
+                return file
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError):
+            return file
+    return None
+
+
+@contextmanager
+def fault_named(folder: Path, name: str) -> Iterator[None]:
+    """Where the library says only what it stumbled over, says in which file and under which key that stands.
+
+    Args:
+        folder: the model's.
+        name: what the user calls it.
+
+    Raises:
+        InputError: a setting that the library does not know, a size of 0, a syntax error in the model's code.
+    """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
+        yield
+    except (KeyError, AttributeError) as error:
+        value = error.name if isinstance(error, AttributeError) else error.args[0] if error.args else None
+        if (key := _key_of(value, _config(folder))) is None:
+            raise
+        raise InputError(
+            f"model {name!r}: {value!r} ({key} in its config.json) is not known to transformers"
+        ) from error
+    except ZeroDivisionError as error:
+        if (key := _key_of(0, _config(folder))) is None:
+            raise
+        raise InputError(f"model {name!r}: {key} is 0 in its config.json") from error
+    except SyntaxError as error:
+        where = next(filter(None, map(_syntax_error, sorted(folder.glob("*.py")))), "in another folder")
+        raise InputError(f"model {name!r}: its Python code ({where}) cannot be run: {error.msg}") from error
+
+
+def _syntax_error(path: Path) -> str | None:
+    """The file with the line of its syntax error; None where it has none."""
+    try:
+        compile(path.read_bytes(), path.name, "exec")
+    except (SyntaxError, ValueError) as error:
+        return f"{path.name}, line {getattr(error, 'lineno', 1)}"
+    return None
+
+
+def _key_of(value: object, config: Mapping[str, Any]) -> str | None:
+    """The first key, dotted where it is nested, under which a configuration has `value`; None without."""
+    for key, held in config.items():
+        if isinstance(held, dict) and (inner := _key_of(value, held)) is not None:
+            return f"{key}.{inner}"
+        if type(held) is type(value) and held == value:
+            return key
+    return None
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:
@@ -223,10 +297,13 @@ def _short(dtype: torch.dtype) -> str:
 __all__ = [
     "ADAPTER",
     "FORMATS",
+    "GENERATION",
     "WeightFormat",
     "check_config",
     "check_finite",
     "check_stored",
     "check_tensors",
+    "damaged_json",
+    "fault_named",
     "is_constant",
 ]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.base import Placement
-from methods.errors import InputError
+from methods.errors import InputError, PruningError, reason
 from methods.tensor_files import TensorFiles
-from suite.model_files import check_finite, check_stored, check_tensors, is_constant
+from suite.model_files import (
+    GENERATION,
+    check_finite,
+    check_stored,
+    check_tensors,
+    damaged_json,
+    fault_named,
+    is_constant,
+)
 from suite.model_source import find_model, folder_digest
 
 if TYPE_CHECKING:
@@ -66,10 +76,30 @@ class Skeleton:
     remarks: tuple[str, ...]
 
 
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json"),
+_VOCABULARY_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tekken.json"),
     *("vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model"),
 )
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER_JSON = (
+    *("tokenizer.json", _TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "tekken.json"),
+)
+
+_PLAIN_OUTPUTS = {
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_router_logits": False,
+    "return_dict": True,
+}
+_PLAIN_GENERATION = {
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_scores": False,
+    "output_logits": False,
+    "return_dict_in_generate": False,
+}
+"""Settings that change what a forward or `generate` returns, or install hooks, and no number."""
 
 
 def load_model(
@@ -103,6 +133,7 @@ def load_model(
 
     folder, found_revision = find_model(name, revision)
     check_stored(skeleton_of(folder, name, trust_remote_code), tensor_files(folder, name), name)
+    tokenizer = load_tokenizer(folder, name, trust_remote_code)
     with quiet_transformers(), one_line(name):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -111,8 +142,8 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-        tokenizer = load_tokenizer(folder, trust_remote_code)
     remarks = check_tensors(model, loading, name)
+    set_aside_flags(model)
     model.eval()
     model.to(device)
     identity = ModelIdentity(
@@ -147,7 +178,7 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     check_stored(model, files, name)
     with quiet_transformers(), one_line(name):
         _, loading = load_without_values(type(model), model.config, files, torch.float32)
-        tokenizer = load_tokenizer(folder, trust_remote_code)
+    tokenizer = load_tokenizer(folder, name, trust_remote_code)
     remarks = check_tensors(model, loading, name)
     digest = folder_digest(folder, found_revision)
     if digest is not None:  # a local folder, whose files were just read as a whole
@@ -168,6 +199,22 @@ def tensor_files(folder: Path, name: str) -> TensorFiles:
         return TensorFiles.of_folder(folder)
     except OSError as error:
         raise InputError(f"model {name!r} cannot be read: {error}") from error
+
+
+def stored_dtype(name: str, revision: str | None = None) -> torch.dtype:
+    """The floating-point type in which most of a model's weights are stored; fp32 where there are none.
+
+    Raises:
+        InputError: there is no such model, or it is damaged, as for `load_model`.
+        AssetError: a built-in model could not be fetched.
+    """
+    import torch
+
+    n_bytes: Counter[torch.dtype] = Counter({torch.float32: 0})
+    for stored in tensor_files(find_model(name, revision)[0], name).stored.values():
+        if stored.dtype.is_floating_point:
+            n_bytes[stored.dtype] += stored.n_bytes
+    return n_bytes.most_common(1)[0][0]
 
 
 def load_without_values(
@@ -205,18 +252,71 @@ def skeleton_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedM
     """The structure that the configuration in `folder` describes, on the meta device.
 
     Raises:
-        InputError: the configuration is damaged; the message calls the model `name`.
+        InputError: the configuration, or that of generation, is damaged; the message calls the model `name`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with quiet_transformers(), one_line(name):
+    with quiet_transformers(), one_line(name, "config.json"), fault_named(folder, name):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=trust_remote_code
             )
+    read_generation_config(folder, name, model)
     return model
+
+
+def read_generation_config(folder: Path, name: str, model: PreTrainedModel) -> None:
+    """Gives a model the generation settings that lie in its folder, if any.
+
+    Raises:
+        InputError: they are damaged, which the library passes over when it loads a whole model.
+    """
+    from transformers import GenerationConfig
+
+    if model.can_generate() and (folder / GENERATION).is_file():
+        with quiet_transformers(), one_line(name, GENERATION):
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+
+
+def set_aside_flags(model: PreTrainedModel) -> None:
+    """Makes `model` return what models return by default, whatever its configurations ask for.
+
+    `restore_flags` gives a checkpoint the settings that the model came with.
+    """
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    for config in configs.values():
+        _set(config, _PLAIN_OUTPUTS)
+    _set(model.generation_config, _PLAIN_GENERATION)
+
+
+def _set(config: Any, values: Mapping[str, bool]) -> None:
+    for name, value in values.items():
+        if getattr(config, name, None) not in (None, value):
+            setattr(config, name, value)
+
+
+def restore_flags(original: Path, written: Path) -> None:
+    """Gives the configurations in a written folder what `set_aside_flags` changed, as `original` has it."""
+    for file, names in (("config.json", _PLAIN_OUTPUTS), (GENERATION, _PLAIN_GENERATION)):
+        if (original / file).is_file() and (written / file).is_file():
+            source = json.loads((original / file).read_text(encoding="utf-8"))
+            target = json.loads((written / file).read_text(encoding="utf-8"))
+            if _copied(source, target, names):
+                (written / file).write_text(json.dumps(target, indent=2) + "\n", encoding="utf-8")
+
+
+def _copied(source: dict[str, Any], target: dict[str, Any], names: Iterable[str]) -> bool:
+    """Copies settings of these names, in nested configurations too; whether any was another one."""
+    changed = False
+    for name in names:
+        if name in source and target.get(name) != source[name]:
+            target[name], changed = source[name], True
+    for key in source.keys() & target.keys():
+        if isinstance(source[key], dict) and isinstance(target[key], dict):
+            changed |= _copied(source[key], target[key], names)
+    return changed
 
 
 def weight_digest(model: nn.Module) -> str:
@@ -240,44 +340,68 @@ def digest_of_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer in a model's folder; None where there is none."""
+def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
+    """The tokenizer in a model's folder; None where there is none.
+
+    Raises:
+        InputError: it is damaged; the message names the file, as far as it is known, and the model.
+    """
     from transformers import AutoTokenizer
 
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    has_vocabulary = any((folder / file).is_file() for file in _VOCABULARY_FILES)
+    if not has_vocabulary and not (folder / _TOKENIZER_CONFIG).is_file():
         return None
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with quiet_transformers(), one_line(name, "tokenizer"):
+        try:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        except Exception as error:
+            if (file := damaged_json(folder, _TOKENIZER_JSON)) is not None:
+                raise InputError(f"model {name!r}: its {file} is no JSON, so it has no tokenizer") from error
+            if not has_vocabulary and "trust_remote_code" not in str(error):
+                raise InputError(
+                    f"model {name!r}: its {_TOKENIZER_CONFIG} has no vocabulary beside it ("
+                    f"{_VOCABULARY_FILES[0]}, {_VOCABULARY_FILES[1]}, ...), so it makes no tokenizer: add "
+                    "that file, or take this one away"
+                ) from error
+            raise
 
 
 @contextmanager
-def one_line(name: str) -> Iterator[None]:
-    """Turns what transformers raises for a folder it cannot load into one line for the user."""
-    from safetensors import SafetensorError
+def one_line(name: str, part: str = "") -> Iterator[None]:
+    """Turns what transformers raises for a folder it cannot load into one line for the user.
 
+    Args:
+        name: what the user calls the model.
+        part: what of it is being read; empty = all of it.
+
+    Raises:
+        InputError: whatever was raised, unless memory ran out or a device failed.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        if "trust_remote_code" in str(error):
+    except (InputError, PruningError):
+        raise
+    except Exception as error:  # files of a model may hold anything, and so may code that comes with it
+        from methods.out_of_memory import is_out_of_memory
+
+        said = str(error)
+        if is_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA" in said):
+            raise
+        if "trust_remote_code" in said:
             raise InputError(
                 f"model {name!r} needs Python code of its own: read it, then allow it (--trust-remote-code)"
             ) from error
-        raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
-    except RuntimeError as error:
-        # Weights that do not fit the config are the folder's fault; anything else is not the user's input.
-        if "conversion of the weights" in str(error):
+        if isinstance(error, RuntimeError) and "conversion of the weights" in said:
             raise InputError(
                 f"model {name!r}: its weights do not make the tensors its config.json asks for: parts of one "
                 "are missing, or there are too many"
             ) from error
-        if "mismatched" not in str(error) and "size mismatch" not in str(error):
-            raise
-        raise InputError(
-            f"model {name!r}: its weights do not have the shapes its config.json asks for"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if isinstance(error, RuntimeError) and ("mismatched" in said or "size mismatch" in said):
+            raise InputError(
+                f"model {name!r}: its weights do not have the shapes its config.json asks for"
+            ) from error
+        of = f" with its {part}" if part else ""
+        raise InputError(f"model {name!r} cannot be loaded{of}: {reason(error)}") from error
 
 
 @contextmanager
@@ -306,7 +430,11 @@ __all__ = [
     "load_without_values",
     "one_line",
     "quiet_transformers",
+    "read_generation_config",
+    "restore_flags",
+    "set_aside_flags",
     "skeleton_of",
+    "stored_dtype",
     "tensor_files",
     "weight_digest",
 ]

@@ -90,6 +90,23 @@ def resolve_dtype(wanted: str, device: torch.device) -> DType:
     return cast(DType, wanted)
 
 
+def written_dtype(wanted: str, stored: torch.dtype, device: torch.device) -> DType:
+    """The dtype in which a model is pruned and written.
+
+    `auto` is the one it is stored in, where the device computes in it natively; else fp32, which holds every
+    value of the 16-bit types. So no weight that survives is rounded, unless it was stored in 64 bits.
+    """
+    import torch
+
+    from suite.results.environment import native_bf16
+
+    if wanted != "auto":
+        return cast(DType, wanted)
+    if stored == torch.bfloat16 and native_bf16(device):
+        return "bfloat16"
+    return "float16" if stored == torch.float16 and device.type == "cuda" else "float32"
+
+
 def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     """The cells whose label or file name holds one of `words` or fits it as a glob; all without words.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from methods.errors import InputError
 from methods.pattern import parse_pattern
 from suite.cell import DENSE, CalibrationSpec, Cell
 from suite.checkpoints.finished import NEARLY, CountedZeros, Summary, disagreements
@@ -29,7 +30,15 @@ def dense_identity(
 
 
 def cell_of(asked: Cell, summary: Summary | None, zeros: CountedZeros, model: ModelIdentity) -> Cell:
-    """The cell of a checkpoint: what pruned it, as far as that is known."""
+    """The cell of a checkpoint: what pruned it, as far as that is known.
+
+    Raises:
+        InputError: nothing of it is left.
+    """
+    if zeros.sparsity == 1:
+        raise InputError(
+            f"model {asked.model!r}: every weight of its target modules is 0, so there is no model to measure"
+        )
     named = {"model": model.name, "revision": None, "checkpoint": asked.model}
     if summary is not None:
         told = {name: getattr(summary, name) for name in ("method", "settings", "pattern", "allocation")}
@@ -62,7 +71,9 @@ def add_zeros(
         add_size(measured, loaded, (), None)
         return
     if summary is None:
-        measured.remarks.append("its sparsity was counted from zeros: the checkpoint has no pruning.json")
+        measured.remarks.append(
+            "its sparsity was counted from zeros: the checkpoint has no pruning.json of prunebench's"
+        )
         sparsity, protocol = zeros.sparsity, "zeros"
     else:
         sparsity, protocol = summary.sparsity, "target-modules"

@@ -279,6 +279,8 @@ def _measure_checkpoint(
         model = loaded.identity
     machine.outlet.check(cell, loaded.identity, inputs)
     remarks = list(loaded.remarks)
+    if summary is None and (find_model(asked.model, asked.revision)[0] / SUMMARY).exists():
+        remarks.append(f"its {SUMMARY} was written by another program, and was not read")
     if dense is not None:
         remarks += [*dense.remarks, *other_weights(loaded, dense.weight)]
     floor = dense.floor if dense is not None else _floor(loaded, log)

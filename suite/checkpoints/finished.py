@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,19 +153,23 @@ def count_zeros(model: PreTrainedModel, placement: Placement = Placement()) -> C
         return counted
     # At 90 % nearly every group has enough zeros for 4:8, which nobody pruned to.
     fitting = [(n, m) for n, m in fitting if abs(1 - n / m - counted.sparsity) < NEARLY]
-    named = f"{fitting[0][0]}:{fitting[0][1]}" if fitting else f"{counted.sparsity:.4g}"
+    # A sparsity of 1 is none that anything can be pruned to.
+    named = f"{fitting[0][0]}:{fitting[0][1]}" if fitting else f"{min(counted.sparsity, 0.9999):.4g}"
     return CountedZeros(counted.modules, named)
 
 
 def read_summary(folder: Path) -> Summary | None:
-    """What `prunebench prune` wrote beside a checkpoint; None where there is none.
+    """What `prunebench prune` wrote beside a checkpoint; None where there is none, or another program's.
 
     Raises:
         InputError: the file is damaged, or was edited into something it never wrote.
     """
     path = folder / SUMMARY
     try:
-        summary = Summary.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if _is_foreign(content):
+            return None
+        summary = Summary.model_validate_json(content)
         parse_pattern(summary.pattern)
     except FileNotFoundError:
         return None
@@ -175,6 +180,15 @@ def read_summary(folder: Path) -> Summary | None:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return summary
+
+
+def _is_foreign(content: bytes) -> bool:
+    """Whether a `pruning.json` was written by another program: it is JSON, and has none of our marks."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
+    return not (isinstance(found, dict) and {"schema_version", "mask_digest"} & found.keys())
 
 
 def disagreements(summary: Summary, zeros: CountedZeros) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,7 +60,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
             _clear(staging)
             require_empty(out)  # it may have been filled since
             yield staging
-            _sync(staging)
+            _finish(staging)
             placed = _place(staging, out)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -98,11 +99,26 @@ def _clear(staging: Path) -> None:
             path.unlink()
 
 
-def _sync(folder: Path) -> None:
+def _finish(folder: Path) -> None:
+    """Gives every file the permissions that a new one gets here, and waits until all are on the disk.
+
+    Libraries that write to a temporary file and rename it leave one that only its owner can read.
+    """
+    usual = _usual_mode(folder)
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(usual)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _usual_mode(folder: Path) -> int:
+    probe = folder / f".{secrets.token_hex(4)}"
+    probe.touch()
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
 
 
 def _place(staging: Path, out: Path) -> Path:

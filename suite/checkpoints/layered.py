@@ -18,7 +18,8 @@ from suite.checkpoints.round_trip import check_layered_round_trip, probe_logits
 from suite.layered_contract import check_layered_contract
 from suite.layered_model import LayeredModel, load_layered_model, outside_layers
 from suite.measurement.first_token import choose_first_token
-from suite.models import quiet_transformers
+from suite.model_source import find_model
+from suite.models import quiet_transformers, restore_flags
 from suite.phases import PhaseLog
 from suite.watcher import Silent, Watcher
 
@@ -88,6 +89,7 @@ def write_layered_checkpoint(
         _write_shards(loaded, folder)
         watcher.phase_started("read again", None)
         check_layered_round_trip(folder, cell, inputs, loaded, expected)
+        restore_flags(find_model(cell.model, cell.revision)[0], folder)
         write_summary(folder, summary)
     return summary
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from methods.base import PhaseClock, Placement, PruneResult, PruningMethod
 from methods.decoder import read_decoder
 from methods.pattern import SparsityPattern
+from suite.cell import DType
 from suite.memory import MemoryWatch
+from suite.models import stored_dtype
 from suite.preflight import Inputs, Timed
 from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
@@ -82,7 +84,11 @@ class MeasuredPrune:
             "calibration": calibration.identity.model_dump(mode="json") if calibration else None,
             "mask_digest": self.result.mask_digest,
             "first_token": None if self.first_token is None else self.first_token.taken,
-            "warnings": [*loaded.remarks, *([self.first_token.remark] if self.first_token else [])],
+            "warnings": [
+                *loaded.remarks,
+                *_dtype_remarks(self.cell),
+                *([self.first_token.remark] if self.first_token else []),
+            ],
             "modules": self._modules(n_zeros),
             "code": code_version(self.method.version, part_versions(self.cell)).model_dump(mode="json"),
             "environment": environment(self.device).model_dump(mode="json"),
@@ -98,6 +104,21 @@ class MeasuredPrune:
                 "n_zeros": n_zeros[report.module],
             }
         return modules
+
+
+def _dtype_remarks(cell: Cell) -> list[str]:
+    """Says so where the checkpoint is in another dtype than the model's files."""
+    import torch
+
+    stored, written = stored_dtype(cell.model, cell.revision), getattr(torch, cell.dtype)
+    if stored == written:
+        return []
+    name = str(stored).removeprefix("torch.")
+    remark = f"its weights are stored as {name}, and were pruned and written as {cell.dtype}"
+    if torch.promote_types(stored, written) == written:
+        return [f"{remark}, which holds every one of them exactly"]
+    keeps = f" (--dtype {name} keeps them)" if name in get_args(DType) else ""
+    return [f"{remark}, so those that survive were rounded{keeps}"]
 
 
 def prune_measured(

@@ -9,7 +9,8 @@ from methods.decoder import read_decoder
 from suite.checkpoints.folder import appearing_whole, write_summary
 from suite.checkpoints.measured_prune import prune_measured
 from suite.checkpoints.round_trip import check_round_trip
-from suite.models import quiet_transformers
+from suite.model_source import find_model
+from suite.models import quiet_transformers, restore_flags
 from suite.phases import PhaseLog
 from suite.watcher import Silent, Watcher
 
@@ -65,6 +66,7 @@ def write_checkpoint(
                 loaded.tokenizer.save_pretrained(folder)
         watcher.phase_started("read again", None)
         check_round_trip(folder, loaded, trust_remote_code=cell.trust_remote_code)
+        restore_flags(find_model(cell.model, cell.revision)[0], folder)
         write_summary(folder, summary)
     return summary
 

@@ -54,7 +54,13 @@ def prune(
     seqlen: Annotated[int, typer.Option(min=1, help="Tokens per calibration sequence.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, help="Seed for drawing the calibration sequences.")] = 0,
     first_token: First = FirstTokenOption.auto,
-    dtype: LoadedAs = DTypeChoice.auto,
+    dtype: Annotated[
+        DTypeChoice,
+        typer.Option(
+            help="Of the model while it is pruned, and of the checkpoint. auto: as it is stored, or float32 "
+            "if the hardware does not multiply that natively; neither rounds a weight."
+        ),
+    ] = DTypeChoice.auto,
     revision: Revision = None,
     trust_remote_code: Trusted = False,
     placement: Placed = PlacementChoice.resident,
@@ -66,7 +72,8 @@ def prune(
     from suite.checkpoints.folder import remarks_of, require_empty
     from suite.checkpoints.layered import write_layered_checkpoint
     from suite.checkpoints.writing import write_checkpoint
-    from suite.plan import pruning_cell, resolve_device, resolve_dtype
+    from suite.models import stored_dtype
+    from suite.plan import pruning_cell, resolve_device, written_dtype
     from suite.preflight import model_key, preflight
     from suite.workbench import Workbench
 
@@ -87,10 +94,12 @@ def prune(
             seed=seed,
             first_token=first_token.value,
         ),
-        dtype=resolve_dtype(dtype.value, target),
+        dtype="float32",
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
+    stored = stored_dtype(model, revision)
+    cell = cell.model_copy(update={"dtype": written_dtype(dtype.value, stored, target)})
     inputs = preflight([cell])
     with progress_bars(1) as bars:
         bars.cell_started(cell)

@@ -1,5 +1,6 @@
 """The command, run in an empty folder on the tiny model."""
 
+import json
 import sys
 
 import pytest
@@ -45,6 +46,37 @@ def prune(prunebench, model, text):
         )
 
     return call
+
+
+@pytest.fixture
+def everywhere(prunebench, prune, model, text, tmp_path):
+    """What the commands say of a model, each the same: prune and evaluate, resident and onloaded, and run."""
+
+    def call():
+        suite = tmp_path / "suite.toml"
+        suite.write_text(
+            f'name = "s"\nmodels = ["{model}"]\npatterns = ["0.5"]\n[[methods]]\nname = "magnitude"\n'
+            f'[[perplexity]]\ncorpus = "{text}"\nseqlen = 32\n'
+        )
+        wanda = ("--method", "wanda", "--sparsity", "0.5")
+        measured = ("evaluate", model, "--perplexity", text, "--seqlen", 32, "--task", "none")
+        rest = ("--prompts", "none", "--no-speed", "--dtype", "float32", "--placement")
+        lines = {
+            *(refusal(prune(*wanda, "--placement", placement)) for placement in ("resident", "onload")),
+            *(refusal(prunebench(*measured, *rest, placement)) for placement in ("resident", "onload")),
+        }
+        (line,) = lines
+        assert line.removeprefix("prunebench: ") in refusal(prunebench("run", suite))
+        assert not (tmp_path / "pruned").exists()
+        return line
+
+    return call
+
+
+def edit_json(path, **keys):
+    """Changes keys of a JSON file, which need not be there."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**content, **keys}))
 
 
 def refusal(answer: tuple[int, str, str]) -> str:

@@ -13,13 +13,8 @@ from suite.model_source import folder_digest
 from suite.models import load_model, load_skeleton
 from suite.results import ResultStore
 from tests.methods.tiny_models import make_model
-from tests.suite.conftest import refusal
+from tests.suite.conftest import edit_json, refusal
 from tests.tiny import write_measured_suite, write_suite
-
-
-def edit_config(folder, **keys):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
 def change_tensors(folder, change):
@@ -58,31 +53,6 @@ def with_scales(tensors):
         tensors[f"{name}_scale_inv"] = torch.ones(1, 1)
 
 
-@pytest.fixture
-def everywhere(prunebench, prune, model, text, tmp_path):
-    """What the commands say of a model, each the same: prune and evaluate, resident and onloaded, and run."""
-
-    def call():
-        suite = tmp_path / "suite.toml"
-        suite.write_text(
-            f'name = "s"\nmodels = ["{model}"]\npatterns = ["0.5"]\n[[methods]]\nname = "magnitude"\n'
-            f'[[perplexity]]\ncorpus = "{text}"\nseqlen = 32\n'
-        )
-        wanda = ("--method", "wanda", "--sparsity", "0.5")
-        measured = ("evaluate", model, "--perplexity", text, "--seqlen", 32, "--task", "none")
-        rest = ("--prompts", "none", "--no-speed", "--dtype", "float32", "--placement")
-        lines = {
-            *(refusal(prune(*wanda, "--placement", placement)) for placement in ("resident", "onload")),
-            *(refusal(prunebench(*measured, *rest, placement)) for placement in ("resident", "onload")),
-        }
-        (line,) = lines
-        assert line.removeprefix("prunebench: ") in refusal(prunebench("run", suite))
-        assert not (tmp_path / "pruned").exists()
-        return line
-
-    return call
-
-
 @pytest.mark.parametrize(
     "quantization",
     [
@@ -99,14 +69,14 @@ def everywhere(prunebench, prune, model, text, tmp_path):
     ],
 )
 def test_a_quantized_model_is_refused_everywhere(everywhere, model, quantization):
-    edit_config(model, quantization_config=quantization)
+    edit_json(model / "config.json", quantization_config=quantization)
     line = everywhere()
     assert "is quantized" in line
     assert str(quantization.get("quant_method", "not named")) in line
 
 
 def test_so_is_one_that_says_it_of_a_part(model):
-    edit_config(model, text_config={"quantization_config": {"quant_method": "fp8"}})
+    edit_json(model / "config.json", text_config={"quantization_config": {"quant_method": "fp8"}})
     with pytest.raises(InputError, match="is quantized"):
         load_skeleton(str(model))
 
@@ -118,7 +88,7 @@ def test_weights_that_are_quantized_without_a_word_are_refused_everywhere(everyw
 
 
 def test_no_quantization_is_none(model):
-    edit_config(model, quantization_config=None)
+    edit_json(model / "config.json", quantization_config=None)
     assert load_model(str(model)).remarks == ()
 
 
@@ -140,7 +110,7 @@ def test_an_adapter_alone_is_named(prunebench, model, text):
 
 
 def test_weights_under_another_name_are_refused(everywhere, model):
-    edit_config(model, transformers_weights="other.safetensors")
+    edit_json(model / "config.json", transformers_weights="other.safetensors")
     assert "'other.safetensors'" in everywhere()
 
 

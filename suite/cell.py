@@ -213,8 +213,16 @@ class Cell(Spec):
         return f"{method} + {self.allocation.name}" if self.allocation else method
 
 
+LONGEST_NAME = 160
+"""Characters of a name in a file's name: file systems take 255 bytes, and endings and tokens follow."""
+
+
 def _file_safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "_"
+    """The name as part of a file's name; one that is too long is cut, and a digest keeps it unique."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "_"
+    if len(safe) <= LONGEST_NAME:
+        return safe
+    return f"{safe[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 __all__ = [

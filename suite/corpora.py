@@ -170,7 +170,7 @@ def calibration_set(
     else:
         tokens, _ = tokenized_text(spec.source, "calibration", tokenizer, bare=bool(first))
         input_ids = _random_windows(tokens, spec, first)
-    _check_vocabulary(input_ids, vocab_size, spec.source)
+    _check_vocabulary(input_ids, vocab_size, f"calibration {spec.source!r}", is_stored=is_stored)
     return CalibrationSet(input_ids, spec.source, seed)
 
 
@@ -207,7 +207,7 @@ def evaluation_windows(
     if spec.corpus == "c4-paper":
         n_windows = min(n_windows, _PAPER_WINDOWS)
     input_ids = _led_by(first, tokens[: n_windows * n_text].reshape(n_windows, n_text))
-    _check_vocabulary(input_ids, vocab_size, spec.corpus)
+    _check_vocabulary(input_ids, vocab_size, f"corpus {spec.corpus!r}")
     return EvaluationWindows(
         input_ids, spec.protocol, token_digest(input_ids), revision, spec.max_tokens, len(first)
     )
@@ -325,13 +325,18 @@ def _stored_rows(spec: CalibrationSpec) -> Tensor:
         raise InputError(f"{name} is no safetensors file: {error}") from error
 
 
-def _check_vocabulary(input_ids: Tensor, vocab_size: int | None, source: str) -> None:
+def _check_vocabulary(
+    input_ids: Tensor, vocab_size: int | None, what: str, *, is_stored: bool = False
+) -> None:
     lowest, highest = int(input_ids.min()), int(input_ids.max())
     if lowest < 0 or (vocab_size is not None and highest >= vocab_size):
         wrong = lowest if lowest < 0 else highest
+        cause = "it was tokenized for another model" if is_stored else "the tokenizer is another model's"
+        if wrong < 0:
+            raise InputError(f"{what}: {wrong} is no token")
         raise InputError(
-            f"calibration {source!r}: token id {wrong} is outside the model's vocabulary of {vocab_size}: "
-            "was it tokenized for another model?"
+            f"{what}: token {wrong} is none of the {vocab_size} that the model has embeddings for: {cause}, "
+            "or the embedding was cut"
         )
 
 

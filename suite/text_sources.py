@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from methods.errors import InputError
+from methods.errors import InputError, reason
 from suite.assets import NEWS_TEXTS, WIKI_DUMP, fetch
 
 Split = Literal["calibration", "evaluation"]
@@ -186,8 +186,19 @@ def _read_json_lines(content: bytes, name: str) -> tuple[str, ...]:
             raise InputError(f"text file {name!r}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise InputError(f'text file {name!r}, line {number}: no object with a string under "text"')
+        if (why := _unencodable(row["text"])) is not None:
+            raise InputError(f"text file {name!r}, line {number}: {why}")
         texts.append(row["text"])
     return tuple(texts)
+
+
+def _unencodable(text: str) -> str | None:
+    """Why no tokenizer takes a text; None where it is all right. JSON can spell half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"its text holds \\u{ord(text[error.start]):04x}, a lone surrogate, which is no character"
+    return None
 
 
 def _read_parquet(content: bytes, name: str) -> tuple[str, ...]:
@@ -198,8 +209,8 @@ def _read_parquet(content: bytes, name: str) -> tuple[str, ...]:
         file = pq.ParquetFile(pa.BufferReader(content))
         columns = file.schema_arrow.names
         texts = file.read(columns=["text"])["text"].to_pylist() if "text" in columns else None
-    except pa.ArrowException as error:
-        raise InputError(f"text file {name!r} is no parquet file: {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"text file {name!r} is no parquet file: {reason(error)}") from error
     if texts is None:
         raise InputError(f"text file {name!r} has no column 'text', only {', '.join(columns)}")
     if (row := next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)) is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from methods.errors import InputError
-from suite.cell import CalibrationSpec, Cell, PerplexitySpec, TaskSpec
+from suite.cell import CalibrationSpec, Cell, PerplexitySpec, SpeedSpec, TaskSpec
 from suite.corpora import holds_tokens
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from suite.corpora import calibration_set, evaluation_windows
     from suite.evaluation.responses import check_prompts
     from suite.evaluation.task_loading import load_task
+    from suite.evaluation.zero_shot import prepare_task
     from suite.models import load_skeleton
     from suite.prompts import load_prompts
     from suite.tokenized_text import first_tokens
@@ -144,13 +146,13 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
             )
     calibrations: dict[CalibrationSpec, Timed] = {}
     for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
-        _check_positions(skeleton.model, spec.seqlen)
+        _check_positions(name, skeleton.model, spec.seqlen, f"calibration {spec.source!r}")
         for each in [spec] if holds_tokens(spec.source) else _ways(spec, first):
             build_set = partial(calibration_set, each, skeleton.tokenizer, vocab_size=n_tokens)
             calibrations[each] = _timed(build_set, first_token=each.first_token == "always")
     windows: dict[PerplexitySpec, EvaluationWindows] = {}
     for corpus in dict.fromkeys(corpus for cell in cells for corpus in cell.perplexity):
-        _check_positions(skeleton.model, corpus.seqlen)
+        _check_positions(name, skeleton.model, corpus.seqlen, f"corpus {corpus.corpus!r}")
         for text in _ways(corpus, first):
             windows[text] = evaluation_windows(text, skeleton.tokenizer, vocab_size=n_tokens)
     tasks = {spec: load_task(spec) for spec in dict.fromkeys(s for cell in cells for s in cell.tasks)}
@@ -158,16 +160,16 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     if skeleton.tokenizer is None and (tasks or prompts):
         raise InputError(f"model {name!r} has no tokenizer, so it can be asked no tasks and no prompts")
     _check_asked_once(tasks)
+    for task in tasks.values():
+        with _naming(name):
+            prepare_task(skeleton.model, skeleton.tokenizer, task)
     for cell in cells:
         if cell.speed is not None:
-            _check_positions(skeleton.model, cell.speed.prompt_tokens + cell.speed.new_tokens)
+            _check_speed(name, skeleton.model, cell.speed)
         if cell.answers is not None and skeleton.tokenizer is not None:
-            check_prompts(
-                skeleton.model,
-                skeleton.tokenizer,
-                prompts[cell.answers.prompts].prompts,
-                cell.answers.max_new_tokens,
-            )
+            asked_prompts = prompts[cell.answers.prompts].prompts
+            with _naming(name):
+                check_prompts(skeleton.model, skeleton.tokenizer, asked_prompts, cell.answers.max_new_tokens)
     return Inputs(
         calibrations=calibrations,
         windows=windows,
@@ -273,11 +275,40 @@ def _check_asked_once(tasks: Mapping[TaskSpec, LoadedTask]) -> None:
             seen[protocol] = spec
 
 
-def _check_positions(model: Any, seqlen: int) -> None:
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the model's name before what is wrong with it, which matters where a suite has several."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"model {name!r}: {error}") from error
+
+
+def _check_positions(name: str, model: Any, seqlen: int, what: str) -> None:
     """Raises `InputError` if a sequence is longer than the positions that `model` has."""
+    longest = _n_positions(model)
+    if longest is not None and seqlen > longest:
+        raise InputError(
+            f"model {name!r}: seqlen {seqlen} of {what} is longer than the {longest} positions of "
+            f"{type(model).__name__}"
+        )
+
+
+def _check_speed(name: str, model: Any, spec: SpeedSpec) -> None:
+    """Raises `InputError` if measuring the speed takes more positions than `model` has."""
+    longest = _n_positions(model)
+    if longest is not None and spec.prompt_tokens + spec.new_tokens > longest:
+        raise InputError(
+            f"model {name!r}: measuring its speed reads {spec.prompt_tokens} tokens and writes "
+            f"{spec.new_tokens}, and {type(model).__name__} has {longest} positions: leave it out "
+            "(--no-speed), or lower prompt_tokens and new_tokens under [speed] in a suite"
+        )
+
+
+def _n_positions(model: Any) -> int | None:
+    """How many tokens `model` has positions for; None where there is no limit, or none is said."""
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(longest, int) and seqlen > longest:
-        raise InputError(f"seqlen {seqlen} is longer than the {longest} positions of {type(model).__name__}")
+    return longest if isinstance(longest, int) else None
 
 
 __all__ = [

@@ -44,7 +44,7 @@ def tokenized_text(
 
     tokenizer = require_tokenizer(tokenizer, source)
     documents = read_documents(source, split)
-    key = (_fingerprint(tokenizer), source, split, documents.revision, bare)
+    key = (fingerprint(tokenizer), source, split, documents.revision, bare)
     if key not in _texts:
         ids = tokenizer(documents.joined, add_special_tokens=not bare, verbose=False)["input_ids"]
         _texts[key] = torch.tensor(ids, dtype=torch.int64)
@@ -77,7 +77,7 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, source: str) ->
     return tokenizer
 
 
-def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Equal for tokenizers that make the same ids of a text, as two loads of one tokenizer do."""
     if tokenizer not in _fingerprints:
         # A tokenizer in plain Python does not say all that decides its ids; it shares with itself only.
@@ -88,4 +88,4 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return _fingerprints[tokenizer]
 
 
-__all__ = ["first_tokens", "forget_texts", "require_tokenizer", "tokenized_text"]
+__all__ = ["fingerprint", "first_tokens", "forget_texts", "require_tokenizer", "tokenized_text"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from methods.errors import InputError
+from methods.errors import InputError, reason
 from suite.evaluation.batches import in_batches
 
 if TYPE_CHECKING:
@@ -60,9 +60,17 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     special tokens that the tokenizer adds by itself.
 
     Raises:
-        InputError: the tokenizer makes no token of a prompt.
+        InputError: the tokenizer makes no token of a prompt, or its chat template fails.
     """
-    encoded = [_encode(tokenizer, prompt.text) for prompt in prompts]
+    try:
+        encoded = [_encode(tokenizer, prompt.text) for prompt in prompts]
+    except Exception as error:  # a template is a program that came with the model
+        if not uses_chat_template(tokenizer):
+            raise
+        raise InputError(
+            f"its chat template fails for a prompt ({reason(error)}): mend the template, or leave prompts "
+            "out (--prompts none; in a suite, no [answers])"
+        ) from error
     for prompt, input_ids in zip(prompts, encoded, strict=True):
         if not input_ids:
             raise InputError(f"prompt {prompt.id!r}: the model's tokenizer makes no token of it")
@@ -78,11 +86,13 @@ def check_prompts(
     """The token ids of every prompt, which all fit the model; its weights are not looked at.
 
     Raises:
-        InputError: a prompt is too long for the model's positions, or not of its vocabulary.
+        InputError: a prompt is too long for the model's positions, or not of its vocabulary; or what ends an
+            answer is no token.
     """
     encoded = encode_prompts(tokenizer, prompts)
     for prompt, input_ids in zip(prompts, encoded, strict=True):
         _check_fit(model, prompt, input_ids, max_new_tokens)
+    _end_ids(model, tokenizer)
     return encoded
 
 
@@ -194,7 +204,10 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     """The tokens that end an answer: the model's, often several, and the tokenizer's."""
     of_model = getattr(model.generation_config, "eos_token_id", None)
     ends = [*(of_model if isinstance(of_model, list | tuple) else [of_model]), tokenizer.eos_token_id]
-    return sorted({int(token) for token in ends if token is not None})
+    try:
+        return sorted({int(token) for token in ends if token is not None})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"its eos_token_id is {of_model!r}, which is no token or list of tokens") from error
 
 
 @contextmanager

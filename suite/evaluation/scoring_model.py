@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from methods.base import Placement
-from methods.errors import PruningError
+from methods.errors import InputError
 from methods.own_forward import own_forward
 from methods.recorder import TokenBatch
 from suite.evaluation.body import in_groups, running
@@ -39,8 +40,8 @@ Request = tuple[list[int], list[int]]
 Tokens = Sequence[int]
 Score = tuple[float, bool]
 """A continuation's log-likelihood, and whether greedy decoding would have written it."""
-Prepared = MutableMapping[tuple[str, int], Any]
-"""One task's requests, tokenized by one tokenizer: (kind of request, the model's longest input) -> result."""
+Prepared = MutableMapping[tuple[str, int, str], Any]
+"""Requests, tokenized by one tokenizer: (their kind, the model's longest input, their digest) -> result."""
 Result = TypeVar("Result")
 
 _COPIES: WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase] = WeakKeyDictionary()
@@ -69,14 +70,14 @@ class GroupedRequests:
         """Groups requests, each cut to at most `n_positions` tokens.
 
         Raises:
-            PruningError: a continuation is empty or longer than `n_positions`.
+            InputError: a continuation is empty or longer than `n_positions`.
         """
         by_input: dict[tuple[int, ...], list[int]] = {}
         for index, (context, continuation) in enumerate(requests):
             if not 0 < len(continuation) <= n_positions:
-                raise PruningError(
-                    f"a task asks for an answer of {len(continuation)} tokens, and the model has "
-                    f"{n_positions} positions"
+                raise InputError(
+                    f"one of its answers has {len(continuation)} tokens, and the model can be asked for 1 to "
+                    f"{n_positions}"
                 )
             # As lm-eval cuts it: from the left, and the last token is only predicted.
             tokens = tuple((context + continuation)[-(n_positions + 1) :][:-1])
@@ -111,7 +112,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             `suite.evaluation.body.steps_each` says.
         on_remark: called with what a reader should know: where memory ran out.
         prepared: the tokenized requests that an earlier model with the same tokenizer left; what is missing
-            is added. Every model has to be asked the same requests in the same order. None = keep nothing.
+            is added. None = keep nothing.
 
     Attributes:
         lengths: of every request so far whose context lm-eval may cut, as it was before that.
@@ -152,10 +153,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
         """As lm-eval's, without its bar."""
 
-        def group() -> GroupedRequests:
-            return GroupedRequests.of([self._tokenized(*r.args) for r in requests], self.max_length)
-
-        grouped = self._once("loglikelihood", group)
+        grouped = self._grouped(requests)
         self.lengths += [
             RequestLength(request.task_name, n_read, 0)
             for request, n_read in zip(requests, grouped.n_read, strict=True)
@@ -165,26 +163,82 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         """As lm-eval's, but all windows at once: batches are made below."""
 
-        def group() -> tuple[list[int], GroupedRequests]:
-            windows = [self._windows(*request.args) for request in requests]
-            return list(map(len, windows)), GroupedRequests.of([*chain(*windows)], self.max_length)
-
-        n_windows, grouped = self._once("loglikelihood_rolling", group)
+        n_windows, grouped = self._grouped_windows(requests)
         scores = iter(self._score(grouped))
         return [sum(value for value, _ in islice(scores, n)) for n in n_windows]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        """lm-eval's, by the model's own forward."""
+        """lm-eval's, by the model's own forward and without its bar."""
         with own_forward(self.model, self._placement):
-            written: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
-        self.lengths += self._once("generate_until", lambda: list(map(self._length_with_answer, requests)))
+            written: list[str] = super().generate_until(requests, disable_tqdm=True)
+        self.lengths += self._lengths_with_answers(requests)
         return written
 
-    def _once(self, kind: str, prepare: Callable[[], Result]) -> Result:
-        """The result of `prepare`, taken over from an earlier model where there was one."""
+    def prepare(self, kind: str, requests: Sequence[Instance]) -> None:
+        """Tokenizes requests, and makes sure that the model can be asked them; its weights are not used.
+
+        Args:
+            kind: lm-eval's name of such requests.
+            requests: in the order in which they will be asked.
+
+        Raises:
+            InputError: a token has no embedding, or an answer takes more positions than the model has.
+        """
+        if kind == "loglikelihood":
+            self._check_tokens(self._grouped(requests))
+        elif kind == "loglikelihood_rolling":
+            self._check_tokens(self._grouped_windows(requests)[1])
+        elif kind == "generate_until":
+            if self.eot_token_id is None:
+                raise InputError(
+                    "answers are written for it, and the tokenizer has no token that ends one (eos_token)"
+                )
+            for length in self._lengths_with_answers(requests):
+                if length.n_written >= self.max_length:
+                    raise InputError(
+                        f"{length.n_written} tokens are kept for an answer (max_gen_toks), and the model has "
+                        f"{self.max_length} positions for question and answer"
+                    )
+            prompts = [request.args[0] for request in requests]
+            self._check_highest(max(map(max, filter(None, map(self.tok_encode, prompts))), default=0))
+
+    def _check_tokens(self, grouped: GroupedRequests) -> None:
+        read = (int(tokens.max()) for tokens in map(np.asarray, grouped.inputs) if len(tokens))
+        asked = (token for of_input in grouped.asked for tokens in of_input for token in tokens)
+        self._check_highest(max(chain(read, asked), default=0))
+
+    def _check_highest(self, token: int) -> None:
+        n_tokens = self.model.get_input_embeddings().weight.shape[0]
+        if token >= n_tokens:
+            raise InputError(
+                f"the tokenizer makes token {token} of it, and {type(self.model).__name__} has embeddings "
+                f"for {n_tokens}: the tokenizer is another model's, or the embedding was cut"
+            )
+
+    def _grouped(self, requests: Sequence[Instance]) -> GroupedRequests:
+        def group() -> GroupedRequests:
+            return GroupedRequests.of([self._tokenized(*r.args) for r in requests], self.max_length)
+
+        return self._once("loglikelihood", requests, group)
+
+    def _grouped_windows(self, requests: Sequence[Instance]) -> tuple[list[int], GroupedRequests]:
+        """How many windows each request makes, and all windows."""
+
+        def group() -> tuple[list[int], GroupedRequests]:
+            windows = [self._windows(*request.args) for request in requests]
+            return list(map(len, windows)), GroupedRequests.of([*chain(*windows)], self.max_length)
+
+        return self._once("loglikelihood_rolling", requests, group)
+
+    def _lengths_with_answers(self, requests: Sequence[Instance]) -> list[RequestLength]:
+        return self._once("generate_until", requests, lambda: list(map(self._length_with_answer, requests)))
+
+    def _once(self, kind: str, requests: Sequence[Instance], prepare: Callable[[], Result]) -> Result:
+        """The result of `prepare`, taken over from an earlier model that was asked the same."""
         if self._prepared is None:
             return prepare()
-        key = (kind, self.max_length)
+        digest = hashlib.sha256(repr([request.args for request in requests]).encode(errors="replace"))
+        key = (kind, self.max_length, digest.hexdigest())
         if key not in self._prepared:
             self._prepared[key] = prepare()
         result: Result = self._prepared[key]

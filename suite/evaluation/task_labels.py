@@ -1,7 +1,8 @@
-"""Whether the labels of a task's rows stand for one of their options.
+"""What is wrong with a task's rows: above all, whether their labels stand for one of their options.
 
 Where a label stands for none, lm-eval counts every answer as wrong; an example with a negative label shows an
-option from the end, as Python counts. Both give a number that means nothing.
+option from the end, as Python counts. Both give a number that means nothing. Missing rows and empty options
+end in an error of Python's that says neither which task nor which row.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import operator
 import reprlib
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -41,17 +42,25 @@ def checked_examples(name: str, task: Any) -> Iterator[None]:
     """Looks at the label of every example that is drawn while the body runs, before a question shows it.
 
     Raises:
-        InputError: an example whose answer would be another one than its label says, or none.
+        InputError: an example whose answer would be another one than its label says, or none; or there are
+            fewer examples than each question asks for.
     """
-    if not (_is_own(task, "fewshot_context") and hasattr(task, "sampler") and task.fewshot_cfg.doc_to_choice):
+    if not (_is_own(task, "fewshot_context") and hasattr(task, "sampler")):
         yield
         return
     sampler, draw = task.sampler, task.sampler.sample
+    has_options = bool(task.fewshot_cfg.doc_to_choice)
     seen: dict[int, Any] = {}  # by identity; keeping an example keeps its identity its own
 
     def sample(*args: Any, **kwargs: Any) -> Any:
-        drawn = draw(*args, **kwargs)
-        for example in drawn:
+        try:
+            drawn = draw(*args, **kwargs)
+        except (ValueError, AssertionError) as error:
+            raise InputError(
+                f"task {name!r}: {task.get_config('num_fewshot')} examples were asked for before each "
+                f"question, and there are {len(sampler.df)} to draw from (num_fewshot)"
+            ) from error
+        for example in drawn if has_options else ():
             if id(example) in seen:
                 continue
             seen[id(example)] = example
@@ -68,25 +77,52 @@ def checked_examples(name: str, task: Any) -> Iterator[None]:
 
 
 @contextmanager
-def first_label_named() -> Iterator[None]:
-    """Says what is wrong where lm-eval cannot make a task for the label of its row 0.
+def unmade_task_named() -> Iterator[None]:
+    """Says what is wrong where lm-eval cannot make a task of its data.
 
-    It looks up that row's option while it makes a task, before anybody else can look at the rows.
+    It looks for the splits and at row 0 while it makes a task, before anybody else can look at them.
+
+    Raises:
+        InputError: a split is missing or empty, or row 0 has an empty option or a label that is no option.
     """
     from lm_eval.api.task import ConfigurableTask
 
     try:
         yield
-    except IndexError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if frame.f_code is ConfigurableTask.__init__.__code__:
-            tried = frame.f_locals
-            label, options = tried.get("test_target"), tried.get("test_choice")
-            # Later in that function the label has become the option's text.
-            looked_up = isinstance(label, int) and isinstance(options, list)
-            if looked_up and (fault := _number_fault(label, options or [])):
-                raise _refusal(tried["self"].config.task, 0, "questions", fault) from error
+    except (IndexError, KeyError, StopIteration) as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        made = [f for f in frames if f.f_code is ConfigurableTask.__init__.__code__]
+        if made:
+            tried = made[-1].f_locals
+            name = tried["self"].config.task
+            if (fault := _data_fault(tried["self"], error)) is not None:
+                raise InputError(f"task {name!r}: {fault}") from error
+            if frames[-1] is made[-1] and (fault := _first_row_fault(tried)) is not None:
+                raise _refusal(name, 0, "questions", fault) from error
         raise
+
+
+def _data_fault(task: Any, error: BaseException) -> str | None:
+    """What is wrong with the splits of a task that could not be made; None where nothing is."""
+    splits = getattr(task, "dataset", None)
+    if splits is None:
+        return "its data set holds no rows" if isinstance(error, StopIteration) else None
+    config = task.config
+    for name in (config.training_split, config.validation_split, config.test_split, config.fewshot_split):
+        if name is not None and name not in splits:
+            return f"its file names the split {name!r}, and its data set has {', '.join(map(repr, splits))}"
+        if name is not None and len(splits[name]) == 0:
+            return f"its split {name!r} holds no rows"
+    return None
+
+
+def _first_row_fault(tried: Mapping[str, Any]) -> str | None:
+    """What is wrong with row 0, by the variables of lm-eval's function; None where nothing is."""
+    label, options = tried.get("test_target"), tried.get("test_choice")
+    if isinstance(options, list) and "" in options:
+        return f"has an empty option ({_short(options)})"
+    # Later in that function the label has become the option's text.
+    return _number_fault(label, options) if isinstance(label, int) and isinstance(options, list) else None
 
 
 def _rule(task: Any) -> Callable[[Any], str | None] | None:
@@ -175,4 +211,4 @@ def _is_own(task: Any, method: str) -> bool:
     return getattr(type(task), method) is getattr(ConfigurableTask, method)
 
 
-__all__ = ["check_labels", "checked_examples", "first_label_named"]
+__all__ = ["check_labels", "checked_examples", "unmade_task_named"]

@@ -10,17 +10,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from methods.errors import InputError
+from methods.errors import InputError, reason
 from suite.evaluation.quiet import quiet_lm_eval
-from suite.evaluation.task_labels import check_labels, checked_examples, first_label_named
+from suite.evaluation.task_labels import check_labels, checked_examples, unmade_task_named
 from suite.evaluation.task_names import check_task, task_manager
 from suite.tasks import OFFLINE_TASKS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from suite.cell import TaskSpec
     from suite.evaluation.scoring_model import Prepared
 
@@ -37,16 +34,16 @@ class LoadedTask:
         tree: lm-eval's tasks and groups, as its `evaluate` takes them; their requests are built.
         n_requests: what the model will be asked; a question may make several.
         digests: protocol of a task -> SHA-256 over its definition and the data of its questions.
-        prepared: tokenizer -> the requests as it tokenizes them, left by the first model for those after it.
-            An entry is dropped together with its tokenizer.
+        prepared: a tokenizer's fingerprint -> the requests as it tokenizes them, left by `prepare_task` for
+            all models with that tokenizer.
     """
 
     spec: TaskSpec
     tree: Any
     n_requests: int
     digests: Mapping[str, str]
-    prepared: MutableMapping[PreTrainedTokenizerBase, Prepared] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    prepared: MutableMapping[str, Prepared] = field(
+        default_factory=dict, init=False, repr=False, compare=False
     )
 
 
@@ -62,7 +59,7 @@ def load_task(spec: TaskSpec) -> LoadedTask:
     manager = task_manager(spec.name, spec.folder)
     n_requests, digests = 0, {}
     with quiet_lm_eval(), _one_line(spec.name), _hub_or_cache(spec.name):
-        with first_label_named():
+        with unmade_task_named():
             tree = manager.load([spec.name])
         for name, task in tree["tasks"].items():
             _check_kind(name, task)
@@ -152,13 +149,12 @@ def _one_line(name: str) -> Iterator[None]:
     except (InputError, AssetError):
         raise
     except Exception as error:  # task files hold code of their own, which may raise anything
-        first = next(iter(str(error).splitlines()), type(error).__name__)
         if _is_unreachable(error) and not hub_answers():
             raise InputError(
                 f"task {name!r} needs its data set from the hub, which cannot be reached, and it is not in "
                 f"the cache on this machine; these work without: {', '.join(OFFLINE_TASKS)}"
             ) from error
-        raise InputError(f"task {name!r} cannot be loaded: {first}") from error
+        raise InputError(f"task {name!r} cannot be loaded: {reason(error)}") from error
 
 
 def _is_unreachable(error: BaseException) -> bool:

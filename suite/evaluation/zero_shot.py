@@ -9,10 +9,15 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from methods.errors import InputError
 from suite.evaluation.cut_contexts import cut_contexts
 from suite.evaluation.quiet import quiet_lm_eval
+from suite.tokenized_text import fingerprint
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from suite.evaluation.scoring_model import Prepared
     from suite.evaluation.task_loading import LoadedTask
     from suite.models import LoadedModel
 
@@ -118,7 +123,7 @@ def run_task(
             placement=loaded.placement,
             on_scored=on_scored,
             on_remark=on_remark,
-            prepared=task.prepared.setdefault(loaded.tokenizer, {}),
+            prepared=_prepared(task, loaded.tokenizer),
         )
         results: Any = evaluate(
             lm=asked,
@@ -133,6 +138,38 @@ def run_task(
     runs = [_run(name, results, results["results"][name]) for name in task.tree["tasks"]]
     groups = results.get("groups", {})
     return runs + [_group(name, results, scores) for name, scores in groups.items()]
+
+
+def prepare_task(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: LoadedTask) -> None:
+    """Tokenizes what a task asks, and keeps it for all models with that tokenizer.
+
+    Args:
+        model: the model, of which only the structure is looked at.
+        tokenizer: its tokenizer.
+        task: what will be asked.
+
+    Raises:
+        InputError: the model has no embedding for a token, or no positions for an answer.
+    """
+    from suite.evaluation.scoring_model import ScoringModel
+
+    with quiet_lm_eval(), redirect_stdout(sys.stderr):
+        asked = ScoringModel(model, tokenizer, prepared=_prepared(task, tokenizer))
+        # In the order in which lm-eval's `evaluate` asks: what it asks later is found again.
+        by_kind: dict[str, list[Any]] = {}
+        for one in task.tree["tasks"].values():
+            for request in one.instances:
+                by_kind.setdefault(request.request_type, []).extend([request] * request.repeats)
+        try:
+            for kind, requests in by_kind.items():
+                asked.prepare(kind, requests)
+        except InputError as error:
+            raise InputError(f"task {task.spec.name!r}: {error}") from error
+
+
+def _prepared(task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    ends = f"{tokenizer.bos_token_id} {tokenizer.eos_token_id}"  # lm-eval puts one where a context is empty
+    return task.prepared.setdefault(f"{fingerprint(tokenizer)} {ends}", {})
 
 
 def _run(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> TaskRun:
@@ -190,4 +227,4 @@ def _number(value: Any) -> float | None:
     return None
 
 
-__all__ = ["TaskItem", "TaskRun", "TaskScore", "run_task"]
+__all__ = ["TaskItem", "TaskRun", "TaskScore", "prepare_task", "run_task"]

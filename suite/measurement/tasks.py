@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Literal
 
+from methods.errors import InputError, PruningError, reason
 from suite.evaluation.body import steps_each
 from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
@@ -37,17 +38,23 @@ def measure_task(
         task: what to ask.
         reference: the dense model's answers are put there, or taken from there if they are there.
         log: is charged the time.
-        measured: gets metrics, outcomes and rows.
+        measured: gets metrics, outcomes and rows; a remark in their place where the task's own code failed.
         is_dense: whether this is the dense model.
     """
     steps = task.n_requests * steps_each(loaded.model, loaded.placement)
     with log.timed(f"evaluate {task.spec.name}", steps):
-        runs = run_task(
-            loaded,
-            task,
-            on_scored=log.stepped,
-            on_remark=lambda remark: measured.remarks.append(f"{task.spec.name}: {remark}"),
-        )
+        try:
+            runs = run_task(
+                loaded,
+                task,
+                on_scored=log.stepped,
+                on_remark=lambda remark: measured.remarks.append(f"{task.spec.name}: {remark}"),
+            )
+        except (InputError, PruningError, OSError, RuntimeError, MemoryError):
+            raise
+        except Exception as error:  # task files hold code of their own; what was measured before is kept
+            measured.remarks.append(f"{task.spec.name} has no score, it failed: {reason(error)}")
+            runs = []
     dense = {run.task: run for run in reference.tasks.get(task.spec, ())}
     for run in runs:
         _add_scores(measured, run)

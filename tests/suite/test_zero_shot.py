@@ -4,6 +4,7 @@ import gc
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,14 +13,14 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from methods.base import Placement
-from methods.errors import InputError, PruningError
+from methods.errors import InputError
 from methods.patching import replaced_forward
 from suite.cell import TaskSpec
 from suite.evaluation.scoring_model import ScoringModel
 from suite.evaluation.task_loading import load_task
 from suite.evaluation.task_names import check_task, expand_sets
-from suite.evaluation.zero_shot import run_task
-from suite.models import load_model
+from suite.evaluation.zero_shot import prepare_task, run_task
+from suite.models import load_model, load_skeleton
 from suite.tasks import TASKS_FOLDER
 from tests.suite.test_task_contexts import ROLLING, asked_with, generating
 from tests.tiny import (
@@ -230,12 +231,15 @@ def test_what_is_prepared_once_for_all_models_changes_nothing(tmp_path, marked_t
 
 
 @KINDS_OF_TASK
-def test_a_second_model_is_asked_without_building_or_tokenizing_again(
+def test_a_model_is_asked_without_building_or_tokenizing_what_the_preflight_or_another_one_did(
     tmp_path, marked_tokenizer, changes, monkeypatch
 ):
     loaded = loaded_with(marked_tokenizer, tmp_path / "model")
-    task = load_task(asked_with(tmp_path / "tasks", LENGTHS, *changes).model_copy(update={"num_fewshot": 1}))
-    first = run_task(loaded, task)
+    spec = asked_with(tmp_path / "tasks", LENGTHS, *changes).model_copy(update={"num_fewshot": 1})
+    first = run_task(loaded, load_task(spec))
+    task = load_task(spec)
+    skeleton = load_skeleton(str(tmp_path / "model"))
+    prepare_task(skeleton.model, skeleton.tokenizer, task)
     calls = []
 
     def count(owner, name):
@@ -290,12 +294,10 @@ def test_a_task_holds_on_to_no_model_and_no_tokenizer(tmp_path, marked_tokenizer
     loaded = loaded_with(marked_tokenizer, tmp_path / "model")
     task = load_task(asked_with(tmp_path / "tasks", LENGTHS))
     run_task(loaded, task)
-    assert len(task.prepared) == 1
     gone = [weakref.ref(loaded.model), weakref.ref(loaded.tokenizer)]
     del loaded
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
-    assert len(task.prepared) == 0
 
 
 @pytest.mark.parametrize("tokenizer", [byte_tokenizer(), leading_tokenizer(), leading_tokenizer(2)])
@@ -338,8 +340,10 @@ def test_embeddings_that_are_stored_apart_stay_apart(tmp_path, own_task):
 def test_an_answer_longer_than_the_model_is_an_error_not_a_score(model):
     scoring = ScoringModel(model, byte_tokenizer())
     scoring._max_length = 32
-    with pytest.raises(PruningError, match="an answer of 100 tokens, and the model has 32 positions"):
-        scoring.loglikelihood(requests([("a", " b"), ("a", "x" * 100)]))
+    too_long = requests([("a", " b"), ("a", "x" * 100)])
+    for ask in (scoring.loglikelihood, partial(scoring.prepare, "loglikelihood")):
+        with pytest.raises(InputError, match="has 100 tokens, and the model can be asked for 1 to 32"):
+            ask(too_long)
 
 
 def test_what_lm_eval_prints_is_not_data(own_task, tmp_path, capsys):
@@ -427,7 +431,7 @@ def test_a_task_that_is_wrong_costs_one_line_and_is_no_matter_of_the_hub(own_tas
     monkeypatch.setattr("suite.hub.hub_answers", lambda: False)
     spec = TaskSpec(name="mine", folder=str(own_task))
     too_many = one_line_about(spec.model_copy(update={"num_fewshot": 70}))
-    assert too_many.startswith("task 'mine' cannot be loaded: ")
+    assert too_many.startswith("task 'mine': 70 examples were asked for before each question")
     yaml = own_task / "mine.yaml"
     whole = yaml.read_text()
     yaml.write_text(f"{whole}unsafe_code: true\n")

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -31,11 +33,25 @@ app = typer.Typer(
     name="prunebench",
     help="One-shot LLM pruning as a benchmark: prune, measure, compare.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 fine, 1 a regression or a broken promise was found, 2 wrong input, 3 something "
     "failed or could not be compared, 130 interrupted.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"prunebench {version('prunebench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What the command takes before the name of one of its commands."""
 
 
 @dataclass(frozen=True)

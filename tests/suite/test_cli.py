@@ -435,7 +435,7 @@ def test_the_main_help_has_four_panels(help_lines, width):
         elif row := re.match(r"│ ([\w-]+)", line):
             names.append(row[1])
     assert panels == {
-        "Options": ["--help"],
+        "Options": ["--version", "--install-completion", "--show-completion", "--help"],
         "Run and measure": ["run", "prune", "evaluate"],
         "Show": ["report", "export", "site", "history"],
         "Check": ["verify", "gate", "check-method"],

@@ -103,10 +103,12 @@ def _calibration(
         shape = (asked.n_samples, asked.seqlen)
         return CalibrationSet(torch.randint(vocabulary, shape, generator=generator), "random tokens", 0)
     from suite.cell import CalibrationSpec
-    from suite.corpora import calibration_set
+    from suite.corpora import calibration_set, check_vocabulary
 
     spec = CalibrationSpec(source=asked.calibration, n_samples=asked.n_samples, seqlen=asked.seqlen)
-    return calibration_set(spec, tokenizer, vocab_size=vocabulary)
+    calibration = calibration_set(spec, tokenizer)
+    check_vocabulary(calibration.input_ids, vocabulary, spec)
+    return calibration
 
 
 if __name__ == "__main__":

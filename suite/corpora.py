@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from methods.errors import InputError
 from suite.assets import NEWS_TEXTS, WIKI_DUMP
+from suite.cell import CalibrationSpec, PerplexitySpec
 from suite.text_sources import C4_COMMIT, TEXT_SUFFIXES, WIKITEXT_COMMIT, Split, read_documents
 from suite.tokenized_text import first_tokens, require_tokenizer, tokenized_text
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from methods.base import CalibrationSet
-    from suite.cell import CalibrationSpec, PerplexitySpec
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,7 @@ def check_source(name: str, split: Split = "calibration") -> None:
     )
 
 
-def calibration_set(
-    spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase | None, *, vocab_size: int | None = None
-) -> CalibrationSet:
+def calibration_set(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase | None) -> CalibrationSet:
     """Draws the token sequences a method looks at.
 
     A `.safetensors` file gives its first `n_samples` rows as they stand. From `c4` each sequence is cropped
@@ -149,11 +147,9 @@ def calibration_set(
     Args:
         spec: source, numbers and seed.
         tokenizer: the model's; None serves for a `.safetensors` source only.
-        vocab_size: rows of the model's embedding; token ids beyond it are refused.
 
     Raises:
-        InputError: the source is unknown or broken, has fewer tokens than were asked for, or does not fit
-            the model's vocabulary.
+        InputError: the source is unknown or broken, or has fewer tokens than were asked for.
         AssetError: an offline corpus could not be fetched.
     """
     from methods.base import CalibrationSet
@@ -170,13 +166,10 @@ def calibration_set(
     else:
         tokens, _ = tokenized_text(spec.source, "calibration", tokenizer, bare=bool(first))
         input_ids = _random_windows(tokens, spec, first)
-    _check_vocabulary(input_ids, vocab_size, f"calibration {spec.source!r}", is_stored=is_stored)
     return CalibrationSet(input_ids, spec.source, seed)
 
 
-def evaluation_windows(
-    spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase | None, *, vocab_size: int | None = None
-) -> EvaluationWindows:
+def evaluation_windows(spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase | None) -> EvaluationWindows:
     """Cuts a corpus's held-out part into windows, from its start, without overlap; the tail is dropped.
 
     A local file has no held-out part: all of it is used. Where the spec says `always`, each window begins
@@ -207,7 +200,6 @@ def evaluation_windows(
     if spec.corpus == "c4-paper":
         n_windows = min(n_windows, _PAPER_WINDOWS)
     input_ids = _led_by(first, tokens[: n_windows * n_text].reshape(n_windows, n_text))
-    _check_vocabulary(input_ids, vocab_size, f"corpus {spec.corpus!r}")
     return EvaluationWindows(
         input_ids, spec.protocol, token_digest(input_ids), revision, spec.max_tokens, len(first)
     )
@@ -320,23 +312,33 @@ def _stored_rows(spec: CalibrationSpec) -> Tensor:
                     f"{spec.seqlen} were asked for: set n_samples and seqlen to what it holds"
                 )
             rows: Tensor = stored[: spec.n_samples]
+            if (lowest := int(rows.min())) < 0:
+                raise InputError(f"{name}: {lowest} is no token")
             return rows
     except (SafetensorError, OSError) as error:
         raise InputError(f"{name} is no safetensors file: {error}") from error
 
 
-def _check_vocabulary(
-    input_ids: Tensor, vocab_size: int | None, what: str, *, is_stored: bool = False
-) -> None:
-    lowest, highest = int(input_ids.min()), int(input_ids.max())
-    if lowest < 0 or (vocab_size is not None and highest >= vocab_size):
-        wrong = lowest if lowest < 0 else highest
-        cause = "it was tokenized for another model" if is_stored else "the tokenizer is another model's"
-        if wrong < 0:
-            raise InputError(f"{what}: {wrong} is no token")
+def check_vocabulary(input_ids: Tensor, n_tokens: int, spec: CalibrationSpec | PerplexitySpec) -> None:
+    """Makes sure that a model can read sequences.
+
+    Args:
+        input_ids: int64 `[n, seqlen]`.
+        n_tokens: rows of the model's embedding.
+        spec: where the sequences come from.
+
+    Raises:
+        InputError: a token has no embedding.
+    """
+    highest = int(input_ids.max())
+    if highest >= n_tokens:
+        source = spec.corpus if isinstance(spec, PerplexitySpec) else spec.source
+        cause = (
+            "it was tokenized for another model" if holds_tokens(source) else "so the tokenizer is another's"
+        )
         raise InputError(
-            f"{what}: token {wrong} is none of the {vocab_size} that the model has embeddings for: {cause}, "
-            "or the embedding was cut"
+            f"{source!r} has token {highest}, and the model has embeddings for {n_tokens}: {cause}, or the "
+            "embedding was cut"
         )
 
 
@@ -346,6 +348,7 @@ __all__ = [
     "EvaluationWindows",
     "calibration_set",
     "check_source",
+    "check_vocabulary",
     "cropped_windows",
     "evaluation_windows",
     "holds_tokens",

@@ -75,7 +75,7 @@ def check_config(folder: Path, name: str) -> None:
                 f"model {name!r}: its {path.name} is a Git LFS pointer, not the file: fetch it (git lfs pull)"
             )
     if (file := damaged_json(folder, ("config.json", GENERATION))) is not None:
-        raise InputError(f"model {name!r}: its {file} is no JSON")
+        raise InputError(f"model {name!r}: its {file} is no JSON object")
     if (folder / ADAPTER).is_file():
         raise InputError(
             f"model {name!r} has an adapter beside it ({ADAPTER}): merge the two (peft's merge_and_unload) "
@@ -118,6 +118,17 @@ def check_stored(model: nn.Module, files: TensorFiles, name: str) -> None:
         is_meant = any(not dtype.is_floating_point for dtype in takes) or _CONSTANTS.search(tensor)
         if stored.dtype.is_floating_point or not is_meant:
             raise _quantized(name, f"{tensor} is stored as {_short(stored.dtype)}")
+
+
+def other_shape(model: nn.Module, files: TensorFiles) -> str | None:
+    """Says which stored tensor has another shape than the model's of that name; None where none has."""
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for tensor, stored in files.stored.items():
+        for key in _spellings(tensor, model) & state.keys():
+            if tuple(state[key].shape) != stored.shape:
+                shapes = f"{list(stored.shape)} in its files, and {list(state[key].shape)} by its config.json"
+                return f"{tensor} has shape {shapes}"
+    return None
 
 
 def check_tensors(model: nn.Module, loading: Mapping[str, Iterable[Any]], name: str) -> tuple[str, ...]:
@@ -306,4 +317,5 @@ __all__ = [
     "damaged_json",
     "fault_named",
     "is_constant",
+    "other_shape",
 ]

@@ -22,6 +22,7 @@ from suite.model_files import (
     damaged_json,
     fault_named,
     is_constant,
+    other_shape,
 )
 from suite.model_source import find_model, folder_digest
 
@@ -177,7 +178,12 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     model = skeleton_of(folder, name, trust_remote_code)
     check_stored(model, files, name)
     with quiet_transformers(), one_line(name):
-        _, loading = load_without_values(type(model), model.config, files, torch.float32)
+        try:
+            _, loading = load_without_values(type(model), model.config, files, torch.float32)
+        except RuntimeError as error:
+            if (fault := other_shape(model, files)) is not None:
+                raise InputError(f"model {name!r}: {fault}") from error
+            raise
     tokenizer = load_tokenizer(folder, name, trust_remote_code)
     remarks = check_tensors(model, loading, name)
     digest = folder_digest(folder, found_revision)
@@ -356,12 +362,18 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except Exception as error:
             if (file := damaged_json(folder, _TOKENIZER_JSON)) is not None:
-                raise InputError(f"model {name!r}: its {file} is no JSON, so it has no tokenizer") from error
+                raise InputError(
+                    f"model {name!r}: its {file} is no JSON object, so it has no tokenizer"
+                ) from error
             if not has_vocabulary and "trust_remote_code" not in str(error):
                 raise InputError(
                     f"model {name!r}: its {_TOKENIZER_CONFIG} has no vocabulary beside it ("
                     f"{_VOCABULARY_FILES[0]}, {_VOCABULARY_FILES[1]}, ...), so it makes no tokenizer: add "
                     "that file, or take this one away"
+                ) from error
+            if isinstance(error, KeyError):
+                raise InputError(
+                    f"model {name!r}: its tokenizer's files lack {error.args[0]!r}, so they make no tokenizer"
                 ) from error
             raise
 
@@ -401,6 +413,8 @@ def one_line(name: str, part: str = "") -> Iterator[None]:
                 f"model {name!r}: its weights do not have the shapes its config.json asks for"
             ) from error
         of = f" with its {part}" if part else ""
+        if part == "config.json" and isinstance(error, TypeError | AttributeError | ArithmeticError):
+            of += ", where a setting has a value or a type that it cannot have"
         raise InputError(f"model {name!r} cannot be loaded{of}: {reason(error)}") from error
 
 

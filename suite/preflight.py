@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from methods.errors import InputError
+from methods.errors import InputError, StructureError
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec, SpeedSpec, TaskSpec
 from suite.corpora import holds_tokens
 
@@ -118,7 +118,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from methods.decoder import read_decoder
     from methods.pattern import parse_pattern
     from methods.registry import build
-    from suite.corpora import calibration_set, evaluation_windows
+    from suite.corpora import calibration_set, check_vocabulary, evaluation_windows
     from suite.evaluation.responses import check_prompts
     from suite.evaluation.task_loading import load_task
     from suite.evaluation.zero_shot import prepare_task
@@ -128,7 +128,10 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
 
     name, revision, trust_remote_code = key
     skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
-    decoder = read_decoder(skeleton.model)
+    try:
+        decoder = read_decoder(skeleton.model)
+    except StructureError as error:
+        raise InputError(f"model {name!r} cannot be pruned or measured: {error}") from error
     for cell in cells:
         if cell.prunes:
             method, pattern = build(cell.method, cell.settings), parse_pattern(cell.pattern or "")
@@ -144,23 +147,28 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
             raise InputError(
                 f"model {name!r}: first_token is 'always', and its tokenizer puts no token first"
             )
+    if skeleton.tokenizer is None:
+        _check_needs_no_tokenizer(name, cells)
     calibrations: dict[CalibrationSpec, Timed] = {}
     for spec in dict.fromkeys(cell.calibration for cell in cells if cell.calibration is not None):
         _check_positions(name, skeleton.model, spec.seqlen, f"calibration {spec.source!r}")
         for each in [spec] if holds_tokens(spec.source) else _ways(spec, first):
-            build_set = partial(calibration_set, each, skeleton.tokenizer, vocab_size=n_tokens)
+            build_set = partial(calibration_set, each, skeleton.tokenizer)
             calibrations[each] = _timed(build_set, first_token=each.first_token == "always")
+            with _naming(name):
+                check_vocabulary(calibrations[each].calibration.input_ids, n_tokens, each)
     windows: dict[PerplexitySpec, EvaluationWindows] = {}
     for corpus in dict.fromkeys(corpus for cell in cells for corpus in cell.perplexity):
         _check_positions(name, skeleton.model, corpus.seqlen, f"corpus {corpus.corpus!r}")
         for text in _ways(corpus, first):
-            windows[text] = evaluation_windows(text, skeleton.tokenizer, vocab_size=n_tokens)
+            windows[text] = evaluation_windows(text, skeleton.tokenizer)
+            with _naming(name):
+                check_vocabulary(windows[text].input_ids, n_tokens, text)
     tasks = {spec: load_task(spec) for spec in dict.fromkeys(s for cell in cells for s in cell.tasks)}
     prompts = {name: load_prompts(name) for name in {c.answers.prompts for c in cells if c.answers}}
-    if skeleton.tokenizer is None and (tasks or prompts):
-        raise InputError(f"model {name!r} has no tokenizer, so it can be asked no tasks and no prompts")
     _check_asked_once(tasks)
     for task in tasks.values():
+        assert skeleton.tokenizer is not None, "checked above"
         with _naming(name):
             prepare_task(skeleton.model, skeleton.tokenizer, task)
     for cell in cells:
@@ -273,6 +281,19 @@ def _check_asked_once(tasks: Mapping[TaskSpec, LoadedTask]) -> None:
                     f"tasks {seen[protocol].name!r} and {spec.name!r} both ask {protocol}: drop one"
                 )
             seen[protocol] = spec
+
+
+def _check_needs_no_tokenizer(name: str, cells: Sequence[Cell]) -> None:
+    """Raises `InputError` if something that the cells read has to be tokenized."""
+    for cell in cells:
+        drawn = cell.calibration
+        if cell.perplexity or (drawn is not None and not holds_tokens(drawn.source)):
+            raise InputError(
+                f"model {name!r} has no tokenizer, so no text can be read: leave texts out, and calibrate on "
+                "token ids, a .safetensors file with input_ids [n, seqlen]"
+            )
+        if cell.tasks or cell.answers:
+            raise InputError(f"model {name!r} has no tokenizer, so it can be asked no tasks and no prompts")
 
 
 @contextmanager

@@ -47,6 +47,10 @@ def tokenized_text(
     key = (fingerprint(tokenizer), source, split, documents.revision, bare)
     if key not in _texts:
         ids = tokenizer(documents.joined, add_special_tokens=not bare, verbose=False)["input_ids"]
+        if not ids:
+            raise InputError(
+                f"the tokenizer of {tokenizer.name_or_path!r} makes no token of the text of {source!r}"
+            )
         _texts[key] = torch.tensor(ids, dtype=torch.int64)
         while len(_texts) > _KEPT_TEXTS:
             _texts.popitem(last=False)

@@ -18,6 +18,7 @@ from suite.corpora import (
     BUILT_IN_CORPORA,
     calibration_set,
     check_source,
+    check_vocabulary,
     cropped_windows,
     evaluation_windows,
 )
@@ -157,9 +158,10 @@ def test_stored_token_ids_are_used_as_they_stand(tmp_path: Path) -> None:
     rows = torch.arange(6 * 8).reshape(6, 8)
     path = tmp_path / "ids.safetensors"
     save_file({"input_ids": rows}, path)
-    calibration = calibration_set(spec(path, 4, 8, seed=7), None, vocab_size=48)
+    calibration = calibration_set(spec(path, 4, 8, seed=7), None)
     assert torch.equal(calibration.input_ids, rows[:4])
     assert calibration.seed is None
+    check_vocabulary(calibration.input_ids, int(rows[:4].max()) + 1, spec(path, 4, 8))
 
 
 def test_stored_token_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -172,8 +174,10 @@ def test_stored_token_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             calibration_set(wrong, None)
         assert words in message(caught)
-    with pytest.raises(InputError, match="token 47 is none of the 47 that the model has embeddings for"):
-        calibration_set(spec(path, 6, 8), None, vocab_size=47)
+    with pytest.raises(
+        InputError, match="has token 47, and the model has embeddings for 47: it was tokenized"
+    ):
+        check_vocabulary(calibration_set(spec(path, 6, 8), None).input_ids, 47, spec(path, 6, 8))
     save_file({"input_ids": torch.full((6, 8), -1)}, path)
     with pytest.raises(InputError, match="-1 is no token"):
         calibration_set(spec(path, 6, 8), None)

@@ -206,9 +206,9 @@ def test_a_tokenizer_that_is_larger_than_the_embedding_is_found_out(prune, evalu
     (tmp_path / "low.txt").write_text("!!!!!!!!" * 200)
 
     line = refusal(evaluate(model))
-    assert f"corpus {str(text)!r}" in line and "60" in line and "calibration" not in line
+    assert str(text) in line and str(model) in line and "60" in line and "calibration" not in line
     line = refusal(prune("--method", "wanda", "--sparsity", "0.5"))
-    assert "calibration" in line and "60" in line
+    assert str(text) in line and str(model) in line and "60" in line
     tasks = write_task(tmp_path / "tasks")
     line = refusal(
         evaluate(model, "--perplexity", tmp_path / "low.txt", "--task", "mine", "--task-folder", tasks)

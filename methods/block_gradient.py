@@ -172,16 +172,18 @@ def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tok
 def _gradients(output: Tensor, of: Sequence[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
     """The gradient of `output` times `upstream` with respect to each of `of`, the same to the bit each time.
 
+    It is 0 for what only decides which tokens others look at, as an indexer of sparse attention does.
+
     On an accelerator attention's backward adds up in any order unless it is told not to. A model with an
     operation that has no other way is differentiated all the same; its masks may then differ in ties.
     """
     with _deterministic():
         try:
-            return torch.autograd.grad(output, of, upstream, retain_graph=True)
+            return torch.autograd.grad(output, of, upstream, retain_graph=True, materialize_grads=True)
         except RuntimeError as error:
             if "deterministic" not in str(error):
                 raise
-    return torch.autograd.grad(output, of, upstream)
+    return torch.autograd.grad(output, of, upstream, materialize_grads=True)
 
 
 @contextmanager

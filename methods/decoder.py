@@ -154,6 +154,15 @@ def read_decoder(model: PreTrainedModel) -> Decoder:
     return Decoder(tuple(_read_layer(index, f"{name}.{index}", layer) for index, layer in enumerate(layers)))
 
 
+def n_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model has positions for; None where there is no limit, or none is said."""
+    config = model.config.get_text_config()
+    said = (
+        getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")
+    )  # MPT's is last
+    return next((number for number in said if isinstance(number, int)), None)
+
+
 def first_tensor(output: Any) -> Tensor:
     """A module's output: the tensor itself, or the first member of a tuple."""
     tensor: Tensor = output[0] if isinstance(output, tuple | list) else output
@@ -293,4 +302,4 @@ def _holds_experts(module: nn.Module) -> bool:
     return lists or not any(isinstance(child, nn.Linear | Conv1D) for child in module.children())
 
 
-__all__ = ["Block", "BlockKind", "Decoder", "DecoderLayer", "first_tensor", "read_decoder"]
+__all__ = ["Block", "BlockKind", "Decoder", "DecoderLayer", "first_tensor", "n_positions", "read_decoder"]

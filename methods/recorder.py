@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from inspect import signature
 from itertools import accumulate
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from methods.decoder import Decoder
+from methods.errors import StructureError
 from methods.patching import replaced_forward
-from methods.watching import Reached
+from methods.watching import Reached, ending_before
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,16 +79,17 @@ class Recorder:
 
     def __init__(self, decoder: Decoder) -> None:
         self._layers = [layer.module for layer in decoder.layers]
+        self._name = decoder.layers[0].name.rpartition(".")[0]
         self._hidden: list[Tensor] = []
         self._arguments: list[list[LayerArguments]] = []
-        self._gives_tuple: bool | None = None
+        self._n_given: int | None = None
         self._canonical: dict[int, Any] = {}
         self._put_away: Callable[[Tensor], Tensor] = _as_it_is
 
     @property
     def runs_first_layer(self) -> bool:
         """Whether the first layer itself is still to be run once, to see what a layer gives."""
-        return self._gives_tuple is None
+        return self._n_given is None
 
     def record(
         self,
@@ -103,13 +108,17 @@ class Recorder:
 
         Returns:
             A batch's hidden states `[batch, seqlen, hidden]`, and for each batch each layer's arguments.
+
+        Raises:
+            StructureError: the layers need more than the hidden states that the one before gave.
         """
+        if self._n_given is None:
+            self._n_given = self._check_chain(model, batches[0][:1], device)
         self._put_away = put_away
         try:
             with ExitStack() as patches:
                 for index, module in enumerate(self._layers):
-                    stand_in = self._stand_in(index, module.forward)
-                    patches.enter_context(replaced_forward(module, stand_in))
+                    patches.enter_context(replaced_forward(module, self._stand_in(index)))
                 for batch in batches:
                     self._canonical = {}
                     self._arguments.append([])
@@ -136,32 +145,90 @@ class Recorder:
 
     def _handing_on(self, output: Tensor | None) -> Any:
         def hand_on(*args: Any, **kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden, _, _ = _parted(args, kwargs)
             return self._as_a_layer_gives(hidden if output is None else output)
 
         return hand_on
 
     def _as_a_layer_gives(self, hidden: Tensor) -> Any:
-        return (hidden,) if self._gives_tuple else hidden
+        return (hidden, *[None] * (self._n_given - 1)) if self._n_given else hidden
 
-    def _stand_in(self, index: int, forward: Any) -> Any:
+    def _stand_in(self, index: int) -> Any:
         def note(*args: Any, **kwargs: Any) -> Any:
-            if args:
-                hidden, args = args[0], args[1:]
-            else:
-                hidden = kwargs.pop("hidden_states")
+            hidden, args, kwargs = _parted(args, kwargs)
             if index == 0:
                 self._hidden.append(self._put_away(hidden))
             self._arguments[-1].append(
                 LayerArguments(self._kept(args), {key: self._kept(value) for key, value in kwargs.items()})
             )
-            if self._gives_tuple is None:
-                self._gives_tuple = isinstance(forward(hidden, *args, **kwargs), tuple)
             if index == len(self._layers) - 1:
                 raise Reached
             return self._as_a_layer_gives(hidden)
 
         return note
+
+    def _check_chain(self, model: PreTrainedModel, batch: TokenBatch, device: torch.device) -> int:
+        """Runs the model with its first layer and stand-ins for the others, up to its output head.
+
+        What the stand-ins give is NaN, so that what the model makes of it and gives to a later layer shows.
+
+        Args:
+            model: whose layers these are.
+            batch: what it runs.
+            device: where it computes.
+
+        Returns:
+            How many members the tuple has that a layer gives, hidden states first; 0 = it gives no tuple.
+
+        Raises:
+            StructureError: a layer is not run once, after the one before it, or needs more than it gave.
+        """
+        n_called, n_given = 0, 0
+        handed: list[Any] = []
+
+        def stand_in(index: int, forward: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal n_called, n_given
+                hidden, args, kwargs = _parted(args, kwargs)
+                if index != n_called:
+                    raise self._unlike(model, "are not run once each, in the order of their list")
+                n_called += 1
+                if index == 0:
+                    try:
+                        signature(forward).bind(hidden, *args, **kwargs)
+                    except TypeError as error:
+                        raise self._unlike(model, "do not take hidden states first") from error
+                    output = forward(hidden, *args, **kwargs)
+                    n_given = len(output) if isinstance(output, tuple | list) else 0
+                    handed.extend(map(_as_nan, output if n_given else [output]))
+                elif hidden is not handed[0]:
+                    raise self._unlike(model, "get hidden states that were changed on the way")
+                elif any(
+                    _holds_nan(value) or any(value is h for h in handed) for value in _tensors(args, kwargs)
+                ):
+                    raise self._unlike(model, "are given more of what earlier ones computed")
+                if n_called == len(self._layers):
+                    handed[:] = map(_without_nan, handed)  # there may be code that stops at NaN
+                return tuple(handed) if n_given else handed[0]
+
+            return call
+
+        head = model.get_output_embeddings()
+        with ExitStack() as patches:
+            for index, module in enumerate(self._layers):
+                patches.enter_context(replaced_forward(module, stand_in(index, module.forward)))
+            patches.enter_context(suppress(Reached))
+            patches.enter_context(nullcontext() if head is None else ending_before(head))
+            model(**batch.arguments(device), use_cache=False)
+        if n_called < len(self._layers):
+            raise self._unlike(model, "are not all run")
+        return n_given
+
+    def _unlike(self, model: PreTrainedModel, what: str) -> StructureError:
+        return StructureError(
+            f"{type(model).__name__}: the layers of {self._name} {what}; expected decoder layers, each run "
+            "once, on the hidden states that the one before gave and on nothing else that it computed"
+        )
 
     def _kept(self, value: Any) -> Any:
         """`value`, its tensors replaced by equal ones of the batch before, so that they are held once."""
@@ -177,22 +244,53 @@ class Recorder:
     def _earlier_twin(self, value: Tensor) -> Tensor:
         if len(self._arguments) > 1:
             layer = len(self._arguments[-1])
-            for twin in _tensors(self._arguments[-2][layer]):
+            before = self._arguments[-2][layer]
+            for twin in _tensors(before.args, before.kwargs):
                 if twin.shape == value.shape and twin.dtype == value.dtype and torch.equal(twin, value):
                     return twin
         return value
+
+
+def _parted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The hidden states that a layer is called with, and its other arguments."""
+    if args:
+        return args[0], args[1:], dict(kwargs)
+    if "hidden_states" not in kwargs:
+        raise StructureError(
+            f"a decoder layer is called with {', '.join(kwargs) or 'nothing'}; expected hidden states first"
+        )
+    return kwargs["hidden_states"], (), {key: kwargs[key] for key in kwargs if key != "hidden_states"}
+
+
+def _as_nan(given: Any) -> Any:
+    """Something that a layer gave, without what it computed."""
+    return torch.full_like(given, nan) if isinstance(given, Tensor) and given.is_floating_point() else given
+
+
+def _without_nan(given: Any) -> Any:
+    """What `_as_nan` gave, with 0 in the place of NaN."""
+    return torch.zeros_like(given) if isinstance(given, Tensor) and given.is_floating_point() else given
+
+
+def _holds_nan(value: Tensor) -> bool:
+    """Whether any of it is NaN; a tensor without values holds none."""
+    if isinstance(value, FakeTensor) or not value.is_floating_point():
+        return False
+    return bool(value.isnan().any())
 
 
 def _as_it_is(hidden: Tensor) -> Tensor:
     return hidden
 
 
-def _tensors(given: LayerArguments) -> Iterator[Tensor]:
-    pending = [*given.args, *given.kwargs.values()]
+def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    pending = [*args, *kwargs.values()]
     while pending:
         value = pending.pop()
-        if isinstance(value, tuple):
+        if isinstance(value, tuple | list):
             pending.extend(value)
+        elif isinstance(value, dict):
+            pending.extend(value.values())
         elif isinstance(value, Tensor):
             yield value
 

@@ -216,8 +216,10 @@ def _layer_tensors(
     layer: DecoderLayer, taken: OnDevice, device: torch.device
 ) -> dict[tuple[nn.Module, str], Tensor]:
     """(module, attribute) -> what the layer holds there during its visit."""
-    # Buffers that no checkpoint holds have their values in the module.
-    own = {name: buffer.to(device) for name, buffer in layer.module.named_buffers()}
+    # Buffers that no checkpoint holds have their values in the module; all others come with the layer.
+    own = {
+        name: buffer.to(device) for name, buffer in layer.module.named_buffers() if name not in taken.tensors
+    }
     places = {}
     for name, tensor in (own | dict(taken.tensors)).items():
         owner, _, attribute = name.rpartition(".")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from methods.decoder import Block, first_tensor
+from methods.errors import StructureError
 
 
 class Reached(BaseException):
@@ -32,6 +33,9 @@ def watching(blocks: Sequence[Block], *, copies: bool = False) -> Iterator[list[
     Args:
         blocks: of one decoder layer.
         copies: whether outputs are copied, for a forward that goes on: a layer may add to one in place.
+
+    Raises:
+        StructureError: the layer did not call one of them.
     """
     inputs: dict[int, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
     outputs: dict[int, Tensor] = {}
@@ -48,7 +52,13 @@ def watching(blocks: Sequence[Block], *, copies: bool = False) -> Iterator[list[
             hooks.callback(block.entry.register_forward_pre_hook(entered, with_kwargs=True).remove)
             hooks.callback(block.exit.register_forward_hook(left).remove)
         yield calls
-    calls.extend(BlockCall(*inputs[index], outputs[index]) for index in range(len(blocks)))
+    for index, block in enumerate(blocks):
+        if index not in inputs or index not in outputs:
+            raise StructureError(
+                f"the {block.kind} that holds {next(iter(block.targets))} is not run as a whole; expected a "
+                "decoder layer to call each of its blocks"
+            )
+        calls.append(BlockCall(*inputs[index], outputs[index]))
 
 
 @contextmanager

@@ -307,7 +307,9 @@ def _naming(name: str) -> Iterator[None]:
 
 def _check_positions(name: str, model: Any, seqlen: int, what: str) -> None:
     """Raises `InputError` if a sequence is longer than the positions that `model` has."""
-    longest = _n_positions(model)
+    from methods.decoder import n_positions
+
+    longest = n_positions(model)
     if longest is not None and seqlen > longest:
         raise InputError(
             f"model {name!r}: seqlen {seqlen} of {what} is longer than the {longest} positions of "
@@ -317,19 +319,15 @@ def _check_positions(name: str, model: Any, seqlen: int, what: str) -> None:
 
 def _check_speed(name: str, model: Any, spec: SpeedSpec) -> None:
     """Raises `InputError` if measuring the speed takes more positions than `model` has."""
-    longest = _n_positions(model)
+    from methods.decoder import n_positions
+
+    longest = n_positions(model)
     if longest is not None and spec.prompt_tokens + spec.new_tokens > longest:
         raise InputError(
             f"model {name!r}: measuring its speed reads {spec.prompt_tokens} tokens and writes "
             f"{spec.new_tokens}, and {type(model).__name__} has {longest} positions: leave it out "
             "(--no-speed), or lower prompt_tokens and new_tokens under [speed] in a suite"
         )
-
-
-def _n_positions(model: Any) -> int | None:
-    """How many tokens `model` has positions for; None where there is no limit, or none is said."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return longest if isinstance(longest, int) else None
 
 
 __all__ = [

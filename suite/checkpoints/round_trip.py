@@ -37,8 +37,9 @@ def probe_logits(loaded: LoadedModel) -> Tensor:
     model = loaded.model
     n_tokens = model.get_input_embeddings().weight.shape[0]
     tokens = torch.arange(PROBED_TOKENS)[None] % n_tokens
+    device = loaded.placement.device or model.device
     with own_forward(model, loaded.placement):
-        logits: Tensor = model(input_ids=tokens.to(model.device), use_cache=False).logits[0]
+        logits: Tensor = model(input_ids=tokens.to(device), use_cache=False).logits[0]
     return logits
 
 
@@ -66,7 +67,6 @@ def check_round_trip(folder: Path, loaded: LoadedModel, *, trust_remote_code: bo
             reopened, loading = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=model.dtype,
-                attn_implementation=model.config._attn_implementation,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
@@ -83,6 +83,7 @@ def check_round_trip(folder: Path, loaded: LoadedModel, *, trust_remote_code: bo
         if not same_bits(tensor.detach(), expected[name].detach().to(tensor.device)):
             raise RoundTripError(f"{name}: was written, and reads back otherwise")
     _share_tensors(reopened, model)
+    _share_attention(reopened, model)
     _check_logits(replace(loaded, model=reopened.to(model.device)), probe_logits(loaded))
 
 
@@ -109,8 +110,7 @@ def check_layered_round_trip(
         reopened = load_layered_model(written, inputs, known=loaded.model.state_dict())
     except InputError as error:
         raise RoundTripError(f"the checkpoint that was written does not load: {error}") from error
-    # Which code computes attention is not part of a checkpoint, and other code rounds otherwise.
-    reopened.model.set_attn_implementation(loaded.model.config._attn_implementation)
+    _share_attention(reopened.model, loaded.model)
     device = loaded.placement.device
     assert device is not None
     _check_logits(reopened.staged(None, device), expected)
@@ -147,6 +147,15 @@ def _share_tensors(reopened: nn.Module, model: nn.Module) -> None:
         for attribute in module._buffers:
             if (f"{path}.{attribute}" if path else attribute) in persistent:
                 module._buffers[attribute] = original._buffers[attribute]
+
+
+def _share_attention(reopened: nn.Module, model: nn.Module) -> None:
+    """Lets attention be computed by the same code: which one is no part of a checkpoint, and others round."""
+    from transformers import PreTrainedModel
+
+    for part, original in zip(reopened.modules(), model.modules(), strict=True):
+        if isinstance(part, PreTrainedModel) and isinstance(original, PreTrainedModel):
+            part.config._attn_implementation = original.config._attn_implementation
 
 
 def _check_logits(reopened: LoadedModel, expected: Tensor) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from methods.base import CalibrationSet, PhaseClock, Placement
-from methods.decoder import DecoderLayer, read_decoder
+from methods.decoder import DecoderLayer, n_positions, read_decoder
 from methods.residence import residing
 from methods.stream import LayerStream, at_rest
 from suite.results.environment import native_bf16
@@ -30,8 +30,7 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
     Both are the best of a few tries at the model's dtype, on its device. Bringing onloaded layers there is
     not counted.
     """
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    seqlen = min(SEQLEN, longest) if isinstance(longest, int) else SEQLEN
+    seqlen = min(SEQLEN, n_positions(model) or SEQLEN)
     shape = (placement.batch_size_for(seqlen), seqlen)
     batch = CalibrationSet(
         torch.randint(model.get_input_embeddings().weight.shape[0], shape), "random tokens"

@@ -45,7 +45,8 @@ class OutputHead:
 
     def __init__(self, model: PreTrainedModel, probe: Tensor) -> None:
         self._model = model
-        input_ids = probe[None, :PROBED_TOKENS].to(model.device)
+        # Not the model's device: its first parameter may lie in a layer that is not there.
+        input_ids = probe[None, :PROBED_TOKENS].to(model.get_input_embeddings().weight.device)
         body, whole = _first_called(model, input_ids)
         self._body = body
         self._output: type[Any] | None = None

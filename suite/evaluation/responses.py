@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.decoder import n_positions
 from methods.errors import InputError, reason
 from suite.evaluation.batches import in_batches
 
@@ -184,10 +185,10 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _check_fit(model: PreTrainedModel, prompt: Prompt, input_ids: Sequence[int], max_new_tokens: int) -> None:
     """Raises `InputError` where the model has no position or no embedding for a token."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = n_positions(model)
     # The last token that is generated is never put in.
     needed = len(input_ids) + max_new_tokens - 1
-    if isinstance(longest, int) and needed > longest:
+    if longest is not None and needed > longest:
         raise InputError(
             f"prompt {prompt.id!r} has {len(input_ids)} tokens: with {max_new_tokens} new ones it is longer "
             f"than the {longest} positions of {type(model).__name__}"

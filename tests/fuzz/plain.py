@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+LARGEST = 20_000_000
+"""Parameters, far above what any base has: a model type that is exchanged may stand for billions."""
 
 
 class PlainError(Exception):
@@ -41,6 +44,12 @@ class Plain:
             PlainError: the library fails, or has to make up some of the weights.
         """
         with failing_plainly():
+            with torch.device("meta"):
+                described = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+            if described.num_parameters() > LARGEST:
+                raise PlainError(
+                    f"config.json describes a model of {described.num_parameters():,} parameters"
+                )
             model, loading = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True
             )

@@ -169,6 +169,7 @@ def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
         text = file.read(length)
     try:
         header = json.loads(text)
+        end_of_last = start
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
@@ -183,7 +184,10 @@ def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
                 raise InputError(f"{path}: the place of {name} in the file does not fit its shape")
             if start + end > size:
                 raise InputError(f"{path}: ends before its tensors do; fetch or copy it anew")
+            end_of_last = max(end_of_last, start + end)
             yield name, stored
+        if end_of_last != size:
+            raise InputError(f"{path}: is longer than its tensors; fetch or copy it anew")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

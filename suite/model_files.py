@@ -49,6 +49,28 @@ GENERATION = "generation_config.json"
 NAMED = 6
 """So many tensors are named in a remark."""
 
+_SIZES = {
+    *(
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "head_dim",
+    ),
+    *(
+        "num_key_value_heads",
+        "ffn_dim",
+        "n_embd",
+        "n_layer",
+        "n_head",
+        "n_inner",
+        "d_model",
+        "n_heads",
+        "n_layers",
+    ),
+}
+"""Settings that stand for a number of something, as most families call them."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTED_TO = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 _CONSTANTS = re.compile(
@@ -66,8 +88,8 @@ def check_config(folder: Path, name: str) -> None:
         name: what the user calls it.
 
     Raises:
-        InputError: a file is a Git LFS pointer or no JSON, its weights are quantized, an adapter lies beside
-            it, or its weights have another name.
+        InputError: a file is a Git LFS pointer or no JSON, a size is negative, its weights are quantized, an
+            adapter lies beside it, or its weights have another name.
     """
     for path in sorted(folder.iterdir()):
         if path.suffix in _POINTED_TO and path.is_file() and _is_pointer(path):
@@ -82,6 +104,10 @@ def check_config(folder: Path, name: str) -> None:
             "and save the result, or take the adapter's files away"
         )
     config = _config(folder)
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key in _SIZES & part.keys():
+            if isinstance(part[key], int) and part[key] < 0:
+                raise InputError(f"model {name!r}: {key} is {part[key]} in its config.json")
     readable = {known.quant_method for known in FORMATS}
     if (method := _quantization(config)) is not None and method not in readable:
         raise _quantized(name, f"quant_method {method!r} in its config.json")

@@ -364,6 +364,7 @@ def header_of(name, start, end, shape=(2,), dtype="F32"):
         (header_of("a", 0, 12) + bytes(12), "the place of a in the file does not fit its shape"),
         (header_of("a", -8, 0) + bytes(8), "the place of a in the file does not fit its shape"),
         (header_of("a", 0, 8) + bytes(4), "ends before its tensors do"),
+        (header_of("a", 0, 8) + bytes(9), "is longer than its tensors"),
         (header_of("a", 0, 1, dtype="F4") + bytes(1), "a is stored as F4"),
     ],
 )

@@ -98,7 +98,8 @@ def test_what_does_not_fit_the_model_is_found_before_anything_runs(prunebench, s
     config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 40}))
     text = suite.read_text()
     suite.write_text(text.replace("new_tokens = 2\n", "new_tokens = 60\n"))
-    assert "seqlen 68 is longer than the 40 positions" in refusal(prunebench("run", suite))
+    line = refusal(prunebench("run", suite))
+    assert "measuring its speed reads 8 tokens and writes 60, and LlamaForCausalLM has 40 positions" in line
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "word " * 20}) + "\n")
     suite.write_text(text)
     assert "longer than the 40 positions" in refusal(prunebench("run", suite))

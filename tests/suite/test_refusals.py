@@ -287,6 +287,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 +
             lambda f: edit_json(f / "config.json", num_attention_heads=0),
             ("config.json", "num_attention_heads is 0"),
         ),
+        (
+            lambda f: edit_json(f / "config.json", num_attention_heads=-4),
+            ("config.json", "num_attention_heads is -4"),
+        ),
         (lambda f: edit_json(f / "config.json", dtype="float99"), ("config.json", "float99", "dtype")),
         (
             lambda f: edit_json(f / "config.json", rope_parameters={"rope_type": "su"}),
@@ -300,7 +304,16 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 +
     ],
     ids=[
         *("tokenizer-no-json", "tokenizer-merges", "tokenizer-alone", "config-no-json", "config-a-list"),
-        *("float-size", "no-heads", "dtype", "rope", "model-type", "lfs-weights", "lfs-tokenizer"),
+        *(
+            "float-size",
+            "no-heads",
+            "minus-heads",
+            "dtype",
+            "rope",
+            "model-type",
+            "lfs-weights",
+            "lfs-tokenizer",
+        ),
         *("generation-no-json", "generation-a-list"),
     ],
 )

@@ -12,6 +12,7 @@ from tests import every_family
 from tests.every_family import (
     DOCS,
     NOT_TRIED,
+    PLACEMENTS,
     RIGHT,
     documented,
     names,
@@ -49,6 +50,11 @@ def test_every_family_is_in_the_table_or_listed_with_a_reason():
 
 def test_the_table_in_the_docs_is_that_of_the_verdicts():
     assert documented(DOCS.read_text()) == table()
+    resident, onload = (
+        sum(found[placement] == RIGHT for found in stored().values()) for placement in PLACEMENTS
+    )
+    readme = " ".join((DOCS.parent.parent / "README.md").read_text().split())
+    assert f"{resident} of {len(stored())} families compute what transformers computes, {onload} of" in readme
 
 
 def test_a_buffer_that_a_checkpoint_holds_comes_with_its_layer(tmp_path):

@@ -42,7 +42,7 @@ gate-update: $(VENV)/installed  ## accept what the code does now as the new base
 	$(BIN)/prunebench gate $(GATE) --update
 
 fuzz: $(VENV)/installed  ## damage model folders, then records and suites, five minutes each (the last two need atheris)
-	$(BIN)/python -m tests.fuzz.folders --n 300 --out runs/fuzz-folders.jsonl
+	$(BIN)/python -m tests.fuzz.folders --n 300
 	$(BIN)/python tests/fuzz/fuzz_record.py -max_total_time=300
 	$(BIN)/python tests/fuzz/fuzz_suite.py -max_total_time=300
 

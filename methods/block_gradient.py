@@ -172,7 +172,7 @@ def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tok
 def _gradients(output: Tensor, of: Sequence[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
     """The gradient of `output` times `upstream` with respect to each of `of`, the same to the bit each time.
 
-    It is 0 for what only decides which tokens others look at, as an indexer of sparse attention does.
+    It is 0 for a tensor that `output` does not depend on, such as an indexer's, which only selects tokens.
 
     On an accelerator attention's backward adds up in any order unless it is told not to. A model with an
     operation that has no other way is differentiated all the same; its masks may then differ in ties.

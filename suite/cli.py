@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from methods.errors import InputError, PruningError
+from methods.errors import InputError, PruningError, StructureError
 from suite.commands.checkpoints import evaluate, prune
 from suite.commands.export import export
 from suite.commands.gate import gate
@@ -177,7 +177,7 @@ def main() -> None:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer has taken the interrupt for itself
             raise KeyboardInterrupt
-    except InputError as error:
+    except (InputError, StructureError) as error:
         code = _end(str(error), WRONG_INPUT)
     except TyperException as error:
         code = _end(error.format_message(), WRONG_INPUT)

@@ -12,7 +12,7 @@ from methods.errors import InputError
 from suite.assets import NEWS_TEXTS, WIKI_DUMP
 from suite.cell import CalibrationSpec, PerplexitySpec
 from suite.text_sources import C4_COMMIT, TEXT_SUFFIXES, WIKITEXT_COMMIT, Split, read_documents
-from suite.tokenized_text import first_tokens, require_tokenizer, tokenized_text
+from suite.tokenized_text import first_tokens, require_tokenizer, tokenized_text, tokens_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -264,8 +264,8 @@ def cropped_windows(
         batch = [texts[index] for index in order[first : first + _CROP_BATCH]]
         # No tokenizer makes more tokens than bytes (and a few special ones), so short texts need no look.
         batch = [text for text in batch if len(text.encode()) + 8 > n_text]
-        tokenized = tokenizer(batch, add_special_tokens=not lead, verbose=False) if batch else {}
-        for ids in tokenized.get("input_ids", []):
+        found = tokens_of(tokenizer, batch, spec.source, add_special_tokens=not lead) if batch else []
+        for ids in found:
             if len(ids) > n_text:
                 start = int(torch.randint(0, len(ids) - n_text + 1, (1,), generator=generator))
                 windows.append(torch.tensor(ids[start : start + n_text], dtype=torch.int64))
@@ -333,12 +333,12 @@ def check_vocabulary(input_ids: Tensor, n_tokens: int, spec: CalibrationSpec | P
     highest = int(input_ids.max())
     if highest >= n_tokens:
         source = spec.corpus if isinstance(spec, PerplexitySpec) else spec.source
-        cause = (
-            "it was tokenized for another model" if holds_tokens(source) else "so the tokenizer is another's"
-        )
+        made, cause = "the tokenizer makes", "the tokenizer belongs to another model"
+        if holds_tokens(source):
+            made, cause = "there is", "it was tokenized for another model"
         raise InputError(
-            f"{source!r} has token {highest}, and the model has embeddings for {n_tokens}: {cause}, or the "
-            "embedding was cut"
+            f"{made} token {highest} in {source!r}, and the model has embeddings for {n_tokens} tokens: "
+            f"{cause}, or the embedding was cut"
         )
 
 

@@ -92,7 +92,7 @@ def check_config(folder: Path, name: str) -> None:
             adapter lies beside it, or its weights have another name.
     """
     for path in sorted(folder.iterdir()):
-        if path.suffix in _POINTED_TO and path.is_file() and _is_pointer(path):
+        if path.suffix in _POINTED_TO and path.is_file() and _is_pointer(path, name):
             raise InputError(
                 f"model {name!r}: its {path.name} is a Git LFS pointer, not the file: fetch it (git lfs pull)"
             )
@@ -142,6 +142,11 @@ def check_stored(model: nn.Module, files: TensorFiles, name: str) -> None:
             continue
         takes = [state[key].dtype for key in _spellings(tensor, model) if key in state]
         is_meant = any(not dtype.is_floating_point for dtype in takes) or _CONSTANTS.search(tensor)
+        if not is_meant and stored.dtype.itemsize == 8:  # no format packs weights into so many bits
+            raise InputError(
+                f"model {name!r}: its files hold integers for which the model has no place by that name: "
+                f"{tensor}"
+            )
         if stored.dtype.is_floating_point or not is_meant:
             raise _quantized(name, f"{tensor} is stored as {_short(stored.dtype)}")
 
@@ -241,18 +246,28 @@ def fault_named(folder: Path, name: str) -> Iterator[None]:
         yield
     except (KeyError, AttributeError) as error:
         value = error.name if isinstance(error, AttributeError) else error.args[0] if error.args else None
-        if (key := _key_of(value, _config(folder))) is None:
+        key = None if value is None else _key_of(value, _config(folder))
+        if key is None:
             raise
         raise InputError(
             f"model {name!r}: {value!r} ({key} in its config.json) is not known to transformers"
         ) from error
     except ZeroDivisionError as error:
-        if (key := _key_of(0, _config(folder))) is None:
+        config = _config(folder)
+        if (key := next((key for key in sorted(_SIZES & config.keys()) if config[key] == 0), None)) is None:
             raise
         raise InputError(f"model {name!r}: {key} is 0 in its config.json") from error
+    except ValueError as error:
+        if not str(error).startswith("Unrecognized configuration class"):
+            raise
+        kind = _config(folder).get("model_type")
+        raise InputError(
+            f"model {name!r}: transformers has no causal language model for model_type {kind!r}"
+        ) from error
     except SyntaxError as error:
-        where = next(filter(None, map(_syntax_error, sorted(folder.glob("*.py")))), "in another folder")
-        raise InputError(f"model {name!r}: its Python code ({where}) cannot be run: {error.msg}") from error
+        where = next(filter(None, map(_syntax_error, sorted(folder.glob("*.py")))), None)
+        which = "Python code that it imports" if where is None else f"its Python code ({where})"
+        raise InputError(f"model {name!r}: {which} cannot be run: {error.msg}") from error
 
 
 def _syntax_error(path: Path) -> str | None:
@@ -274,9 +289,14 @@ def _key_of(value: object, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_POINTER)) == _POINTER
+def _is_pointer(path: Path, name: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError as error:
+        raise InputError(
+            f"model {name!r}: its {path.name} cannot be read: {error.strerror or error}"
+        ) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -90,7 +90,11 @@ def resolve_model(name: str) -> ModelSource:
     if name in names:
         return ModelSource(name, "built-in")
     path = Path(name).expanduser()
-    if name and path.is_dir():
+    try:
+        is_folder = bool(name) and path.is_dir()
+    except OSError as error:  # a name too long, for one
+        raise InputError(f"model {name!r}: {error.strerror or error}") from error
+    if is_folder:
         _check_folder(path, name)
         return ModelSource(name, "folder")
     if path.is_file():

@@ -92,6 +92,7 @@ _PLAIN_OUTPUTS = {
     "output_hidden_states": False,
     "output_router_logits": False,
     "return_dict": True,
+    "is_encoder_decoder": False,
 }
 _PLAIN_GENERATION = {
     "output_attentions": False,
@@ -99,8 +100,11 @@ _PLAIN_GENERATION = {
     "output_scores": False,
     "output_logits": False,
     "return_dict_in_generate": False,
+    "num_return_sequences": 1,
+    "max_new_tokens": None,
+    "min_new_tokens": None,
 }
-"""Settings that change what a forward or `generate` returns, or install hooks, and no number."""
+"""Settings that change what a forward or `generate` returns, how much it does, or install hooks."""
 
 
 def load_model(
@@ -207,20 +211,18 @@ def tensor_files(folder: Path, name: str) -> TensorFiles:
         raise InputError(f"model {name!r} cannot be read: {error}") from error
 
 
-def stored_dtype(name: str, revision: str | None = None) -> torch.dtype:
-    """The floating-point type in which most of a model's weights are stored; fp32 where there are none.
+def stored_dtypes(name: str, revision: str | None = None) -> list[torch.dtype]:
+    """The floating-point types in which a model's weights are stored, that of most bytes first.
 
     Raises:
         InputError: there is no such model, or it is damaged, as for `load_model`.
         AssetError: a built-in model could not be fetched.
     """
-    import torch
-
-    n_bytes: Counter[torch.dtype] = Counter({torch.float32: 0})
+    n_bytes: Counter[torch.dtype] = Counter()
     for stored in tensor_files(find_model(name, revision)[0], name).stored.values():
         if stored.dtype.is_floating_point:
             n_bytes[stored.dtype] += stored.n_bytes
-    return n_bytes.most_common(1)[0][0]
+    return [dtype for dtype, _ in n_bytes.most_common()]
 
 
 def load_without_values(
@@ -294,10 +296,13 @@ def set_aside_flags(model: PreTrainedModel) -> None:
     configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     for config in configs.values():
         _set(config, _PLAIN_OUTPUTS)
-    _set(model.generation_config, _PLAIN_GENERATION)
+    if model.generation_config is not None:
+        _set(model.generation_config, _PLAIN_GENERATION)
+        # The library refuses to save an invalid one that was changed since it was loaded, as this one is.
+        model.generation_config._original_object_hash = hash(model.generation_config)
 
 
-def _set(config: Any, values: Mapping[str, bool]) -> None:
+def _set(config: Any, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if getattr(config, name, None) not in (None, value):
             setattr(config, name, value)
@@ -363,7 +368,7 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
         except Exception as error:
             if (file := damaged_json(folder, _TOKENIZER_JSON)) is not None:
                 raise InputError(
-                    f"model {name!r}: its {file} is no JSON object, so it has no tokenizer"
+                    f"model {name!r}: its {file} is not a JSON object, so the tokenizer cannot be loaded"
                 ) from error
             if not has_vocabulary and "trust_remote_code" not in str(error):
                 raise InputError(
@@ -376,6 +381,17 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
                     f"model {name!r}: its tokenizer's files lack {error.args[0]!r}, so they make no tokenizer"
                 ) from error
             raise
+
+
+def save_tokenizer(loaded: LoadedModel, folder: Path) -> None:
+    """Writes the model's tokenizer, if it has one; before a prune, so that nothing is lost where that fails.
+
+    Raises:
+        InputError: its settings or its chat template cannot be written.
+    """
+    if loaded.tokenizer is not None:
+        with quiet_transformers(), one_line(loaded.identity.name, "tokenizer, which cannot be saved"):
+            loaded.tokenizer.save_pretrained(folder)
 
 
 @contextmanager
@@ -414,7 +430,7 @@ def one_line(name: str, part: str = "") -> Iterator[None]:
             ) from error
         of = f" with its {part}" if part else ""
         if part == "config.json" and isinstance(error, TypeError | AttributeError | ArithmeticError):
-            of += ", where a setting has a value or a type that it cannot have"
+            of += ": a setting has an invalid value or type"
         raise InputError(f"model {name!r} cannot be loaded{of}: {reason(error)}") from error
 
 
@@ -446,9 +462,10 @@ __all__ = [
     "quiet_transformers",
     "read_generation_config",
     "restore_flags",
+    "save_tokenizer",
     "set_aside_flags",
     "skeleton_of",
-    "stored_dtype",
+    "stored_dtypes",
     "tensor_files",
     "weight_digest",
 ]

@@ -90,11 +90,16 @@ def resolve_dtype(wanted: str, device: torch.device) -> DType:
     return cast(DType, wanted)
 
 
-def written_dtype(wanted: str, stored: torch.dtype, device: torch.device) -> DType:
+def written_dtype(wanted: str, stored: Sequence[torch.dtype], device: torch.device) -> DType:
     """The dtype in which a model is pruned and written.
 
-    `auto` is the one it is stored in, where the device computes in it natively; else fp32, which holds every
-    value of the 16-bit types. So no weight that survives is rounded, unless it was stored in 64 bits.
+    `auto` is the one in which most of its weights are stored, where the device computes in it natively; else
+    fp32, which holds every value of the 16-bit types.
+
+    Args:
+        wanted: what the user says.
+        stored: the types in which the model's weights are stored, that of most bytes first.
+        device: where it computes.
     """
     import torch
 
@@ -102,9 +107,9 @@ def written_dtype(wanted: str, stored: torch.dtype, device: torch.device) -> DTy
 
     if wanted != "auto":
         return cast(DType, wanted)
-    if stored == torch.bfloat16 and native_bf16(device):
+    if stored[:1] == [torch.bfloat16] and native_bf16(device):
         return "bfloat16"
-    return "float16" if stored == torch.float16 and device.type == "cuda" else "float32"
+    return "float16" if stored[:1] == [torch.float16] and device.type == "cuda" else "float32"
 
 
 def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:

@@ -124,12 +124,14 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from suite.evaluation.zero_shot import prepare_task
     from suite.models import load_skeleton
     from suite.prompts import load_prompts
+    from suite.structure import check_chain
     from suite.tokenized_text import first_tokens
 
     name, revision, trust_remote_code = key
     skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
     try:
         decoder = read_decoder(skeleton.model)
+        check_chain(skeleton.model)
     except StructureError as error:
         raise InputError(f"model {name!r} cannot be pruned or measured: {error}") from error
     for cell in cells:

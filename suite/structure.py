@@ -6,6 +6,7 @@ Nothing is computed: the forward runs on tensors that have shapes and no values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import torch
 
 from methods.base import CalibrationSet, Placement
 from methods.decoder import Block, Decoder, DecoderLayer, read_decoder
+from methods.errors import StructureError
 from methods.residence import Resident
 from methods.statistics import InputNorms, SharedInputs
 from methods.stream import LayerStream, at_rest
@@ -123,7 +125,10 @@ def read_structure(model: PreTrainedModel) -> ModelStructure:
     unknown: str | None = None
     leaders: Mapping[str, str] = {}
     try:
-        leaders = _leaders(model, decoder)
+        with _without_values(model, decoder) as stream:
+            leaders = _leaders(stream, decoder)
+    except StructureError:
+        raise
     except Exception as error:  # a model's own code, on tensors without values; its structure is known
         unknown = " ".join(f"{type(error).__name__}: {error}".split())
     layers = [_read_layer(layer, leaders) for layer in decoder.layers]
@@ -139,19 +144,42 @@ def read_structure(model: PreTrainedModel) -> ModelStructure:
     )
 
 
-def _leaders(model: PreTrainedModel, decoder: Decoder) -> dict[str, str]:
-    """Target -> the first target that reads the same tensor."""
+def check_chain(model: PreTrainedModel) -> None:
+    """Makes sure that a model can go by layer by layer, as far as that can be told without its weights.
+
+    Args:
+        model: on the meta device.
+
+    Raises:
+        StructureError: it cannot be read, or its layers are not run once each, one after another.
+    """
+    try:
+        with _without_values(model, read_decoder(model)):
+            pass
+    except StructureError:
+        raise
+    except Exception:  # a model's own code, on tensors without values: with values it is looked at again
+        return
+
+
+@contextmanager
+def _without_values(model: PreTrainedModel, decoder: Decoder) -> Iterator[LayerStream]:
+    """A few tokens on their way through the layers of a model, of which only the shapes are computed."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    leaders: dict[str, str] = {}
     tokens = CalibrationSet(torch.zeros(1, 8, dtype=torch.int64), "shapes only")
     with at_rest(model), FakeTensorMode(allow_non_fake_inputs=True):
-        stream = LayerStream.of_calibration(model, decoder, tokens, Resident(model, decoder, Placement(1)))
-        for layer in decoder.layers:
-            shared = SharedInputs(layer.targets, InputNorms.of)
-            with shared.collecting():
-                stream.forward(layer, 0)
-            leaders.update((name, leader) for leader, group in shared.groups.items() for name in group)
+        yield LayerStream.of_calibration(model, decoder, tokens, Resident(model, decoder, Placement(1)))
+
+
+def _leaders(stream: LayerStream, decoder: Decoder) -> dict[str, str]:
+    """Target -> the first target that reads the same tensor."""
+    leaders: dict[str, str] = {}
+    for layer in decoder.layers:
+        shared = SharedInputs(layer.targets, InputNorms.of)
+        with shared.collecting():
+            stream.forward(layer, 0)
+        leaders.update((name, leader) for leader, group in shared.groups.items() for name in group)
     return leaders
 
 

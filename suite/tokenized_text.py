@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from methods.errors import InputError
+from methods.errors import InputError, reason
 from suite.text_sources import Split, read_documents
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def tokenized_text(
     documents = read_documents(source, split)
     key = (fingerprint(tokenizer), source, split, documents.revision, bare)
     if key not in _texts:
-        ids = tokenizer(documents.joined, add_special_tokens=not bare, verbose=False)["input_ids"]
+        ids = tokens_of(tokenizer, documents.joined, source, add_special_tokens=not bare)
         if not ids:
             raise InputError(
                 f"the tokenizer of {tokenizer.name_or_path!r} makes no token of the text of {source!r}"
@@ -58,10 +58,30 @@ def tokenized_text(
     return _texts[key], documents.revision
 
 
+def tokens_of(tokenizer: PreTrainedTokenizerBase, text: Any, source: str, **settings: Any) -> Any:
+    """The token ids of a text, or of each text of a list.
+
+    Args:
+        tokenizer: the model's.
+        text: what to tokenize.
+        source: what the user calls the text.
+        settings: of the call.
+
+    Raises:
+        InputError: the tokenizer fails, as one does whose unknown token is not in its vocabulary.
+    """
+    try:
+        return tokenizer(text, verbose=False, **settings)["input_ids"]
+    except Exception as error:  # tokenizers raise errors without a class of their own
+        raise InputError(
+            f"the tokenizer of {tokenizer.name_or_path!r} fails on {source!r}: {reason(error)}"
+        ) from error
+
+
 def first_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that a tokenizer puts before every text by itself, such as BOS; none where it puts none."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
+    bare = tokens_of(tokenizer, "a", "a", add_special_tokens=False)
+    whole = tokens_of(tokenizer, "a", "a")
     starts = (n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
     return tuple(whole[: next(starts, 0)])
 
@@ -92,4 +112,4 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return _fingerprints[tokenizer]
 
 
-__all__ = ["fingerprint", "first_tokens", "forget_texts", "require_tokenizer", "tokenized_text"]
+__all__ = ["fingerprint", "first_tokens", "forget_texts", "require_tokenizer", "tokenized_text", "tokens_of"]

@@ -72,7 +72,7 @@ def add_zeros(
         return
     if summary is None:
         measured.remarks.append(
-            "its sparsity was counted from zeros: the checkpoint has no pruning.json of prunebench's"
+            "its sparsity was counted from zeros: the checkpoint has no pruning.json written by prunebench"
         )
         sparsity, protocol = zeros.sparsity, "zeros"
     else:

@@ -19,7 +19,7 @@ from suite.layered_contract import check_layered_contract
 from suite.layered_model import LayeredModel, load_layered_model, outside_layers
 from suite.measurement.first_token import choose_first_token
 from suite.model_source import find_model
-from suite.models import quiet_transformers, restore_flags
+from suite.models import quiet_transformers, restore_flags, save_tokenizer
 from suite.phases import PhaseLog
 from suite.watcher import Silent, Watcher
 
@@ -63,6 +63,7 @@ def write_layered_checkpoint(
     with appearing_whole(out) as folder:
         watcher.phase_started("load", None)
         dense = load_layered_model(cell, inputs)
+        save_tokenizer(dense, folder)
         before = ModelState.of(dense.model, {})
         loaded = dense.staged(folder, device, batch_size)
         probe = inputs.first_token
@@ -83,8 +84,6 @@ def write_layered_checkpoint(
             # No weights: the configuration, and the code that comes with a model.
             loaded.model.save_pretrained(folder, state_dict={})
             (folder / SINGLE_FILE).unlink(missing_ok=True)
-            if loaded.tokenizer is not None:
-                loaded.tokenizer.save_pretrained(folder)
         expected = probe_logits(loaded)
         _write_shards(loaded, folder)
         watcher.phase_started("read again", None)

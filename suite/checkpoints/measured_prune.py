@@ -11,7 +11,7 @@ from methods.decoder import read_decoder
 from methods.pattern import SparsityPattern
 from suite.cell import DType
 from suite.memory import MemoryWatch
-from suite.models import stored_dtype
+from suite.models import stored_dtypes
 from suite.preflight import Inputs, Timed
 from suite.pruning import method_of, part_versions, pattern_for
 from suite.results.environment import code_version, environment
@@ -110,15 +110,20 @@ def _dtype_remarks(cell: Cell) -> list[str]:
     """Says so where the checkpoint is in another dtype than the model's files."""
     import torch
 
-    stored, written = stored_dtype(cell.model, cell.revision), getattr(torch, cell.dtype)
-    if stored == written:
+    written: torch.dtype = getattr(torch, cell.dtype)
+    stored = [dtype for dtype in stored_dtypes(cell.model, cell.revision) if dtype != written]
+    if not stored:
         return []
-    name = str(stored).removeprefix("torch.")
-    remark = f"its weights are stored as {name}, and were pruned and written as {cell.dtype}"
-    if torch.promote_types(stored, written) == written:
+    names = [str(dtype).removeprefix("torch.") for dtype in stored]
+    rounded = [dtype for dtype in stored if torch.promote_types(dtype, written) != written]
+    remark = (
+        f"weights that are stored as {' and '.join(names)} were computed with and written as {cell.dtype}"
+    )
+    if not rounded:
         return [f"{remark}, which holds every one of them exactly"]
+    name = str(rounded[0]).removeprefix("torch.")
     keeps = f" (--dtype {name} keeps them)" if name in get_args(DType) else ""
-    return [f"{remark}, so those that survive were rounded{keeps}"]
+    return [f"{remark}, so those of {name} were rounded{keeps}"]
 
 
 def prune_measured(

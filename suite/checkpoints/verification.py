@@ -55,7 +55,7 @@ def verify_checkpoint(
     try:
         summary = read_summary(folder)
         if summary is None:
-            return [Finding(folder, "checkpoint", "problem", f"holds no {SUMMARY} of prunebench's")]
+            return [Finding(folder, "checkpoint", "problem", f"holds no {SUMMARY} written by prunebench")]
         told = _Masks.model_validate_json((folder / SUMMARY).read_bytes()).mask_digest
         dtype = _DTYPES.get(summary.model.dtype, "float32")
         model = load_model(str(folder.absolute()), dtype=dtype, trust_remote_code=trust_remote_code).model

@@ -10,7 +10,7 @@ from suite.checkpoints.folder import appearing_whole, write_summary
 from suite.checkpoints.measured_prune import prune_measured
 from suite.checkpoints.round_trip import check_round_trip
 from suite.model_source import find_model
-from suite.models import quiet_transformers, restore_flags
+from suite.models import quiet_transformers, restore_flags, save_tokenizer
 from suite.phases import PhaseLog
 from suite.watcher import Silent, Watcher
 
@@ -42,6 +42,7 @@ def write_checkpoint(
     with appearing_whole(out) as folder:
         watcher.phase_started("load", None)
         loaded = workbench.dense_model(cell)
+        save_tokenizer(loaded, folder)
         choice = workbench.first_token(cell, PhaseLog(workbench.device, watcher))
         pruned = prune_measured(
             cell,
@@ -62,8 +63,6 @@ def write_checkpoint(
         watcher.phase_started("save", None)
         with quiet_transformers():
             loaded.model.save_pretrained(folder)
-            if loaded.tokenizer is not None:
-                loaded.tokenizer.save_pretrained(folder)
         watcher.phase_started("read again", None)
         check_round_trip(folder, loaded, trust_remote_code=cell.trust_remote_code)
         restore_flags(find_model(cell.model, cell.revision)[0], folder)

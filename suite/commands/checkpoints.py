@@ -57,8 +57,8 @@ def prune(
     dtype: Annotated[
         DTypeChoice,
         typer.Option(
-            help="Of the model while it is pruned, and of the checkpoint. auto: as it is stored, or float32 "
-            "if the hardware does not multiply that natively; neither rounds a weight."
+            help="Of the model while it is pruned, and of the checkpoint. auto: as most of its weights are "
+            "stored, or float32 if the hardware does not multiply that natively."
         ),
     ] = DTypeChoice.auto,
     revision: Revision = None,
@@ -72,7 +72,7 @@ def prune(
     from suite.checkpoints.folder import remarks_of, require_empty
     from suite.checkpoints.layered import write_layered_checkpoint
     from suite.checkpoints.writing import write_checkpoint
-    from suite.models import stored_dtype
+    from suite.models import stored_dtypes
     from suite.plan import pruning_cell, resolve_device, written_dtype
     from suite.preflight import model_key, preflight
     from suite.workbench import Workbench
@@ -98,7 +98,7 @@ def prune(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    stored = stored_dtype(model, revision)
+    stored = stored_dtypes(model, revision)
     cell = cell.model_copy(update={"dtype": written_dtype(dtype.value, stored, target)})
     inputs = preflight([cell])
     with progress_bars(1) as bars:

@@ -67,7 +67,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
         encoded = [_encode(tokenizer, prompt.text) for prompt in prompts]
     except Exception as error:  # a template is a program that came with the model
         if not uses_chat_template(tokenizer):
-            raise
+            raise InputError(f"its tokenizer fails on a prompt: {reason(error)}") from error
         raise InputError(
             f"its chat template fails for a prompt ({reason(error)}): mend the template, or leave prompts "
             "out (--prompts none; in a suite, no [answers])"

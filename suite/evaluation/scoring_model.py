@@ -19,6 +19,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from methods.base import Placement
+from methods.decoder import n_positions
 from methods.errors import InputError
 from methods.own_forward import own_forward
 from methods.recorder import TokenBatch
@@ -76,8 +77,7 @@ class GroupedRequests:
         for index, (context, continuation) in enumerate(requests):
             if not 0 < len(continuation) <= n_positions:
                 raise InputError(
-                    f"one of its answers has {len(continuation)} tokens, and the model can be asked for 1 to "
-                    f"{n_positions}"
+                    f"an answer is {len(continuation)} tokens long; this model can score 1 to {n_positions}"
                 )
             # As lm-eval cuts it: from the left, and the last token is only predicted.
             tokens = tuple((context + continuation)[-(n_positions + 1) :][:-1])
@@ -140,7 +140,11 @@ class ScoringModel(HFLM):  # type: ignore[misc]
                 tokenizer=_COPIES[tokenizer],
                 batch_size=8,
                 prefix_token_id=None if marked else 0,
+                max_length=n_positions(model),
             )
+        if self.tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
+            # The attention mask hides padding, but it needs an embedding.
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(0)
         self._device = placement.device or model.device
         self.tokens_per_batch = HOST_TOKENS if self.device.type == "cpu" else ACCELERATOR_TOKENS
         self._placement = placement
@@ -191,7 +195,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         elif kind == "generate_until":
             if self.eot_token_id is None:
                 raise InputError(
-                    "answers are written for it, and the tokenizer has no token that ends one (eos_token)"
+                    "the model has to write answers, but its tokenizer has no token that ends one (eos_token)"
                 )
             for length in self._lengths_with_answers(requests):
                 if length.n_written >= self.max_length:

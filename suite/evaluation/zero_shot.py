@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from methods.errors import InputError
+from methods.errors import InputError, reason
 from suite.evaluation.cut_contexts import cut_contexts
 from suite.evaluation.quiet import quiet_lm_eval
 from suite.tokenized_text import fingerprint
@@ -165,6 +165,8 @@ def prepare_task(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tas
                 asked.prepare(kind, requests)
         except InputError as error:
             raise InputError(f"task {task.spec.name!r}: {error}") from error
+        except Exception as error:  # a tokenizer's, which have no class of their own
+            raise InputError(f"task {task.spec.name!r} cannot be tokenized: {reason(error)}") from error
 
 
 def _prepared(task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> Prepared:

@@ -8,6 +8,7 @@ from math import isclose
 from typing import TYPE_CHECKING, Literal
 
 from methods.errors import InputError, PruningError, reason
+from methods.out_of_memory import is_out_of_memory
 from suite.evaluation.body import steps_each
 from suite.evaluation.zero_shot import TaskItem, TaskRun, TaskScore, run_task
 from suite.measurement.measured import ItemRow, Measured
@@ -50,9 +51,11 @@ def measure_task(
                 on_scored=log.stepped,
                 on_remark=lambda remark: measured.remarks.append(f"{task.spec.name}: {remark}"),
             )
-        except (InputError, PruningError, OSError, RuntimeError, MemoryError):
+        except (InputError, PruningError):
             raise
         except Exception as error:  # task files hold code of their own; what was measured before is kept
+            if is_out_of_memory(error) or "CUDA" in str(error):
+                raise
             measured.remarks.append(f"{task.spec.name} has no score, it failed: {reason(error)}")
             runs = []
     dense = {run.task: run for run in reference.tasks.get(task.spec, ())}

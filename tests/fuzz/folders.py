@@ -11,7 +11,8 @@ Anything else breaks the law. Whatever plain transformers cannot load, or loads 
 some of the weights, has to be refused. The dense folder is never changed, nothing is left behind after a
 refusal, and the two placements agree, but for what onload refuses by name.
 
-Each outcome is appended to `--out` as a line of JSON, and seeds that are there already are not run again.
+Each outcome is appended to `--out` as a line of JSON. Seeds that are there already are not run again, unless
+the code has changed since, or other kinds of damage are asked for.
 `--only SEED` runs one folder and shows what was found; `--keep FOLDER` leaves a copy of it there. Exits with
 1 if the law was broken.
 """
@@ -19,6 +20,7 @@ Each outcome is appended to `--out` as a line of JSON, and seeds that are there 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -32,6 +34,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,7 +46,7 @@ import torch
 from suite.evaluation import efficiency
 from suite.models import quiet_transformers
 from tests.fuzz.damage import KINDS, bases, damage, write_bases
-from tests.fuzz.law import Kind, Trial
+from tests.fuzz.law import ROOT, Kind, Trial
 
 PATIENCE_S = 300
 ASKING = ("tokenizer value", "beside the tokenizer", "generation config", "tokenizer.json")
@@ -65,6 +68,7 @@ class Outcome:
         remarks: of the records and of `pruning.json`.
         excused: numbers that differ from the library's beside a remark, for a person to look at.
         plain: why plain transformers does not load it; None where it does.
+        campaign: a digest of the code and of the kinds of damage that were asked for.
         seconds: how long it took.
     """
 
@@ -78,6 +82,7 @@ class Outcome:
     remarks: Sequence[str]
     excused: Sequence[str]
     plain: str | None
+    campaign: str
     seconds: float
 
     def __str__(self) -> str:
@@ -135,6 +140,7 @@ class Fuzzer:
                 remarks=trial.remarks,
                 excused=trial.excused,
                 plain=trial.plain_error and trial.plain_error.replace(made, ""),
+                campaign=campaign_digest(tuple(kinds)),
                 seconds=round(time.perf_counter() - start, 2),
             )
 
@@ -197,8 +203,10 @@ def campaign(
     Returns:
         The outcomes of all of them.
     """
-    known = {outcome["seed"] for outcome in finished(out)}
+    asked = campaign_digest(tuple(kinds))
+    known = {outcome["seed"] for outcome in finished(out) if outcome["campaign"] == asked}
     missing = [seed for seed in seeds if seed not in known]
+    out.parent.mkdir(parents=True, exist_ok=True)
     start = told = time.monotonic()
     with tempfile.TemporaryDirectory() as work, out.open("a") as lines:
         fuzzer = Fuzzer(Path(work))
@@ -212,11 +220,26 @@ def campaign(
             if now - told > 30 or done == len(missing):
                 told = now
                 say(f"{done} of {len(missing)} folders, {(now - start) / done:.2f} s each")
-    return [outcome for outcome in finished(out) if outcome["seed"] in set(seeds)]
+    return [
+        outcome for outcome in finished(out) if outcome["seed"] in set(seeds) and outcome["campaign"] == asked
+    ]
+
+
+@lru_cache
+def campaign_digest(kinds: tuple[str, ...]) -> str:
+    """Changes with the code and with the kinds of damage, so that outcomes of other code are not taken over."""
+    digest = hashlib.sha256(repr(sorted(kinds)).encode())
+    for folder in ("methods", "suite", "tests/fuzz"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def summary(outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of kinds of damage by outcomes; a folder with several damages counts for each of them."""
+    """A table of kinds of damage by outcomes, and the numbers that differ beside a remark.
+
+    A folder with several damages counts for each of them.
+    """
     columns: tuple[Kind, ...] = ("refused", "equal", "remarked", "BROKEN")
     counted: dict[str, Counter[str]] = {}
     for outcome in outcomes:
@@ -225,6 +248,7 @@ def summary(outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [f"{'':24}" + "".join(f"{column:>10}" for column in columns)]
     for kind in sorted(counted, key=lambda kind: (kind == "all folders", kind)):
         rows.append(f"{kind:24}" + "".join(f"{counted[kind][column]:>10}" for column in columns))
+    rows += [f"seed {o['seed']}, beside a remark: {one}" for o in outcomes for one in o["excused"]]
     return rows
 
 
@@ -233,7 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.folders", description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=200, help="how many folders")
     parser.add_argument("--seed", type=int, default=0, help="of the first; the others count up from it")
-    parser.add_argument("--out", type=Path, help="outcomes go to the end of this file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/fuzz-folders.jsonl"),
+        help="outcomes go to the end of this file",
+    )
     parser.add_argument(
         "--kind",
         action="append",
@@ -251,9 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = Fuzzer(Path(work)).try_folder(options.only, options.kind, options.keep)
         print(outcome, *json.dumps(asdict(outcome), indent=1).splitlines(), sep="\n")
         return int(outcome.kind == "BROKEN")
-    with tempfile.TemporaryDirectory() as work:
-        out = options.out or Path(work) / "folders.jsonl"
-        outcomes = campaign(range(options.seed, options.seed + options.n), out, options.kind)
+    outcomes = campaign(range(options.seed, options.seed + options.n), options.out, options.kind)
     print(*summary(outcomes), sep="\n")
     return int(any(outcome["kind"] == "BROKEN" for outcome in outcomes))
 

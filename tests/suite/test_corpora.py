@@ -175,7 +175,7 @@ def test_stored_token_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             calibration_set(wrong, None)
         assert words in message(caught)
     with pytest.raises(
-        InputError, match="has token 47, and the model has embeddings for 47: it was tokenized"
+        InputError, match=r"is token 47 in .*, and the model has embeddings for 47 tokens: it was"
     ):
         check_vocabulary(calibration_set(spec(path, 6, 8), None).input_ids, 47, spec(path, 6, 8))
     save_file({"input_ids": torch.full((6, 8), -1)}, path)

@@ -6,7 +6,10 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedTokenizerFast
 
 from suite.cell import Cell
 from suite.models import load_model
@@ -96,6 +99,25 @@ def test_a_generation_that_returns_more_than_tokens_answers_all_the_same(evaluat
     (stored,) = ResultStore(tmp_path / "again").records().records
     assert [task.n for task in stored.record.tasks] == [6]
     assert not [warning for warning in stored.record.warnings if "failed" in warning]
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_an_invalid_generation_config_is_saved_as_it_was(placement, prune, model, tmp_path):
+    settings = {"return_dict_in_generate": True, "temperature": 0.6, "max_new_tokens": 500}
+    edit_json(model / "generation_config.json", **settings)
+    code, _, err = prune(*MAGNITUDE, "--placement", placement)
+    assert code == 0, err
+    written = json.loads((tmp_path / "pruned" / "generation_config.json").read_text())
+    assert {name: written[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_tokenizer_that_cannot_be_saved_is_found_before_the_prune(placement, prune, model, tmp_path):
+    edit_json(model / "tokenizer_config.json", chat_template={"a": 1})
+    line = refusal(prune(*MAGNITUDE, "--placement", placement))
+    assert str(model) in line
+    assert "tokenizer, which cannot be saved" in line
+    assert not (tmp_path / "pruned").exists()
 
 
 # ---------------------------------------------------------------- texts
@@ -217,6 +239,29 @@ def test_a_tokenizer_that_is_larger_than_the_embedding_is_found_out(prune, evalu
         assert word in line
 
 
+def test_answers_to_a_task_are_as_long_as_it_asks_and_padded_with_a_token_of_the_model(
+    evaluate, model, tmp_path
+):
+    edit_json(model / "config.json", max_position_embeddings=64)
+    edit_json(model / "generation_config.json", max_new_tokens=500)
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<pad>", "eos_token": "!"})
+    assert tokenizer.pad_token_id == 256, "the model knows 256"
+    tokenizer.save_pretrained(model)
+    write_generation_task(tmp_path / "tasks", 4)
+    answer = evaluate(model, "--task", "generate", "--task-folder", tmp_path / "tasks", "--json")
+    assert not [warning for warning in warnings(answer) if "failed" in warning]
+    assert [task["n"] for task in json.loads(answer[1])["tasks"]] == [6]
+
+
+def test_a_tokenizer_without_its_unknown_token_is_named(prune, evaluate, model):
+    words = Tokenizer(WordLevel({"tree": 0, "lamp": 1}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(model)
+    for line in (refusal(evaluate(model)), refusal(prune("--method", "wanda", "--sparsity", "0.5"))):
+        assert str(model) in line
+        assert "UNK" in line
+
+
 # ---------------------------------------------------------------- chat templates
 
 
@@ -284,7 +329,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 +
         (lambda f: (f / "config.json").write_text("[]"), ("config.json",)),
         (lambda f: edit_json(f / "config.json", hidden_size=64.5), ("config.json", "hidden_size")),
         (
-            lambda f: edit_json(f / "config.json", num_attention_heads=0),
+            lambda f: edit_json(f / "config.json", num_attention_heads=0, bos_token_id=0),
             ("config.json", "num_attention_heads is 0"),
         ),
         (
@@ -333,6 +378,23 @@ def test_a_syntax_error_in_a_models_code_is_named_with_the_file(placement, prune
     line = refusal(prune(*MAGNITUDE, "--placement", placement, "--trust-remote-code"))
     for word in ("invalid syntax", "modeling_mine.py", "line 2", str(model)):
         assert word in line
+
+
+@pytest.mark.parametrize("command", ["prune", "evaluate", "doctor"])
+def test_a_model_whose_structure_cannot_be_read_is_wrong_input(command, prunebench, model, text):
+    config = MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, state_size=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    arguments = {
+        "prune": (*MAGNITUDE, "--out", "o"),
+        "evaluate": ("--perplexity", text, "--seqlen", 32, "--task", "none", "--prompts", "none"),
+    }
+    line = refusal(prunebench(command, model, *arguments.get(command, ())))
+    assert "MambaBlock" in line
+
+
+def test_a_name_too_long_for_a_path_is_wrong_input(prune, prunebench):
+    line = refusal(prunebench("prune", "x" * 300, *MAGNITUDE, "--out", "o"))
+    assert "x" * 300 in line
 
 
 # ---------------------------------------------------------------- tasks
@@ -392,7 +454,7 @@ def test_another_programs_pruning_json_is_not_read(prunebench, evaluate, model):
     assert any("another program" in warning for warning in warnings(evaluate(model, "--json")))
     code, out, err = prunebench("verify", model)
     assert code == 1, err
-    assert "of prunebench's" in out + err
+    assert "written by prunebench" in out + err
 
 
 def test_a_damaged_pruning_json_is_refused(prune, evaluate, tmp_path):
@@ -432,6 +494,18 @@ def test_a_checkpoint_that_was_rounded_says_so(prunebench, model, text):
     )
     assert code == 0
     assert "stored as float32" in err and "rounded" in err and "--dtype float32" in err
+
+
+def test_a_few_weights_that_were_rounded_are_remarked_too(prunebench, model, text):
+    tensors = {name: weight.bfloat16() for name, weight in load_file(model / "model.safetensors").items()}
+    norm = "model.norm.weight"
+    save_file(
+        {**tensors, norm: tensors[norm].float()}, model / "model.safetensors", metadata={"format": "pt"}
+    )
+    calibration = ("--calibration", text, "--n-samples", 4, "--seqlen", 32, "--dtype", "bfloat16")
+    code, _, err = prunebench("prune", model, *MAGNITUDE, *calibration, "--out", "pruned")
+    assert code == 0, err
+    assert "stored as float32" in err and "those of float32 were rounded" in err
 
 
 # ---------------------------------------------------------------- the command itself

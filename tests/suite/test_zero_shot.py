@@ -342,7 +342,7 @@ def test_an_answer_longer_than_the_model_is_an_error_not_a_score(model):
     scoring._max_length = 32
     too_long = requests([("a", " b"), ("a", "x" * 100)])
     for ask in (scoring.loglikelihood, partial(scoring.prepare, "loglikelihood")):
-        with pytest.raises(InputError, match="has 100 tokens, and the model can be asked for 1 to 32"):
+        with pytest.raises(InputError, match="is 100 tokens long; this model can score 1 to 32"):
             ask(too_long)
 
 

@@ -227,7 +227,7 @@ def campaign(
 
 @lru_cache
 def campaign_digest(kinds: tuple[str, ...]) -> str:
-    """Changes with the code and with the kinds of damage, so that outcomes of other code are not taken over."""
+    """Changes with the code and the kinds of damage, so that outcomes of other code are not taken over."""
     digest = hashlib.sha256(repr(sorted(kinds)).encode())
     for folder in ("methods", "suite", "tests/fuzz"):
         for path in sorted((ROOT / folder).rglob("*.py")):

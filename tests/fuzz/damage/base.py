@@ -108,6 +108,15 @@ class Damaged:
             index.write_text(json.dumps(content))
         return told
 
+    def set_key(self, file: str, key: str, value: Any) -> str:
+        """Gives a key of a JSON file a value; see `change_json`."""
+
+        def change(content: dict[str, Any]) -> str:
+            content[key] = value
+            return f"{key} is {json.dumps(value)}"
+
+        return self.change_json(file, change)
+
     def change_json(self, name: str, change: Callable[[dict[str, Any]], str]) -> str:
         """Changes a JSON file, which need not exist."""
         path = self.folder / name

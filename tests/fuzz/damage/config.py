@@ -130,21 +130,13 @@ VALUES: dict[str, list[Any]] = {
 
 def config_flag(at: Damaged) -> str:
     key = at.pick(FLAGS)
-    return _set(at, key, at.pick(FLAGS[key]))
+    return at.set_key(CONFIG, key, at.pick(FLAGS[key]))
 
 
 def config_value(at: Damaged) -> str:
     known = json.loads((at.folder / CONFIG).read_text()).keys() & VALUES.keys()
     key = at.pick(sorted(known) if at.chance.random() < 0.5 and known else VALUES)
-    return _set(at, key, at.pick(VALUES[key]))
-
-
-def _set(at: Damaged, key: str, value: Any) -> str:
-    def change(config: dict[str, Any]) -> str:
-        config[key] = value
-        return f"{key} is {json.dumps(value)}"
-
-    return at.change_json(CONFIG, change)
+    return at.set_key(CONFIG, key, at.pick(VALUES[key]))
 
 
 def config_type(at: Damaged) -> str:

@@ -72,11 +72,7 @@ def tokenizer_value(at: Damaged) -> str:
     key = at.pick(values)
     value = at.pick(values[key])
 
-    def change(content: dict[str, Any]) -> str:
-        content[key] = value
-        return f"{key} is {json.dumps(value)}"
-
-    return at.change_json(TOKENIZER_CONFIG, change)
+    return at.set_key(TOKENIZER_CONFIG, key, value)
 
 
 def tokenizer_json(at: Damaged) -> str:

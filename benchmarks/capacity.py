@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-from suite.estimate import DECODER_SHARE, FORWARDS
-from suite.evaluation.body import CARRIED_BYTES
-from suite.memory_needs import GIB, ModelShape, memory_of
+from suite.evaluation.scoring.decoder_pass import CARRIED_BYTES
+from suite.machine.memory_available import GIB
+from suite.planning.estimate import DECODER_SHARE, FORWARDS
+from suite.planning.memory_needed import ModelShape, memory_of
 
 SHAPES = {
     "LLaMA-7B": ModelShape(6_738_415_616, 6_476_005_376, 202_383_360, 262_148_096, 4096, 32000),

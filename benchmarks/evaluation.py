@@ -26,12 +26,12 @@ from methods.base import Placement
 from suite.cell import DENSE, Cell, PerplexitySpec, TaskSpec
 
 if TYPE_CHECKING:
-    from suite.models import LoadedModel
+    from suite.models.loading import LoadedModel
 
 Passes = dict[str, Callable[[], Any]]
 
 TOKENS_PER_BATCH = 2048
-"""As `suite.evaluation.windows` takes them on a CPU."""
+"""As `suite.evaluation.scoring.windows` takes them on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
     """Seconds of passes over windows, then over questions."""
-    from suite.layered_model import load_layered_model
-    from suite.models import load_model
-    from suite.preflight import Inputs
+    from suite.models.layered import load_layered_model
+    from suite.models.loading import load_model
 
     loaded = load_model(asked.model, dtype=dtype, device=asked.device)
     cell = Cell(model=asked.model, dtype=dtype, method=DENSE)
-    layered = load_layered_model(cell, Inputs({}, {}, None, None)).staged(None, torch.device(asked.device))
+    layered = load_layered_model(cell, None).staged(None, torch.device(asked.device))
     kinds = [_windows(asked, loaded, layered)]
     if asked.limit:
         kinds.append(_questions(asked, loaded, layered))
@@ -118,8 +117,8 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
 
 
 def _windows(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedModel) -> Passes:
-    from suite.corpora import evaluation_windows
-    from suite.evaluation.windows import score_windows
+    from suite.data.corpora import evaluation_windows
+    from suite.evaluation.scoring.windows import score_windows
 
     assert loaded.tokenizer is not None
     spec = PerplexitySpec(corpus=asked.corpus, seqlen=asked.seqlen, max_tokens=asked.windows * asked.seqlen)
@@ -143,10 +142,10 @@ def _windows(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedMode
 
 
 def _questions(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedModel) -> Passes:
-    from methods.own_forward import own_forward
-    from suite.evaluation.quiet import quiet_lm_eval
-    from suite.evaluation.scoring_model import ScoringModel
-    from suite.evaluation.task_loading import load_task
+    from methods.placement.onloaded_forward import own_forward
+    from suite.evaluation.lm_eval_tasks.loading import load_task
+    from suite.evaluation.lm_eval_tasks.quiet import quiet_lm_eval
+    from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
 
     task = load_task(TaskSpec(name=asked.task, limit=asked.limit))
 
@@ -168,9 +167,9 @@ def _questions(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedMo
 
 def batches(asked: argparse.Namespace) -> list[Scores]:
     """The task's requests scored in several ways."""
-    from suite.evaluation.quiet import quiet_lm_eval
-    from suite.evaluation.task_loading import load_task
-    from suite.models import load_model
+    from suite.evaluation.lm_eval_tasks.loading import load_task
+    from suite.evaluation.lm_eval_tasks.quiet import quiet_lm_eval
+    from suite.models.loading import load_model
 
     task = load_task(TaskSpec(name=asked.task, limit=asked.limit))
     rows = []
@@ -190,7 +189,7 @@ def batches(asked: argparse.Namespace) -> list[Scores]:
 
 
 def _ours(loaded: LoadedModel, tokens_per_batch: int) -> Any:
-    from suite.evaluation.scoring_model import ScoringModel
+    from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
 
     assert loaded.tokenizer is not None
     scoring = ScoringModel(loaded.model, loaded.tokenizer)

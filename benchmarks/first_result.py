@@ -23,16 +23,20 @@ from pathlib import Path
 
 import torch
 
-from suite.config import load_suite
-from suite.models import load_model
-from suite.plan import resolve_dtype
+from suite.machine.devices import resolve_dtype
+from suite.models.loading import load_model
+from suite.planning.suite_cells import load_suite
 from suite.results import ResultStore
 
 SHAPE = (16, 512)
 REPEATS = 5
 REPOSITORY = Path(__file__).parent.parent
-FETCHES = "import logging; logging.basicConfig(level=20); from suite.config import load_suite, plan; "
-FETCHES += "from suite.preflight import preflight; preflight(plan(load_suite('{suite}'), dtype='float32'))"
+FETCHES = (
+    "import logging; logging.basicConfig(level=20); from suite.planning.suite_cells import load_suite, plan; "
+)
+FETCHES += (
+    "from suite.planning.preflight import preflight; preflight(plan(load_suite('{suite}'), dtype='float32'))"
+)
 """Everything that the cells of a suite read."""
 
 

@@ -26,12 +26,12 @@ from scipy import stats
 
 from methods.errors import InputError
 from suite.cell import Cell
-from suite.config import parse_suite, plan
+from suite.planning.suite_cells import parse_suite, plan
 from suite.results import ResultStore
 from suite.results.gate import Entry, Side, Tolerances, Verdict, judge
 from suite.results.gate.costs import COSTS
 from suite.results.gate.tolerances import TASK, parse_tolerances
-from suite.results.pairing import PERPLEXITY, pair_items
+from suite.results.statistics.pairing import PERPLEXITY, pair_items
 
 SUITE = """
 name = "gate"
@@ -132,20 +132,21 @@ def cells_of(seeds: Seeds, model: str) -> list[Cell]:
 
 def run(cells: Sequence[Cell], out: Path) -> None:
     """Runs the cells that have no record."""
-    from suite.executors import decide, run_here
-    from suite.harness import present_code
-    from suite.plan import resolve_device
-    from suite.preflight import preflight
-    from suite.progress import ProgressBars
-    from suite.workbench import Workbench
+    from suite.commands.output.progress import ProgressBars
+    from suite.executors.in_process import run_here
+    from suite.machine.devices import resolve_device
+    from suite.planning.preflight import preflight
+    from suite.planning.resume import decide
+    from suite.running.model_session import ModelSession
+    from suite.running.run_cell import present_code
 
     store = ResultStore(out)
     planned = decide(cells, store, "skip", code=present_code)
     if not any(entry.runs for entry in planned):
         return
-    workbench = Workbench(resolve_device("cpu"), preflight(cells))
+    session = ModelSession(resolve_device("cpu"), preflight(cells))
     with ProgressBars(sum(entry.runs for entry in planned)) as bars:
-        outcome = run_here(planned, workbench, store, bars)
+        outcome = run_here(planned, session, store, bars)
     if outcome.failed:
         raise InputError(f"{len(outcome.failed)} cells failed, the first: {outcome.failed[0][1]}")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from methods.decoder import read_decoder
-from methods.stream import at_rest
+from methods.engine.hidden_states import at_rest
+from methods.structure.decoder import read_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -17,8 +17,8 @@ from benchmarks.rows import Row, described, markdown, said, save_rows, setting
 from benchmarks.sizes import workload
 from benchmarks.timing import Bench, restoring, time_method
 from methods.base import CalibrationSet, Placement
-from methods.decoder import read_decoder
 from methods.errors import InputError
+from methods.structure.decoder import read_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(asked: argparse.Namespace) -> Bench:
-    from suite.models import load_model
+    from suite.models.loading import load_model
 
     device = torch.device(asked.device)
     loaded = load_model(asked.model, dtype=asked.dtype, device=device)
@@ -103,7 +103,7 @@ def _calibration(
         shape = (asked.n_samples, asked.seqlen)
         return CalibrationSet(torch.randint(vocabulary, shape, generator=generator), "random tokens", 0)
     from suite.cell import CalibrationSpec
-    from suite.corpora import calibration_set, check_vocabulary
+    from suite.data.corpora import calibration_set, check_vocabulary
 
     spec = CalibrationSpec(source=asked.calibration, n_samples=asked.n_samples, seqlen=asked.seqlen)
     calibration = calibration_set(spec, tokenizer)

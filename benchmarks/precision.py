@@ -20,10 +20,10 @@ import numpy as np
 
 from benchmarks.rows import described, setting
 from benchmarks.timing import restoring
-from methods.decoder import read_decoder
 from methods.errors import InputError
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
+from methods.structure.decoder import read_decoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +115,7 @@ def compared(
     Raises:
         InputError: a loss is not finite.
     """
-    from suite.results.statistics import mean_stderr
+    from suite.results.statistics.single import mean_stderr
 
     in_fp32, in_bf16 = (losses_W.double() for losses_W in losses)
     difference = mean_stderr((in_bf16 - in_fp32).tolist())
@@ -207,9 +207,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measured(asked: argparse.Namespace) -> tuple[Protocol, list[Precision]]:
     from suite.cell import CalibrationSpec, PerplexitySpec
-    from suite.corpora import calibration_set, evaluation_windows
-    from suite.evaluation.windows import score_windows
-    from suite.models import load_model
+    from suite.data.corpora import calibration_set, evaluation_windows
+    from suite.evaluation.scoring.windows import score_windows
+    from suite.models.loading import load_model
 
     loaded = load_model(asked.model, dtype="float32")
     model, lower = loaded.model, load_model(asked.model, dtype="bfloat16").model

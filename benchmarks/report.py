@@ -24,9 +24,9 @@ from typing import Any
 
 import psutil
 
-from suite.results.items import WindowLosses
-from suite.results.reading import parse_record, record_bytes
-from suite.results.record import Metric, ModuleReport, Record
+from suite.results.records.items import WindowLosses
+from suite.results.records.reading import parse_record, record_bytes
+from suite.results.records.record import Metric, ModuleReport, Record
 from tests.reports.synthetic import SETTINGS
 from tests.reports.synthetic_measured import measured_record
 

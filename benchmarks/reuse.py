@@ -100,17 +100,17 @@ def turn(cells: Sequence[Cell], device: str, *, shared_first: bool) -> Turn:
 
 def _run(cells: Sequence[Cell], device: str, *, share: bool) -> tuple[float, list[str | None]]:
     """Seconds of all cells, from the loading of the model on, and their masks."""
-    from suite.harness import run_cell
-    from suite.preflight import preflight
+    from suite.planning.preflight import preflight
+    from suite.running.model_session import ModelSession
+    from suite.running.run_cell import run_cell
     from suite.sharing import SharedWork, wanted_initials
     from suite.sharing.folder import SharedFolder
-    from suite.workbench import Workbench
 
     inputs = preflight(cells)
     with _folder() as folder:
         start = time.perf_counter()
         work = SharedWork(SharedFolder(folder), wanted_initials(cells)) if share else None
-        bench = Workbench(torch.device(device), inputs, shared=work)
+        bench = ModelSession(torch.device(device), inputs, shared=work)
         records = [run_cell(cell, bench)[0] for cell in cells]
         seconds = time.perf_counter() - start
     for record in records:
@@ -131,9 +131,9 @@ def _folder() -> Iterator[Path]:
 
 def _cells(asked: argparse.Namespace) -> list[Cell]:
     """A dense cell, and as many rebuilds as were asked for, each with a ratio of its own."""
-    from suite.config import plan
-    from suite.plan import resolve_device, resolve_dtype
-    from suite.suite_file import parse_suite
+    from suite.machine.devices import resolve_device, resolve_dtype
+    from suite.planning.suite_cells import plan
+    from suite.planning.suite_file import parse_suite
 
     granularities = ("output", "layer", "input", "block")
     ratios = [(n + 1) / (2 * asked.settings) for n in range(asked.settings)]

@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from suite.checkpoints import layered, writing
+from suite.checkpoints.writing import layered
+from suite.checkpoints.writing import resident as writing
 from suite.cli import main as prunebench
 
 

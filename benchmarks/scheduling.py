@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.cell import DENSE, Cell
-from suite.executors.bench import BenchOptions
-from suite.executors.drive import drive
-from suite.executors.needs import Needs
-from suite.executors.plan import PlannedCell
-from suite.executors.tally import Tally
+from suite.executors.options import WorkerOptions
+from suite.executors.outcome import RecordWriter
+from suite.executors.ray.resources import Needs
+from suite.executors.scheduler import drive
 from suite.executors.worker import Progress
+from suite.planning.resume import PlannedCell
 from suite.results import CellState, ResultStore
-from suite.results.record import CodeVersion, Environment, Metric, Record
+from suite.results.records.record import CodeVersion, Environment, Metric, Record
 from suite.watcher import Silent
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Nowhere(ResultStore):
 class SleepingWorker:
     """Takes the place of `CellActor`: a cell takes the seconds that its settings say."""
 
-    def __init__(self, device: str, options: BenchOptions, threads: int | None) -> None:
+    def __init__(self, device: str, options: WorkerOptions, threads: int | None) -> None:
         pass
 
     def run(self, cell: Cell, inputs: Sequence[Any]) -> tuple[Record, None]:
@@ -131,15 +131,15 @@ def made_up_cells(n_models: int, seconds: Sequence[float], share: Callable[[int]
 
 def run_local(cells: Sequence[Cell], store: ResultStore) -> float:
     """Seconds of the loop in this process."""
-    import suite.executors.here as here
-    import suite.harness as harness
+    import suite.executors.in_process as here
+    import suite.running.run_cell as harness
 
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in cells]
     real = harness.run_cell
     harness.run_cell = lambda cell, *_: (run_made_up(cell), None)  # type: ignore[assignment]
     try:
         start = time.perf_counter()
-        here.run_with(planned, None, Tally(store, _Quiet()), _Quiet())  # type: ignore[arg-type]
+        here.run_with(planned, None, RecordWriter(store, _Quiet()), _Quiet())  # type: ignore[arg-type]
         return time.perf_counter() - start
     finally:
         harness.run_cell = real
@@ -147,10 +147,10 @@ def run_local(cells: Sequence[Cell], store: ResultStore) -> float:
 
 def run_ray(cells: Sequence[Cell], store: ResultStore, workers: int) -> float:
     """Seconds on a Ray of this machine's own, from its workers' start on."""
-    import suite.executors.ray_pool as ray_pool
-    from suite.executors.quiet_ray import quiet_ray
-    from suite.executors.ray_cluster import RayCluster
-    from suite.preflight import Inputs, model_key
+    import suite.executors.ray.pool as ray_pool
+    from suite.evaluation.inputs import Inputs, model_key
+    from suite.executors.ray.cluster import RayCluster
+    from suite.executors.ray.quiet import quiet_ray
 
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in cells]
     inputs = {model_key(cell): Inputs({}, {}, None, None) for cell in cells}
@@ -160,9 +160,11 @@ def run_ray(cells: Sequence[Cell], store: ResultStore, workers: int) -> float:
         with quiet_ray():
             cluster = RayCluster(None, gpu=False, cpus=workers)
             try:
-                pool = ray_pool.RayPool(cluster, Needs(1, 0, 0), "cpu", BenchOptions(), inputs, limit=workers)
+                pool = ray_pool.RayPool(
+                    cluster, Needs(1, 0, 0), "cpu", WorkerOptions(), inputs, limit=workers
+                )
                 start = time.perf_counter()
-                drive(planned, pool, Tally(store, _Quiet()), _Quiet(), {})
+                drive(planned, pool, RecordWriter(store, _Quiet()), _Quiet(), {})
                 return time.perf_counter() - start
             finally:
                 cluster.close()

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.work import LayerShape, Matrix, Workload
 from methods.base import CalibrationSet, Placement
-from methods.decoder import Block, DecoderLayer, read_decoder
+from methods.engine.hidden_states import LayerStream, at_rest
+from methods.engine.statistics import InputNorms, SharedInputs
 from methods.errors import InputError
-from methods.residence import residing
-from methods.statistics import InputNorms, SharedInputs
-from methods.stream import LayerStream, at_rest
+from methods.placement.layer_loading import residing
+from methods.structure.decoder import Block, DecoderLayer, read_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

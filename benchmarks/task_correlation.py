@@ -15,7 +15,7 @@ from pathlib import Path
 
 from methods.errors import InputError
 from suite.results import Record, ResultStore
-from suite.results.correlation import Correlation, rank_correlation
+from suite.results.statistics.correlation import Correlation, rank_correlation
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from benchmarks.machine import measure
 from benchmarks.sizes import workload
 from benchmarks.timing import restoring
 from benchmarks.work import work_of
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build, settings_of
 
 LEAST_AGREEMENT = 0.999

@@ -8,12 +8,12 @@ import torch
 from benchmarks import plain
 from benchmarks.machine import best_seconds, copy_rate, product_rate
 from benchmarks.work import Matrix, column_flops
-from methods.columns import solve_columns
-from methods.pattern import SemiStructured, parse_pattern, prune_lowest, prune_n_of_m
-from methods.rebuild import rebuild, rebuild_n_of_m
+from methods.engine.statistics import GramMatrix, InputNorms, SquaredGradients
+from methods.masks.pattern import SemiStructured, parse_pattern, prune_lowest, prune_n_of_m
+from methods.refinements.barber_swaps import rebuild, rebuild_n_of_m
 from methods.sparsegpt import inverse_factor
-from methods.statistics import GramMatrix, InputNorms, SquaredGradients
-from suite.evaluation.windows import score_windows
+from methods.updates.sparsegpt_columns import solve_columns
+from suite.evaluation.scoring.windows import score_windows
 
 ROWS, COLUMNS = 1024, 1024
 TOKENS, SAMPLES = 2048, 8

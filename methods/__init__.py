@@ -2,37 +2,75 @@
 
 from methods import build, parse_pattern
 result = build("wanda").prune(model, parse_pattern("0.5"), calibration)
+
+Everything that a method of another package needs can be imported from here; where things lie below is free to
+change.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, PruningMethod
+    from methods.allocation import Allocation
+    from methods.base import (
+        CalibrationSet,
+        Placement,
+        PruneResult,
+        PruningMethod,
+        ignore_layer,
+        with_calibration,
+    )
+    from methods.engine.layerwise import Solution, prune_layer_by_layer
+    from methods.engine.statistics import GramMatrix, InputNorms, InputStatistic
     from methods.errors import ContractError, InputError, NonFiniteError, PruningError
-    from methods.keep_mask import KeepMask
-    from methods.pattern import SemiStructured, SparsityPattern, Unstructured, parse_pattern
+    from methods.initial import initial_mask
+    from methods.layer_report import LayerReport
+    from methods.masks.keep_mask import KeepMask
+    from methods.masks.pattern import (
+        SemiStructured,
+        SparsityPattern,
+        UniformPattern,
+        Unstructured,
+        parse_pattern,
+        prune_lowest,
+        prune_n_of_m,
+        require_finite,
+    )
+    from methods.placement.layer_loading import residing
     from methods.registry import build, method_class, names
+    from methods.structure.decoder import read_decoder
 
-_HOME = {
-    "CalibrationSet": "base",
-    "KeepMask": "keep_mask",
-    "LayerReport": "base",
-    "Placement": "base",
-    "PruneResult": "base",
-    "PruningMethod": "base",
-    "ContractError": "errors",
-    "InputError": "errors",
-    "NonFiniteError": "errors",
-    "PruningError": "errors",
-    "SemiStructured": "pattern",
-    "SparsityPattern": "pattern",
-    "Unstructured": "pattern",
-    "parse_pattern": "pattern",
-    "build": "registry",
-    "method_class": "registry",
-    "names": "registry",
+_NAMES = {
+    "allocation": ("Allocation",),
+    "base": (
+        "CalibrationSet",
+        "Placement",
+        "PruneResult",
+        "PruningMethod",
+        "ignore_layer",
+        "with_calibration",
+    ),
+    "engine.layerwise": ("Solution", "prune_layer_by_layer"),
+    "engine.statistics": ("GramMatrix", "InputNorms", "InputStatistic"),
+    "errors": ("ContractError", "InputError", "NonFiniteError", "PruningError"),
+    "initial": ("initial_mask",),
+    "layer_report": ("LayerReport",),
+    "masks.keep_mask": ("KeepMask",),
+    "masks.pattern": (
+        "SemiStructured",
+        "SparsityPattern",
+        "UniformPattern",
+        "Unstructured",
+        "parse_pattern",
+        "prune_lowest",
+        "prune_n_of_m",
+        "require_finite",
+    ),
+    "placement.layer_loading": ("residing",),
+    "registry": ("build", "method_class", "names"),
+    "structure.decoder": ("read_decoder",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -43,9 +81,13 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Allocation",
     "CalibrationSet",
     "ContractError",
+    "GramMatrix",
     "InputError",
+    "InputNorms",
+    "InputStatistic",
     "KeepMask",
     "LayerReport",
     "NonFiniteError",
@@ -54,10 +96,21 @@ __all__ = [
     "PruningError",
     "PruningMethod",
     "SemiStructured",
+    "Solution",
     "SparsityPattern",
+    "UniformPattern",
     "Unstructured",
     "build",
+    "ignore_layer",
+    "initial_mask",
     "method_class",
     "names",
     "parse_pattern",
+    "prune_layer_by_layer",
+    "prune_lowest",
+    "prune_n_of_m",
+    "read_decoder",
+    "require_finite",
+    "residing",
+    "with_calibration",
 ]

@@ -9,7 +9,7 @@ from methods.base import CalibrationSet, Placement
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.pattern import Allocated, UniformPattern
+    from methods.masks.pattern import Allocated, UniformPattern
 
 
 @runtime_checkable

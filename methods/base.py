@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from methods.errors import InputError
-from methods.keep_mask import KeepMask
 from methods.layer_report import LayerReport
+from methods.masks.keep_mask import KeepMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.homes import LayerHome
-    from methods.pattern import SparsityPattern, UniformPattern
+    from methods.masks.pattern import SparsityPattern, UniformPattern
+    from methods.structure.layer_storage import LayerStorage
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,21 @@ class Placement:
         weights: `resident`: the model computes where it is. `onload`: one decoder layer at a time visits
             `device`, the next one fetched meanwhile, and goes back.
         device: where visiting layers compute; None = where the model is.
-        home: where layers stay between their visits; None = in the model's own parameters, on the host.
+        storage: where layers stay between their visits; None = in the model's own parameters, on the host.
 
     Raises:
-        InputError: `device` or `home` without `onload`.
+        InputError: `device` or `storage` without `onload`.
     """
 
     batch_size: int | None = None
     weights: Weights = "resident"
     device: torch.device | None = None
-    home: LayerHome | None = None
+    storage: LayerStorage | None = None
 
     def __post_init__(self) -> None:
         if self.weights not in ("resident", "onload"):
             raise InputError(f"placement {self.weights!r}: give resident or onload")
-        for name in ("device", "home"):
+        for name in ("device", "storage"):
             if self.weights == "resident" and getattr(self, name) is not None:
                 raise InputError(f"placement 'resident' takes no {name}: the model computes where it is")
 

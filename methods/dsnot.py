@@ -18,15 +18,15 @@ from methods.base import (
     ignore_layer,
     with_calibration,
 )
-from methods.decoder import read_decoder
+from methods.engine.layerwise import Solution, prune_layer_by_layer
 from methods.errors import InputError
 from methods.initial import UNREACHED, initial_mask, initial_settings
-from methods.layerwise import Solution, prune_layer_by_layer
-from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
-from methods.refinement import MAX_VARIANCE_POWER, refine, reliabilities
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
+from methods.placement.layer_loading import residing
+from methods.refinements.dsnot_swaps import MAX_VARIANCE_POWER, refine, reliabilities
 from methods.registry import build
-from methods.residence import residing
-from methods.target import Target
+from methods.structure.decoder import read_decoder
+from methods.structure.target import Target
 from methods.wanda import wanda_scores
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, PruningMethod
+from methods.engine.layerwise import expert_warnings
 from methods.errors import InputError
 from methods.layer_report import NOT_FINITE
-from methods.layerwise import expert_warnings
 from methods.registry import build, settings_of
-from methods.target import Target
+from methods.structure.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.pattern import SparsityPattern
+    from methods.masks.pattern import SparsityPattern
 
 UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask stands"
 

@@ -19,18 +19,18 @@ from methods.base import (
     ignore_layer,
     with_calibration,
 )
-from methods.block_gradient import BlockStudy, study_block
-from methods.decoder import Block, DecoderLayer, read_decoder
+from methods.engine.block_gradient import BlockStudy, study_block
+from methods.engine.hidden_states import LayerStream, at_rest, relative_error
+from methods.engine.layerwise import expert_warnings
 from methods.errors import InputError
 from methods.initial import UNREACHED, InitialMask, initial_mask, initial_settings
-from methods.keep_mask import KeepMask
-from methods.layerwise import expert_warnings
-from methods.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
-from methods.rebuild import Granularity, rebuild_block
+from methods.masks.keep_mask import KeepMask
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
+from methods.placement.layer_loading import residing
+from methods.refinements.barber_swaps import Granularity, rebuild_block
 from methods.registry import build
-from methods.residence import residing
-from methods.stream import LayerStream, at_rest, relative_error
-from methods.target import Target
+from methods.structure.decoder import Block, DecoderLayer, read_decoder
+from methods.structure.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,9 +16,9 @@ from methods.base import (
     PruneResult,
     ignore_layer,
 )
-from methods.decoder import read_decoder
-from methods.keep_mask import KeepMask
-from methods.pattern import (
+from methods.engine.hidden_states import at_rest
+from methods.masks.keep_mask import KeepMask
+from methods.masks.pattern import (
     SemiStructured,
     SparsityPattern,
     UniformPattern,
@@ -26,9 +26,9 @@ from methods.pattern import (
     prune_n_of_m,
     require_finite,
 )
-from methods.residence import residing
-from methods.stream import at_rest
-from methods.target import Target
+from methods.placement.layer_loading import residing
+from methods.structure.decoder import read_decoder
+from methods.structure.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

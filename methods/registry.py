@@ -104,7 +104,7 @@ methods: Registry[PruningMethod] = Registry(
 )
 
 allocations: Registry[Allocation] = Registry(
-    "allocation", "prunebench.allocations", {"owl": "methods.owl:OWL"}
+    "allocation", "prunebench.allocations", {"owl": "methods.allocations.owl:OWL"}
 )
 """Ways of spreading a model's sparsity over its layers."""
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
-from methods.columns import block_size, kernel_problem, solve_columns
+from methods.engine.layerwise import Solution, prune_layer_by_layer
+from methods.engine.statistics import GramMatrix
 from methods.errors import InputError, SingularHessianError
-from methods.layerwise import Solution, prune_layer_by_layer
-from methods.pattern import SparsityPattern, UniformPattern, require_finite
-from methods.statistics import GramMatrix
+from methods.masks.pattern import SparsityPattern, UniformPattern, require_finite
+from methods.updates.sparsegpt_block import block_size
+from methods.updates.sparsegpt_columns import kernel_problem, solve_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
-from methods.layerwise import Solution, prune_layer_by_layer
-from methods.pattern import (
+from methods.engine.layerwise import Solution, prune_layer_by_layer
+from methods.engine.statistics import InputNorms
+from methods.masks.pattern import (
     SemiStructured,
     SparsityPattern,
     UniformPattern,
@@ -18,7 +19,6 @@ from methods.pattern import (
     prune_n_of_m,
     require_finite,
 )
-from methods.statistics import InputNorms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

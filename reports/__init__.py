@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reports.comparison import ReportError, compare
-    from reports.frame import metrics_frame, modules_frame, phases_frame
     from reports.page.html import render_report
+    from reports.rankings.comparison import ReportError, compare
+    from reports.rankings.frame import metrics_frame, modules_frame, phases_frame
 
 _HOMES = {
-    "ReportError": "reports.comparison",
-    "compare": "reports.comparison",
-    "metrics_frame": "reports.frame",
-    "modules_frame": "reports.frame",
-    "phases_frame": "reports.frame",
+    "ReportError": "reports.rankings.comparison",
+    "compare": "reports.rankings.comparison",
+    "metrics_frame": "reports.rankings.frame",
+    "modules_frame": "reports.rankings.frame",
+    "phases_frame": "reports.rankings.frame",
     "render_report": "reports.page.html",
 }
 

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reports.chapters.tasks import QuestionSet, question_set
-from reports.scores import Mark
-from suite.results.items import TaskOutcomes
-from suite.results.record import Record
-from suite.results.statistics import proportion
+from reports.rankings.scores import Mark
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import Record
+from suite.results.statistics.single import proportion
 
 NORMAL_95 = 1.959963984540054
 """Half the width of a 95 % interval in standard errors, for as many questions as tasks have."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.phases import PHASES, spent_by_phase
-from reports.ranking import Entry, Ranking
-from reports.scores import Score
+from reports.rankings.phases import PHASES, spent_by_phase
+from reports.rankings.ranking import Entry, Ranking
+from reports.rankings.scores import Score
 from reports.wording import (
     MISSING,
     NBSP,

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.accuracy import mean_accuracy, questions_of
-from reports.comparison import compare
 from reports.page.board import Board, BoardRow, boards
-from reports.ranking import method_seconds
+from reports.rankings.comparison import compare
+from reports.rankings.ranking import method_seconds
 from reports.wording import SHARE, counted, decimal, seconds
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 MOST_ROWS = 40
 """Rows of a table; the report has the others."""

@@ -196,7 +196,7 @@ def main() -> None:
 
 def _unforeseen(error: Exception) -> str:
     """One line for an error that nobody planned for; errors of a fetch explain themselves."""
-    from suite.cache import AssetError
+    from suite.machine.cache import AssetError
 
     if isinstance(error, AssetError):
         return str(error)

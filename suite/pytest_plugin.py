@@ -20,7 +20,7 @@ from methods.errors import InputError
 
 if TYPE_CHECKING:
     from suite.results.gate import Side, Tolerances, Verdict
-    from suite.results.record import Record
+    from suite.results.records.record import Record
 
 OPTION = "--update-baselines"
 
@@ -79,7 +79,7 @@ class AssertNoRegression:
         With `--update-baselines` the candidate takes the baseline's place instead, whatever the outcome.
 
         Args:
-            candidate: a folder of records, the file of one, or records from `suite.harness.run_cell`.
+            candidate: a folder of records, the file of one, or records from `suite.running.run_cell`.
             baseline: a folder of records, or the file of one.
             tolerances: a TOML file with tolerances in place of the built-in ones.
             across: keys of cells in which the two sides may differ, e.g. `calibration.seed`.
@@ -212,8 +212,8 @@ def _run(suite: str, folder: Path, existing: str, device: str) -> SuiteOutcome:
 def _candidate(candidate: str | Path | Record | Sequence[Record], stored: Path) -> Side:
     """The side of a candidate; records that come without a file get one in `stored`."""
     from suite.results.gate import read_side
-    from suite.results.record import Record
-    from suite.results.store import ResultStore
+    from suite.results.records.record import Record
+    from suite.results.records.store import ResultStore
 
     if isinstance(candidate, str | Path):
         return read_side(Path(candidate), "candidate")
@@ -247,7 +247,7 @@ def _tolerances(path: str | Path | None) -> Tolerances:
 
 
 def _lines(verdict: Verdict) -> Sequence[str]:
-    from suite.gate_table import as_lines
+    from suite.commands.output.gate import as_lines
 
     return list(as_lines(verdict))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from suite.cell import Cell
 
 if TYPE_CHECKING:
-    from suite.results.record import Record
+    from suite.results.records.record import Record
 
 
 class Watcher(Protocol):

@@ -25,22 +25,23 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
+from methods.engine.hidden_states import at_rest
 from methods.errors import InputError, StructureError
-from methods.experts import stacked_matrices
-from methods.stream import at_rest
+from methods.structure.experts import stacked_matrices
 from suite.cell import CalibrationSpec, Cell
 from suite.checkpoints.evaluation import Outlet, evaluate_checkpoint
-from suite.checkpoints.layered import write_layered_checkpoint
 from suite.checkpoints.verification import verify_checkpoint
-from suite.checkpoints.writing import write_checkpoint
-from suite.models import quiet_transformers
-from suite.plan import evaluation_cell, pruning_cell
-from suite.preflight import model_key, preflight
+from suite.checkpoints.writing.layered import write_layered_checkpoint
+from suite.checkpoints.writing.resident import write_checkpoint
+from suite.evaluation.inputs import model_key
+from suite.models.loading_errors import quiet_transformers
+from suite.planning.option_cells import evaluation_cell, pruning_cell
+from suite.planning.preflight import preflight
 from suite.results import ResultStore
-from suite.results.record import Record
+from suite.results.records.record import Record
 from suite.results.verification import verify
+from suite.running.model_session import ModelSession
 from suite.watcher import Silent
-from suite.workbench import Workbench
 from tests.tiny import byte_tokenizer, write_text
 
 PLACEMENTS = ("resident", "onload")
@@ -319,13 +320,15 @@ def check(dense: Path, text: Path, folder: Path, placement: str) -> None:
         pruned = folder / cell.method
         inputs = preflight([cell])
         if placement == "resident":
-            write_checkpoint(cell, Workbench(CPU, inputs), pruned)
+            write_checkpoint(cell, ModelSession(CPU, inputs), pruned)
         else:
             write_layered_checkpoint(cell, inputs[model_key(cell)], CPU, pruned)
         asked = _evaluation_cell(pruned, dense, text)
         windows = preflight([asked])[model_key(asked)].windows[asked.perplexity[0]].input_ids
         records = folder / f"{cell.method}-records"
-        with patch("suite.evaluation.efficiency.MATRIX_SIZE", 64):  # how fast the machine is does not matter
+        with patch(
+            "suite.evaluation.speed.reference_speed.MATRIX_SIZE", 64
+        ):  # how fast the machine is does not matter
             evaluated = evaluate_checkpoint(
                 *(asked, str(dense)),
                 dense_revision=None,

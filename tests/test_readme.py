@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from suite.config import parse_suite, plan
+from suite.planning.suite_cells import parse_suite, plan
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

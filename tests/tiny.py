@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from methods.patching import replaced_forward
+from methods.structure.forward_override import replaced_forward
 
 
 def tiny_model() -> LlamaForCausalLM:

@@ -20,13 +20,14 @@ from benchmarks.gpu.ledger import Ledger
 from benchmarks.gpu.shapes import Shape
 from benchmarks.precision import agreement
 from benchmarks.rows import CONTRACT, Row, Setting
-from methods.columns import BlockSolver, block_size, block_solver, solve_block, solve_columns
 from methods.conformance import FAMILIES, Case, Verdict, covering, covering_hard, examine
 from methods.conformance.family import Family
 from methods.conformance.variants import built_in_variants
-from methods.pattern import SemiStructured, UniformPattern, parse_pattern
+from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern
 from methods.registry import build
 from methods.sparsegpt import inverse_factor
+from methods.updates.sparsegpt_block import block_size, solve_block
+from methods.updates.sparsegpt_columns import BlockSolver, block_solver, solve_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,8 +22,8 @@ from benchmarks.machine import MachineRates, measure
 from benchmarks.sizes import workload
 from benchmarks.timing import Bench
 from methods.base import Placement
-from methods.decoder import DecoderLayer, read_decoder
-from methods.homes import target_parameters
+from methods.structure.decoder import DecoderLayer, read_decoder
+from methods.structure.layer_storage import target_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +33,7 @@ REFERENCE_LAYERS = 2
 
 
 class SharedHome:
-    """A `LayerHome` for layers of one shape, of which it holds a single one.
+    """A `LayerStorage` for layers of one shape, of which it holds a single one.
 
     Every layer is given the same dense weights, and once it was stored the weights that were stored last,
     whichever layer's they were. So what travels and what is computed take their time, but no mask and no
@@ -99,15 +99,15 @@ def run(
     repeats: int = 1,
 ) -> None:
     """Makes a row for each method and pattern; see `benchmarks.gpu.resident.run`."""
-    model, home = sharing_model(shape, device)
+    model, storage = sharing_model(shape, device)
     one_layer = shape.with_layers(1)
     load = workload(one_layer.build(device), shape.n_samples, shape.seqlen)
-    placement = Placement(weights="onload", device=device, home=home)
+    placement = Placement(weights="onload", device=device, storage=storage)
     bench = Bench(
         stage=stage,
         name=shape.name,
         model=model,
-        restore=home.restore_dense,
+        restore=storage.restore_dense,
         calibration=shape.calibration(),
         placement=placement,
         load=replace(load, layers=load.layers * shape.n_layers),
@@ -118,18 +118,18 @@ def run(
 
 
 def sharing_model(shape: Shape, device: torch.device) -> tuple[PreTrainedModel, SharedHome]:
-    """A model whose layers hold no values, and the home that has them.
+    """A model whose layers hold no values, and the storage that has them.
 
     What is no decoder layer lies on the host. Random numbers are made on `device`, which is quicker.
     """
     model = shape.with_layers(1).build(device).to("cpu")
     layer = read_decoder(model).layers[0]
-    home = SharedHome(layer.module.state_dict())
+    storage = SharedHome(layer.module.state_dict())
     with_all = shape.build("meta")
     holder, _, name = layer.name.rpartition(".")[0].rpartition(".")
     setattr(model.get_submodule(holder), name, with_all.get_submodule(f"{holder}.{name}"))
     model.config.num_hidden_layers = shape.n_layers
-    return model, home
+    return model, storage
 
 
 def _measuring(shape: Shape, device: torch.device) -> Callable[[], MachineRates]:

@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.shapes import Shape
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 
 ROWS = 40

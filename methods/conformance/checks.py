@@ -1,8 +1,8 @@
 """The promises, held against a pruned model by what its family says of itself.
 
-`methods.contract` checks masks as `methods.decoder` reads the model. These checks know the family from
-elsewhere and look at zeros in the weights, so a matrix that was missed, or pruned along the wrong dimension,
-shows here even where the masks agree with themselves.
+`methods.conformance.contract` checks masks as `methods.structure.decoder` reads the model. These checks know
+the family from elsewhere and look at zeros in the weights, so a matrix that was missed, or pruned along the
+wrong dimension, shows here even where the masks agree with themselves.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import LayerReport, PruneResult, PruningMethod
-from methods.bits import same_bits
+from methods.conformance.contract import ModelState
 from methods.conformance.family import Family, target_name
 from methods.conformance.outcome import BrokenPromiseError
-from methods.contract import ModelState
-from methods.keep_mask import KeepMask
-from methods.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.bits import same_bits
+from methods.masks.keep_mask import KeepMask
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,7 +86,7 @@ def check_result(result: object) -> PruneResult:
             raise BrokenPromiseError(
                 0,
                 f"{name}: its mask is a {type(mask).__name__}",
-                "Pack each bool keep-mask (True = survives): target.pack(keep) of methods.target.",
+                "Pack each bool keep-mask (True = survives): target.pack(keep) of methods.structure.target.",
             )
     return result
 
@@ -185,7 +185,7 @@ def check_weights(
             raise BrokenPromiseError(
                 1,
                 f"{name}: is not to be pruned and was changed",
-                "Prune what methods.decoder.read_decoder(model).targets() gives, and nothing else.",
+                "Prune what methods.structure.decoder.read_decoder(model).targets() gives, and nothing else.",
             )
     matrices = family.matrices(parameters)
     if missed := [name for name in matrices if name not in result.keep]:
@@ -214,7 +214,7 @@ def _check_zeros(
 
     Returns:
         Whether there are groups to count: None stands for groups that span several weights. A rebuilt mask is
-        held to its initial one, which `methods.contract` does.
+        held to its initial one, which `methods.conformance.contract` does.
     """
     shape = (matrix.shape[0], matrix.shape[1])
     group = method.comparison_group(shape, pattern)

@@ -15,7 +15,7 @@ from methods.errors import InputError, PruningError
 
 _REFUSE = (
     "Refuse before anything runs, with an InputError: with_calibration(name, calibration) of methods.base "
-    "and read_decoder(model).check_pattern(pattern) of methods.decoder do."
+    "and read_decoder(model).check_pattern(pattern) of methods.structure.decoder do."
 )
 
 
@@ -91,7 +91,7 @@ def silence(expected: Expectation) -> BrokenPromiseError:
     return BrokenPromiseError(
         5,
         "prune() said nothing",
-        "Call methods.pattern.require_finite(values, target name, what they are) on weights, activations "
+        "Call methods.require_finite(values, target name, what they are) on weights, activations "
         "and scores: comparing with NaN is False without a word.",
     )
 

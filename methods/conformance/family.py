@@ -58,8 +58,8 @@ class Family:
     """One model family.
 
     What may be pruned, and which way it lies, is written down here from the family's modelling code, and not
-    asked of `methods.decoder`: the methods and the checks both believe that file, so a matrix that it missed
-    or took for its transpose would pass unnoticed.
+    asked of `methods.structure.decoder`: the methods and the checks both believe that file, so a matrix that
+    it missed or took for its transpose would pass unnoticed.
 
     Attributes:
         name: what people call it here.

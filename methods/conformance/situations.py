@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.base import CalibrationSet
 from methods.conformance.family import VOCABULARY, Family, layer_of, target_name
-from methods.pattern import Allocated, SemiStructured, SparsityPattern, Unstructured, parse_pattern
+from methods.masks.pattern import Allocated, SemiStructured, SparsityPattern, Unstructured, parse_pattern
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reports.frame import cell_id
-from reports.ranking import Ranking
+from reports.rankings.frame import cell_id
+from reports.rankings.ranking import Ranking
 from reports.tables import Heading, Table, TableCell
 from reports.wording import MISSING, Unit, counted, pattern_name, visible
-from suite.results.record import Metric, Record
+from suite.results.records.record import Metric, Record
 
 Column = tuple[Heading, Sequence[TableCell]]
 """A heading and a cell a row."""

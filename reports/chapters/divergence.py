@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.chapters.chapter import Chapter, Part, chapter_table, metric_column, pruned_subjects
-from reports.ranking import Ranking
+from reports.rankings.ranking import Ranking
 from reports.wording import SHARE, Unit
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 _COLUMNS = {
     "kl_divergence": ("KL(dense ‖ pruned)", Unit("nats a token", places=4)),

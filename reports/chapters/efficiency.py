@@ -14,10 +14,10 @@ from reports.chapters.chapter import (
     metric_column,
     pruned_subjects,
 )
-from reports.ranking import Ranking
+from reports.rankings.ranking import Ranking
 from reports.tables import Heading, TableCell
 from reports.wording import MISSING, Unit, decimal, listed, mebibytes, pattern_name, visible
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 _SIZES = {
     "checkpoint_bytes": ("Stored ↓", "every weight, zeros too"),

@@ -13,12 +13,12 @@ from reports.chapters.chapter import (
     dense_subject,
     pruned_subjects,
 )
-from reports.ranking import Protocol, Ranking
+from reports.rankings.ranking import Protocol, Ranking
 from reports.tables import Heading, TableCell
 from reports.wording import MISSING, counted, decimal, interval, visible
-from suite.results.perplexity import perplexity_from_nll
 from suite.results.published import PublishedValue, published_values
-from suite.results.record import Record
+from suite.results.records.record import Record
+from suite.results.statistics.perplexity import perplexity_from_nll
 
 _EVIDENCE = {"authors": "the authors' own text", "quoted": "quoted from the paper in the authors' tracker"}
 

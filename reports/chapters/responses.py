@@ -19,9 +19,9 @@ from reports.chapters.chapter import (
     metric_column,
     pruned_subjects,
 )
-from reports.ranking import Ranking
+from reports.rankings.ranking import Ranking
 from reports.wording import SHARE, Unit, counted, decimal, listed, pattern_name, visible
-from suite.results.items import AnswerSet, AnswerText
+from suite.results.records.items import AnswerSet, AnswerText
 
 SHOWN_UP_TO = 12
 """With more pruned models than this, word by word stand only the best of each pattern."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.chapters.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
-from reports.ranking import Protocol, Ranking, distinct_labels
+from reports.rankings.ranking import Protocol, Ranking, distinct_labels
 from reports.tables import Heading, TableCell
 from reports.wording import counted, decimal, visible
-from suite.results.record import Record
-from suite.results.statistics import Spread, seed_spread
+from suite.results.records.record import Record
+from suite.results.statistics.single import Spread, seed_spread
 
 Seeds = dict[int, Record]
 """Seed -> the newest record with it, lowest seed first."""

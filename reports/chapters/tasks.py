@@ -18,12 +18,12 @@ from reports.chapters.chapter import (
     metric_column,
     pruned_subjects,
 )
-from reports.ranking import Ranking
+from reports.rankings.ranking import Ranking
 from reports.tables import Heading, TableCell
 from reports.wording import MISSING, SHARE, Unit, counted, listed, probability, visible
-from suite.results.items import TaskOutcomes
-from suite.results.paired import Flips, holm, mcnemar
-from suite.results.record import Metric, Record
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import Metric, Record
+from suite.results.statistics.paired import Flips, holm, mcnemar
 
 LEVEL = 0.05
 """An adjusted p-value below it is called a difference."""

@@ -12,7 +12,7 @@ from reports.charts.pareto import pareto_views
 from reports.charts.phases import seconds_by_phase
 from reports.charts.recovery import recovery_by_task
 from reports.charts.sparsity import quality_against_sparsity
-from reports.ranking import Ranking
+from reports.rankings.ranking import Ranking
 
 
 def figures(rankings: Sequence[Ranking]) -> list[Figure]:

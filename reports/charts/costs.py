@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.ranking import METHOD_PHASES, Entry, Ranking
+from reports.rankings.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import GIB, counted
-from suite.results.comparability import machine_of
+from suite.results.history.comparability import machine_of
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import altair as alt
 import pandas as pd
 
 from reports.charts.drawing import Figure, Range, family_color, first_panels, log_note, panels
-from reports.frame import blocks_frame, modules_frame
-from reports.ranking import Ranking
+from reports.rankings.frame import blocks_frame, modules_frame
+from reports.rankings.ranking import Ranking
 from reports.wording import pattern_name
 
 VARIES = 0.005

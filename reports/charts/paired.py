@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from reports.chapters.tasks import QuestionSet, against_dense, question_set
 from reports.charts.rows import names_over_patterns, row_name
-from reports.ranking import Ranking
+from reports.rankings.ranking import Ranking
 from reports.wording import pattern_name, visible
-from suite.results.paired import Flips
+from suite.results.statistics.paired import Flips
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from reports.charts.drawing import (
     panels,
 )
 from reports.charts.rows import names_over_patterns
-from reports.ranking import Entry, Ranking
+from reports.rankings.ranking import Entry, Ranking
 from reports.wording import counted, interval, listed, pattern_name, visible
 
 MOST_NAMED = 3

@@ -10,8 +10,8 @@ import pandas as pd
 from reports.charts.costs import TIME, machine_numbers, machines_note, on_machines
 from reports.charts.drawing import Figure, first_panels, panels
 from reports.charts.rows import first_rows, mean_places, names_over_patterns, row_axis, row_height, row_name
-from reports.phases import EVALUATION, PHASES, spent_by_phase
-from reports.ranking import METHOD_PHASES, Entry, Ranking
+from reports.rankings.phases import EVALUATION, PHASES, spent_by_phase
+from reports.rankings.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import NBSP, decimal, listed, pattern_name
 
 OUTSIDE = ("load", *EVALUATION, "floor")

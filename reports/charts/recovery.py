@@ -11,7 +11,7 @@ import pandas as pd
 from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, panels
 from reports.charts.paired import PairedAnswers
 from reports.charts.rows import first_rows, row_axis, row_height
-from reports.recovery import Recovery, recovery
+from reports.rankings.recovery import Recovery, recovery
 from reports.wording import decimal, interval, listed
 
 WIDEST = 200.0

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import altair as alt
 
-from reports.ranking import Ranking, distinct_labels
+from reports.rankings.ranking import Ranking, distinct_labels
 from reports.wording import counted
 
 ONE_LINE, TWO_LINES = 22, 30

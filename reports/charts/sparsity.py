@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, log_note, panels
 from reports.charts.rows import names_over_patterns
-from reports.ranking import Entry, Ranking
+from reports.rankings.ranking import Entry, Ranking
 from reports.wording import counted, decimal, interval, listed, pattern_name, target_sparsity, visible
 
 DASHES = ([1, 0], [5, 3], [1.5, 2], [7, 2, 1.5, 2])

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reports.comparison import ReportError
-from reports.frame import IDENTITY, identity
+from reports.rankings.comparison import ReportError
+from reports.rankings.frame import IDENTITY, identity
 from reports.wording import visible
-from suite.results.record import Metric, Record
-from suite.results.state import describe_failure
+from suite.results.records.record import Metric, Record
+from suite.results.records.state import describe_failure
 
 COLUMNS = (
     *IDENTITY,

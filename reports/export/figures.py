@@ -16,14 +16,14 @@ import vl_convert
 
 from reports.charts import figures
 from reports.charts.drawing import Figure, specification
-from reports.comparison import ReportError, compare
 from reports.export.layout import COLUMN
 from reports.export.markdown_text import markdown, markdown_table
-from reports.export.sections import export_sections
-from reports.ranking import Ranking
+from reports.export.paper.sections import export_sections
+from reports.rankings.comparison import ReportError, compare
+from reports.rankings.ranking import Ranking
 from reports.tables import frame_table
 from reports.wording import visible
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 PANELS_HEIGHT = 510
 """Of all panels of one figure, in points: more does not fit a page with its caption."""

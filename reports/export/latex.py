@@ -10,17 +10,17 @@ from string import ascii_lowercase
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reports.comparison import ReportError, compare
-from reports.export.bibliography import Entry, Used, bibtex, entries, used_by
 from reports.export.figures import paper_figures
 from reports.export.layout import COLUMN_GAP, LEAST_GROUP, Piece, fitted
-from reports.export.paper_table import PaperCell
-from reports.export.reproducibility import reproducibility
-from reports.export.sections import export_sections, section_tables
+from reports.export.paper.bibliography import Entry, Used, bibtex, entries, used_by
+from reports.export.paper.paper_table import PaperCell
+from reports.export.paper.reproducibility import reproducibility
+from reports.export.paper.sections import export_sections, section_tables
 from reports.export.tex import Tex, clipped, tex
+from reports.rankings.comparison import ReportError, compare
 from reports.wording import visible
-from suite.results.record import Record
-from suite.results.state import describe_failure
+from suite.results.records.record import Record
+from suite.results.records.state import describe_failure
 
 LONGEST_NAME = 100
 """Characters of a name in a table; what is longer is cut, and `cells.tex` has it whole."""

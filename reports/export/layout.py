@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reports.export.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
+from reports.export.paper.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
 from reports.export.tex import set_length
 
 COLUMN = 234.0

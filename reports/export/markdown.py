@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reports.answer import answer
 from reports.chapters.chapter import Chapter
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
@@ -12,14 +11,15 @@ from reports.chapters.published import published_chapter
 from reports.chapters.responses import answers_chapter
 from reports.chapters.seeds import seeds_chapter
 from reports.chapters.tasks import tasks_chapter
-from reports.comparison import Comparison, compare
 from reports.export.markdown_text import markdown, markdown_table
-from reports.export.sections import ExportSection, export_sections
-from reports.frame import cell_id
+from reports.export.paper.sections import ExportSection, export_sections
+from reports.rankings.comparison import Comparison, compare
+from reports.rankings.frame import cell_id
+from reports.rankings.headline import answer
 from reports.tables import cost_table, ranking_table
 from reports.wording import pattern_name
-from suite.results.record import Record
-from suite.results.state import describe_failure
+from suite.results.records.record import Record
+from suite.results.records.state import describe_failure
 
 
 def export_markdown(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.accuracy import MeanAccuracy, Questions, common_questions, marks_of, mean_accuracy
-from reports.ranking import Entry, Protocol, Ranking, Setting, pattern_order
-from reports.scores import Mark
-from reports.settings import protocol_title, setting_titles
+from reports.rankings.ranking import Entry, Protocol, Ranking, Setting, pattern_order
+from reports.rankings.scores import Mark
+from reports.rankings.settings import protocol_title, setting_titles
 from reports.tables import MARKS, Heading, TableCell, ratio_cell, score_cell
 from reports.wording import (
     MISSING,
@@ -26,7 +26,7 @@ from reports.wording import (
     target_sparsity,
     visible,
 )
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 PAGE_ROWS = 100
 """Rows shown at once; more of them are paged."""

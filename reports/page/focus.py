@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from reports.ranking import Entry, Ranking, Setting
-from suite.results.record import Record
+from reports.rankings.ranking import Entry, Ranking, Setting
+from suite.results.records.record import Record
 
 MOST_CELLS = 120
 """Pruned cells that a page shows in detail."""

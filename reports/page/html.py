@@ -8,19 +8,19 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from reports.answer import answer
-from reports.comparison import Comparison, ReportError, compare, finished_records
-from reports.frame import cell_id
 from reports.page.board import PAGE_ROWS, boards
 from reports.page.chart_theme import chart_library
 from reports.page.focus import WholeRecord, in_focus, with_whole_records
 from reports.page.sections import Section, first_anchors, sections_of, with_answers
 from reports.page.unranked import unranked
-from reports.provenance import machines, provenance
-from reports.ranking import Ranking
+from reports.rankings.comparison import Comparison, ReportError, compare, finished_records
+from reports.rankings.frame import cell_id
+from reports.rankings.headline import answer
+from reports.rankings.provenance import machines, provenance
+from reports.rankings.ranking import Ranking
 from reports.templating import templates
 from reports.wording import counted, pattern_name, visible
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 PAGE_BYTES = 2_900_000
 """Answers, word by word, get the room that everything else leaves up to here,"""

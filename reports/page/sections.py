@@ -18,8 +18,8 @@ from reports.chapters.tasks import tasks_chapter
 from reports.charts import Figure, figures
 from reports.charts.drawing import specification
 from reports.page.chart_theme import THEME
-from reports.ranking import Ranking, Setting
-from reports.settings import setting_titles
+from reports.rankings.ranking import Ranking, Setting
+from reports.rankings.settings import setting_titles
 from reports.tables import Table, cost_table, frame_table
 
 _COST_NOTE = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.comparison import Comparison
-from reports.ranking import Entry
+from reports.rankings.comparison import Comparison
+from reports.rankings.ranking import Entry
 from reports.wording import pattern_name, visible
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from reports.site.build import BuiltSite, build_site
-from reports.site.folder import SiteError
+from reports.site.files.folder import SiteError
 
 __all__ = ["BuiltSite", "SiteError", "build_site"]

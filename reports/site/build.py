@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.site.board import Boards
+from reports.site.boards.board import Boards
+from reports.site.boards.scoring import boards_of
 from reports.site.downloads import CSV_PATH, JSON_PATH, as_csv, as_json
 from reports.site.feed import PATH as FEED_PATH
 from reports.site.feed import feed
-from reports.site.folder import SiteError, SiteFolder
-from reports.site.history import history_pages
-from reports.site.holdings import Holdings, read_holdings, whole
-from reports.site.links import record_file, record_page, record_stem
-from reports.site.listing import cut, numbered
-from reports.site.overview import overview
-from reports.site.pages import listings
-from reports.site.record_page import record_page_of
-from reports.site.render import STYLE_PATH, render, style
-from reports.site.scoring import boards_of
+from reports.site.files.folder import SiteError, SiteFolder
+from reports.site.files.links import record_file, record_page, record_stem
+from reports.site.files.listing import cut, numbered
+from reports.site.files.render import STYLE_PATH, render, style
+from reports.site.pages.history import history_pages
+from reports.site.pages.listings import listings
+from reports.site.pages.overview import overview
+from reports.site.pages.record_page import record_page_of
+from reports.site.records.site_record import Holdings, read_holdings, whole
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from reports.site.holdings import Held
-from reports.site.links import record_file, record_page
-from reports.site.record_tables import trust_word
+from reports.site.files.links import record_file, record_page
+from reports.site.pages.record_tables import trust_word
+from reports.site.records.site_record import SiteRecord
 
 CSV_PATH = "data/records.csv"
 JSON_PATH = "data/records.json"
@@ -21,7 +21,7 @@ COLUMNS = (
 )
 
 
-def as_csv(records: Sequence[Held]) -> str:
+def as_csv(records: Sequence[SiteRecord]) -> str:
     """A row a metric of every record; one row without a metric for a record that has none.
 
     A text that a spreadsheet would take for a formula begins with an apostrophe here.
@@ -59,12 +59,12 @@ def as_csv(records: Sequence[Held]) -> str:
     return _encodable(buffer.getvalue())
 
 
-def as_json(records: Sequence[Held]) -> str:
+def as_json(records: Sequence[SiteRecord]) -> str:
     """An object a record: what it is, its numbers, and where its page and its file lie."""
     return json.dumps([_object(held) for held in records], indent=1, allow_nan=False) + "\n"
 
 
-def _object(held: Held) -> dict[str, Any]:
+def _object(held: SiteRecord) -> dict[str, Any]:
     record = held.record
     fields = {"status", "created", "cell", "code", "model", "checkpoint", "calibration", "mask_digest"}
     return {

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from reports.site.holdings import Held
-from reports.site.links import record_page
-from reports.site.record_tables import name_of, trust_word
+from reports.site.files.links import record_page
+from reports.site.pages.record_tables import name_of, trust_word
+from reports.site.records.site_record import SiteRecord
 from reports.wording import counted, decimal, interval, pattern_name, visible
 
 PATH = "feed.xml"
@@ -20,7 +20,7 @@ _NAMES = uuid.UUID("5f2b6b0e-6a5c-5d0f-9e0a-3a1f6f0b7c11")
 """The name space of the ids, so that they are the same wherever a site lies."""
 
 
-def feed(records: Sequence[Held], *, title: str, url: str | None) -> str:
+def feed(records: Sequence[SiteRecord], *, title: str, url: str | None) -> str:
     """The feed as a document.
 
     Args:
@@ -47,7 +47,7 @@ def feed(records: Sequence[Held], *, title: str, url: str | None) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def _entry(root: ElementTree.Element, held: Held, base: str) -> None:
+def _entry(root: ElementTree.Element, held: SiteRecord, base: str) -> None:
     cell = held.record.cell
     entry = ElementTree.SubElement(root, _tag("entry"))
     _text(entry, "id", _urn(held.digest))
@@ -58,7 +58,7 @@ def _entry(root: ElementTree.Element, held: Held, base: str) -> None:
     _text(entry, "summary", _summary(held))
 
 
-def _summary(held: Held) -> str:
+def _summary(held: SiteRecord) -> str:
     parts = []
     for metric in held.record.metrics:
         if metric.name != "perplexity" or metric.value is None:

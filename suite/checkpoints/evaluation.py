@@ -11,25 +11,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from methods.contract import dense_weights
+from methods.conformance.contract import dense_weights
 from methods.errors import InputError
-from suite.checkpoints.cell import add_zeros, cell_of, dense_identity, module_reports
 from suite.checkpoints.finished import Summary, count_zeros, read_summary
-from suite.checkpoints.folder import SUMMARY
 from suite.checkpoints.pair import check_dense, check_pair, other_weights
-from suite.evaluation.efficiency import machine_floor
-from suite.harness import present_code
-from suite.layered_model import LayeredModel, load_layered_model
-from suite.measurement import DenseReference, Measured, add_size, measure_dense, measure_pruned
-from suite.measurement.first_token import FirstTokenChoice, choose_first_token
-from suite.model_source import find_model
-from suite.models import LoadedModel, load_model
-from suite.phases import PhaseLog
-from suite.preflight import Inputs, input_difference, model_key, preflight
+from suite.checkpoints.record import add_zeros, cell_of, dense_identity, module_reports
+from suite.checkpoints.writing.folder import SUMMARY
+from suite.evaluation.first_token import FirstTokenChoice, choose_first_token
+from suite.evaluation.inputs import Inputs, model_key
+from suite.evaluation.measure import DenseReference, Measured, add_size, measure_dense, measure_pruned
+from suite.evaluation.speed.reference_speed import machine_floor
+from suite.machine.environment import environment
+from suite.machine.phases import PhaseLog
+from suite.models.layered import LayeredModel, load_layered_model
+from suite.models.loading import LoadedModel, load_model
+from suite.models.source import find_model
+from suite.planning.preflight import preflight
+from suite.planning.resume import input_difference
 from suite.results import ResultStore
-from suite.results.environment import environment
-from suite.results.reading import RecordError, load_record
-from suite.results.record import MachineFloor, ModelIdentity, ModuleReport, Record
+from suite.results.records.reading import RecordError, load_record
+from suite.results.records.record import MachineFloor, ModelIdentity, ModuleReport, Record
+from suite.running.run_cell import present_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +179,7 @@ def evaluate_checkpoint(
 def _load(cell: Cell, inputs: Inputs, machine: _Machine, log: PhaseLog) -> LoadedModel:
     with log.timed("load"):
         if machine.weights == "onload":
-            return load_layered_model(cell, inputs).staged(None, machine.device)
+            return load_layered_model(cell, inputs.folder_digest).staged(None, machine.device)
         return load_model(
             cell.model,
             revision=cell.revision,

@@ -12,15 +12,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from methods.base import Placement
-from methods.decoder import Block, DecoderLayer, read_decoder
 from methods.errors import InputError
-from methods.pattern import parse_pattern
-from methods.residence import residing
-from methods.target import Target
+from methods.masks.pattern import parse_pattern
+from methods.placement.layer_loading import residing
+from methods.structure.decoder import Block, DecoderLayer, read_decoder
+from methods.structure.target import Target
 from suite.cell import DENSE, AllocationSpec, SettingValue
-from suite.checkpoints.folder import SUMMARY
-from suite.corpora import holds_tokens
-from suite.results.record import CalibrationIdentity, ModelIdentity, ModuleReport
+from suite.checkpoints.writing.folder import SUMMARY
+from suite.data.corpora import holds_tokens
+from suite.results.records.record import CalibrationIdentity, ModelIdentity, ModuleReport
 from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class SummaryModule(_Read):
 
 
 class Summary(_Read):
-    """What is needed of a `pruning.json` (`suite.checkpoints.measured_prune` writes it)."""
+    """What is needed of a `pruning.json` (`suite.checkpoints.writing.measured_prune` writes it)."""
 
     model: ModelIdentity
     method: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from methods.bits import same_bits
-from methods.decoder import read_decoder
 from methods.errors import InputError
-from suite.evaluation.responses import encode_prompts
-from suite.models import load_skeleton
-from suite.preflight import Inputs, ModelKey, model_key
+from methods.masks.bits import same_bits
+from methods.structure.decoder import read_decoder
+from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.evaluation.scoring.responses import encode_prompts
+from suite.models.loading import load_skeleton
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from suite.cell import Cell
     from suite.checkpoints.finished import Summary
-    from suite.models import LoadedModel, Skeleton
-    from suite.results.record import ModelIdentity
+    from suite.models.loading import LoadedModel, Skeleton
+    from suite.results.records.record import ModelIdentity
 
 _HARMLESS = ("dtype", "torch_dtype", "transformers_version", "use_cache", "architectures")
 """Keys of a configuration that change no number."""

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from methods.base import PruneResult
-from methods.decoder import read_decoder
 from methods.errors import InputError, PruningError
-from methods.pattern import SemiStructured, parse_pattern
+from methods.masks.pattern import SemiStructured, parse_pattern
+from methods.structure.decoder import read_decoder
 from suite.checkpoints.finished import CountedZeros, Summary, count_zeros, disagreements, read_summary
-from suite.checkpoints.folder import SUMMARY
-from suite.models import load_model
+from suite.checkpoints.writing.folder import SUMMARY
+from suite.models.loading import load_model
 from suite.results.verification import Finding, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from suite.cell import DType
-    from suite.results.record import Record
+    from suite.results.records.record import Record
 
 _DTYPES: dict[str, DType] = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 

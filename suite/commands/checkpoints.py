@@ -69,13 +69,15 @@ def prune(
 ) -> None:
     """Prune a model and write the checkpoint."""
     from suite.cell import CalibrationSpec
-    from suite.checkpoints.folder import remarks_of, require_empty
-    from suite.checkpoints.layered import write_layered_checkpoint
-    from suite.checkpoints.writing import write_checkpoint
-    from suite.models import stored_dtypes
-    from suite.plan import pruning_cell, resolve_device, written_dtype
-    from suite.preflight import model_key, preflight
-    from suite.workbench import Workbench
+    from suite.checkpoints.writing.folder import remarks_of, require_empty
+    from suite.checkpoints.writing.layered import write_layered_checkpoint
+    from suite.checkpoints.writing.resident import write_checkpoint
+    from suite.evaluation.inputs import model_key
+    from suite.machine.devices import resolve_device, written_dtype
+    from suite.models.loading import stored_dtypes
+    from suite.planning.option_cells import pruning_cell
+    from suite.planning.preflight import preflight
+    from suite.running.model_session import ModelSession
 
     require_empty(out)
     target = resolve_device(device)
@@ -106,7 +108,7 @@ def prune(
         if placement is PlacementChoice.onload:
             summary = write_layered_checkpoint(cell, inputs[model_key(cell)], target, out, bars)
         else:
-            summary = write_checkpoint(cell, Workbench(target, inputs), out, bars)
+            summary = write_checkpoint(cell, ModelSession(target, inputs), out, bars)
         bars.cell_ended(cell, "complete")
     for remark in remarks_of(summary):
         say(remark)
@@ -161,10 +163,11 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: perplexity, tasks, answers, size, speed."""
     from suite.checkpoints.evaluation import Outlet, evaluate_checkpoint
-    from suite.evaluation_table import evaluation_rows
-    from suite.plan import evaluation_cell, resolve_device, resolve_dtype
+    from suite.commands.output.evaluation import evaluation_rows
+    from suite.machine.devices import resolve_device, resolve_dtype
+    from suite.planning.option_cells import evaluation_cell
     from suite.results import ResultStore
-    from suite.results.files import require_folder
+    from suite.results.records.files import require_folder
 
     if out is not None:
         require_folder(out)

@@ -53,7 +53,7 @@ def _write(results: Path, format: ExportFormat, out: Path, title: str) -> None:
     from reports import ReportError
     from reports.export import export_csv, export_figures, export_latex, export_markdown
     from suite.results import ResultStore
-    from suite.results.files import FileLayer, replace_file
+    from suite.results.records.files import FileLayer, replace_file
 
     contents = ResultStore(results).records()
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]

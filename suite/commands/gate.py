@@ -40,10 +40,10 @@ def gate(
     as_json: AsJson = False,
 ) -> None:
     """Compare records with a baseline, and fail if they are worse."""
-    from suite.gate_table import as_json as verdict_as_json
-    from suite.gate_table import as_lines
+    from suite.commands.output.gate import as_json as verdict_as_json
+    from suite.commands.output.gate import as_lines
     from suite.results.gate import judge, load_tolerances, read_side
-    from suite.results.gate.sides import pair_cells
+    from suite.results.gate.gate_inputs import pair_cells
 
     for path in (junit, markdown):
         _require_writable(path)
@@ -95,9 +95,9 @@ def _require_writable(path: Path | None) -> None:
 
 def _write_summaries(verdict: Verdict, junit: Path | None, markdown: Path | None) -> bool:
     """Whether what was asked for was written; the verdict stands either way."""
-    from reports.gate_summary import gate_markdown
-    from reports.junit import junit_xml
-    from suite.results.files import replace_text
+    from reports.gate.junit import junit_xml
+    from reports.gate.summary import gate_markdown
+    from suite.results.records.files import replace_text
 
     written = True
     for path, write in ((junit, junit_xml), (markdown, gate_markdown)):

@@ -44,10 +44,10 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show a metric over dates or commits, and where it changed."""
-    from suite.history_table import ASCII, as_json_rows, as_lines, signs_for
-    from suite.plan import matching
-    from suite.results.archive import read_archive
-    from suite.results.history import history_of
+    from suite.commands.output.history import ASCII, as_json_rows, as_lines, signs_for
+    from suite.planning.suite_cells import matching
+    from suite.results.history.series import history_of
+    from suite.results.records.archive import read_archive
 
     archive = read_archive(results)
     for entry in archive.unreadable:

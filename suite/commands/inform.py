@@ -12,7 +12,7 @@ from suite.commands.options import BROKEN, AsJson, Device, Listable, Revision, T
 
 def list_(what: Annotated[Listable, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
     """List methods, allocations, models, corpora, tasks or suites."""
-    from suite.listing import listing
+    from suite.commands.output.listing import listing
 
     rows = listing(what.value)
     if as_json:
@@ -31,8 +31,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Show what this machine can do, and how a model is read."""
-    from suite.doctor import describe_machine, describe_model
-    from suite.plan import resolve_device
+    from suite.inspection.doctor import describe_machine, describe_model
+    from suite.machine.devices import resolve_device
 
     machine = describe_machine(resolve_device(device))
     structure = None
@@ -73,10 +73,10 @@ def check_method(
 
     Prunes tiny random models of every family to every pattern, and tries hard inputs. Takes about a minute.
     """
-    from suite.method_check import as_json as check_as_json
-    from suite.method_check import as_text, cases_of, run_with_bar
-    from suite.method_source import load_method
-    from suite.plan import parse_assignments
+    from suite.inspection.method_check import as_json as check_as_json
+    from suite.inspection.method_check import as_text, cases_of, run_with_bar
+    from suite.inspection.method_source import load_method
+    from suite.planning.option_cells import parse_assignments
 
     loaded = load_method(method, parse_assignments(settings or []))
     check = run_with_bar(loaded.name, cases_of(loaded, families or [], everything=whole))

@@ -15,8 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from methods.base import Weights
-    from suite.progress import ProgressBars
-    from suite.results.record import Record
+    from suite.commands.output.progress import ProgressBars
+    from suite.results.records.record import Record
 
 FAILED = 3
 WRONG_INPUT = 2
@@ -110,7 +110,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for 
 
 def progress_bars(n_cells: int) -> ProgressBars:
     """Bars on stderr for that many cells."""
-    from suite.progress import ProgressBars
+    from suite.commands.output.progress import ProgressBars
 
     return ProgressBars(n_cells, numbers=_main_numbers)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from methods.errors import InputError
+from suite.api.report import write_report
 
 if TYPE_CHECKING:
-    from suite.results.outline import Outline
-    from suite.results.record import Record
-
-ATTEMPTS = 5
-"""How often records are read anew because another process replaced one meanwhile."""
+    pass
 
 
 def report(
@@ -40,110 +36,3 @@ def report(
         raise InputError(f"{out}: is a folder; --out names the HTML file to write")
     heading = title or ", ".join(folder.resolve().name for folder in results)
     print(write_report(results, out, title=heading, only=only or []))
-
-
-def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequence[str] = ()) -> Path:
-    """Renders the records below folders into one page.
-
-    Args:
-        results: the folders, searched at any depth.
-        out: the page's file, which is replaced in one step.
-        title: its heading.
-        only: texts or globs of the cells to show, the dense ones aside; empty = all.
-
-    Raises:
-        InputError: there are no records, or none of those asked for, or they never stood still.
-    """
-    from suite.results.files import replace_text
-
-    page = render(results, title=title, only=only)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, page)
-    return out
-
-
-def render(results: Sequence[Path], *, title: str, only: Sequence[str] = ()) -> str:
-    """The page of the records below folders.
-
-    Args:
-        results: the folders, searched at any depth.
-        title: its heading.
-        only: texts or globs of the cells to show, the dense ones aside; empty = all.
-
-    Raises:
-        InputError: there are no records, or none of those asked for, or they never stood still.
-    """
-    from suite.results.reading import RecordError
-
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _render(results, title, only)
-        except RecordError as error:  # another run writes into the same folders: what it wrote is shown too
-            if attempt == ATTEMPTS:
-                raise InputError(f"{error}; run the command again") from None
-    raise AssertionError("the last attempt returned or raised")
-
-
-def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
-    """The page, or a `RecordError` if a record is not the one that was read at first."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from suite.results.archive import record_files
-    from suite.results.outline import full, read_outlines
-
-    files = list(record_files(results))
-    with ThreadPoolExecutor(1) as beside:
-        # While other processes read, this one would only wait.
-        prepared = beside.submit(_prepare_pages)
-        contents = read_outlines(files)
-    prepared.result()
-    if not contents.records:
-        n_broken = len(contents.unreadable)
-        broken = f" that can be read ({n_broken} cannot: {contents.unreadable[0].path})" if n_broken else ""
-        folders = ", ".join(map(str, results))
-        raise InputError(f"{folders}: holds no records{broken}; prunebench run writes them")
-    # A later attempt that failed is news beside the numbers that stand.
-    failures = [outline.failure for outline in contents.records if outline.failure is not None]
-    chosen = _chosen([*contents.records, *failures], only)
-    places = {_name(outline.record): outline for outline in chosen}
-
-    def whole(record: Record) -> Record:
-        return full(places[_name(record)])
-
-    from reports import render_report
-
-    problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
-    return render_report([o.record for o in chosen], title=title, problems=problems, whole=whole)
-
-
-def _prepare_pages() -> None:
-    """Imports and builds what every page needs, which takes seconds."""
-    from importlib import import_module
-
-    from reports.page.chart_theme import chart_library
-
-    import_module("reports.page.html")
-    chart_library()
-
-
-def _chosen(outlines: Sequence[Outline], only: Sequence[str]) -> list[Outline]:
-    from suite.plan import matching
-
-    if not only:
-        return list(outlines)
-    pruned = [outline.record.cell for outline in outlines if not outline.record.cell.is_dense]
-    if not pruned:
-        raise InputError(f"--only {' '.join(only)}: there is no pruned record to choose from")
-    fits = {cell.digest for cell in matching(pruned, only)}
-    models = {cell.model for cell in pruned if cell.digest in fits}
-    return [
-        outline
-        for outline in outlines
-        if outline.record.cell.digest in fits
-        or (outline.record.cell.is_dense and outline.record.cell.model in models)
-    ]
-
-
-def _name(record: Record) -> tuple[str, str, str]:
-    """What tells a record from every other one, also of the same cell."""
-    return record.cell.digest, record.status, record.created

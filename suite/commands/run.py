@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from methods.base import Weights
     from suite.cell import Cell
-    from suite.config import SuiteConfig
-    from suite.executors import PlannedCell
     from suite.executors.executor import Executor
-    from suite.executors.shards import Shard
+    from suite.planning.resume import PlannedCell
+    from suite.planning.shards import Shard
+    from suite.planning.suite_cells import SuiteConfig
 
 
 def run(
@@ -83,20 +83,19 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a suite (or resume it), and write the report."""
-    from suite.commands.live_report import LiveReport
-    from suite.config import load_suite, plan
-    from suite.estimate import check_fits
-    from suite.executors import decide, hold_against_inputs
-    from suite.executors.bench import bench_options
+    from suite.api.live_report import LiveReport
     from suite.executors.executor import Job
-    from suite.executors.shards import parse_shard
-    from suite.executors.tally import Tally
-    from suite.harness import present_code
-    from suite.plan import matching
-    from suite.preflight import preflight
+    from suite.executors.options import worker_options
+    from suite.executors.outcome import RecordWriter
+    from suite.planning.estimate import check_fits
+    from suite.planning.preflight import preflight
+    from suite.planning.resume import decide, hold_against_inputs
+    from suite.planning.shards import parse_shard
+    from suite.planning.suite_cells import load_suite, matching, plan
     from suite.results import ResultStore
-    from suite.results.files import require_folder
-    from suite.tracking import SuiteRun, Tracking, open_tracker
+    from suite.results.records.files import require_folder
+    from suite.running.run_cell import present_code
+    from suite.tracking.tracker import SuiteRun, Tracking, open_tracker
 
     config = load_suite(suite)
     part = None if shard is None else parse_shard(shard)
@@ -129,16 +128,16 @@ def run(
                 reason = entry.state.reason
                 say(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it anew")
         store.sweep()
-        options = bench_options(planned, out, reuse=reuse, weights=weights)
+        options = worker_options(planned, out, reuse=reuse, weights=weights)
         n_kept = sum(not entry.runs for entry in planned)
         bars = progress_bars(len(planned) - n_kept)
         live = LiveReport(out, config.name, n_kept=n_kept, n_cells=len(planned), doing=bars.lines, warn=say)
 
         def written(path: Path) -> None:
             tracking.record_written(path)
-            live.cell_ended(tally.outcome)
+            live.cell_ended(writer.outcome)
 
-        tally = Tally(store, bars, written)
+        writer = RecordWriter(store, bars, written)
         if n_kept < len(planned):
             say(f"report: {live.path}, kept up to date while the run lasts")
         with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking, live:
@@ -146,8 +145,8 @@ def run(
                 if not entry.runs:
                     tracking.record_written(store.path_of(entry.cell))
             with bars:
-                runs.run(Job(planned, inputs, options, tally, bars))
-            outcome = tally.outcome
+                runs.run(Job(planned, inputs, options, writer, bars))
+            outcome = writer.outcome
             if not outcome.failed:
                 runs.forget_shared(options)
             report_file = None
@@ -179,11 +178,11 @@ def run(
 
 def _open(executor: ExecutorChoice, address: str | None, device: str, workers: int | None) -> Executor:
     if executor is ExecutorChoice.ray:
-        from suite.executors.ray_executor import RayExecutor
+        from suite.executors.ray.executor import RayExecutor
 
         return RayExecutor(address, device, workers, ask=sys.stderr.isatty(), say=say)
     from suite.executors.local import LocalExecutor
-    from suite.plan import resolve_devices
+    from suite.machine.devices import resolve_devices
 
     return LocalExecutor(resolve_devices(device, workers))
 
@@ -204,7 +203,7 @@ def _part(cells: list[Cell], shard: Shard, config: SuiteConfig, runs: Executor) 
 def _ranked(files: Sequence[Path]) -> Iterator[RenderableType]:
     """The ranked tables of those records that are there."""
     from reports.terminal import ranked_tables
-    from suite.results.outline import read_outlines
+    from suite.results.records.outline import read_outlines
 
     records = [outline.record for outline in read_outlines([file for file in files if file.exists()]).records]
     return ranked_tables(records) if records else iter(())
@@ -213,8 +212,8 @@ def _ranked(files: Sequence[Path]) -> Iterator[RenderableType]:
 def _print_plan(
     planned: Sequence[PlannedCell], device: torch.device, weights: Weights, as_json: bool
 ) -> None:
-    from suite.estimate import estimate
-    from suite.plan_table import as_json_rows, as_lines
+    from suite.commands.output.plan import as_json_rows, as_lines
+    from suite.planning.estimate import estimate
 
     estimates = [estimate(entry.cell, device, weights) for entry in planned]
     if as_json:

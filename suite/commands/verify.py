@@ -12,9 +12,9 @@ from suite.commands.options import BROKEN, FAILED, AsJson, Device, Trusted, prin
 
 if TYPE_CHECKING:
     from suite.cell import Cell
-    from suite.rerun import Rerun
-    from suite.results.record import CodeVersion
+    from suite.results.records.record import CodeVersion
     from suite.results.verification import CheckedRecord, Finding, Verification
+    from suite.running.rerun import Rerun
 
 
 def verify(
@@ -50,9 +50,9 @@ def verify(
     With --rerun, also run their cells again: only that finds a record made up consistently (docs/trust.md).
     """
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
-    from suite.results.files import require_folder
+    from suite.commands.output.verification import Verified, as_json_report, as_lines
+    from suite.results.records.files import require_folder
     from suite.results.verification import verify as verify_records
-    from suite.verification_report import Verified, as_json_report, as_lines
 
     if keep is not None:
         require_folder(keep, "--keep")
@@ -85,7 +85,7 @@ def verify(
 
 
 def _present_code(cell: Cell) -> CodeVersion | None:
-    from suite.harness import present_code
+    from suite.running.run_cell import present_code
 
     try:
         return present_code(cell)
@@ -114,9 +114,9 @@ def _rerun(
     trust_remote_code: bool,
     device: str,
 ) -> list[Rerun]:
-    from suite.rerun import choose
-    from suite.rerun import rerun as run_again
     from suite.results import ResultStore
+    from suite.running.rerun import choose
+    from suite.running.rerun import rerun as run_again
 
     chosen = choose(records, sample, seed)
     if not chosen:

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from methods.pattern import SemiStructured
+from methods.masks.pattern import SemiStructured
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.pattern import SparsityPattern
+    from methods.masks.pattern import SparsityPattern
 
 
 @dataclass(frozen=True)

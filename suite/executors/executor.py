@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from suite.executors.bench import BenchOptions
-from suite.executors.drive import WorkersWatcher
-from suite.executors.plan import PlannedCell
-from suite.executors.tally import Tally
-from suite.preflight import Inputs, ModelKey
+from suite.evaluation.inputs import Inputs, ModelKey
+from suite.executors.options import WorkerOptions
+from suite.executors.outcome import RecordWriter
+from suite.executors.scheduler import WorkersWatcher
+from suite.planning.resume import PlannedCell
 from suite.watcher import Watcher
 
 if TYPE_CHECKING:
     import torch
 
     from suite.cell import DType
-    from suite.memory_needs import Available
+    from suite.machine.memory_available import Available
 
 
 class CellsWatcher(Watcher, WorkersWatcher, Protocol):
@@ -32,15 +32,15 @@ class Job:
     Attributes:
         planned: its cells, and which of them run.
         inputs: what they read, by model.
-        options: how each workbench is set up.
-        tally: stores the records.
+        options: how each session is set up.
+        writer: stores the records.
         watcher: hears of progress.
     """
 
     planned: Sequence[PlannedCell]
     inputs: Mapping[ModelKey, Inputs]
-    options: BenchOptions
-    tally: Tally
+    options: WorkerOptions
+    writer: RecordWriter
     watcher: CellsWatcher
 
 
@@ -65,7 +65,7 @@ class Executor(Protocol):
         """Runs the cells that have to; every record is stored as soon as it is there."""
         ...
 
-    def forget_shared(self, options: BenchOptions) -> None:
+    def forget_shared(self, options: WorkerOptions) -> None:
         """Removes what the cells of a finished plan shared."""
         ...
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from suite.executors.bench import BenchOptions, forget_shared, open_workbench
-from suite.executors.drive import drive
 from suite.executors.executor import Job
-from suite.executors.here import run_with
+from suite.executors.in_process import run_with
+from suite.executors.options import WorkerOptions, forget_shared, open_session
 from suite.executors.process_pool import ProcessPool
-from suite.memory_needs import Available, memory_available
-from suite.plan import resolve_dtype
+from suite.executors.scheduler import drive
+from suite.machine.devices import resolve_dtype
+from suite.machine.memory_available import Available, memory_available
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class LocalExecutor:
     """Cells on this machine: in this process, or a process a device where there are several.
 
     Args:
-        devices: one a worker, as `suite.plan.resolve_devices` gives them.
+        devices: one a worker, as `suite.machine.devices.resolve_devices` gives them.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
@@ -59,14 +59,14 @@ class LocalExecutor:
     def run(self, job: Job) -> None:
         """See `Executor.run`."""
         if len(self._devices) == 1:
-            bench = open_workbench(self.device, job.inputs, job.options)
-            run_with(job.planned, bench, job.tally, job.watcher)
+            bench = open_session(self.device, job.inputs, job.options)
+            run_with(job.planned, bench, job.writer, job.watcher)
             return
         names = [str(device) for device in self._devices]
         pool = ProcessPool(names, job.options, job.inputs, self._threads_of_each())
-        drive(job.planned, pool, job.tally, job.watcher, job.inputs)
+        drive(job.planned, pool, job.writer, job.watcher, job.inputs)
 
-    def forget_shared(self, options: BenchOptions) -> None:
+    def forget_shared(self, options: WorkerOptions) -> None:
         """See `Executor.forget_shared`."""
         forget_shared(options)
 

@@ -13,7 +13,7 @@ from suite.executors.worker import Progress
 if TYPE_CHECKING:
     import pandas as pd
 
-    from suite.results.record import Record
+    from suite.results.records.record import Record
 
 Worker = str
 """What a worker is called: `cuda:1`, or the address of its node and a number."""

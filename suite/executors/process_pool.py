@@ -15,10 +15,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from suite.cell import Cell
-from suite.executors.bench import BenchOptions
+from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.executors.options import WorkerOptions
 from suite.executors.pool import Event, Finished, Lost, Told, Worker
-from suite.executors.portable import PortableInputs
-from suite.preflight import Inputs, ModelKey, model_key
+from suite.executors.worker_inputs import WorkerInputs
 
 WAIT_S = 1.0
 END_S = 5.0
@@ -40,7 +40,7 @@ class ProcessPool:
 
     Args:
         devices: a worker's device each, such as `cuda:0`; a device may stand there several times.
-        options: how each workbench is set up.
+        options: how each session is set up.
         inputs: what the cells read.
         threads: of torch, in each worker, for cells that do not say.
     """
@@ -48,12 +48,12 @@ class ProcessPool:
     def __init__(
         self,
         devices: Sequence[str],
-        options: BenchOptions,
+        options: WorkerOptions,
         inputs: Mapping[ModelKey, Inputs],
         threads: int | None,
     ) -> None:
         self._options = options
-        self._inputs = {key: PortableInputs.of(of_model) for key, of_model in inputs.items()}
+        self._inputs = {key: WorkerInputs.of(of_model) for key, of_model in inputs.items()}
         self._threads = threads
         many = len(set(devices)) < len(devices)
         self._vacant = {
@@ -141,7 +141,7 @@ def _event(name: Worker, running: _Running, message: tuple[Any, ...]) -> Event:
     return Finished(name, place, *content)
 
 
-def serve(connection: Connection, device: str, options: BenchOptions, threads: int | None) -> None:
+def serve(connection: Connection, device: str, options: WorkerOptions, threads: int | None) -> None:
     """The life of a worker's process: runs what comes, until nobody asks any more."""
     from suite.executors.worker import CellWorker, Progress, Reporter
 

@@ -1,4 +1,4 @@
-"""What runs cells in a process of its own: one workbench, one cell at a time."""
+"""What runs cells in a process of its own: one session, one cell at a time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from suite.executors.bench import BenchOptions, open_workbench
-from suite.preflight import Inputs, ModelKey, model_key
+from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.executors.options import WorkerOptions, open_session
 from suite.watcher import Watcher
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from suite.cell import Cell
-    from suite.executors.portable import PortableInputs
-    from suite.results.record import Record
-    from suite.workbench import Workbench
+    from suite.executors.worker_inputs import WorkerInputs
+    from suite.results.records.record import Record
+    from suite.running.model_session import ModelSession
 
 REPORT_EVERY_S = 0.2
 """A worker tells how far it is no more often than this."""
@@ -77,19 +77,19 @@ class CellWorker:
 
     Args:
         device: where models are put, as `--device` names it.
-        options: how the workbench is set up.
+        options: how the session is set up.
         threads: of torch, for cells that do not say; None = as many as the process has.
     """
 
-    def __init__(self, device: str, options: BenchOptions, threads: int | None = None) -> None:
+    def __init__(self, device: str, options: WorkerOptions, threads: int | None = None) -> None:
         self._device = device
         self._options = options
         self._threads = threads
         self._inputs: dict[ModelKey, Inputs] = {}
-        self._bench: Workbench | None = None
+        self._bench: ModelSession | None = None
 
     def run(
-        self, cell: Cell, inputs: Callable[[], PortableInputs], watcher: Watcher
+        self, cell: Cell, inputs: Callable[[], WorkerInputs], watcher: Watcher
     ) -> tuple[Record, pd.DataFrame | None]:
         """Runs one cell.
 
@@ -100,8 +100,8 @@ class CellWorker:
         """
         import torch
 
-        from suite.harness import failed_record, run_cell
-        from suite.threads import using_threads
+        from suite.machine.threads import using_threads
+        from suite.running.run_cell import failed_record, run_cell
 
         with using_threads(self._threads):
             try:
@@ -109,7 +109,7 @@ class CellWorker:
                 if key not in self._inputs:
                     self._inputs[key] = inputs().unpacked()
                 if self._bench is None:
-                    self._bench = open_workbench(torch.device(self._device), self._inputs, self._options)
+                    self._bench = open_session(torch.device(self._device), self._inputs, self._options)
             except Exception as error:  # whatever is wrong with this machine: the cell's record says it
                 return failed_record(cell, "load", error), None
             return run_cell(cell, self._bench, watcher)

@@ -1,9 +1,15 @@
 """Records of finished and failed cells: what they hold, how they are stored, and what can be said of them."""
 
-from suite.results.reading import DigestError, NewerSchemaError, RecordError, load_record, parse_record
-from suite.results.record import Record
-from suite.results.state import CellState
-from suite.results.store import Contents, ResultStore, StoredRecord, UnreadableRecord
+from suite.results.records.reading import (
+    DigestError,
+    NewerSchemaError,
+    RecordError,
+    load_record,
+    parse_record,
+)
+from suite.results.records.record import Record
+from suite.results.records.state import CellState
+from suite.results.records.store import Contents, ResultStore, StoredRecord, UnreadableRecord
 
 __all__ = [
     "CellState",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from methods.base import Placement
-    from suite.results.record import ModelIdentity
+    from suite.results.records.record import ModelIdentity
 
 
 def conditions(model: ModelIdentity, device: torch.device, placement: Placement) -> dict[str, object]:
@@ -22,7 +22,7 @@ def conditions(model: ModelIdentity, device: torch.device, placement: Placement)
         device: where layers compute.
         placement: where they are.
     """
-    from suite.results.environment import code_version, environment
+    from suite.machine.environment import code_version, environment
 
     here = environment(device)
     return {

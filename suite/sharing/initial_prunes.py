@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from methods.pruned_weights import pruned_weights, put_pruned_weights
-from suite.phases import PhaseLog
-from suite.pruning import part_versions
-from suite.results.prune_costs import INITIAL
-from suite.results.record import PhaseCost, SharedPart
+from methods.placement.pruned_weights import pruned_weights, put_pruned_weights
+from suite.machine.phases import PhaseLog
+from suite.planning.method_of_cell import part_versions
+from suite.results.records.prune_costs import INITIAL
+from suite.results.records.record import PhaseCost, SharedPart
 from suite.sharing.folder import SharedFolder
 from suite.sharing.identity import digest_of
-from suite.sharing.plan import initial_cell
 from suite.sharing.prune_files import has_weights, read_prune, weights_in, write_prune, write_weights
+from suite.sharing.shared_masks import initial_cell
 from suite.watcher import Silent
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from methods.base import CalibrationSet, Placement, PruneResult, PruningMethod
-    from methods.pattern import SparsityPattern
+    from methods.masks.pattern import SparsityPattern
     from suite.cell import Cell
 
 COST = "cost.json"
@@ -38,7 +38,7 @@ class SharedInitialPrunes:
     Args:
         cell: the cell.
         folder: where prunes are kept.
-        wanted: which are worth it (`suite.sharing.plan`).
+        wanted: which are worth it (`suite.sharing.shared_masks`).
         conditions: what else decides a mask to the bit: weights, code, machine.
         device: where layers compute.
 

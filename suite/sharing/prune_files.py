@@ -14,12 +14,12 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from methods.base import LayerReport, PruneResult
-from methods.keep_mask import KeepMask
+from methods.masks.keep_mask import KeepMask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from methods.decoder import DecoderLayer
+    from methods.structure.decoder import DecoderLayer
 
 MASKS, REPORT, INITIAL = "masks.safetensors", "prune.json", "initial"
 
@@ -54,7 +54,7 @@ def read_prune(folder: Path) -> PruneResult:
 
 
 def write_weights(folder: Path, weights: Iterable[tuple[DecoderLayer, Mapping[str, Tensor]]]) -> None:
-    """Writes the target weights of each layer (`methods.pruned_weights`), a file each."""
+    """Writes the target weights of each layer (`methods.placement.pruned_weights`), a file each."""
     for layer, tensors in weights:
         save_file(dict(tensors), _weights_file(folder, layer))
 

@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from suite.cell import AnswersSpec, Cell, PerplexitySpec, TaskSpec
-from suite.evaluation.responses import Answer
-from suite.evaluation.zero_shot import TaskRun
-from suite.measurement.reference import DenseReference, GivenAnswers
+from suite.evaluation.dense_reference import DenseReference, GivenAnswers
+from suite.evaluation.lm_eval_tasks.zero_shot import TaskRun
+from suite.evaluation.scoring.responses import Answer
 from suite.sharing.folder import SharedFolder
 from suite.sharing.identity import digest_of
 
 if TYPE_CHECKING:
-    from suite.preflight import Inputs
+    from suite.evaluation.inputs import Inputs
 
 ReferenceSpec = PerplexitySpec | TaskSpec | AnswersSpec
 HIDDEN, VALUES, COST = "hidden.safetensors", "values.json", "cost.json"

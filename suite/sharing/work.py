@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from methods.initial import initial_prunes_from
 from suite.cell import PerplexitySpec, TaskSpec
-from suite.phases import PhaseLog
-from suite.results.record import PhaseCost, SharedPart
+from suite.machine.phases import PhaseLog
+from suite.results.records.record import PhaseCost, SharedPart
 from suite.sharing.folder import SharedFolder
 from suite.sharing.identity import conditions
 from suite.sharing.initial_prunes import SharedInitialPrunes, added
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from methods.base import CalibrationSet, PruneResult, PruningMethod
     from suite.cell import Cell
-    from suite.measurement.measured import Measured
-    from suite.measurement.reference import DenseReference
-    from suite.models import LoadedModel
-    from suite.preflight import Inputs
+    from suite.evaluation.dense_reference import DenseReference
+    from suite.evaluation.inputs import Inputs
+    from suite.evaluation.measured import Measured
+    from suite.models.loading import LoadedModel
     from suite.watcher import Watcher
 
 
@@ -211,7 +211,7 @@ def _name(spec: ReferenceSpec, inputs: Inputs) -> str:
 
 
 def _phase(spec: ReferenceSpec, inputs: Inputs) -> str:
-    """The phase that measures it (`suite.measurement`)."""
+    """The phase that measures it (`suite.evaluation.measure`)."""
     if isinstance(spec, PerplexitySpec | TaskSpec):
         return f"evaluate {_name(spec, inputs)}"
     return "answer prompts"

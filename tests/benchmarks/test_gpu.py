@@ -14,10 +14,10 @@ from benchmarks.gpu.onload import sharing_model
 from benchmarks.gpu.shapes import SHAPES, tiny
 from benchmarks.rows import load_rows
 from methods.base import Placement
-from methods.columns import solve_block
-from methods.decoder import read_decoder
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
+from methods.structure.decoder import read_decoder
+from methods.updates.sparsegpt_block import solve_block
 from tests import PATIENCE_S, run_python
 
 pytestmark = pytest.mark.slow
@@ -225,9 +225,9 @@ def test_weights_are_the_same_every_time():
 def test_layers_that_share_storage_are_pruned_as_layers_that_do_not(method):
     """Of one layer, shared storage is no other storage."""
     shape = tiny(SHAPES["30b"]).with_layers(1)
-    model, home = sharing_model(shape, torch.device("cpu"))
+    model, storage = sharing_model(shape, torch.device("cpu"))
     assert len(read_decoder(model).layers) == 1
-    placement = Placement(weights="onload", device=torch.device("cpu"), home=home)
+    placement = Placement(weights="onload", device=torch.device("cpu"), storage=storage)
     arguments = (parse_pattern("0.5"), shape.calibration())
     shared = build(method).prune(model, *arguments, placement=placement)
     resident_result = build(method).prune(shape.build("cpu"), *arguments)
@@ -235,19 +235,19 @@ def test_layers_that_share_storage_are_pruned_as_layers_that_do_not(method):
 
 
 def test_a_stored_layer_is_given_what_was_stored_last():
-    model, home = sharing_model(tiny(SHAPES["30b"]), torch.device("cpu"))
+    model, storage = sharing_model(tiny(SHAPES["30b"]), torch.device("cpu"))
     first, second, third = read_decoder(model).layers
-    dense = home.fetch(third)
-    name = next(iter(home.dense(first)))
+    dense = storage.fetch(third)
+    name = next(iter(storage.dense(first)))
     for number, layer in enumerate((first, second), 1):
-        home.store(layer, {name: torch.full_like(dense[name], number)})
+        storage.store(layer, {name: torch.full_like(dense[name], number)})
     for layer in (first, second):
-        found = home.fetch(layer)
+        found = storage.fetch(layer)
         assert bool((found.pop(name) == 2).all())
         assert all(torch.equal(value, dense[other]) for other, value in found.items())
-    assert torch.equal(home.fetch(third)[name], dense[name])
-    home.restore_dense()
-    assert torch.equal(home.fetch(first)[name], dense[name])
+    assert torch.equal(storage.fetch(third)[name], dense[name])
+    storage.restore_dense()
+    assert torch.equal(storage.fetch(first)[name], dense[name])
 
 
 def _tiny(folder, *stages):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import plain_methods
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 from tests.methods.tiny_models import make_calibration, make_model
 
@@ -30,7 +30,7 @@ def test_a_plain_rebuild_swaps():
     keep = torch.rand(8, 32, generator=generator) > 0.5
     scores = torch.rand(8, 32, generator=generator)
     from benchmarks import plain
-    from methods.rebuild import rebuild
+    from methods.refinements.barber_swaps import rebuild
 
     swapped = plain.rebuild(keep, scores, 0.5)
     assert not torch.equal(swapped, keep)

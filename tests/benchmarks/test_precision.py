@@ -9,7 +9,7 @@ import torch
 from benchmarks.precision import agreement, compared, main
 from methods.base import PruneResult
 from methods.errors import InputError
-from methods.keep_mask import KeepMask
+from methods.masks.keep_mask import KeepMask
 from tests.tiny import save_tiny_model, write_text
 
 

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.task_correlation import correlations, main
 from methods.errors import InputError
 from suite.results import ResultStore
-from suite.results.record import Metric
+from suite.results.records.record import Metric
 from tests.suite.results.examples import make_cell, make_record
 
 TEXT = "wiki-sample-token-s2048"

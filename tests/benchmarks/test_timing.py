@@ -13,8 +13,8 @@ from benchmarks.rows import load_rows, markdown, said, save_rows, setting
 from benchmarks.sizes import workload
 from benchmarks.timing import Bench, empty_row, restoring, time_method
 from methods.base import ACCELERATOR_TOKENS, CalibrationSet, Placement
-from methods.decoder import read_decoder
-from methods.patching import replaced_forward
+from methods.structure.decoder import read_decoder
+from methods.structure.forward_override import replaced_forward
 from tests.tiny import tiny_model
 
 pytestmark = pytest.mark.slow

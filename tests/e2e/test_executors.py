@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.executors import SUITE, main, numbers, prunebench, run_way
-from suite.config import load_suite, plan
+from suite.planning.suite_cells import load_suite, plan
 from tests.tiny import write_suite
 
 

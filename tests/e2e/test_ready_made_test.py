@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.config import parse_suite, plan
+from suite.planning.suite_cells import parse_suite, plan
 from tests import PATIENCE_S
 from tests.e2e.own_method import environment, install, turn_around, write_own_suite
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from suite.config import load_suite, plan
+from suite.planning.suite_cells import load_suite, plan
 from suite.results import ResultStore
-from suite.results.leftovers import ABANDONED_AFTER_S, PREFIX
+from suite.results.records.leftovers import ABANDONED_AFTER_S, PREFIX
 from tests import PATIENCE_S
 from tests.tiny import write_suite
 

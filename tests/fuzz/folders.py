@@ -43,8 +43,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is on the hub
 
 import torch
 
-from suite.evaluation import efficiency
-from suite.models import quiet_transformers
+from suite.evaluation.speed import reference_speed as efficiency
+from suite.models.loading_errors import quiet_transformers
 from tests.fuzz.damage import KINDS, bases, damage, write_bases
 from tests.fuzz.law import ROOT, Kind, Trial
 

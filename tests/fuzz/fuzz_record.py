@@ -17,8 +17,8 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["suite"]):
-    from suite.results.reading import RecordError, parse_record, record_bytes
-    from suite.results.record import body_digest
+    from suite.results.records.reading import RecordError, parse_record, record_bytes
+    from suite.results.records.record import body_digest
 
 from tests.fuzz.campaign import run
 

@@ -11,8 +11,8 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["suite"]):
-    from suite.suite_file import parse_suite
-    from suite.toml_lines import key_lines
+    from suite.planning.suite_file import parse_suite
+    from suite.planning.toml_lines import key_lines
 
 from methods.errors import InputError
 from tests.fuzz.campaign import run

@@ -21,7 +21,7 @@ from methods.errors import InputError, NonFiniteError
 from suite.cell import CalibrationSpec
 from suite.commands.checkpoints import evaluate, prune
 from suite.commands.options import DTypeChoice, PlacementChoice
-from suite.corpora import calibration_set
+from suite.data.corpora import calibration_set
 from tests.fuzz.plain import Plain, PlainError, failing_plainly, wanda_masks
 
 ROOT = Path(__file__).parents[2]

@@ -49,7 +49,7 @@ HOLES = {
 @pytest.mark.parametrize("hole", HOLES)
 def test_a_hole_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hole: str) -> None:
     replacement, kind, fault = HOLES[hole]
-    for module in ("suite.models", "suite.layered_model"):
+    for module in ("suite.models.loading", "suite.models.layered"):
         monkeypatch.setattr(f"{module}.{hole}", replacement)
     outcomes = campaign(range(6), tmp_path / "out.jsonl", [kind])
     assert any(fault in found for outcome in outcomes for found in outcome["faults"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from suite.config import parse_suite, plan
+from suite.planning.suite_cells import parse_suite, plan
 from suite.results.gate import judge, load_tolerances, read_side
 from suite.results.verification import verify
 

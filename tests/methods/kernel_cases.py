@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods import columns
-from methods.kernels import columns as kernel
-from methods.pattern import SemiStructured, UniformPattern, parse_pattern, prune_lowest
+from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern, prune_lowest
+from methods.updates import sparsegpt_columns as columns
+from methods.updates import sparsegpt_kernel as kernel
 
 
 def random_factor(size: int, generator: torch.Generator) -> Tensor:

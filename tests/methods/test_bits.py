@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from methods.bits import packed, same_bits, unpacked
-from methods.keep_mask import KeepMask
+from methods.masks.bits import packed, same_bits, unpacked
+from methods.masks.keep_mask import KeepMask
 
 FLAGS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=11))
 

@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedModel
 
 from methods.base import Placement
-from methods.block_gradient import BlockStudy, _gradients, study_block
-from methods.decoder import DecoderLayer, read_decoder
+from methods.engine.block_gradient import BlockStudy, _gradients, study_block
+from methods.engine.hidden_states import LayerStream, at_rest, relative_error
 from methods.errors import InputError, NonFiniteError, StructureError
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
+from methods.placement.layer_loading import Resident
 from methods.registry import build
-from methods.residence import Resident
-from methods.stream import LayerStream, at_rest, relative_error
+from methods.structure.decoder import DecoderLayer, read_decoder
 from tests.methods import oracles
 from tests.methods.tiny_models import make_calibration, make_model
 

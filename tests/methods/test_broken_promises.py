@@ -12,14 +12,13 @@ import torch
 import torch.nn.utils.prune
 from torch import nn
 
-import methods.contract
 from methods.base import PruneResult
-from methods.conformance import FAMILIES, Verdict
+from methods.conformance import FAMILIES, Verdict, contract
 from methods.conformance.advice import advice_for
-from methods.keep_mask import KeepMask
 from methods.llm_barber import LLMBarber
 from methods.magnitude import Magnitude
-from methods.pattern import parse_pattern
+from methods.masks.keep_mask import KeepMask
+from methods.masks.pattern import parse_pattern
 from tests.methods.one_case import outcome
 
 
@@ -178,8 +177,8 @@ def test_a_broken_promise_is_found_and_said_in_words(corrupt, promise, seen, adv
 
 
 def test_every_finding_of_the_contract_has_advice():
-    """A finding that `methods.contract` can word, but that nobody says what to do about, is found here."""
-    tree = ast.parse(Path(methods.contract.__file__).read_text())
+    """A finding that the contract can word, but that nobody says what to do about, is found here."""
+    tree = ast.parse(Path(contract.__file__).read_text())
     raised = [
         node.args[0]
         for node in ast.walk(tree)

@@ -11,7 +11,7 @@ from torch import nn
 from methods.base import PruneResult
 from methods.conformance import FAMILIES, Verdict
 from methods.errors import InputError, PruningError
-from methods.pattern import SemiStructured, parse_pattern
+from methods.masks.pattern import SemiStructured, parse_pattern
 from methods.wanda import Wanda
 from tests.methods.one_case import outcome
 from tests.methods.tiny_models import make_calibration

@@ -22,11 +22,11 @@ from methods.conformance import (
 )
 from methods.conformance.cases import any_pattern
 from methods.conformance.variants import built_in_variants
-from methods.decoder import read_decoder
-from methods.keep_mask import KeepMask
 from methods.magnitude import Magnitude, magnitude_keep
-from methods.pattern import SemiStructured, parse_pattern
-from methods.target import Target
+from methods.masks.keep_mask import KeepMask
+from methods.masks.pattern import SemiStructured, parse_pattern
+from methods.structure.decoder import read_decoder
+from methods.structure.target import Target
 from methods.wanda import Wanda
 from tests.methods.one_case import outcome
 from tests.methods.tiny_models import make_calibration

@@ -9,11 +9,11 @@ from hypothesis.extra import numpy as hnp
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen3MoeConfig
 
 from methods.base import Placement
-from methods.contract import ModelState, check_contract
+from methods.conformance.contract import ModelState, check_contract
 from methods.dsnot import DSnoT, InputMoments
 from methods.errors import InputError, NonFiniteError
-from methods.pattern import parse_pattern
-from methods.refinement import refine, reliabilities
+from methods.masks.pattern import parse_pattern
+from methods.refinements.dsnot_swaps import refine, reliabilities
 from methods.registry import build, settings_of
 from tests.methods import oracles, oracles_dsnot
 from tests.methods.tiny_models import make_calibration, make_model

@@ -6,19 +6,19 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from methods.base import CalibrationSet, Placement
-from methods.block_gradient import study_block
+from methods.conformance.contract import ModelState, check_contract
 from methods.conformance.expert_families import EXPERT_FAMILIES, STARVED_EXPERT
-from methods.contract import ModelState, check_contract
-from methods.decoder import read_decoder
+from methods.engine.block_gradient import study_block
+from methods.engine.hidden_states import LayerStream, at_rest
+from methods.engine.statistics import GramMatrix, SharedInputs
 from methods.errors import StructureError
-from methods.experts import RoutedForward, routed_forwards, stacked_matrices
 from methods.initial import UNREACHED
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
+from methods.placement.layer_loading import Resident
 from methods.registry import allocations, build
-from methods.residence import Resident
-from methods.statistics import GramMatrix, SharedInputs
-from methods.stream import LayerStream, at_rest
-from methods.target import noting_calls
+from methods.structure.decoder import read_decoder
+from methods.structure.experts import RoutedForward, routed_forwards, stacked_matrices
+from methods.structure.target import noting_calls
 
 FAMILIES = {family.name: family for family in EXPERT_FAMILIES}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from methods.base import Placement
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 from tests.methods.golden import GoldenRun, calibration, golden_runs, linears, load_model
 

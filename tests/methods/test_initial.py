@@ -5,8 +5,8 @@ import torch
 
 from methods.base import Placement, PruneResult
 from methods.initial import initial_prunes_from
-from methods.pattern import parse_pattern
-from methods.pruned_weights import pruned_weights, put_pruned_weights
+from methods.masks.pattern import parse_pattern
+from methods.placement.pruned_weights import pruned_weights, put_pruned_weights
 from methods.registry import build
 from tests.methods.tiny_models import make_calibration, make_model
 

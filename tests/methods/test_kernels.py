@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods import columns
+from methods.updates import sparsegpt_columns as columns
 from tests import PATIENCE_S
 
 CASES = Path(__file__).with_name("kernel_cases.py")
@@ -54,7 +54,7 @@ def untried():
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 def test_fp32_on_a_gpu_is_solved_by_the_kernel_and_all_else_by_its_twin(monkeypatch):
-    from methods.kernels.columns import solve_block
+    from methods.updates.sparsegpt_kernel import solve_block
 
     monkeypatch.setattr(columns, "kernel_problem", lambda device: None)
     assert columns.block_solver(OnGpu(torch.float32)) is solve_block
@@ -73,7 +73,7 @@ def test_a_gpu_for_which_the_kernel_cannot_be_compiled_is_served_by_the_twin(mon
     def no_compiler(*_):
         raise RuntimeError("Failed to find C compiler. Please specify via CC\nand more")
 
-    monkeypatch.setattr("methods.kernels.columns.solve_block", no_compiler)
+    monkeypatch.setattr("methods.updates.sparsegpt_kernel.solve_block", no_compiler)
     said = "RuntimeError: Failed to find C compiler. Please specify via CC"
     assert columns.kernel_problem(torch.device("cpu")) == said
     assert columns.block_solver(OnGpu(torch.float32)) is columns.solve_block

@@ -5,7 +5,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from methods.errors import StructureError
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 from tests.methods.tiny_models import make_calibration, make_model
 

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from methods.allocations.owl import OWL
 from methods.base import Placement
-from methods.decoder import read_decoder
-from methods.out_of_memory import is_out_of_memory
-from methods.owl import OWL
-from methods.patching import replaced_forward
-from methods.pattern import parse_pattern
+from methods.engine.hidden_states import LayerStream
+from methods.masks.pattern import parse_pattern
+from methods.placement.out_of_memory import is_out_of_memory
 from methods.registry import build
-from methods.stream import LayerStream
+from methods.structure.decoder import read_decoder
+from methods.structure.forward_override import replaced_forward
 from tests.methods.tiny_models import make_calibration, make_model
 
 METHODS = [

@@ -6,16 +6,16 @@ from math import inf, isnan
 import pytest
 import torch
 
+from methods.allocations.owl import OWL
 from methods.base import CalibrationSet, LayerReport, Placement
-from methods.contract import ModelState, check_contract
-from methods.decoder import read_decoder
+from methods.conformance.contract import ModelState, check_contract
+from methods.engine.hidden_states import relative_error
 from methods.errors import NonFiniteError, StructureError
 from methods.initial import InitialMask
-from methods.owl import OWL
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build, names
 from methods.ria import ria_scores
-from methods.stream import relative_error
+from methods.structure.decoder import read_decoder
 from tests.methods.tiny_models import make_calibration, make_model
 
 REPORT = LayerReport("m", 0, "mlp", (2, 2), 2, error_before=0.5, error_after=0.25, damping=0.01)
@@ -185,8 +185,8 @@ def test_owl_counts_outliers_of_finite_scores_or_names_the_module():
 
 def test_a_block_that_differs_by_itself_is_found_out_however_large_its_outputs(monkeypatch):
     model = enlarged()
-    run = "methods.decoder.Block.run"
-    from methods.decoder import Block
+    run = "methods.structure.decoder.Block.run"
+    from methods.structure.decoder import Block
 
     original = Block.run
     monkeypatch.setattr(run, lambda *given: 2 * original(*given))

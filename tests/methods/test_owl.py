@@ -13,11 +13,11 @@ from hypothesis.extra import numpy as hnp
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from methods.allocation import Allocation
+from methods.allocations.owl import OWL, layer_sparsities, outlier_share
 from methods.base import Placement
-from methods.contract import ModelState, check_contract
+from methods.conformance.contract import ModelState, check_contract
 from methods.errors import InputError, NonFiniteError
-from methods.owl import OWL, layer_sparsities, outlier_share
-from methods.pattern import Allocated, Unstructured, parse_pattern
+from methods.masks.pattern import Allocated, Unstructured, parse_pattern
 from methods.registry import allocations, build
 from tests.methods import oracles, oracles_owl
 from tests.methods.tiny_models import make_calibration, make_model

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from methods.base import Placement
-from methods.decoder import read_decoder
-from methods.homes import FolderHome
-from methods.own_forward import own_forward
-from methods.residence import residing
+from methods.placement.layer_loading import residing
+from methods.placement.layer_storage import CheckpointStorage
+from methods.placement.onloaded_forward import own_forward
+from methods.structure.decoder import read_decoder
 from tests.methods.test_residence import prefetching_threads, save_layers, without_layers
 from tests.methods.tiny_models import make_model
 
@@ -19,11 +19,11 @@ TOKENS = torch.randint(0, 64, (2, 12), generator=torch.Generator().manual_seed(2
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_and_generated_tokens_are_the_same(family, tmp_path):
     whole = make_model(family).eval()
-    home = FolderHome(save_layers(whole, tmp_path), None)
+    storage = CheckpointStorage(save_layers(whole, tmp_path), None)
     model = without_layers(make_model(family).eval())
     held = {name: id(value) for name, value in model.named_parameters()}
     asked = {"attention_mask": torch.ones_like(TOKENS), "max_new_tokens": 5, "do_sample": False}
-    with own_forward(model, Placement(weights="onload", home=home)), torch.inference_mode():
+    with own_forward(model, Placement(weights="onload", storage=storage)), torch.inference_mode():
         logits = model(input_ids=TOKENS).logits
         generated = model.generate(TOKENS, **asked)
     with torch.inference_mode():
@@ -43,9 +43,9 @@ def test_a_resident_model_is_left_alone():
 def test_what_is_around_the_layers_is_there_and_tied_tensors_are_one(tmp_path):
     model = make_model("llama-tied")
     model = without_layers(model)
-    home = FolderHome(save_layers(make_model("llama-tied"), tmp_path), None)
+    storage = CheckpointStorage(save_layers(make_model("llama-tied"), tmp_path), None)
     decoder = read_decoder(model)
-    placement = Placement(weights="onload", home=home)
+    placement = Placement(weights="onload", storage=storage)
     with residing(model, decoder, placement) as residence, residence.around_layers():
         head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
         assert head.weight.data_ptr() == embedding.weight.data_ptr()
@@ -54,14 +54,14 @@ def test_what_is_around_the_layers_is_there_and_tied_tensors_are_one(tmp_path):
 
 def test_a_layer_that_fails_leaves_the_model_as_it_was(tmp_path):
     model = without_layers(make_model("llama"))
-    home = FolderHome(save_layers(make_model("llama"), tmp_path), None)
+    storage = CheckpointStorage(save_layers(make_model("llama"), tmp_path), None)
 
     class Broken(nn.Module):
         def forward(self, *args):
             raise RuntimeError("out of order")
 
     model.model.layers[1].mlp.act_fn = Broken()
-    onloading = own_forward(model, Placement(weights="onload", home=home))
+    onloading = own_forward(model, Placement(weights="onload", storage=storage))
     with pytest.raises(RuntimeError, match="out of order"), torch.no_grad(), onloading:
         model(input_ids=TOKENS)
     assert all(p.device.type == "meta" for p in model.model.layers[1].parameters())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from methods.rebuild import floor_share, rebuild, rebuild_n_of_m
+from methods.refinements.barber_swaps import floor_share, rebuild, rebuild_n_of_m
 from tests.methods import oracles
 
 RATIOS = ["0.0", "0.01", "0.1", "0.3", "0.5", "0.7", "0.9", "1.0"]

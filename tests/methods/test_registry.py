@@ -8,10 +8,10 @@ import pytest
 
 from methods import registry
 from methods.allocation import Allocation
+from methods.allocations.owl import OWL
 from methods.base import PruningMethod
 from methods.errors import InputError
 from methods.llm_barber import LLMBarber
-from methods.owl import OWL
 from methods.registry import allocations, build, did_you_mean, method_class, names, origin, settings_of
 from methods.sparsegpt import SparseGPT
 from methods.wanda import Wanda
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from methods.magnitude import Magnitude
-from methods.pattern import Allocated
+from methods.masks.pattern import Allocated
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from methods.allocations.owl import OWL
 from methods.base import Placement
-from methods.contract import ModelState
-from methods.decoder import read_decoder
+from methods.conformance.contract import ModelState
 from methods.dsnot import DSnoT
 from methods.errors import InputError, NonFiniteError, PruningError
-from methods.homes import FolderHome, HostHome
 from methods.llm_barber import LLMBarber
 from methods.magnitude import Magnitude
-from methods.owl import OWL
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
+from methods.placement.layer_loading import residing
+from methods.placement.layer_storage import CheckpointStorage, HostStorage
+from methods.placement.tensor_files import TensorFiles
 from methods.registry import build, names
-from methods.residence import residing
-from methods.tensor_files import TensorFiles
+from methods.structure.decoder import read_decoder
 from methods.wanda import Wanda
 from tests.methods.tiny_models import make_calibration, make_model
 
@@ -73,15 +73,15 @@ def without_layers(model):
     return model
 
 
-def onloading(family, home, folder, n_files=1, dtype=torch.float32):
-    """A model whose layers live on the host or in files, and its home."""
+def onloading(family, storage, folder, n_files=1, dtype=torch.float32):
+    """A model whose layers live on the host or in files, and its storage."""
     model = make_model(family, dtype)
-    if home == "host":
-        return model, HostHome(read_decoder(model))
+    if storage == "host":
+        return model, HostStorage(read_decoder(model))
     (folder / "dense").mkdir()
     (folder / "staging").mkdir()
     files = save_layers(model, folder / "dense", n_files)
-    return without_layers(model), FolderHome(files, folder / "staging")
+    return without_layers(model), CheckpointStorage(files, folder / "staging")
 
 
 @cache
@@ -93,12 +93,12 @@ def resident(family, method, allocated=False):
     return result, layer_weights(model)
 
 
-def assert_same(home, model, result, expected):
+def assert_same(storage, model, result, expected):
     expected_result, expected_weights = expected
     assert result.mask_digest == expected_result.mask_digest
     assert result.layers == expected_result.layers
     for layer in read_decoder(model).layers:
-        weights = home.fetch(layer)
+        weights = storage.fetch(layer)
         assert weights.keys() == expected_weights[layer.index].keys()
         for name, weight in weights.items():
             assert torch.equal(weight, expected_weights[layer.index][name]), f"{layer.name}.{name}"
@@ -108,26 +108,26 @@ def state_of(model):
     return ModelState.of(model, {}), {name: id(p) for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("home", ["host", "folder"])
+@pytest.mark.parametrize("storage", ["host", "folder"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_method_decides_the_same(family, method, home, tmp_path):
-    model, kept = onloading(family, home, tmp_path)
+def test_every_method_decides_the_same(family, method, storage, tmp_path):
+    model, kept = onloading(family, storage, tmp_path)
     before = state_of(model)
-    placement = Placement(2, "onload", home=kept)
+    placement = Placement(2, "onload", storage=kept)
     result = METHODS[method].prune(model, HALF, make_calibration(), placement=placement)
     assert_same(kept, model, result, resident(family, method))
     assert state_of(model) == before
     assert prefetching_threads() == []
 
 
-@pytest.mark.parametrize("home", ["host", "folder"])
+@pytest.mark.parametrize("storage", ["host", "folder"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_allocation_sees_the_same_and_stores_nothing(family, home, tmp_path):
-    model, kept = onloading(family, home, tmp_path)
+def test_an_allocation_sees_the_same_and_stores_nothing(family, storage, tmp_path):
+    model, kept = onloading(family, storage, tmp_path)
     decoder = read_decoder(model)
     dense = {layer.index: kept.stamp(layer) for layer in decoder.layers}
-    placement = Placement(2, "onload", home=kept)
+    placement = Placement(2, "onload", storage=kept)
     pattern = OWL().allocate(model, HALF, make_calibration(), placement=placement)
     assert {layer.index: kept.stamp(layer) for layer in decoder.layers} == dense
     result = Wanda().prune(model, pattern, make_calibration(), placement=placement)
@@ -136,11 +136,11 @@ def test_an_allocation_sees_the_same_and_stores_nothing(family, home, tmp_path):
 
 @pytest.mark.parametrize("method", ["sparsegpt", "llm-barber"])
 def test_layers_spread_over_several_files_are_the_same(method, tmp_path):
-    model, home = onloading("llama", "folder", tmp_path, n_files=3)
+    model, storage = onloading("llama", "folder", tmp_path, n_files=3)
     result = METHODS[method].prune(
-        model, HALF, make_calibration(), placement=Placement(2, "onload", home=home)
+        model, HALF, make_calibration(), placement=Placement(2, "onload", storage=storage)
     )
-    assert_same(home, model, result, resident("llama", method))
+    assert_same(storage, model, result, resident("llama", method))
 
 
 def test_files_are_cast_to_what_the_model_computes_in(tmp_path):
@@ -148,18 +148,18 @@ def test_files_are_cast_to_what_the_model_computes_in(tmp_path):
     files = save_layers(whole, tmp_path)
     (tmp_path / "staging").mkdir()
     model = without_layers(make_model("llama").to(torch.bfloat16))
-    home = FolderHome(files, tmp_path / "staging")
-    placement = Placement(2, "onload", home=home)
+    storage = CheckpointStorage(files, tmp_path / "staging")
+    placement = Placement(2, "onload", storage=storage)
     result = Wanda().prune(model, HALF, make_calibration(), placement=placement)
     whole.to(torch.bfloat16)
     expected = Wanda().prune(whole, HALF, make_calibration(), placement=Placement(2))
-    assert_same(home, model, result, (expected, layer_weights(whole)))
+    assert_same(storage, model, result, (expected, layer_weights(whole)))
 
 
 def test_without_a_home_the_models_own_memory_is_one():
     model = make_model("llama")
     result = Wanda().prune(model, HALF, make_calibration(), placement=Placement(2, "onload"))
-    assert_same(HostHome(read_decoder(model)), model, result, resident("llama", "wanda"))
+    assert_same(HostStorage(read_decoder(model)), model, result, resident("llama", "wanda"))
 
 
 def test_tensors_may_have_other_names_in_the_files(tmp_path):
@@ -167,30 +167,32 @@ def test_tensors_may_have_other_names_in_the_files(tmp_path):
     files = TensorFiles.of_folder(tmp_path / "dense")
     renamed = {name: name.removeprefix("model.") for name in files.stored}
     save_file({renamed[name]: files.read(name) for name in files.stored}, tmp_path / "renamed.safetensors")
-    home = FolderHome(TensorFiles([tmp_path / "renamed.safetensors"]), tmp_path / "staging", renamed)
-    result = Wanda().prune(model, HALF, make_calibration(), placement=Placement(2, "onload", home=home))
-    assert_same(home, model, result, resident("llama", "wanda"))
-    staged = TensorFiles([home.file_of(read_decoder(model).layers[0])])
+    storage = CheckpointStorage(
+        TensorFiles([tmp_path / "renamed.safetensors"]), tmp_path / "staging", renamed
+    )
+    result = Wanda().prune(model, HALF, make_calibration(), placement=Placement(2, "onload", storage=storage))
+    assert_same(storage, model, result, resident("llama", "wanda"))
+    staged = TensorFiles([storage.file_of(read_decoder(model).layers[0])])
     assert "layers.0.mlp.up_proj.weight" in staged.stored
 
 
 @dataclass
 class Watched:
-    """A home that notes what is asked of it."""
+    """A storage that notes what is asked of it."""
 
-    home: HostHome
+    storage: HostStorage
     events: list[str] = field(default_factory=list)
 
     def fetch(self, layer, *, pinned=False):
         self.events.append(f"fetch {layer.index}")
-        return self.home.fetch(layer, pinned=pinned)
+        return self.storage.fetch(layer, pinned=pinned)
 
     def store(self, layer, weights):
         self.events.append(f"store {layer.index}")
-        self.home.store(layer, weights)
+        self.storage.store(layer, weights)
 
     def __getattr__(self, name):
-        return getattr(self.home, name)
+        return getattr(self.storage, name)
 
 
 def watched(n_layers=4):
@@ -200,7 +202,7 @@ def watched(n_layers=4):
     )
     torch.manual_seed(0)
     model = type(model)(config)
-    return model, read_decoder(model), Watched(HostHome(read_decoder(model)))
+    return model, read_decoder(model), Watched(HostStorage(read_decoder(model)))
 
 
 def settle(residence):
@@ -210,30 +212,30 @@ def settle(residence):
 
 
 def test_the_next_layer_comes_while_one_is_visited_and_no_layer_before_that():
-    model, decoder, home = watched()
-    with residing(model, decoder, Placement(weights="onload", home=home)) as residence:
+    model, decoder, storage = watched()
+    with residing(model, decoder, Placement(weights="onload", storage=storage)) as residence:
         for _ in range(2):
             for layer in decoder.layers:
                 with residence.visiting(layer):
                     settle(residence)
-                    home.events.append(f"compute {layer.index}")
+                    storage.events.append(f"compute {layer.index}")
     one_pass = [
         *("fetch 0", "fetch 1", "compute 0", "store 0"),
         *("fetch 2", "compute 1", "store 1"),
         *("fetch 3", "compute 2", "store 2"),
         *("compute 3", "store 3"),
     ]
-    assert home.events == one_pass * 2
+    assert storage.events == one_pass * 2
 
 
 def test_the_first_layer_is_fetched_once_for_the_forward_before_it_and_its_own_visit():
-    model, decoder, home = watched(2)
-    with residing(model, decoder, Placement(weights="onload", home=home)) as residence:
+    model, decoder, storage = watched(2)
+    with residing(model, decoder, Placement(weights="onload", storage=storage)) as residence:
         with residence.before_layers(first_layer=True):
-            assert home.events == ["fetch 0"]
+            assert storage.events == ["fetch 0"]
         with residence.visiting(decoder.layers[0]):
             settle(residence)
-    assert home.events == ["fetch 0", "fetch 1", "store 0"]
+    assert storage.events == ["fetch 0", "fetch 1", "store 0"]
 
 
 def test_what_was_fetched_ahead_is_fetched_anew_if_another_residence_stored_it():
@@ -250,15 +252,15 @@ def test_what_was_fetched_ahead_is_fetched_anew_if_another_residence_stored_it()
             assert bool((target.weight == 2).all())
 
 
-@pytest.mark.parametrize("home", ["host", "folder"])
-def test_a_failure_leaves_no_thread_and_the_model_as_it_was(home, tmp_path):
-    model, kept = onloading("llama", home, tmp_path)
+@pytest.mark.parametrize("storage", ["host", "folder"])
+def test_a_failure_leaves_no_thread_and_the_model_as_it_was(storage, tmp_path):
+    model, kept = onloading("llama", storage, tmp_path)
     decoder, before = read_decoder(model), state_of(model)
     dense = {layer.index: kept.fetch(layer) for layer in decoder.layers}
     with (
         pytest.raises(ZeroDivisionError),
         torch.no_grad(),
-        residing(model, decoder, Placement(weights="onload", home=kept)) as residence,
+        residing(model, decoder, Placement(weights="onload", storage=kept)) as residence,
         residence.visiting(decoder.layers[0]),
     ):
         for target in decoder.layers[0].targets.values():
@@ -277,35 +279,37 @@ def test_a_prune_that_fails_in_the_middle_leaves_no_thread_and_the_model_as_it_w
     state = {name: files.read(name) for name in files.stored}
     state["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
     save_file(state, tmp_path / "nan.safetensors")
-    home = FolderHome(TensorFiles([tmp_path / "nan.safetensors"]), tmp_path / "staging")
+    storage = CheckpointStorage(TensorFiles([tmp_path / "nan.safetensors"]), tmp_path / "staging")
     before = state_of(model)
     with pytest.raises(NonFiniteError, match=r"layers\.1"):
-        Magnitude().prune(model, HALF, placement=Placement(2, "onload", home=home))
+        Magnitude().prune(model, HALF, placement=Placement(2, "onload", storage=storage))
     assert state_of(model) == before
     assert prefetching_threads() == []
 
 
 def test_a_failed_read_is_raised_where_its_layer_is_taken_and_names_the_file(tmp_path):
-    model, home = onloading("llama", "folder", tmp_path)
+    model, storage = onloading("llama", "folder", tmp_path)
     decoder = read_decoder(model)
     file = tmp_path / "dense" / "model.safetensors"
-    with residing(model, decoder, Placement(weights="onload", home=home)) as residence:
+    with residing(model, decoder, Placement(weights="onload", storage=storage)) as residence:
         with residence.visiting(decoder.layers[0], read_only=True):
             residence._prefetch._ahead[2].result()
-        file.write_bytes(file.read_bytes()[: home._source.stored["model.layers.0.mlp.up_proj.weight"].start])
+        file.write_bytes(
+            file.read_bytes()[: storage._source.stored["model.layers.0.mlp.up_proj.weight"].start]
+        )
         with pytest.raises(InputError, match=r"model\.safetensors: ends before"):
             residence.visiting(decoder.layers[0], read_only=True).__enter__()
     assert prefetching_threads() == []
 
 
 def test_what_is_restored_is_what_was_remembered(tmp_path):
-    for home in ("host", "folder"):
-        folder = tmp_path / home
+    for storage in ("host", "folder"):
+        folder = tmp_path / storage
         folder.mkdir()
-        model, kept = onloading("gpt2", home, folder)
+        model, kept = onloading("gpt2", storage, folder)
         decoder = read_decoder(model)
         dense = {layer.index: kept.fetch(layer) for layer in decoder.layers}
-        placement = Placement(2, "onload", home=kept)
+        placement = Placement(2, "onload", storage=kept)
         with torch.no_grad(), residing(model, decoder, placement) as residence:
             residence.remember_dense()
             Magnitude().prune(model, HALF, placement=placement)
@@ -324,8 +328,8 @@ def test_what_is_restored_is_what_was_remembered(tmp_path):
 
 
 def test_dense_weights_cannot_be_remembered_once_layers_were_stored(tmp_path):
-    model, home = onloading("llama", "folder", tmp_path)
-    placement = Placement(2, "onload", home=home)
+    model, storage = onloading("llama", "folder", tmp_path)
+    placement = Placement(2, "onload", storage=storage)
     Magnitude().prune(model, HALF, placement=placement)
     with pytest.raises(PruningError, match="before any layer was stored"):
         DSnoT().prune(model, HALF, make_calibration(), placement=placement)
@@ -336,7 +340,7 @@ def test_dense_weights_cannot_be_remembered_once_layers_were_stored(tmp_path):
     [
         ({"weights": "disk"}, "give resident or onload"),
         ({"device": torch.device("cpu")}, "takes no device"),
-        ({"home": HostHome(read_decoder(make_model("llama")))}, "takes no home"),
+        ({"storage": HostStorage(read_decoder(make_model("llama")))}, "takes no storage"),
     ],
 )
 def test_a_placement_that_makes_no_sense_is_refused(arguments, message):

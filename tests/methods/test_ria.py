@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from methods.base import Placement
-from methods.contract import ModelState, check_contract
+from methods.conformance.contract import ModelState, check_contract
+from methods.engine.statistics import InputNorms
 from methods.errors import InputError, NonFiniteError
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 from methods.ria import RIA, ria_keep, ria_scores
-from methods.statistics import InputNorms
 from tests.methods import oracles, oracles_ria
 from tests.methods.tiny_models import make_calibration, make_model
 

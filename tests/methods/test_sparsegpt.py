@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.base import Placement
-from methods.columns import block_size, solve_columns
 from methods.errors import InputError, SingularHessianError
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 from methods.sparsegpt import SparseGPT, inverse_factor
+from methods.updates.sparsegpt_block import block_size
+from methods.updates.sparsegpt_columns import solve_columns
 from tests.methods import oracles
 from tests.methods.tiny_models import make_calibration, make_model
 

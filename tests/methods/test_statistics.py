@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.statistics import GramMatrix, InputNorms, SharedInputs, SquaredGradients, add_unit_inputs
-from methods.target import Target
+from methods.engine.statistics import GramMatrix, InputNorms, SharedInputs, SquaredGradients, add_unit_inputs
+from methods.structure.target import Target
 
 CPU = torch.device("cpu")
 

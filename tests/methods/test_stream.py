@@ -13,12 +13,12 @@ from transformers import (
 )
 
 from methods.base import CalibrationSet, Placement
-from methods.decoder import read_decoder
+from methods.engine.hidden_states import LayerStream, at_rest, relative_error
+from methods.engine.statistics import GramMatrix, SharedInputs
 from methods.errors import NonFiniteError
-from methods.patching import replaced_forward
-from methods.residence import Resident
-from methods.statistics import GramMatrix, SharedInputs
-from methods.stream import LayerStream, at_rest, relative_error
+from methods.placement.layer_loading import Resident
+from methods.structure.decoder import read_decoder
+from methods.structure.forward_override import replaced_forward
 from tests.methods.tiny_models import FAMILIES, make_calibration, make_model
 
 SMALL = {

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from methods.base import Placement
+from methods.engine.statistics import InputNorms
 from methods.errors import NonFiniteError
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
-from methods.statistics import InputNorms
 from methods.wanda import Wanda, wanda_keep, wanda_scores
 from tests.methods import oracles
 from tests.methods.tiny_models import make_calibration, make_model

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from reports.charts import Figure, figures
-from reports.comparison import compare
-from suite.results.record import Record
+from reports.rankings.comparison import compare
+from suite.results.records.record import Record
 from tests.reports.synthetic_measured import measured_quickstart
 
 

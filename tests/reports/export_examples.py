@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from suite.results.record import Record
+from suite.results.records.record import Record
 from tests.reports.synthetic import failed_record, make_record
 from tests.reports.synthetic_measured import measured_record
 

@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
-from suite.results.items import WindowLosses
-from suite.results.record import (
+from suite.results.records.items import WindowLosses
+from suite.results.records.record import (
     CalibrationIdentity,
     CodeVersion,
     Environment,

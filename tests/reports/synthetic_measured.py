@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from suite.cell import AnswersSpec, Cell, SpeedSpec, TaskSpec
-from suite.prompts import load_prompts
-from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence
-from suite.results.paired import mcnemar
-from suite.results.record import Metric, Record
-from suite.results.statistics import Estimate, mean_stderr, proportion
+from suite.data.prompts import load_prompts
+from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence
+from suite.results.records.record import Metric, Record
+from suite.results.statistics.paired import mcnemar
+from suite.results.statistics.single import Estimate, mean_stderr, proportion
 from tests.reports.synthetic import PERPLEXITY, SETTINGS, make_record
 
 N_QUESTIONS = 200

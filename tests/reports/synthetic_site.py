@@ -11,9 +11,8 @@ import pandas as pd
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
 from suite.results import ResultStore
-from suite.results.items import WindowLosses
-from suite.results.perplexity import perplexity_from_nll
-from suite.results.record import (
+from suite.results.records.items import WindowLosses
+from suite.results.records.record import (
     CalibrationIdentity,
     Failure,
     Metric,
@@ -22,6 +21,7 @@ from suite.results.record import (
     PhaseCost,
     Record,
 )
+from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.verification import StoredItem
 from tests.suite.results import consistent
 from tests.suite.results.consistent import CODE

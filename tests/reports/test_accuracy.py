@@ -8,8 +8,8 @@ from math import sqrt
 import pytest
 
 from reports.accuracy import Questions, common_questions, marks_of, mean_accuracy, questions_of
-from suite.results.items import TaskOutcomes
-from suite.results.record import Record
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import Record
 from tests.reports.synthetic import make_record
 
 

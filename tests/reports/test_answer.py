@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reports.answer import Answer, answer
-from reports.comparison import compare
-from suite.results.record import Record
+from reports.rankings.comparison import compare
+from reports.rankings.headline import Answer, answer
+from suite.results.records.record import Record
 from tests.reports.synthetic import ENVIRONMENT, failed_record, make_record, quickstart
 from tests.reports.test_comparison import unmeasured
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reports.comparison import compare
 from reports.page.board import Board, boards
-from suite.results.record import Record
+from reports.rankings.comparison import compare
+from suite.results.records.record import Record
 from tests.reports.synthetic import make_record, quickstart
 from tests.reports.synthetic_measured import measured_quickstart, measured_record
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from reports import compare, render_report
-from suite.results.paired import holm, mcnemar
-from suite.results.record import Metric, Record
-from suite.results.statistics import seed_spread
+from suite.results.records.record import Metric, Record
+from suite.results.statistics.paired import holm, mcnemar
+from suite.results.statistics.single import seed_spread
 from tests.reports.page_tables import PageTables
 from tests.reports.synthetic import failed_record, make_record, quickstart
 from tests.reports.synthetic_measured import (

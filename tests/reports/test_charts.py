@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from reports.charts import Figure, figures
-from reports.comparison import compare
-from suite.results.record import Record
+from reports.rankings.comparison import compare
+from suite.results.records.record import Record
 from tests.reports.drawn_figures import drawn, measured_figures, rows_of
 from tests.reports.synthetic import PERPLEXITY, failed_record, make_record
 from tests.reports.synthetic_measured import measured_record

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from reports import ReportError, compare
-from suite.results.record import Metric, Record
+from suite.results.records.record import Metric, Record
 from tests.reports.synthetic import failed_record, make_record, quickstart
 
 LABELS_BEST_FIRST = [

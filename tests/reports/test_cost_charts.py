@@ -9,7 +9,7 @@ import pytest
 
 from reports.charts import Figure
 from reports.charts.pareto import frontier
-from suite.results.record import PhaseCost, Record
+from suite.results.records.record import PhaseCost, Record
 from tests.reports.drawn_figures import drawn, measured_figures, rows_of
 from tests.reports.synthetic import ENVIRONMENT, make_record, quickstart
 from tests.reports.synthetic_measured import finished_checkpoint, measured_record

@@ -13,11 +13,11 @@ import pytest
 
 from reports import ReportError, compare
 from reports.export import export_latex
-from reports.export.bibliography import entries, used_by
-from reports.export.quantity import Quantity
+from reports.export.paper.bibliography import entries, used_by
+from reports.export.paper.quantity import Quantity
 from reports.export.tex import tex
-from suite.results.perplexity import perplexity_from_nll
-from suite.results.record import Record
+from suite.results.records.record import Record
+from suite.results.statistics.perplexity import perplexity_from_nll
 from tests import PATIENCE_S
 from tests.reports.export_examples import HOSTILE, LONG, named, read_table
 from tests.reports.synthetic import failed_record, make_record, quickstart

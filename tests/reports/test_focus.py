@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from reports import render_report
-from reports.comparison import compare
 from reports.page.focus import in_focus, with_whole_records
-from suite.results.record import Record
+from reports.rankings.comparison import compare
+from suite.results.records.record import Record
 from tests.reports.synthetic import SETTINGS, failed_record, make_record, quickstart
 
 MODELS = [f"m{i}" for i in range(5)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reports import metrics_frame, modules_frame, phases_frame
-from reports.frame import METRIC_COLUMNS, MODULE_COLUMNS, PHASE_COLUMNS, blocks_frame
+from reports.rankings.frame import METRIC_COLUMNS, MODULE_COLUMNS, PHASE_COLUMNS, blocks_frame
 from tests.reports.synthetic import N_LAYERS, TARGETS, failed_record, make_record
 
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reports.gate_summary import MAX_ROWS, gate_markdown
-from reports.junit import junit_xml
+from reports.gate.junit import junit_xml
+from reports.gate.summary import MAX_ROWS, gate_markdown
 from suite.results.gate import judge
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_failed
 from tests.suite.results.gate.contestants import NLL, costs, losses, record, shifted, side

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from reports import ReportError, render_report
-from suite.results.record import Record
+from suite.results.records.record import Record
 from tests.reports.synthetic import ENVIRONMENT, failed_record, make_record, quickstart
 from tests.reports.test_comparison import unmeasured
 

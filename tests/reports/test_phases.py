@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from reports.comparison import compare
-from reports.phases import REST, spent_by_phase
+from reports.rankings.comparison import compare
+from reports.rankings.phases import REST, spent_by_phase
 from reports.tables import cost_table
-from suite.results.record import PhaseCost, Record
+from suite.results.records.record import PhaseCost, Record
 from tests.reports.synthetic import make_record
 
 TEXT = make_record("wanda").cell.perplexity[0].protocols[0]

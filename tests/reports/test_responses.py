@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reports import render_report
-from suite.results.record import Record
+from suite.results.records.record import Record
 from tests.reports.page_tables import PageTables
 from tests.reports.synthetic import SETTINGS
 from tests.reports.synthetic_measured import measured_record

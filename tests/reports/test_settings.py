@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reports.ranking import Protocol, Setting
-from reports.settings import setting_titles
+from reports.rankings.ranking import Protocol, Setting
+from reports.rankings.settings import setting_titles
 
 WIKI = Protocol("wiki-token-s512", "digest", "1", 512, 0, 20)
 SETTING = Setting("m", "weights-one", "float32", (WIKI,))

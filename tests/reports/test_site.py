@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.site import build_site
-from reports.site.holdings import read_holdings
-from reports.site.links import slug
+from reports.site.files.links import slug
+from reports.site.records.site_record import read_holdings
 from suite.results import parse_record
-from suite.results.reading import record_bytes
-from suite.results.record import body_digest
+from suite.results.records.reading import record_bytes
+from suite.results.records.record import body_digest
 from tests.reports.page_tables import PageTables
 from tests.reports.synthetic_site import dense_record, failed, site_record, write
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from reports.site.board import Board
-from reports.site.holdings import Held, read_holdings
-from reports.site.scoring import boards_of
-from reports.site.trust import Judgement
-from suite.results.items import TaskOutcomes
-from suite.results.record import CodeVersion, Environment, Metric, Record
+from reports.site.boards.board import Board
+from reports.site.boards.scoring import boards_of
+from reports.site.records.site_record import SiteRecord, read_holdings
+from reports.site.records.trust import Judgement
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import CodeVersion, Environment, Metric, Record
 from tests.reports.synthetic_site import dense_record, digest_of, failed, site_record, write
 
 
@@ -59,7 +59,7 @@ def test_seeds_are_averaged_and_the_newest_record_of_a_seed_counts(tmp_path: Pat
     assert len(board.entrants[0].records) == 2
 
 
-def with_task(record: Record, accuracy: float, questions: str) -> Held:
+def with_task(record: Record, accuracy: float, questions: str) -> SiteRecord:
     task = TaskOutcomes(
         task="cloze",
         protocol="cloze-0shot",
@@ -75,7 +75,7 @@ def with_task(record: Record, accuracy: float, questions: str) -> Held:
     metric = Metric(name="acc", protocol="cloze-0shot", value=accuracy, n=10, direction="higher")
     changed = record.model_copy(update={"tasks": (task,), "metrics": (*record.metrics, metric)})
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return Held(
+    return SiteRecord(
         Path("r.json"), changed.sealed().body_digest, changed, moment, 3, (), Judgement("verified", ())
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.site.board_tables import board_block, method_block
-from reports.site.holdings import read_holdings
-from reports.site.overview import overview
-from reports.site.scoring import boards_of
-from suite.results.record import Record
+from reports.site.boards.board_tables import board_block, method_block
+from reports.site.boards.scoring import boards_of
+from reports.site.pages.overview import overview
+from reports.site.records.site_record import read_holdings
+from suite.results.records.record import Record
 from tests.reports.synthetic_site import dense_record, failed, site_record, write
 
 GOOD, BAD = (3.1, 3.3, 2.9, 3.1), (4.5, 4.7, 4.3, 4.5)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from reports.site import build_site, drawing, history
-from reports.site.drawing import drawing_of
-from reports.site.history import history_pages
-from reports.site.holdings import read_holdings
-from suite.results.archive import Archive, dated_record
-from suite.results.history import history_of
+from reports.site import build_site
+from reports.site.pages import drawing, history
+from reports.site.pages.drawing import drawing_of
+from reports.site.pages.history import history_pages
+from reports.site.records.site_record import read_holdings
+from suite.results.history.series import history_of
+from suite.results.records.archive import Archive, dated_record
 from tests.reports.synthetic_site import dense_record, digest_of, measured, site_record, steps, write
 from tests.suite.results.consistent import CODE
 

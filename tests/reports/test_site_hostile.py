@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reports.site import build_site
-from reports.site.links import slug
-from suite.results.record import Failure
+from reports.site.files.links import slug
+from suite.results.records.record import Failure
 from tests.reports.browser import TAKEN, Visit
 from tests.reports.synthetic_site import dense_record, failed, measured, site_record, write
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from suite.results.reading import record_bytes
-from suite.results.record import Record, SideFile
+from suite.results.records.reading import record_bytes
+from suite.results.records.record import Record, SideFile
 from tests.reports.synthetic_site import DENSE_NLL, dense_record, items_of, site_record
 from tests.reports.test_site import Page
 

@@ -13,8 +13,8 @@ from scipy import stats
 
 from reports.charts import Figure
 from reports.charts.drawing import specification
-from reports.recovery import recovery
-from suite.results.record import Record
+from reports.rankings.recovery import recovery
+from suite.results.records.record import Record
 from tests.reports.drawn_figures import drawn, measured_figures
 from tests.reports.synthetic_measured import N_QUESTIONS, measured_quickstart, measured_record
 

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from reports.terminal import main_numbers, ranked_tables
-from suite.progress import ProgressBars
+from suite.commands.output.progress import ProgressBars
 from tests.reports.synthetic import failed_record, make_record, quickstart
 from tests.reports.synthetic_measured import measured_quickstart, measured_record
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
+from methods.allocations.owl import OWL
 from methods.errors import InputError
-from methods.owl import OWL
 from suite.cell import AllocationSpec, Cell
-from suite.config import plan
-from suite.harness import present_code
+from suite.planning.suite_cells import plan
+from suite.planning.suite_file import parse_suite
 from suite.results import ResultStore
-from suite.results.state import code_difference
-from suite.suite_file import parse_suite
+from suite.results.records.state import code_difference
+from suite.running.run_cell import present_code
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from suite import cache
-from suite.assets import ASSETS, Asset, AssetError, fetch, pip_wheel
-from suite.cache import built_folder, cache_root
-from suite.gguf_model import restore_rotary_order
+from suite.data.assets import ASSETS, Asset, AssetError, fetch, pip_wheel
+from suite.machine import cache
+from suite.machine.cache import built_folder, cache_root
+from suite.models.gguf import restore_rotary_order
 from tests import PATIENCE_S
 
 CONTENT = b"calibration text\n" * 100
@@ -133,7 +133,7 @@ def test_damaged_cache_is_noticed_and_mended(damage: str, monkeypatch: pytest.Mo
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from suite.assets import fetch
+from suite.data.assets import fetch
 from tests.suite.test_assets import make_asset, make_wheel
 
 def slow_wheel(asset, folder):

@@ -324,7 +324,7 @@ def test_the_doctor_reads_a_model(prunebench, model):
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(prunebench, tmp_path, monkeypatch):
     suite = write_suite(tmp_path)
-    from suite.results.files import FileLayer
+    from suite.results.records.files import FileLayer
 
     write, records = FileLayer.write, []
 
@@ -370,7 +370,7 @@ def test_an_error_that_nobody_foresaw_is_no_regression(prune, monkeypatch):
 
 def test_a_report_that_breaks_the_record_fails_the_cell_only(prunebench, tmp_path, monkeypatch):
     suite = write_suite(tmp_path, methods="magnitude wanda", patterns=["0.5"])
-    monkeypatch.setattr("methods.layerwise.relative_error", lambda *_: "no number")
+    monkeypatch.setattr("methods.engine.layerwise.relative_error", lambda *_: "no number")
     code, out, _ = prunebench("run", suite, "--out", "runs", "--json")
     assert code == 3
     assert (json.loads(out)["finished"], len(json.loads(out)["failed"])) == (2, 1)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.errors import InputError
-from suite.config import builtin_suites, load_suite, parse_suite, plan
-from suite.suite_file import SuiteConfig
-from suite.tasks import OFFLINE_TASKS
+from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASKS
+from suite.planning.suite_cells import builtin_suites, load_suite, parse_suite, plan
+from suite.planning.suite_file import SuiteConfig
 
 SUITE = """\
 name = "mine"
@@ -453,7 +453,7 @@ def test_a_suite_that_is_not_there(
 
 def test_reading_a_suite_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from suite.config import load_suite; load_suite('quickstart'); "
+        "import sys; from suite.planning.suite_cells import load_suite; load_suite('quickstart'); "
         "print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

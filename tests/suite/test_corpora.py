@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from methods.base import token_digest
 from methods.errors import InputError
 from suite.cell import CalibrationSpec, PerplexitySpec
-from suite.corpora import (
+from suite.data.corpora import (
     BUILT_IN_CORPORA,
     calibration_set,
     check_source,
@@ -22,14 +22,14 @@ from suite.corpora import (
     cropped_windows,
     evaluation_windows,
 )
-from suite.text_sources import (
+from suite.data.text_sources import (
     C4_COMMIT,
     WIKITEXT_COMMIT,
     distinct_documents,
     read_documents,
     split_documents,
 )
-from suite.wiki_sample import plain_text
+from suite.data.wiki_sample import plain_text
 from tests.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -248,7 +248,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    from suite import text_sources
+    from suite.data import text_sources
 
     def unreachable(*_: object, **__: object) -> None:
         raise OfflineModeIsEnabled("no connection")
@@ -343,7 +343,7 @@ class TestOfflineCorpora:
 
     def test_dense_perplexity_is_that_of_the_model(self) -> None:
         """Wrongly restored weights or tokens give hundreds; the model's own figure is between 20 and 30."""
-        from suite.models import load_model
+        from suite.models.loading import load_model
 
         loaded = load_model("smollm2-135m")
         windows = evaluation_windows(

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from suite.results import ResultStore
-from suite.results.files import FileLayer
-from suite.results.leftovers import PREFIX
+from suite.results.records.files import FileLayer
+from suite.results.records.leftovers import PREFIX
 from tests.tiny import write_suite
 
 FINISHED = 3
@@ -74,7 +74,7 @@ def test_a_failing_disk_ends_the_run_in_one_line_and_the_next_run_goes_on(
     layer.step, layer.code = step, code
     FailsAfter.finished = 0
     with monkeypatch.context() as failing:
-        failing.setattr("suite.results.store.FileLayer", lambda: layer)
+        failing.setattr("suite.results.records.store.FileLayer", lambda: layer)
         exit_code, out, err = prunebench("run", suite, "--out", "runs")
     assert (exit_code, out) == (3, "")
     (line,) = [line for line in err.splitlines() if line.startswith("prunebench: ")]

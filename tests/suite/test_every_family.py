@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 from transformers import AutoModelForCausalLM
 
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import build
 from tests import every_family
 from tests.every_family import (

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
-from suite.corpora import calibration_set, evaluation_windows
+from suite.data.corpora import calibration_set, evaluation_windows
+from suite.data.tokenized_text import first_tokens
 from suite.results import ResultStore
-from suite.tokenized_text import first_tokens
 from tests.suite.conftest import refusal
 from tests.tiny import (
     byte_tokenizer,
@@ -217,11 +217,11 @@ def test_verify_finds_nothing_wrong(run, needy, prunebench):
 
 
 def test_it_is_measured_once_for_all_cells_of_a_model(run, needy, monkeypatch):
-    from suite import workbench
+    from suite.running import model_session as session
 
     calls = []
-    choose = workbench.choose_first_token
-    monkeypatch.setattr(workbench, "choose_first_token", lambda *given: calls.append(1) or choose(*given))
+    choose = session.choose_first_token
+    monkeypatch.setattr(session, "choose_first_token", lambda *given: calls.append(1) or choose(*given))
     assert len(run(needy)) == 2
     assert len(calls) == 1
 

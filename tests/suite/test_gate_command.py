@@ -13,7 +13,7 @@ import pytest
 from suite.results import ResultStore
 from suite.results.gate import read_side
 from suite.results.gate.baseline import update_baseline
-from suite.results.record import Record
+from suite.results.records.record import Record
 from tests.suite.conftest import refusal
 from tests.suite.results.examples import make_cell, make_failed, make_items
 from tests.suite.results.faults import FaultyLayer, Killed
@@ -228,7 +228,7 @@ def test_a_summary_that_cannot_be_written_changes_no_verdict(
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("suite.results.files.replace_text", full)
+    monkeypatch.setattr("suite.results.records.files.replace_text", full)
     assert prunebench("gate", baseline, worse, "--junit", "junit.xml")[0] == 1
     assert prunebench("gate", baseline, baseline, "--junit", "junit.xml")[0] == 3
 

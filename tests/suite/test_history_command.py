@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from suite.history_table import ASCII, UNICODE, WIDTH, signs_for, sparkline
+from suite.commands.output.history import ASCII, UNICODE, WIDTH, signs_for, sparkline
 from suite.results import ResultStore
-from suite.results.record import Metric
+from suite.results.records.record import Metric
 from tests import PATIENCE_S
 from tests.suite.conftest import refusal
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_record
@@ -135,7 +135,7 @@ def test_a_sparkline_shows_what_matters():
 
 def test_a_history_needs_no_torch():
     probe = (
-        "import sys, suite.results.history, suite.history_table; "
+        "import sys, suite.results.history.series, suite.commands.output.history; "
         "print(*(name for name in ('torch', 'pandas', 'scipy', 'ruptures') if name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=PATIENCE_S)

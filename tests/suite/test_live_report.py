@@ -5,9 +5,9 @@ import time
 import pytest
 
 from reports.page.html import render_waiting
-from suite.commands import live_report
-from suite.commands.live_report import LiveReport
-from suite.executors.plan import Outcome
+from suite.api import live_report
+from suite.api.live_report import LiveReport
+from suite.executors.outcome import Outcome
 from suite.results import ResultStore
 from tests import PATIENCE_S
 from tests.reports.synthetic import make_record
@@ -23,18 +23,18 @@ def eager(monkeypatch):
 @pytest.fixture
 def watched(monkeypatch):
     """What the page says before each cell of a run is taken up; `end` may end it there."""
-    from suite import harness
+    from suite.running import run_cell as harness
 
     pages, run_cell = [], harness.run_cell
 
     class Watched(list):
         end = None
 
-        def __call__(self, cell, workbench, watcher=None):
+        def __call__(self, cell, session, watcher=None):
             self.append((self.out / "report.html").read_text())
             if self.end is not None and len(self) > self.end:
                 raise KeyboardInterrupt
-            return run_cell(cell, workbench, watcher)
+            return run_cell(cell, session, watcher)
 
     pages = Watched()
     monkeypatch.setattr(harness, "run_cell", pages)

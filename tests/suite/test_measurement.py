@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.pattern import parse_pattern
-from suite import energy
+from methods.masks.pattern import parse_pattern
 from suite.cell import AnswersSpec, Cell, PerplexitySpec, SpeedSpec, TaskSpec
-from suite.corpora import evaluation_windows
+from suite.data.corpora import evaluation_windows
+from suite.data.prompts import load_prompts
+from suite.evaluation.inputs import Inputs
+from suite.evaluation.lm_eval_tasks.loading import load_task
+from suite.evaluation.measure import DenseReference, measure_dense, measure_pruned
 from suite.evaluation.size import PrunedMatrix, checkpoint_size
-from suite.evaluation.sparse_kernels import why_no_kernel
-from suite.evaluation.task_loading import load_task
-from suite.measurement import DenseReference, measure_dense, measure_pruned
-from suite.models import load_model
-from suite.phases import PhaseLog
-from suite.preflight import Inputs
-from suite.prompts import load_prompts
-from suite.results.statistics import mean_stderr
+from suite.evaluation.speed.sparse_kernels import why_no_kernel
+from suite.machine import energy
+from suite.machine.phases import PhaseLog
+from suite.models.loading import load_model
+from suite.results.statistics.single import mean_stderr
 from suite.watcher import Silent
 from tests.tiny import save_tiny_model, write_task, write_text
 

@@ -8,8 +8,8 @@ import psutil
 import pytest
 import torch
 
-from suite import memory
-from suite.memory import MemoryWatch
+from suite.machine import peak_memory as memory
+from suite.machine.peak_memory import MemoryWatch
 from tests import PATIENCE_S
 
 MIB = 2**20

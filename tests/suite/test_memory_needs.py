@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from benchmarks.capacity import SHAPES
-from suite.config import load_suite, plan
-from suite.estimate import memory_needed
 from suite.executors.local import LocalExecutor
-from suite.memory_needs import GIB, Available, memory_of
+from suite.machine.memory_available import GIB, Available
+from suite.planning.estimate import memory_needed
+from suite.planning.memory_needed import memory_of
+from suite.planning.suite_cells import load_suite, plan
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite
 

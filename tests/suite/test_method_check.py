@@ -11,7 +11,7 @@ from rich.console import Console
 
 from methods.conformance import FAMILIES, HARD, ORDINARY, PATTERNS
 from methods.registry import build
-from suite.method_check import cases_of, run_with_bar
+from suite.inspection.method_check import cases_of, run_with_bar
 from tests.suite.conftest import refusal
 
 DRAFT = '''
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from methods.base import LayerReport, PruneResult, with_calibration
-from methods.decoder import read_decoder
+from methods.structure.decoder import read_decoder
 from methods.errors import InputError
 from methods.magnitude import magnitude_keep
-from methods.pattern import SemiStructured, require_finite
+from methods.masks.pattern import SemiStructured, require_finite
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,7 @@ def test_a_broken_promise_is_a_sentence_and_exit_code_1(prunebench, draft):
     assert sentence.startswith(
         "BROKEN, 2 cases on llama: promise 5 (hard input has a defined outcome): llama at"
     )
-    assert (
-        "nan-weight (one weight is NaN): prune() said nothing. Call methods.pattern.require_fin" in sentence
-    )
+    assert "nan-weight (one weight is NaN): prune() said nothing. Call methods.require_finite" in sentence
 
 
 def test_an_exception_inside_the_method_is_a_sentence_with_its_place(prunebench, draft):

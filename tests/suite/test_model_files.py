@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from methods.errors import InputError
-from suite.model_files import FORMATS
-from suite.model_source import folder_digest
-from suite.models import load_model, load_skeleton
+from suite.models.files import FORMATS
+from suite.models.loading import load_model, load_skeleton
+from suite.models.source import folder_digest
 from suite.results import ResultStore
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import edit_json, refusal

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from methods.errors import InputError
-from suite.model_source import BUILT_IN_MODELS, resolve_model, smollm2_folder
-from suite.models import load_model, weight_digest
+from suite.models.loading import load_model, weight_digest
+from suite.models.source import BUILT_IN_MODELS, resolve_model, smollm2_folder
 from tests.tiny import byte_tokenizer, tiny_model
 
 

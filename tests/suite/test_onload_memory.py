@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from methods.tensor_files import TensorFiles
+from methods.placement.tensor_files import TensorFiles
 from suite.results import ResultStore
 from tests import PATIENCE_S
 from tests.tiny import byte_tokenizer, write_text
@@ -27,7 +27,7 @@ UNDER_A_LIMIT = """
 import resource, sys
 from suite.cli import main
 from methods import base
-from suite.evaluation import efficiency
+from suite.evaluation.speed import reference_speed as efficiency
 
 # The machine's floor is of no interest here, and would take most of the time.
 efficiency.SEQLEN, efficiency.MATRIX_SIZE, base.HOST_TOKENS = 16, 64, 32

@@ -106,7 +106,7 @@ def test_several_processes_take_the_placement_with_them(prunebench, suite, scrat
 
 def test_a_rerun_that_verifies_a_record_onloads_too(prunebench, suite, scratch, tmp_path, monkeypatch):
     prunebench("run", suite, "--placement", "onload", "--out", "runs", "--only", "wanda 0.5")
-    monkeypatch.setattr("suite.bench.load_model", None)
+    monkeypatch.setattr("suite.models.reusable.load_model", None)
     code, out, err = prunebench("verify", "runs", "--rerun")
     assert code == 0, out + err
 
@@ -119,7 +119,7 @@ def test_a_method_that_breaks_its_promises_fails_its_cell_alone(
             raise ContractError("model.layers.0.mlp.up_proj: a pruned weight is not 0")
         return {}
 
-    monkeypatch.setattr("suite.bench.check_layered_contract", refuse)
+    monkeypatch.setattr("suite.models.reusable.check_layered_contract", refuse)
     code, _, err = prunebench("run", suite, "--placement", "onload", "--out", "runs")
     assert code == 3
     failed = [line for line in err.splitlines() if line.startswith(f"failed: {tmp_path}")]
@@ -132,7 +132,7 @@ def test_an_interrupt_leaves_no_weights_behind(prunebench, suite, scratch, monke
     def interrupt(self, layer, weights):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("methods.homes.FolderHome.store", interrupt)
+    monkeypatch.setattr("methods.placement.layer_storage.CheckpointStorage.store", interrupt)
     assert prunebench("run", suite, "--placement", "onload", "--out", "runs")[0] == 130
     assert left_over(scratch) == []
 

@@ -9,10 +9,10 @@ from lm_eval.api.instance import Instance
 
 from methods.base import Placement
 from methods.conformance import FAMILIES
-from methods.homes import HostHome
-from suite.evaluation import body as body_module
-from suite.evaluation.body import in_groups, steps_each
-from suite.evaluation.scoring_model import ScoringModel
+from methods.placement.layer_storage import HostStorage
+from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
+from suite.evaluation.scoring import decoder_pass as body_module
+from suite.evaluation.scoring.decoder_pass import in_groups, steps_each
 from tests.methods.test_residence import prefetching_threads
 from tests.methods.tiny_models import make_model
 from tests.tiny import byte_tokenizer, short_of_memory, tiny_model
@@ -34,13 +34,13 @@ REQUESTS = [
 def visited(monkeypatch):
     """The layers that were fetched, in order."""
     fetched = []
-    fetch = HostHome.fetch
+    fetch = HostStorage.fetch
 
     def noted(self, layer, **how):
         fetched.append(layer.index)
         return fetch(self, layer, **how)
 
-    monkeypatch.setattr(HostHome, "fetch", noted)
+    monkeypatch.setattr(HostStorage, "fetch", noted)
     return fetched
 
 

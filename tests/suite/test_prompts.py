@@ -5,7 +5,7 @@ import json
 import pytest
 
 from methods.errors import InputError
-from suite.prompts import BUILT_IN, Prompt, PromptSet, load_prompts
+from suite.data.prompts import BUILT_IN, Prompt, PromptSet, load_prompts
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 
 from methods import registry
 from methods.errors import ContractError, InputError
-from methods.pattern import Allocated, Unstructured
+from methods.masks.pattern import Allocated, Unstructured
 from methods.registry import allocations, names
 from suite.cell import CalibrationSpec, Cell
-from suite.config import plan
-from suite.listing import listing
-from suite.plan import pruning_cell
-from suite.pruning import method_of, pattern_for
-from suite.suite_file import parse_suite
+from suite.commands.output.listing import listing
+from suite.planning.method_of_cell import method_of, pattern_for
+from suite.planning.option_cells import pruning_cell
+from suite.planning.suite_cells import plan
+from suite.planning.suite_file import parse_suite
 from tests.tiny import tiny_model
 
 REFINERS = [name for name in names() if hasattr(registry.method_class(name), "initial_method")]

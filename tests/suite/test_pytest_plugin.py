@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from suite.results import ResultStore
-from suite.results.items import WindowLosses
-from suite.results.record import ModelIdentity, Record
-from tests.methods.test_walls import HEAVY
+from suite.results.records.items import WindowLosses
+from suite.results.records.record import ModelIdentity, Record
+from tests.methods.test_light_imports import HEAVY
 from tests.suite.results.examples import make_cell, make_failed, make_record
 from tests.tiny import write_suite
 

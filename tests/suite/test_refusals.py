@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedTokenizerFast
 
 from suite.cell import Cell
-from suite.models import load_model
+from suite.models.loading import load_model
 from suite.results import ResultStore
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import edit_json, refusal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.results import ResultStore
-from suite.results.record import Record, body_digest
+from suite.results.records.record import Record, body_digest
 from tests.reports.page_tables import PageTables
 from tests.reports.synthetic import failed_record, make_record
 from tests.reports.synthetic_measured import measured_record

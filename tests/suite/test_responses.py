@@ -10,11 +10,12 @@ from torch import nn
 
 from methods.base import Placement
 from methods.errors import InputError
-from methods.patching import replaced_forward
-from suite.evaluation import answer_likelihood
-from suite.evaluation.answer_likelihood import answer_nll
-from suite.evaluation.body import steps_each
-from suite.evaluation.responses import (
+from methods.structure.forward_override import replaced_forward
+from suite.data.prompts import Prompt
+from suite.evaluation.scoring import answer_likelihood
+from suite.evaluation.scoring.answer_likelihood import answer_nll
+from suite.evaluation.scoring.decoder_pass import steps_each
+from suite.evaluation.scoring.responses import (
     Answer,
     encode_prompts,
     first_parting,
@@ -22,7 +23,6 @@ from suite.evaluation.responses import (
     repetition,
     uses_chat_template,
 )
-from suite.prompts import Prompt
 from tests.methods.tiny_models import FAMILIES, make_model
 from tests.tiny import byte_tokenizer, short_of_memory, tiny_model
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from suite.cache import cache_root
-from suite.results.leftovers import temporary_name
-from suite.scratch import free_scratch, scratch_folder, scratch_root
+from suite.machine.cache import cache_root
+from suite.machine.scratch import free_scratch, scratch_folder, scratch_root
+from suite.results.records.leftovers import temporary_name
 
 
 def test_the_first_that_is_named_counts(monkeypatch, tmp_path):
@@ -51,7 +51,7 @@ def test_what_a_killed_process_left_counts_as_free(monkeypatch, tmp_path):
         asked.append(path)
         return usage
 
-    monkeypatch.setattr("suite.scratch.shutil.disk_usage", disk_usage)
+    monkeypatch.setattr("suite.machine.scratch.shutil.disk_usage", disk_usage)
     assert free_scratch() == usage.free
     assert asked == [tmp_path]
     for name in (re.sub(r"-\d+-", "-999999999-", temporary_name()), temporary_name()):
@@ -66,5 +66,5 @@ def test_a_disk_that_does_not_answer_is_not_known(monkeypatch, tmp_path):
     def broken(path):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("suite.scratch.shutil.disk_usage", broken)
+    monkeypatch.setattr("suite.machine.scratch.shutil.disk_usage", broken)
     assert free_scratch() is None

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from methods.conformance.families import FAMILIES
-from methods.decoder import read_decoder
 from methods.errors import StructureError
-from suite.structure import read_structure
+from methods.structure.decoder import read_decoder
+from suite.inspection.structure import read_structure
 
 
 def lines_of(family) -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.errors import InputError
-from suite.suite_file import parse_suite
+from suite.planning.suite_file import parse_suite
 
 names = st.text("abcxyz-/. é\"\\#[]{}=,'", min_size=1, max_size=8)
 numbers = st.integers(1, 4096)

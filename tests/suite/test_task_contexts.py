@@ -7,9 +7,9 @@ import pytest
 
 from methods.base import Placement
 from suite.cell import TaskSpec
-from suite.evaluation.task_loading import load_task
-from suite.evaluation.zero_shot import run_task
-from suite.models import load_model
+from suite.evaluation.lm_eval_tasks.loading import load_task
+from suite.evaluation.lm_eval_tasks.zero_shot import run_task
+from suite.models.loading import load_model
 from tests.tiny import byte_tokenizer, tiny_model, write_task
 
 N_POSITIONS = 64
@@ -77,7 +77,7 @@ LOST = "of 15 requests were longer than the model's 64 positions and lost the st
 @pytest.mark.parametrize("weights", ["resident", "onload"])
 @pytest.mark.parametrize("tokens_per_batch", [1, 2048])
 def test_what_was_cut_is_counted_once(short_model, tmp_path, monkeypatch, tokens_per_batch, weights):
-    monkeypatch.setattr("suite.evaluation.scoring_model.HOST_TOKENS", tokens_per_batch)
+    monkeypatch.setattr("suite.evaluation.lm_eval_tasks.scoring_model.HOST_TOKENS", tokens_per_batch)
     # The model reads a question and the first of an answer's two tokens: 63 and 1 fit, 64 and 1 do not.
     spec = asked_with(tmp_path / "tasks", [10, 63, 64, 200, 5000])
     assert remarks_on(short_model, spec, weights) == [f"9 {LOST}"]

@@ -7,7 +7,7 @@ import pytest
 
 from methods.errors import InputError
 from suite.cell import TaskSpec
-from suite.evaluation.task_loading import load_task
+from suite.evaluation.lm_eval_tasks.loading import load_task
 from tests.suite.conftest import refusal
 from tests.tiny import write_task
 

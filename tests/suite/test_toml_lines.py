@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.toml_lines import KeyPath, key_lines, nearest_line
+from suite.planning.toml_lines import KeyPath, key_lines, nearest_line
 
 DOCUMENT = '''\
 # a comment = with [brackets]

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.toml_lines import KeyPath, key_lines
+from suite.planning.toml_lines import KeyPath, key_lines
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=5)
 keys = st.one_of(st.sampled_from(["a", "b-c", "1", "", "a.b", "[x]", "x = 1 # ", '"', "'"]), texts)

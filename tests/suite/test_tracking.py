@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from methods.errors import InputError
-from suite import tracking
 from suite.cli import main
-from suite.mlflow_tracking import DEFAULTS, MLflowTracker, metrics, parameters
 from suite.results import ResultStore
-from suite.results.archive import read_archive
-from suite.results.record import Metric
-from suite.tracking import SuiteRun, Tracking, open_tracker
+from suite.results.records.archive import read_archive
+from suite.results.records.record import Metric
+from suite.tracking import tracker as tracking
+from suite.tracking.mlflow import DEFAULTS, MLflowTracker, metrics, parameters
+from suite.tracking.tracker import SuiteRun, Tracking, open_tracker
 from tests.suite.conftest import refusal
 from tests.suite.results.examples import make_cell, make_failed, make_items, make_record
 from tests.tiny import write_suite
@@ -389,7 +389,7 @@ def test_an_unknown_tracker_is_refused_with_the_nearest(prunebench, tmp_path):
 
 def test_without_mlflow_the_way_to_install_it_is_told(monkeypatch):
     find = importlib.import_module
-    assert find("suite.mlflow_tracking").MLflowTracker is MLflowTracker, "importing it needs no MLflow"
+    assert find("suite.tracking.mlflow").MLflowTracker is MLflowTracker, "importing it needs no MLflow"
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match=r"pip install 'prunebench\[mlflow\]'"):
         open_tracker("mlflow")
@@ -409,7 +409,7 @@ def test_a_password_in_an_address_is_not_repeated():
 
 @pytest.mark.slow
 def test_what_mlflow_prints_stays_off_stdout(capsys):
-    from suite.mlflow_tracking import _quiet
+    from suite.tracking.mlflow import _quiet
 
     assert DEFAULTS["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
     with _quiet():

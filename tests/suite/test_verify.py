@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from suite.cell import PerplexitySpec
-from suite.rerun import choose
-from suite.results.perplexity import perplexity_from_nll
-from suite.results.reading import load_record, record_bytes
-from suite.results.store import ResultStore
+from suite.results.records.reading import load_record, record_bytes
+from suite.results.records.store import ResultStore
+from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.verification import verify as verify_records
+from suite.running.rerun import choose
 from tests.suite.conftest import refusal
 from tests.suite.results.consistent import with_metric
 from tests.tiny import write_suite, write_task
@@ -36,17 +36,18 @@ def asks(suite, tables):
 
 def run_suite(suite):
     """Runs a suite file into `results` beside it."""
-    from suite.config import load_suite, plan
-    from suite.executors import decide, run_here
-    from suite.harness import present_code
-    from suite.plan import resolve_device
-    from suite.preflight import preflight
-    from suite.workbench import Workbench
+    from suite.executors.in_process import run_here
+    from suite.machine.devices import resolve_device
+    from suite.planning.preflight import preflight
+    from suite.planning.resume import decide
+    from suite.planning.suite_cells import load_suite, plan
+    from suite.running.model_session import ModelSession
+    from suite.running.run_cell import present_code
 
     cells = plan(load_suite(str(suite)), dtype="float32")
     store = ResultStore(suite.parent / "results")
     planned = decide(cells, store, "rerun", code=present_code)
-    outcome = run_here(planned, Workbench(resolve_device("cpu"), preflight(cells)), store)
+    outcome = run_here(planned, ModelSession(resolve_device("cpu"), preflight(cells)), store)
     assert not outcome.failed
 
 
@@ -325,9 +326,9 @@ def test_a_record_does_not_choose_how_many_threads_are_started(prunebench, tree,
 
 @pytest.mark.parametrize("place", ["preflight", "compare_rerun"])
 def test_whatever_one_record_raises_costs_no_other(prunebench, tree, monkeypatch, place):
-    import suite.rerun
+    from suite.running import rerun
 
-    right = getattr(suite.rerun, place)
+    right = getattr(rerun, place)
 
     def wrong(of, *more):
         cells = of if place == "preflight" else [of.record.cell]
@@ -335,7 +336,7 @@ def test_whatever_one_record_raises_costs_no_other(prunebench, tree, monkeypatch
             raise RuntimeError("nobody expects\nthis")
         return right(of, *more)
 
-    monkeypatch.setattr(suite.rerun, place, wrong)
+    monkeypatch.setattr(rerun, place, wrong)
     code, out, _ = prunebench("verify", tree, "--rerun")
     assert code == 3
     wanda = record_of(tree, "wanda")

@@ -7,12 +7,12 @@ import torch
 
 from methods.base import Placement
 from methods.conformance import FAMILIES
-from methods.patching import replaced_forward
-from suite.evaluation import windows as windows_module
-from suite.evaluation.body import steps_each
-from suite.evaluation.divergence import token_divergence
-from suite.evaluation.head import HeadError, OutputHead
-from suite.evaluation.windows import score_windows
+from methods.structure.forward_override import replaced_forward
+from suite.evaluation.scoring import windows as windows_module
+from suite.evaluation.scoring.decoder_pass import steps_each
+from suite.evaluation.scoring.divergence import token_divergence
+from suite.evaluation.scoring.output_head import HeadError, OutputHead
+from suite.evaluation.scoring.windows import score_windows
 from tests.methods.tiny_models import make_model
 from tests.tiny import short_of_memory
 

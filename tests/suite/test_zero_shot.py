@@ -14,14 +14,14 @@ from lm_eval.models.huggingface import HFLM
 
 from methods.base import Placement
 from methods.errors import InputError
-from methods.patching import replaced_forward
+from methods.structure.forward_override import replaced_forward
 from suite.cell import TaskSpec
-from suite.evaluation.scoring_model import ScoringModel
-from suite.evaluation.task_loading import load_task
-from suite.evaluation.task_names import check_task, expand_sets
-from suite.evaluation.zero_shot import prepare_task, run_task
-from suite.models import load_model, load_skeleton
-from suite.tasks import TASKS_FOLDER
+from suite.evaluation.lm_eval_tasks.loading import load_task
+from suite.evaluation.lm_eval_tasks.names import check_task, expand_sets
+from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
+from suite.evaluation.lm_eval_tasks.zero_shot import prepare_task, run_task
+from suite.evaluation.offline_tasks.catalogue import TASKS_FOLDER
+from suite.models.loading import load_model, load_skeleton
 from tests.suite.test_task_contexts import ROLLING, asked_with, generating
 from tests.tiny import (
     byte_tokenizer,
@@ -413,7 +413,7 @@ def test_an_unknown_folder_is_named(tmp_path):
 
 
 def test_without_a_hub_it_is_said_what_works(monkeypatch):
-    monkeypatch.setattr("suite.hub.hub_answers", lambda: False)
+    monkeypatch.setattr("suite.data.hub.hub_answers", lambda: False)
     with pytest.raises(
         InputError, match=r"'boolq' needs its data set from the hub, .* without: offline_cloze"
     ):
@@ -428,7 +428,7 @@ def one_line_about(spec):
 
 
 def test_a_task_that_is_wrong_costs_one_line_and_is_no_matter_of_the_hub(own_task, monkeypatch):
-    monkeypatch.setattr("suite.hub.hub_answers", lambda: False)
+    monkeypatch.setattr("suite.data.hub.hub_answers", lambda: False)
     spec = TaskSpec(name="mine", folder=str(own_task))
     too_many = one_line_about(spec.model_copy(update={"num_fewshot": 70}))
     assert too_many.startswith("task 'mine': 70 examples were asked for before each question")

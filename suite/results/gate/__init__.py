@@ -3,8 +3,8 @@
 `docs/gate.md` has the rules, their reasons, and what the gate was seen to find and to let pass.
 """
 
+from suite.results.gate.gate_inputs import Entry, Side, read_side
 from suite.results.gate.judge import judge
-from suite.results.gate.sides import Entry, Side, read_side
 from suite.results.gate.tolerances import Tolerance, Tolerances, load_tolerances
 from suite.results.gate.verdict import CellVerdict, MetricVerdict, Outcome, Verdict
 

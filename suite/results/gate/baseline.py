@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from methods.errors import InputError
-from suite.results.files import FileLayer
-from suite.results.gate.sides import Side
-from suite.results.store import RECORD_SUFFIX, SAMPLES_SUFFIX, ResultStore
+from suite.results.gate.gate_inputs import Side
+from suite.results.records.files import FileLayer
+from suite.results.records.store import RECORD_SUFFIX, SAMPLES_SUFFIX, ResultStore
 
 
 @dataclass(frozen=True)

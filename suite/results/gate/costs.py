@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from suite.results.gate.tolerances import Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
-from suite.results.record import Metric, Record
+from suite.results.records.record import Metric, Record
 
 COUNTS: dict[str, Literal["higher", "lower"]] = {
     "sparsity": "higher",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from suite.results.gate.costs import judge_costs
+from suite.results.gate.gate_inputs import Entry, Side, pair_cells
 from suite.results.gate.quality import JudgedItems, by_significance, by_size
 from suite.results.gate.remarks import codes_of, remarks_on
-from suite.results.gate.sides import Entry, Side, pair_cells
 from suite.results.gate.tolerances import Tolerances, load_tolerances
 from suite.results.gate.verdict import CellVerdict, Verdict
-from suite.results.pairing import pair_items, whole_difference
-from suite.results.state import describe_failure
+from suite.results.records.state import describe_failure
+from suite.results.statistics.pairing import pair_items, whole_difference
 
 
 def judge(
@@ -27,7 +27,7 @@ def judge(
         baseline: what is compared with.
         candidate: what is judged.
         tolerances: how far each metric may move; None = the built-in ones.
-        across: keys of cells in which the two sides may differ (`suite.results.gate.sides.pair_cells`).
+        across: keys of cells in which the two sides may differ (`suite.results.gate.gate_inputs.pair_cells`).
 
     Raises:
         InputError: the sides have no cell in common, one has a cell twice, or a side file that is needed

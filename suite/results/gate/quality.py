@@ -8,8 +8,8 @@ from math import exp, expm1
 
 from suite.results.gate.tolerances import TASK, Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
-from suite.results.paired import holm
-from suite.results.pairing import NOT_IN_BASELINE, PERPLEXITY, PairedItems, mean
+from suite.results.statistics.paired import holm
+from suite.results.statistics.pairing import NOT_IN_BASELINE, PERPLEXITY, PairedItems, mean
 
 
 @dataclass(frozen=True)

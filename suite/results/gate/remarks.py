@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from suite.results.gate.sides import Side
+from suite.results.gate.gate_inputs import Side
 from suite.results.gate.tolerances import Tolerances
-from suite.results.record import CodeVersion
-from suite.results.state import describe_failure
+from suite.results.records.record import CodeVersion
+from suite.results.records.state import describe_failure
 
 DECIDING = ("torch", "transformers")
 """Packages of which another version alone may move a number."""

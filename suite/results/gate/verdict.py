@@ -8,7 +8,7 @@ from typing import Literal
 
 from suite.cell import Cell
 from suite.results.gate.tolerances import Tolerance
-from suite.results.record import CodeVersion
+from suite.results.records.record import CodeVersion
 
 Outcome = Literal["newly failing", "worse", "not comparable", "better", "same"]
 """From what matters most to what matters least."""

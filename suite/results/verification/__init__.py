@@ -2,7 +2,8 @@
 
 What is found here is damage and contradiction: bytes that changed, numbers that do not follow from the items
 beside them, records that do not fit each other. Somebody who makes up items and everything that follows from
-them is not found; that takes running the cell again (`suite.rerun`). docs/trust.md says what each proves.
+them is not found; that takes running the cell again (`suite.running.rerun`). docs/trust.md says what
+each proves.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from suite.cell import DENSE
-from suite.results.archive import record_files
-from suite.results.reading import RecordError, load_record
-from suite.results.record import Record
-from suite.results.verification.across import check_across, check_leftovers
+from suite.results.records.archive import record_files
+from suite.results.records.reading import RecordError, load_record
+from suite.results.records.record import Record
 from suite.results.verification.arithmetic import (
     check_answers,
     check_divergence,
@@ -23,6 +23,7 @@ from suite.results.verification.arithmetic import (
     check_perplexity,
 )
 from suite.results.verification.cell_match import check_cell
+from suite.results.verification.checked_record import StoredItem, Subject
 from suite.results.verification.findings import CHECKS, CheckedRecord, Finding, Level, Verification, one_line
 from suite.results.verification.item_rows import check_items
 from suite.results.verification.metric_kinds import COSTS, SIZES, SPEEDS
@@ -36,8 +37,8 @@ from suite.results.verification.record_file import (
     check_name,
 )
 from suite.results.verification.side_file import read_side_file
-from suite.results.verification.subject import StoredItem, Subject
 from suite.results.verification.task_scores import check_flips, check_tasks, one_machine
+from suite.results.verification.tree_checks import check_across, check_leftovers
 
 _Check = tuple[str, Callable[[Subject], bool], Callable[[Subject], Iterator[Finding]]]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 
-from suite.results.perplexity import perplexity_from_nll
-from suite.results.record import Metric
-from suite.results.statistics import Estimate, Values, mean_share, mean_stderr, proportion
+from suite.results.records.record import Metric
+from suite.results.statistics.perplexity import perplexity_from_nll
+from suite.results.statistics.single import Estimate, Values, mean_share, mean_stderr, proportion
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import answers_protocol, kinds_of, members
-from suite.results.verification.subject import Subject
 
 RELATIVE = 1e-9
 """Of a number formed anew: another version of a library may sum in another order."""

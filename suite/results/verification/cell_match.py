@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from suite.cell import TaskSpec
-from suite.results.items import TaskOutcomes
-from suite.results.record import CalibrationIdentity, Record
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import CalibrationIdentity, Record
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.subject import Subject
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PAPER_WINDOWS = 256

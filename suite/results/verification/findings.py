@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from suite.results.record import Record
+from suite.results.records.record import Record
 
 Level = Literal["problem", "remark"]
 """A problem: damaged, or inconsistent with itself. A remark: what a reader should know, nothing wrong."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from suite.results.items import TaskOutcomes
+from suite.results.records.items import TaskOutcomes
+from suite.results.verification.checked_record import StoredItem, Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.subject import StoredItem, Subject
 
 
 def check_items(subject: Subject) -> Iterator[Finding]:

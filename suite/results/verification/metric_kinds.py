@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from suite.results.record import Metric, Record
+from suite.results.records.record import Metric, Record
 
 Kind = Literal[
     "perplexity", "divergence", "tasks", "flips", "answers", "sparsity", "size", "cost", "speed", "group"

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Literal
 
 from methods.registry import methods
-from suite.results.record import ModuleReport
+from suite.results.records.record import ModuleReport
 
 Span = Literal["module", "block", "allocation", "model"]
 """What loses the share that a pattern names: each target module, the modules of each block together, or all
@@ -41,7 +41,7 @@ class WrittenPattern:
 
 
 def read_pattern(written: str | None) -> WrittenPattern | None:
-    """A canonical pattern; None where it is none. `methods.pattern` reads all spellings, and needs torch."""
+    """A canonical pattern; None where it is none. `parse_pattern` reads all spellings, and needs torch."""
     text = written or ""
     if match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
         n, m = int(match[1]), int(match[2])

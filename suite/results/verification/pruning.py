@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from suite.results.prune_costs import prune_costs
-from suite.results.record import ModuleReport, Record
+from suite.results.records.prune_costs import prune_costs
+from suite.results.records.record import ModuleReport, Record
 from suite.results.verification.arithmetic import same
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import COSTS, SIZES
 from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
-from suite.results.verification.subject import Subject
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from suite.cell import Cell
-from suite.results.reading import RecordError, parse_record
-from suite.results.record import SCHEMA_VERSION, CodeVersion, Record
-from suite.results.state import code_difference
-from suite.results.store import FAILED_SUFFIX, RECORD_SUFFIX
+from suite.results.records.reading import RecordError, parse_record
+from suite.results.records.record import SCHEMA_VERSION, CodeVersion, Record
+from suite.results.records.state import code_difference
+from suite.results.records.store import FAILED_SUFFIX, RECORD_SUFFIX
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding, one_line
-from suite.results.verification.subject import Subject
 
 PresentCode = Callable[[Cell], CodeVersion | None]
 """The code that would run a cell now; None where its method is not known here."""

@@ -7,8 +7,8 @@ import hashlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from suite.results.verification.checked_record import StoredItem, Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.subject import StoredItem, Subject
 
 _TEXT, _WHOLE, _NUMBER = ("string", "large_string"), ("int64",), ("double",)
 _TYPES = {

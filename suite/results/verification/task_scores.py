@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isclose
 
-from suite.results.items import TaskOutcomes
-from suite.results.paired import mcnemar
-from suite.results.record import Environment, Metric, Record
-from suite.results.statistics import Estimate, mean_stderr, proportion, score_mean
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import Environment, Metric, Record
+from suite.results.statistics.paired import mcnemar
+from suite.results.statistics.single import Estimate, mean_stderr, proportion, score_mean
 from suite.results.verification.arithmetic import RELATIVE, Due, compare, differences
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import FLIPS, kinds_of
-from suite.results.verification.subject import Subject
 
 
 def check_tasks(subject: Subject) -> Iterator[Finding]:

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from methods.errors import InputError, PruningError
-from suite.checkpoints import folder as folders
-from suite.checkpoints.folder import appearing_whole
+from suite.checkpoints.writing import folder as folders
+from suite.checkpoints.writing.folder import appearing_whole
 from suite.results import ResultStore
 from tests.suite.conftest import refusal
 from tests.suite.test_model_files import change_tensors
@@ -23,7 +23,7 @@ def nothing_runs(monkeypatch):
     def loaded(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("suite.models.skeleton_of", loaded)
+    monkeypatch.setattr("suite.models.loading.skeleton_of", loaded)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_prune_that_fails_takes_the_folders_it_made_with_it(prune, tmp_path, m
     def fails(*_, **__):
         raise RuntimeError("the sky fell")
 
-    monkeypatch.setattr("suite.checkpoints.writing.prune_measured", fails)
+    monkeypatch.setattr("suite.checkpoints.writing.resident.prune_measured", fails)
     assert prune(*HALF, "--out", "far/below/pruned")[0] == 3
     assert not (tmp_path / "far").exists()
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from methods.magnitude import Magnitude
-from methods.target import Target
-from suite.checkpoints import layered
+from methods.structure.target import Target
+from suite.checkpoints.writing import layered
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import refusal
 from tests.tiny import save_tiny_model
@@ -204,7 +204,7 @@ def test_an_interrupted_prune_leaves_nothing(onload, tmp_path, monkeypatch):
     def interrupt(self, layer, weights):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("methods.homes.FolderHome.store", interrupt)
+    monkeypatch.setattr("methods.placement.layer_storage.CheckpointStorage.store", interrupt)
     assert onload("--method", "wanda")[0] == 130
     assert left_over(tmp_path) == []
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from suite.checkpoints import layered
+from suite.checkpoints.writing import layered
 from tests.methods.tiny_models import ALL_FAMILIES, make_model
 
 PLACEMENTS = ["resident", "onload"]
@@ -119,7 +119,7 @@ def test_a_layer_that_its_disk_changed_fails(prune, monkeypatch, left):
         one_bit("model.layers.1.mlp.up_proj.weight")(changed)
         save_file(changed, path, **more)
 
-    monkeypatch.setattr("methods.homes.save_file", save)
+    monkeypatch.setattr("methods.placement.layer_storage.save_file", save)
     code, _, err = prune("--method", "sparsegpt", "--sparsity", "0.5", "--placement", "onload")
     assert code == 3
     assert "model.layers.1.mlp.up_proj.weight was written and reads back otherwise" in err

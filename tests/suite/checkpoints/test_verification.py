@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from suite.results.reading import load_record
-from suite.results.record import SideFile
-from suite.results.store import ResultStore
+from suite.results.records.reading import load_record
+from suite.results.records.record import SideFile
+from suite.results.records.store import ResultStore
 from tests.methods.tiny_models import make_model
 from tests.tiny import byte_tokenizer
 
@@ -98,12 +98,12 @@ def test_an_edited_summary_is_told(prunebench, pruned, changes):
 
 def test_a_record_is_held_against_the_checkpoint_of_its_prune(prunebench, pruned, model, text, tmp_path):
     from suite.cell import Cell
-    from suite.harness import run_cell
-    from suite.preflight import preflight
-    from suite.workbench import Workbench
+    from suite.planning.preflight import preflight
+    from suite.running.model_session import ModelSession
+    from suite.running.run_cell import run_cell
 
     cell = Cell(model=str(model), method="magnitude", settings={}, pattern="2:4", dtype="float32")
-    record, items = run_cell(cell, Workbench(torch.device("cpu"), preflight([cell])))
+    record, items = run_cell(cell, ModelSession(torch.device("cpu"), preflight([cell])))
     store = ResultStore(tmp_path / "results")
     path = store.write(record, items)
     code, out, _ = prunebench("verify", path, "--checkpoint", pruned)

@@ -6,13 +6,13 @@ import pytest
 
 from methods.errors import InputError
 from suite.cell import Cell
-from suite.executors.drive import drive
-from suite.executors.plan import PlannedCell
+from suite.executors.outcome import RecordWriter
 from suite.executors.pool import Finished, Lost, PoolError, Told
-from suite.executors.tally import Tally
+from suite.executors.scheduler import drive
 from suite.executors.worker import Progress
-from suite.harness import failed_record
+from suite.planning.resume import PlannedCell
 from suite.results import CellState, ResultStore
+from suite.running.run_cell import failed_record
 from suite.watcher import Silent
 
 
@@ -66,12 +66,12 @@ def done(place, cell):
 def run(happens, tmp_path, cells=CELLS):
     pool, watched, store = Script(happens), Watched(), ResultStore(tmp_path)
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in cells]
-    tally = Tally(store, watched)
+    writer = RecordWriter(store, watched)
     try:
-        drive(planned, pool, tally, watched, {})
+        drive(planned, pool, writer, watched, {})
     finally:
         assert pool.closed == 1, "however it ends"
-    return pool, watched, tally.outcome
+    return pool, watched, writer.outcome
 
 
 def written(tmp_path):
@@ -122,7 +122,7 @@ def test_what_had_arrived_is_stored_when_the_run_is_ended(tmp_path, end):
     pool = Script(happens)
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in CELLS]
     with pytest.raises(end):
-        drive(planned, pool, Tally(ResultStore(tmp_path), Watched()), Watched(), {})
+        drive(planned, pool, RecordWriter(ResultStore(tmp_path), Watched()), Watched(), {})
     assert written(tmp_path) == ["0", "1"]
     assert pool.closed == 1
 
@@ -131,8 +131,8 @@ def test_kept_cells_are_told_and_given_to_nobody(tmp_path):
     pool, watched = Script(lambda n, place, cell: [done(place, cell)]), Watched()
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in CELLS]
     planned[1] = replace(planned[1], runs=False)
-    tally = Tally(ResultStore(tmp_path), watched)
-    drive(planned, pool, tally, watched, {})
+    writer = RecordWriter(ResultStore(tmp_path), watched)
+    drive(planned, pool, writer, watched, {})
     assert [cell.pattern for _, cell in pool.given] == ["0", "2"]
-    assert tally.outcome.kept == (CELLS[1],)
+    assert writer.outcome.kept == (CELLS[1],)
     assert ("1", "kept") in watched.heard

@@ -5,9 +5,9 @@ import torch
 
 from methods.errors import InputError
 from suite.cell import Cell
-from suite.executors.needs import Needs, Room, check_room
-from suite.executors.node import NodeReport, Software, difference, present_software, same_bf16
-from suite.plan import resolve_devices
+from suite.executors.ray.node import NodeReport, Software, difference, present_software, same_bf16
+from suite.executors.ray.resources import Needs, Resources, check_resources
+from suite.machine.devices import resolve_devices
 
 HERE = Software("0.1.0", "aa" * 32, "2.13.0", "5.23.0")
 GIB = 2**30
@@ -43,7 +43,7 @@ def test_auto_is_one_dtype_or_refused():
 
 
 def test_workers_fit_by_the_scarcest_of_what_they_need():
-    room = Room("n", cpus=16, gpus=4, host_bytes=64 * GIB)
+    room = Resources("n", cpus=16, gpus=4, host_bytes=64 * GIB)
     assert room.n_workers(Needs(4, 0, GIB)) == 4
     assert room.n_workers(Needs(1, 1, GIB)) == 4
     assert room.n_workers(Needs(1, 1, 30 * GIB)) == 2
@@ -60,10 +60,10 @@ def test_workers_fit_by_the_scarcest_of_what_they_need():
 )
 def test_a_cell_larger_than_any_machine_is_refused(needs, said):
     cell = Cell(model="m", method="wanda", pattern="0.5", dtype="float32")
-    rooms = [Room("small", 4, 0, 8 * GIB), Room("big", 16, 0, 64 * GIB)]
-    check_room([cell], [Needs(16, 0, 64 * GIB)], rooms)
+    rooms = [Resources("small", 4, 0, 8 * GIB), Resources("big", 16, 0, 64 * GIB)]
+    check_resources([cell], [Needs(16, 0, 64 * GIB)], rooms)
     with pytest.raises(InputError, match=r"m wanda 0\.5") as refused:
-        check_room([cell], [needs], rooms)
+        check_resources([cell], [needs], rooms)
     assert said in str(refused.value)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.errors import InputError
-from suite.executors.shards import Shard, parse_shard
+from suite.planning.shards import Shard, parse_shard
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite
 

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from methods.errors import InputError
 from suite.cell import Cell, TaskSpec
-from suite.evaluation.task_loading import load_task
-from suite.executors.portable import PortableInputs
+from suite.commands.output.progress import ProgressBars
+from suite.evaluation.inputs import Inputs
+from suite.evaluation.lm_eval_tasks.loading import load_task
 from suite.executors.worker import Progress, Reporter
-from suite.preflight import Inputs
-from suite.progress import ProgressBars
+from suite.executors.worker_inputs import WorkerInputs
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite, write_task
 
@@ -45,7 +45,7 @@ def test_options_that_make_no_sense_are_one_line(prunebench, tmp_path, arguments
 
 def test_questions_are_loaded_by_the_worker_and_have_to_be_the_same(tmp_path):
     spec = TaskSpec(name="mine", folder=str(write_task(tmp_path / "tasks")))
-    sent = PortableInputs.of(Inputs({}, {}, None, "digest", {spec: load_task(spec)}))
+    sent = WorkerInputs.of(Inputs({}, {}, None, "digest", {spec: load_task(spec)}))
     arrived = pickle.loads(pickle.dumps(sent)).unpacked()
     assert arrived.tasks[spec].digests == sent.tasks[spec]
     assert arrived.folder_digest == "digest"

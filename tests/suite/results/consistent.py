@@ -8,10 +8,8 @@ from typing import Any
 import pandas as pd
 
 from suite.cell import AnswersSpec, CalibrationSpec, Cell, PerplexitySpec, TaskSpec
-from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.paired import mcnemar
-from suite.results.perplexity import perplexity_from_nll
-from suite.results.record import (
+from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.records.record import (
     CalibrationIdentity,
     CodeVersion,
     Metric,
@@ -20,7 +18,9 @@ from suite.results.record import (
     PhaseCost,
     Record,
 )
-from suite.results.statistics import Estimate, mean_share, mean_stderr, proportion
+from suite.results.statistics.paired import mcnemar
+from suite.results.statistics.perplexity import perplexity_from_nll
+from suite.results.statistics.single import Estimate, mean_share, mean_stderr, proportion
 from suite.results.verification import StoredItem
 from tests.suite.results.examples import ENVIRONMENT
 

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 from typing import BinaryIO
 
-from suite.results.files import FileLayer
+from suite.results.records.files import FileLayer
 
 
 class Killed(BaseException):

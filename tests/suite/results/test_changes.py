@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from suite.results.changes import find_changes
+from suite.results.history.changes import find_changes
 
 NOISE = np.random.default_rng(7).normal(size=200)
 

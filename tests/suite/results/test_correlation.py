@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from suite.results.correlation import rank_correlation
+from suite.results.statistics.correlation import rank_correlation
 
 pairs = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=15)
 

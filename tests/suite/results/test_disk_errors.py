@@ -15,11 +15,11 @@ from typing import BinaryIO
 
 import pytest
 
-from suite.results.files import FileLayer
-from suite.results.leftovers import PREFIX
-from suite.results.record import Record
-from suite.results.state import check_side_file
-from suite.results.store import ResultStore
+from suite.results.records.files import FileLayer
+from suite.results.records.leftovers import PREFIX
+from suite.results.records.record import Record
+from suite.results.records.state import check_side_file
+from suite.results.records.store import ResultStore
 from tests.suite.results.examples import CODE, OTHER_CODE, make_cell, make_failed, make_items, make_record
 
 CELL = make_cell()
@@ -237,7 +237,7 @@ def test_a_file_that_the_system_really_cuts_leaves_the_old_record(tmp_path: Path
     code = f"""
 import resource
 from pathlib import Path
-from suite.results.store import ResultStore
+from suite.results.records.store import ResultStore
 from tests.suite.results.examples import make_record
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 ResultStore(Path({str(tmp_path)!r})).write(make_record())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.results import environment as module
-from suite.results.environment import code_version, environment, native_bf16
+from suite.machine import environment as module
+from suite.machine.environment import code_version, environment, native_bf16
 
 
 @pytest.fixture
@@ -42,7 +42,11 @@ def git(folder: Path, *arguments: str) -> None:
 def test_what_decides_numbers_changes_the_source_digest_and_nothing_else_does(root: Path) -> None:
     before = digest()
     assert digest() == before
-    for name in ("suite/config.py", "suite/results/store.py", "suite/templates/new.toml"):
+    for name in (
+        "suite/planning/suite_cells.py",
+        "suite/results/records/store.py",
+        "suite/templates/new.toml",
+    ):
         with (root / name).open("a") as file:
             file.write("# a change\n")
         assert digest() == before, name
@@ -52,7 +56,12 @@ def test_what_decides_numbers_changes_the_source_digest_and_nothing_else_does(ro
     base = root / "methods" / "base.py"
     base.write_bytes(base.read_bytes().replace(b"\n", b"\r\n"))
     assert digest() == before, "line ends are no change"
-    for name in ("methods/base.py", "methods/new.py", "suite/models.py", "suite/results/statistics.py"):
+    for name in (
+        "methods/base.py",
+        "methods/new.py",
+        "suite/models/loading.py",
+        "suite/results/statistics/single.py",
+    ):
         with (root / name).open("a") as file:
             file.write("# a change\n")
         after = digest()
@@ -60,8 +69,31 @@ def test_what_decides_numbers_changes_the_source_digest_and_nothing_else_does(ro
         before = after
 
 
-def test_the_bystanders_are_files_we_have(root: Path) -> None:
-    assert [name for name in module.BYSTANDERS if not (root / name).exists()] == []
+def test_what_counts_is_said_of_folders_with_few_exceptions(root: Path) -> None:
+    assert [name for name in module.NOT_NUMERIC if not (root / name).is_dir()] == []
+    assert [name for name in module.EXCEPTIONS if not (root / name).exists()] == []
+    assert len(module.EXCEPTIONS) <= 12
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("methods/wanda.py", True),
+        ("methods/conformance/checks.py", False),
+        ("suite/cell.py", True),
+        ("suite/cli.py", False),
+        ("suite/evaluation/scoring/windows.py", True),
+        ("suite/planning/preflight.py", True),
+        ("suite/planning/estimate.py", False),
+        ("suite/results/statistics/single.py", True),
+        ("suite/results/records/store.py", False),
+        ("suite/running/run_cell.py", True),
+        ("suite/running/rerun.py", False),
+        ("suite/a_new_room/of_mine.py", True),
+    ],
+)
+def test_a_folder_counts_as_a_whole_but_for_exceptions(name: str, expected: bool) -> None:
+    assert module.decides_numbers(name) == expected
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -8,9 +8,9 @@ import pytest
 
 from methods.errors import InputError
 from suite.results import ResultStore
-from suite.results.archive import read_archive
-from suite.results.history import history_of
-from suite.results.record import CalibrationIdentity, MachineFloor, Metric, ModelIdentity
+from suite.results.history.series import history_of
+from suite.results.records.archive import read_archive
+from suite.results.records.record import CalibrationIdentity, MachineFloor, Metric, ModelIdentity
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_failed, make_record
 
 PROTOCOL = "wiki-sample-token-s2048"

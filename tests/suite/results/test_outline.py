@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.cell import AllocationSpec
-from suite.results import ResultStore, outline, reading
-from suite.results.outline import OutlineContents, full, read_outlines
-from suite.results.reading import RecordError, load_record, parse_record, record_bytes
-from suite.results.record import Record
+from suite.results import ResultStore
+from suite.results.records import outline, reading
+from suite.results.records.outline import OutlineContents, full, read_outlines
+from suite.results.records.reading import RecordError, load_record, parse_record, record_bytes
+from suite.results.records.record import Record
 from tests.reports.synthetic_measured import measured_record
 from tests.suite.results.examples import make_cell, make_failed, make_record
 from tests.suite.results.test_reading import OLDER, models, mutated, sealed

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from suite.results import outline, processes
-from suite.results.outline import read_outlines
+from suite.results.records import outline, processes
+from suite.results.records.outline import read_outlines
 from tests import PATIENCE_S
 from tests.suite.results.test_outline import assert_outlines, make_tree, put
 
@@ -134,7 +134,7 @@ def script(tmp_path: Path, root: Path) -> list[str]:
     text = f"""
 import signal
 from pathlib import Path
-from suite.results import outline
+from suite.results.records import outline
 # Started in the background, as tests may be, a process ignores Ctrl-C, and so would those it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 outline.BATCH = 1
@@ -179,7 +179,7 @@ def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Pat
 
 
 def test_a_worker_whose_parent_is_gone_ends() -> None:
-    with processes._start("suite.results.outline:_read_batch") as worker:
+    with processes._start("suite.results.records.outline:_read_batch") as worker:
         assert worker.stdin is not None
         worker.stdin.close()
         assert worker.wait() == 0

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from suite.results.paired import FEWEST_RESAMPLED, holm, mcnemar, paired_bootstrap
-from suite.results.statistics import proportion
+from suite.results.statistics.paired import FEWEST_RESAMPLED, holm, mcnemar, paired_bootstrap
+from suite.results.statistics.single import proportion
 
 # Darwin's maize, crossed minus self-fertilized, in eighths of an inch (Fisher, The Design of Experiments).
 MAIZE = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suite.results.record import ModuleReport
+from suite.results.records.record import ModuleReport
 from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
 
 

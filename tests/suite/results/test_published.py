@@ -9,7 +9,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from methods.pattern import parse_pattern
+from methods.masks.pattern import parse_pattern
 from methods.registry import allocations, build, methods
 from suite.results.published import PUBLISHED, PublishedValue, parse_published, published_values
 from tests import PATIENCE_S

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from suite.cell import Cell, SettingValue
-from suite.results.items import WindowLosses
-from suite.results.reading import (
+from suite.results.records.items import WindowLosses
+from suite.results.records.reading import (
     MIGRATIONS,
     DigestError,
     NewerSchemaError,
@@ -24,8 +24,8 @@ from suite.results.reading import (
     parse_record,
     record_bytes,
 )
-from suite.results.record import SCHEMA_VERSION, Metric, Record, SideFile, body_digest
-from suite.results.store import ResultStore
+from suite.results.records.record import SCHEMA_VERSION, Metric, Record, SideFile, body_digest
+from suite.results.records.store import ResultStore
 from tests.suite.results.examples import CODE, make_failed, make_record
 
 OLDER = {

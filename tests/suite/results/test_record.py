@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from suite.cell import SettingValue
-from suite.results.items import WindowLosses
-from suite.results.reading import (
+from suite.results.records.items import WindowLosses
+from suite.results.records.reading import (
     MIGRATIONS,
     DigestError,
     NewerSchemaError,
@@ -21,7 +21,7 @@ from suite.results.reading import (
     parse_record,
     record_bytes,
 )
-from suite.results.record import SCHEMA_VERSION, Metric, Record, SideFile, body_digest
+from suite.results.records.record import SCHEMA_VERSION, Metric, Record, SideFile, body_digest
 from tests.suite.results.examples import make_cell, make_failed, make_record
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from suite.results.record import Environment, Record
-from suite.results.verification.repeated import compare_rerun, input_that_differs
-from suite.results.verification.subject import Subject
+from suite.results.records.record import Environment, Record
+from suite.results.verification.checked_record import Subject
+from suite.results.verification.rerun_comparison import compare_rerun, input_that_differs
 from tests.suite.results.consistent import TASK, TEXT, cherry_picked, pruned_record, with_metric
 from tests.suite.results.examples import ENVIRONMENT
 

@@ -12,13 +12,13 @@ from lm_eval.api.metrics import mean_stderr as lm_eval_stderr
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from suite.results.perplexity import (
+from suite.results.statistics.perplexity import (
     paired_log_ratio,
     paired_log_ratios,
     perplexities_from_nll,
     perplexity_from_nll,
 )
-from suite.results.statistics import mean_share, mean_stderr, proportion, score_mean, seed_spread
+from suite.results.statistics.single import mean_share, mean_stderr, proportion, score_mean, seed_spread
 
 # Student's own example (1908): extra hours of sleep from two drugs, ten patients.
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

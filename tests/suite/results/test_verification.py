@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from suite.cell import SpeedSpec, TaskSpec
-from suite.measurement.measured import ItemRow
-from suite.results.items import AnswerSet
-from suite.results.leftovers import temporary_name
-from suite.results.perplexity import perplexity_from_nll
-from suite.results.reading import parse_record, record_bytes
-from suite.results.record import Failure, Metric, Record, SideFile
-from suite.results.statistics import Estimate, mean_share, mean_stderr
-from suite.results.store import ResultStore
+from suite.evaluation.measured import ItemRow
+from suite.results.records.items import AnswerSet
+from suite.results.records.leftovers import temporary_name
+from suite.results.records.reading import parse_record, record_bytes
+from suite.results.records.record import Failure, Metric, Record, SideFile
+from suite.results.records.store import ResultStore
+from suite.results.statistics.perplexity import perplexity_from_nll
+from suite.results.statistics.single import Estimate, mean_share, mean_stderr
 from suite.results.verification import (
     CHECKS,
     CheckedRecord,
@@ -140,8 +140,8 @@ def test_every_truncation_of_either_file_is_caught() -> None:
 
 
 def side_file_is_refused(read: Any, data: bytes) -> bool:
+    from suite.results.verification.checked_record import Subject
     from suite.results.verification.side_file import read_side_file
-    from suite.results.verification.subject import Subject
 
     items, findings = read_side_file(Subject(read.path, read.record), data)
     return items is None and [finding.check for finding in findings] == ["side-file"]

@@ -5,17 +5,17 @@ from collections import Counter
 import pytest
 import torch
 
-import suite.harness
 from methods.dsnot import DSnoT
 from methods.wanda import Wanda
-from suite.config import load_suite, plan
-from suite.harness import run_cell
-from suite.preflight import preflight
+from suite.planning.preflight import preflight
+from suite.planning.suite_cells import load_suite, plan
 from suite.results import ResultStore
 from suite.results.verification import verify
+from suite.running import run_cell as run_cell_module
+from suite.running.model_session import ModelSession
+from suite.running.run_cell import run_cell
 from suite.sharing import SharedWork, initial_cell, wanted_initials
 from suite.sharing.folder import SharedFolder
-from suite.workbench import Workbench
 from tests.tiny import write_suite
 
 BARBERS = """
@@ -63,14 +63,14 @@ def calls(monkeypatch):
 
     counting(Wanda, "prune", "wanda")
     counting(DSnoT, "prune", "dsnot")
-    counting(suite.harness, "measure_dense", "dense")
+    counting(run_cell_module, "measure_dense", "dense")
     return counted
 
 
 def run(cells, folder=None, inputs=None, store=None):
     """The records of cells, run one after another by one process, and written where there is a store."""
     shared = SharedWork(None if folder is None else SharedFolder(folder), wanted_initials(cells))
-    bench = Workbench(torch.device("cpu"), inputs or preflight(cells), shared=shared)
+    bench = ModelSession(torch.device("cpu"), inputs or preflight(cells), shared=shared)
     records = []
     for cell in cells:
         record, items = run_cell(cell, bench)
@@ -187,8 +187,8 @@ def test_only_what_several_cells_start_from_is_kept(cells):
 
 
 def test_a_cell_that_fails_says_what_it_had_shared(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr("suite.bench.check_contract", lambda *_: 1 / 0)
+    monkeypatch.setattr("suite.models.reusable.check_contract", lambda *_: 1 / 0)
     shared = SharedWork(SharedFolder(tmp_path / "shared"), wanted_initials(cells))
-    record, _ = run_cell(cells[2], Workbench(torch.device("cpu"), preflight(cells), shared=shared))
+    record, _ = run_cell(cells[2], ModelSession(torch.device("cpu"), preflight(cells), shared=shared))
     assert record.failure.error == "ZeroDivisionError"
     assert [entry.what for entry in record.shared] == ["dense reference", "calibration", "initial mask"]

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-from suite.tasks.agreement import FRAMES, VERBS, agreement_items
+from suite.evaluation.offline_tasks.agreement import FRAMES, VERBS, agreement_items
 
 ITEMS = agreement_items()
 SINGULAR = {f" {singular}" for singular, _ in VERBS}

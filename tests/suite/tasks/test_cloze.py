@@ -6,8 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from suite.tasks.cloze import MAX_ITEMS_PER_TEXT, MAX_WORDS, MIN_LETTERS, MIN_WORDS, cloze_items
-from suite.tasks.items import ClozeItem
+from suite.evaluation.offline_tasks.cloze import (
+    MAX_ITEMS_PER_TEXT,
+    MAX_WORDS,
+    MIN_LETTERS,
+    MIN_WORDS,
+    cloze_items,
+)
+from suite.evaluation.offline_tasks.items import ClozeItem
 
 WORDS = (
     "harbor",
@@ -89,8 +95,8 @@ def test_function_words_and_short_ones_are_not_asked_for() -> None:
 @pytest.mark.model
 class TestHeldOutText:
     def test_items(self) -> None:
-        from suite.tasks.cloze import SOURCES
-        from suite.text_sources import read_documents
+        from suite.data.text_sources import read_documents
+        from suite.evaluation.offline_tasks.cloze import SOURCES
 
         texts = [text for source in SOURCES for text in read_documents(source, "evaluation").texts]
         items = cloze_items(texts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from suite.tasks import OFFLINE_TASK_DESCRIPTIONS, OFFLINE_TASKS, TASKS_FOLDER
+from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASK_DESCRIPTIONS, OFFLINE_TASKS, TASKS_FOLDER
 
 METRICS = {
     "offline_cloze": {"acc,none"},
@@ -47,13 +47,16 @@ def test_names_and_descriptions_are_those_of_the_files() -> None:
 
 
 def test_names_cost_no_heavy_import() -> None:
-    code = "import suite.tasks, sys; print({'lm_eval', 'torch', 'datasets'} & set(sys.modules))"
+    code = (
+        "import suite.evaluation.offline_tasks.catalogue, sys; "
+        "print({'lm_eval', 'torch', 'datasets'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_agreement_is_scored() -> None:
-    from suite.tasks.agreement import VERBS, agreement_items
+    from suite.evaluation.offline_tasks.agreement import VERBS, agreement_items
 
     singular = {f" {verb[0]}" for verb in VERBS}
     results = evaluate("offline_agreement", lambda _, verb: 0.0 if verb in singular else -2.0)
@@ -69,7 +72,7 @@ def test_agreement_is_scored() -> None:
 @pytest.mark.parametrize("task", OFFLINE_TASKS)
 class TestHeldOutText:
     def test_the_text_itself_is_right(self, task: str) -> None:
-        from suite.text_sources import read_documents
+        from suite.data.text_sources import read_documents
 
         if task == "offline_agreement":
             pytest.skip("not from a text")

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from suite.tasks.items import ContextItem
-from suite.tasks.next_paragraph import (
+from suite.evaluation.offline_tasks.items import ContextItem
+from suite.evaluation.offline_tasks.next_paragraph import (
     CONTEXT_WORDS,
     CONTINUATION_WORDS,
     MAX_ITEMS_PER_ARTICLE,
@@ -92,7 +92,7 @@ def test_an_article_too_short_for_four_contexts_gives_none() -> None:
 @pytest.mark.model
 class TestHeldOutText:
     def test_items(self) -> None:
-        from suite.text_sources import read_documents
+        from suite.data.text_sources import read_documents
 
         wiki = [divided_article(text) for text in read_documents("wiki-sample", "evaluation").texts]
         news = [undivided_article(text) for text in read_documents("news-sample", "evaluation").texts]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from suite.tasks.sentences import sentence_spans
+from suite.evaluation.offline_tasks.sentences import sentence_spans
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from suite.results.gate import Entry, Side
-from suite.results.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.record import MachineFloor, Metric, ModelIdentity, Record
+from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.records.record import MachineFloor, Metric, ModelIdentity, Record
 from tests.suite.results.examples import make_record
 
 TEXT = "wiki-sample-token-s2048"

@@ -9,7 +9,7 @@ from methods.errors import InputError
 from suite.cell import CalibrationSpec
 from suite.results.gate import MetricVerdict, Verdict, judge, load_tolerances
 from suite.results.gate.tolerances import parse_tolerances
-from suite.results.record import Record
+from suite.results.records.record import Record
 from tests.suite.results.examples import CODE, ENVIRONMENT, OTHER_CODE, make_cell, make_failed
 from tests.suite.results.gate.contestants import (
     FLOOR,

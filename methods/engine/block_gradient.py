@@ -1,0 +1,247 @@
+"""What LLM-Barber asks of one block: how its dense weights would move to meet the sparse block's output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import frexp, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.engine.hidden_states import LayerStream, relative_error
+from methods.engine.hooks import BlockCall
+from methods.engine.statistics import SquaredGradients
+from methods.errors import StructureError
+from methods.masks.pattern import require_finite
+from methods.structure.decoder import Block, DecoderLayer
+from methods.structure.target import Target, TargetCall, noting_calls
+
+# cuBLAS is repeatable only with a workspace of its own, which it asks for when it is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@dataclass(frozen=True)
+class BlockStudy:
+    """What was found out about one block.
+
+    Attributes:
+        squared_gradients: target name -> fp32 `[out, in]`, mean over samples of the squared gradient of
+            1/2 ||B_dense(a_j) - y_j||^2 at the dense weights; empty if gradients were not asked for. The
+            constant by which this differs from the mean squared error's (the loss is scaled in fp16) is the
+            same for all weights of a block and changes no mask.
+        dense_probe: the dense block's output on the first batch.
+        error_before: relative squared error of the sparse block's output there.
+        n_tokens: target name -> how many tokens it has read; empty like `squared_gradients`.
+    """
+
+    squared_gradients: Mapping[str, Tensor]
+    dense_probe: Tensor
+    error_before: float | None
+    n_tokens: Mapping[str, int]
+
+
+def study_block(
+    stream: LayerStream,
+    layer: DecoderLayer,
+    block: Block,
+    dense: Mapping[str, Tensor],
+    *,
+    gradients: bool,
+) -> BlockStudy:
+    """Compares a block as it is now with its dense self, on the inputs it gets in the layer as it is now.
+
+    Args:
+        stream: at the input of `layer`.
+        layer: the decoder layer.
+        block: one of its blocks.
+        dense: target name -> dense weight `[out, in]`.
+        gradients: whether to form the squared gradients; without them only the probe is run.
+
+    Raises:
+        NonFiniteError: an output or a gradient is not finite; names the module.
+        StructureError: the block, run by itself, does not do what it does inside the layer.
+    """
+    return stream.within_memory(lambda: _study(stream, layer, block, dense, gradients=gradients))
+
+
+def _study(
+    stream: LayerStream,
+    layer: DecoderLayer,
+    block: Block,
+    dense: Mapping[str, Tensor],
+    *,
+    gradients: bool,
+) -> BlockStudy:
+    """`study_block`, on the batches as they are now."""
+    targets = block.targets if gradients else {}
+    sums = _empty_sums(targets)
+    n_tokens = dict.fromkeys(targets, 0)
+    run_dense = block.with_weights(dense)
+    probe: Tensor | None = None
+    error_before: float | None = None
+    n_samples = 0
+    scale: float | None = None
+    for batch in range(stream.n_batches if gradients else 1):
+        call = stream.call_of(layer, batch, block)
+        require_finite(call.output, f"{layer.name} ({block.kind})", "its outputs")
+        n_batch = stream.n_samples(batch)
+        if batch == 0 and layer.index == 0:
+            _require_faithful(layer, block, call)
+        if gradients:
+            output, scale = _add_gradients(block, run_dense, call, n_batch, sums, n_tokens, scale)
+        else:
+            output = run_dense(call.args, call.kwargs)
+        if batch == 0:
+            require_finite(output, f"{layer.name} ({block.kind})", "its dense outputs")
+            probe = output
+            error_before = relative_error(call.output, output)
+        n_samples += n_batch
+    assert probe is not None
+    for name, total in sums.items():
+        require_finite(total.value, name, "its gradients")
+    for name, target in targets.items():
+        if target.expert is None and not n_tokens[name]:
+            raise StructureError(f"{name}: was never called in its block; expected every target to be")
+    return BlockStudy(
+        {name: total.value.div_(n_samples) for name, total in sums.items()}, probe, error_before, n_tokens
+    )
+
+
+def _add_gradients(
+    block: Block,
+    run_dense: Callable[[tuple[Any, ...], Mapping[str, Any]], Tensor],
+    call: BlockCall,
+    n_samples: int,
+    sums: Mapping[str, SquaredGradients],
+    n_tokens: dict[str, int],
+    scale: float | None,
+) -> tuple[Tensor, float]:
+    """Runs the dense block on one batch and adds the squared gradients.
+
+    Returns:
+        The block's output, and the constant by which the loss was scaled: one for all batches of a block,
+        found on the first.
+    """
+    with torch.enable_grad(), _noted_calls(block) as noted:
+        output = run_dense(call.args, call.kwargs)
+        upstream = output.detach() - call.output
+        if scale is None:
+            scale = _loss_scale(upstream)
+        upstream = upstream if scale == 1 else upstream * scale
+        gradients = _gradients(output, [made.y for made in noted.values()], upstream)
+    n_batch_tokens = call.output.numel() // call.output.shape[-1]
+    for (name, made), dy in zip(noted.items(), gradients, strict=True):
+        x_NI = made.x.reshape(-1, made.x.shape[-1])
+        lengths = _tokens_by_sample(made, len(x_NI), n_samples, n_batch_tokens)
+        sums[name].add(x_NI, dy.reshape(-1, dy.shape[-1]), lengths)
+        n_tokens[name] += len(x_NI)
+    return output.detach(), scale
+
+
+def _empty_sums(targets: Mapping[str, Target]) -> dict[str, SquaredGradients]:
+    """A sum for each target; they take turns in one buffer for the gradient of a sample."""
+    if not targets:
+        return {}
+    largest = max(targets.values(), key=lambda target: prod(target.shape))
+    scratch = torch.empty(prod(largest.shape), dtype=torch.float32, device=largest.device)
+    return {name: SquaredGradients(target.shape, target.device, scratch) for name, target in targets.items()}
+
+
+def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tokens: int) -> list[int]:
+    """How many of the rows that a target read belong to each sample of the batch.
+
+    Raises:
+        StructureError: rows are missing and nothing says which.
+    """
+    seqlen = n_batch_tokens // n_samples
+    if call.tokens is not None:
+        counts: list[int] = torch.bincount(call.tokens // seqlen, minlength=n_samples).tolist()
+        return counts
+    if n_rows != n_batch_tokens:
+        raise StructureError(
+            f"{call.target.name}: read {n_rows} of {n_batch_tokens} tokens; expected all of them, or stacked "
+            "experts whose routing can be seen"
+        )
+    return [seqlen] * n_samples
+
+
+def _gradients(output: Tensor, of: Sequence[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of `output` times `upstream` with respect to each of `of`, the same to the bit each time.
+
+    It is 0 for a tensor that `output` does not depend on, such as an indexer's, which only selects tokens.
+
+    On an accelerator attention's backward adds up in any order unless it is told not to. A model with an
+    operation that has no other way is differentiated all the same; its masks may then differ in ties.
+    """
+    with _deterministic():
+        try:
+            return torch.autograd.grad(output, of, upstream, retain_graph=True, materialize_grads=True)
+        except RuntimeError as error:
+            if "deterministic" not in str(error):
+                raise
+    return torch.autograd.grad(output, of, upstream, materialize_grads=True)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """torch takes deterministic ways only while the body runs, and fills no memory that it need not."""
+    before, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    settings: Any = torch.utils.deterministic
+    fills, settings.fill_uninitialized_memory = settings.fill_uninitialized_memory, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+        settings.fill_uninitialized_memory = fills
+
+
+def _loss_scale(upstream: Tensor) -> float:
+    """A power of two that lifts fp16 gradients above underflow; 1 in types whose range is fp32's."""
+    highest = float(upstream.abs().max())
+    if upstream.dtype != torch.float16 or highest == 0:
+        return 1.0
+    return 2.0 ** min(15, max(0, -frexp(highest)[1]))
+
+
+@contextmanager
+def _noted_calls(block: Block) -> Iterator[dict[str, TargetCall]]:
+    """Notes the call of every target while the body runs, and starts the graph at the outputs.
+
+    No gradient of a weight or of the block's input is ever formed: the graph begins at the first targets'
+    outputs, and a sample's weight gradient is made from the noted inputs.
+    """
+    noted: dict[str, TargetCall] = {}
+
+    def note(call: TargetCall) -> None:
+        if call.target.name in noted:
+            raise StructureError(f"{call.target.name}: was called twice in its block; expected once")
+        if not call.y.requires_grad:
+            call.y.requires_grad_()
+        noted[call.target.name] = replace(call, x=call.x.detach())
+
+    with noting_calls(block.targets, note):
+        yield noted
+
+
+def _require_faithful(layer: DecoderLayer, block: Block, call: BlockCall) -> None:
+    """Checks once that running the block by itself gives what it gave inside its layer."""
+    alone = block.run({}, call.args, call.kwargs).float()
+    # Brought to a size whose squares do not overflow: a NaN would tell nothing.
+    size = call.output.abs().max().float().clamp(min=torch.finfo(torch.float32).tiny)
+    error = relative_error(alone / size, call.output.float() / size)
+    if not error <= 1e-3:  # NaN is no agreement either
+        raise StructureError(
+            f"{layer.name}: its {block.kind}, run by itself, differs from what it does in the layer "
+            f"(relative squared error {error})"
+        )
+
+
+__all__ = ["BlockStudy", "study_block"]

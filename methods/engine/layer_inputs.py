@@ -1,0 +1,298 @@
+"""Runs a model up to its decoder layers, and notes what it would give each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from inspect import signature
+from itertools import accumulate
+from math import nan
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+
+from methods.engine.hooks import Reached, ending_before
+from methods.errors import StructureError
+from methods.structure.decoder import Decoder
+from methods.structure.forward_override import replaced_forward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Sequences that a model runs at once.
+
+    Attributes:
+        input_ids: int64 `[n, seqlen]`.
+        attention_mask: int64 `[n, seqlen]`, 0 where there is padding; None = there is none.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None = None
+
+    @classmethod
+    def padded(cls, sequences: Sequence[Sequence[int]]) -> TokenBatch:
+        """Sequences of several lengths. Padding comes last, where a causal model does not see it."""
+        longest = max(map(len, sequences))
+        input_ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
+        mask = torch.zeros_like(input_ids)
+        for row, tokens in enumerate(sequences):
+            input_ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return cls(input_ids, mask)
+
+    def __len__(self) -> int:
+        """How many sequences."""
+        return len(self.input_ids)
+
+    def __getitem__(self, rows: slice) -> TokenBatch:
+        """Some of the sequences."""
+        mask = self.attention_mask
+        return TokenBatch(self.input_ids[rows], None if mask is None else mask[rows])
+
+    def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
+        """Neighbouring parts of so many sequences."""
+        ends = accumulate(sizes)
+        return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    def arguments(self, device: torch.device) -> dict[str, Tensor]:
+        """What a model's forward is given, on `device`."""
+        given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return {name: value.to(device) for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class LayerArguments:
+    """What the model passes to a decoder layer besides the hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Recorder:
+    """Lets a model run with stand-ins for its decoder layers, which note what each of them is given."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._layers = [layer.module for layer in decoder.layers]
+        self._name = decoder.layers[0].name.rpartition(".")[0]
+        self._hidden: list[Tensor] = []
+        self._arguments: list[list[LayerArguments]] = []
+        self._n_given: int | None = None
+        self._canonical: dict[int, Any] = {}
+        self._put_away: Callable[[Tensor], Tensor] = _as_it_is
+
+    @property
+    def runs_first_layer(self) -> bool:
+        """Whether the first layer itself is still to be run once, to see what a layer gives."""
+        return self._n_given is None
+
+    def record(
+        self,
+        model: PreTrainedModel,
+        batches: Sequence[TokenBatch],
+        device: torch.device,
+        put_away: Callable[[Tensor], Tensor],
+    ) -> tuple[list[Tensor], list[list[LayerArguments]]]:
+        """What enters the decoder layers.
+
+        Args:
+            model: whose layers these are.
+            batches: what it runs.
+            device: where it computes.
+            put_away: moves a batch's hidden states to where they are kept.
+
+        Returns:
+            A batch's hidden states `[batch, seqlen, hidden]`, and for each batch each layer's arguments.
+
+        Raises:
+            StructureError: the layers need more than the hidden states that the one before gave.
+        """
+        if self._n_given is None:
+            self._n_given = self._check_chain(model, batches[0][:1], device)
+        self._put_away = put_away
+        try:
+            with ExitStack() as patches:
+                for index, module in enumerate(self._layers):
+                    patches.enter_context(replaced_forward(module, self._stand_in(index)))
+                for batch in batches:
+                    self._canonical = {}
+                    self._arguments.append([])
+                    with suppress(Reached):
+                        model(**batch.arguments(device), use_cache=False)
+            return self._hidden, self._arguments
+        finally:
+            # They are as large as anything in memory, and somebody else's from here on.
+            self._hidden, self._arguments, self._canonical = [], [], {}
+            self._put_away = _as_it_is
+
+    @contextmanager
+    def passing(self, output: Tensor | None = None) -> Iterator[None]:
+        """While the body runs, decoder layers hand on the hidden states they are given; `record` came before.
+
+        Args:
+            output: what the last layer gives instead, `[batch, seqlen, hidden]`.
+        """
+        with ExitStack() as patches:
+            for module in self._layers:
+                given = output if module is self._layers[-1] else None
+                patches.enter_context(replaced_forward(module, self._handing_on(given)))
+            yield
+
+    def _handing_on(self, output: Tensor | None) -> Any:
+        def hand_on(*args: Any, **kwargs: Any) -> Any:
+            hidden, _, _ = _parted(args, kwargs)
+            return self._as_a_layer_gives(hidden if output is None else output)
+
+        return hand_on
+
+    def _as_a_layer_gives(self, hidden: Tensor) -> Any:
+        return (hidden, *[None] * (self._n_given - 1)) if self._n_given else hidden
+
+    def _stand_in(self, index: int) -> Any:
+        def note(*args: Any, **kwargs: Any) -> Any:
+            hidden, args, kwargs = _parted(args, kwargs)
+            if index == 0:
+                self._hidden.append(self._put_away(hidden))
+            self._arguments[-1].append(
+                LayerArguments(self._kept(args), {key: self._kept(value) for key, value in kwargs.items()})
+            )
+            if index == len(self._layers) - 1:
+                raise Reached
+            return self._as_a_layer_gives(hidden)
+
+        return note
+
+    def _check_chain(self, model: PreTrainedModel, batch: TokenBatch, device: torch.device) -> int:
+        """Runs the model with its first layer and stand-ins for the others, up to its output head.
+
+        What the stand-ins give is NaN, so that what the model makes of it and gives to a later layer shows.
+
+        Args:
+            model: whose layers these are.
+            batch: what it runs.
+            device: where it computes.
+
+        Returns:
+            How many members the tuple has that a layer gives, hidden states first; 0 = it gives no tuple.
+
+        Raises:
+            StructureError: a layer is not run once, after the one before it, or needs more than it gave.
+        """
+        n_called, n_given = 0, 0
+        handed: list[Any] = []
+
+        def stand_in(index: int, forward: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal n_called, n_given
+                hidden, args, kwargs = _parted(args, kwargs)
+                if index != n_called:
+                    raise self._unlike(model, "are not run once each, in the order of their list")
+                n_called += 1
+                if index == 0:
+                    try:
+                        signature(forward).bind(hidden, *args, **kwargs)
+                    except TypeError as error:
+                        raise self._unlike(model, "do not take hidden states first") from error
+                    output = forward(hidden, *args, **kwargs)
+                    n_given = len(output) if isinstance(output, tuple | list) else 0
+                    handed.extend(map(_as_nan, output if n_given else [output]))
+                elif hidden is not handed[0]:
+                    raise self._unlike(model, "get hidden states that were changed on the way")
+                elif any(
+                    _holds_nan(value) or any(value is h for h in handed) for value in _tensors(args, kwargs)
+                ):
+                    raise self._unlike(model, "are given more of what earlier ones computed")
+                if n_called == len(self._layers):
+                    handed[:] = map(_without_nan, handed)  # there may be code that stops at NaN
+                return tuple(handed) if n_given else handed[0]
+
+            return call
+
+        head = model.get_output_embeddings()
+        with ExitStack() as patches:
+            for index, module in enumerate(self._layers):
+                patches.enter_context(replaced_forward(module, stand_in(index, module.forward)))
+            patches.enter_context(suppress(Reached))
+            patches.enter_context(nullcontext() if head is None else ending_before(head))
+            model(**batch.arguments(device), use_cache=False)
+        if n_called < len(self._layers):
+            raise self._unlike(model, "are not all run")
+        return n_given
+
+    def _unlike(self, model: PreTrainedModel, what: str) -> StructureError:
+        return StructureError(
+            f"{type(model).__name__}: the layers of {self._name} {what}; expected decoder layers, each run "
+            "once, on the hidden states that the one before gave and on nothing else that it computed"
+        )
+
+    def _kept(self, value: Any) -> Any:
+        """`value`, its tensors replaced by equal ones of the batch before, so that they are held once."""
+        if isinstance(value, tuple):
+            return tuple(self._kept(member) for member in value)
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._canonical:
+            # The original is kept too: while it lives its id cannot pass to another tensor.
+            self._canonical[id(value)] = (value, self._earlier_twin(value))
+        return self._canonical[id(value)][1]
+
+    def _earlier_twin(self, value: Tensor) -> Tensor:
+        if len(self._arguments) > 1:
+            layer = len(self._arguments[-1])
+            before = self._arguments[-2][layer]
+            for twin in _tensors(before.args, before.kwargs):
+                if twin.shape == value.shape and twin.dtype == value.dtype and torch.equal(twin, value):
+                    return twin
+        return value
+
+
+def _parted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The hidden states that a layer is called with, and its other arguments."""
+    if args:
+        return args[0], args[1:], dict(kwargs)
+    if "hidden_states" not in kwargs:
+        raise StructureError(
+            f"a decoder layer is called with {', '.join(kwargs) or 'nothing'}; expected hidden states first"
+        )
+    return kwargs["hidden_states"], (), {key: kwargs[key] for key in kwargs if key != "hidden_states"}
+
+
+def _as_nan(given: Any) -> Any:
+    """Something that a layer gave, without what it computed."""
+    return torch.full_like(given, nan) if isinstance(given, Tensor) and given.is_floating_point() else given
+
+
+def _without_nan(given: Any) -> Any:
+    """What `_as_nan` gave, with 0 in the place of NaN."""
+    return torch.zeros_like(given) if isinstance(given, Tensor) and given.is_floating_point() else given
+
+
+def _holds_nan(value: Tensor) -> bool:
+    """Whether any of it is NaN; a tensor without values holds none."""
+    if isinstance(value, FakeTensor) or not value.is_floating_point():
+        return False
+    return bool(value.isnan().any())
+
+
+def _as_it_is(hidden: Tensor) -> Tensor:
+    return hidden
+
+
+def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    pending = [*args, *kwargs.values()]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, tuple | list):
+            pending.extend(value)
+        elif isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, Tensor):
+            yield value
+
+
+__all__ = ["LayerArguments", "Recorder", "TokenBatch"]

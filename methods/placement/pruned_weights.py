@@ -1,0 +1,67 @@
+"""A pruned model's weights, layer by layer: taken from it, and put into a dense one again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from methods.base import Placement, PruneResult
+from methods.placement.layer_loading import residing
+from methods.structure.decoder import DecoderLayer, read_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def pruned_weights(
+    model: PreTrainedModel, placement: Placement
+) -> Iterator[tuple[DecoderLayer, dict[str, Tensor]]]:
+    """Copies of the target weights of each decoder layer.
+
+    Args:
+        model: the pruned model.
+        placement: where its layers are.
+
+    Yields:
+        A layer, and target name -> `[out, in]` on the CPU.
+    """
+    decoder = read_decoder(model)
+    with torch.no_grad(), residing(model, decoder, placement) as residence:
+        for layer in decoder.layers:
+            with residence.visiting(layer, read_only=True):
+                copies = {
+                    name: target.weight.to("cpu", copy=True).contiguous()
+                    for name, target in layer.targets.items()
+                }
+            yield layer, copies
+
+
+def put_pruned_weights(
+    model: PreTrainedModel,
+    placement: Placement,
+    result: PruneResult,
+    weights_of: Callable[[DecoderLayer], Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Leaves a dense model as the prune left it that gave `result`, to the bit.
+
+    Args:
+        model: the dense model, changed in place.
+        placement: where its layers are.
+        result: the masks.
+        weights_of: what the prune made of a layer's survivors, as `pruned_weights` gives it; None where
+            they kept their values.
+    """
+    decoder = read_decoder(model)
+    with torch.no_grad(), residing(model, decoder, placement) as residence:
+        for layer in decoder.layers:
+            with residence.visiting(layer):
+                changed = {} if weights_of is None else weights_of(layer)
+                for name, target in layer.targets.items():
+                    weight = changed[name].to(target.device) if name in changed else target.weight
+                    target.write(weight, target.unpack(result.keep[target.mask_name], target.device))
+
+
+__all__ = ["pruned_weights", "put_pruned_weights"]

@@ -1,0 +1,1 @@
+"""What changes a mask that is there: swaps of pruned for kept weights, as pure tensor functions."""

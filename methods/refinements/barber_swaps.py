@@ -1,0 +1,189 @@
+"""Swapping pruned for kept weights inside comparison groups: pure tensor functions (arXiv 2408.10631)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.masks.pattern import SemiStructured, UniformPattern, count_true, kth_lowest, prune_lowest, up_to
+
+Granularity = Literal["layer", "output", "input", "block"]
+
+
+def rebuild(keep: Tensor, scores: Tensor, granularity: Granularity, ratio: float) -> Tensor:
+    """The keep-mask after the most profitable swaps of each comparison group.
+
+    In a group, the pruned scores G are sorted descending and the kept ones Q ascending; r counts the k with
+    G_k > Q_k; the first floor(r * ratio) pairs are swapped. Every group keeps as many weights as before.
+
+    Args:
+        keep: bool `[out, in]` (or flat, with `layer`).
+        scores: fp32 of the same shape, finite and not negative.
+        granularity: `output` compares within rows, `input` within columns, `layer` everywhere; a `block` is
+            the caller's to lay out flat.
+        ratio: share of profitable swaps made, in [0, 1].
+
+    Returns:
+        bool of the same shape.
+    """
+    if granularity == "input":
+        return rebuild(keep.T.contiguous(), scores.T.contiguous(), "output", ratio).T.contiguous()
+    if granularity == "output":
+        swaps = _row_swaps(keep, scores, ratio)
+    else:
+        swaps = _whole_swaps(keep.reshape(1, -1), scores.reshape(1, -1), ratio)
+    return (keep | swaps.coming.reshape(keep.shape)) & ~swaps.going.reshape(keep.shape)
+
+
+def rebuild_block(
+    keep: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    patterns: Mapping[str, UniformPattern],
+    granularity: Granularity,
+    ratio: float,
+    *,
+    guard: bool,
+) -> dict[str, Tensor]:
+    """The keep-masks of all targets of one block after the most profitable swaps.
+
+    Args:
+        keep: target name -> bool `[out, in]`.
+        scores: target name -> fp32 `[out, in]`, finite and not negative.
+        patterns: target name -> what it is pruned to; with N:M the granularity is `output`.
+        granularity: inside which set pruned and kept weights compete.
+        ratio: share of profitable swaps made, in [0, 1].
+        guard: see `rebuild_n_of_m`.
+
+    Returns:
+        target name -> bool `[out, in]`.
+    """
+    if granularity == "block":
+        flat_keep = torch.cat([mask.flatten() for mask in keep.values()])
+        flat_scores = torch.cat([scores[name].flatten() for name in keep])
+        rebuilt_flat = rebuild(flat_keep, flat_scores, "layer", ratio)
+        parts = torch.split(rebuilt_flat, [mask.numel() for mask in keep.values()])
+        return {name: part.reshape(keep[name].shape) for name, part in zip(keep, parts, strict=True)}
+    rebuilt = {}
+    for name, mask in keep.items():
+        pattern = patterns[name]
+        if isinstance(pattern, SemiStructured):
+            rebuilt[name] = rebuild_n_of_m(mask, scores[name], pattern.m, ratio, guard=guard)
+        else:
+            rebuilt[name] = rebuild(mask, scores[name], granularity, ratio)
+    return rebuilt
+
+
+def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard: bool) -> Tensor:
+    """The keep-mask of an N:M pattern after a rebuild by rows that leaves every group of M at N survivors.
+
+    The row says which pruned weights would come back; in each group the highest newcomer meets the lowest
+    kept weight, pair by pair, as long as both last.
+
+    Args:
+        keep: bool `[out, in]`, N survivors in each M consecutive inputs.
+        scores: fp32 `[out, in]`, finite and not negative.
+        m: M.
+        ratio: share of a row's profitable swaps made, in [0, 1].
+        guard: a newcomer evicts only a weight that scores lower.
+
+    Returns:
+        bool `[out, in]`.
+    """
+    rows, inputs = keep.shape
+    newcomers = _row_swaps(keep, scores, ratio).coming
+    shape = (rows, inputs // m, m)
+    score_RGM, keep_RGM, new_RGM = scores.reshape(shape), keep.reshape(shape), newcomers.reshape(shape)
+    coming, coming_at = score_RGM.masked_fill(~new_RGM, -torch.inf).sort(dim=-1, descending=True, stable=True)
+    going, going_at = score_RGM.masked_fill(~keep_RGM, torch.inf).sort(dim=-1, stable=True)
+    meets = coming.isfinite() & going.isfinite()
+    if guard:
+        meets &= coming > going
+    rebuilt = keep_RGM.clone()
+    # Reading the present value back where no swap happens leaves those positions as they are.
+    rebuilt.scatter_(-1, coming_at, keep_RGM.gather(-1, coming_at) | meets)
+    rebuilt.scatter_(-1, going_at, rebuilt.gather(-1, going_at) & ~meets)
+    return rebuilt.reshape(rows, inputs)
+
+
+def floor_share(counts: Tensor, ratio: float) -> Tensor:
+    """floor(count * ratio) with the ratio taken as the decimal it is written as (0.1 of 30 is 3)."""
+    exact = Fraction(repr(ratio))
+    different, place = torch.unique(counts, return_inverse=True)
+    # In whole numbers of any size: numerator times count need not fit into 64 bits.
+    shares = [count * exact.numerator // exact.denominator for count in different.tolist()]
+    return torch.tensor(shares, dtype=counts.dtype, device=counts.device)[place]
+
+
+class _Swaps(NamedTuple):
+    """Which weights of each row would swap, `[rows, n]` each, as many in the one as in the other."""
+
+    coming: Tensor
+    going: Tensor
+
+
+def _row_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
+    """The swaps of every row, by sorted values alone: whose they are follows from the last value taken."""
+    coming, going = _coming(keep, scores), _going(keep, scores)
+    n_swaps, last_coming, last_going = _last_swap(coming, going, ratio)
+    return _Swaps(up_to(coming, last_coming, n_swaps), up_to(going, last_going, n_swaps))
+
+
+def _last_swap(coming: Tensor, going: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+    """How many pairs of each row swap, and the last of both sequences that does; `[rows, 1]` each.
+
+    The sequences, as large as the scores, end with the call.
+    """
+    best_first, worst_first = _sorted(coming).neg_(), _sorted(going)
+    n_swaps = floor_share(count_true(best_first > worst_first), ratio)
+    last, none = (n_swaps - 1).clamp(min=0), n_swaps == 0
+    return (
+        n_swaps,
+        (-best_first.gather(-1, last)).masked_fill(none, -torch.inf),
+        worst_first.gather(-1, last).masked_fill(none, -torch.inf),
+    )
+
+
+def _coming(keep: Tensor, scores: Tensor) -> Tensor:
+    """The pruned scores, negated: the best comes first. The fill stands last and pairs with nothing."""
+    return (-scores).masked_fill_(keep, torch.inf)
+
+
+def _going(keep: Tensor, scores: Tensor) -> Tensor:
+    """The kept scores: the worst goes first."""
+    return scores.masked_fill(~keep, torch.inf)
+
+
+def _whole_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
+    """The swaps of one large row `[1, n]`, without sorting it.
+
+    Let T be the score that would part pruned from kept if scores alone decided, the n_pruned-th lowest of
+    all. The sequences G and Q cross there: r is the number of pruned scores above T, or that of kept scores
+    below it where ties at T let more pairs profit.
+    """
+    n_pruned = int((~keep).sum())
+    if n_pruned in (0, keep.numel()):
+        nobody = torch.zeros_like(keep)
+        return _Swaps(nobody, nobody)
+    parting = kth_lowest(scores, n_pruned)
+    profitable = torch.maximum(((scores > parting) & ~keep).sum(), ((scores < parting) & keep).sum())
+    n_swaps = int(floor_share(profitable, ratio))
+    return _Swaps(
+        ~prune_lowest(_coming(keep, scores), n_swaps),
+        ~prune_lowest(_going(keep, scores), n_swaps),
+    )
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Each row of `[rows, n]` in ascending order."""
+    if values.device.type == "cpu":
+        # NumPy sorts values without their positions: an order of magnitude quicker than torch here.
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(dim=-1).values
+
+
+__all__ = ["Granularity", "floor_share", "rebuild", "rebuild_block", "rebuild_n_of_m"]

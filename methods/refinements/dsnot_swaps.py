@@ -1,0 +1,147 @@
+"""Swapping pruned for kept weights until a row's error is small: pure tensor functions (arXiv 2310.08915)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from methods.masks.pattern import kth_lowest, up_to
+
+MAX_VARIANCE_POWER = 6
+"""Up to here no quotient of fp32 numbers leaves the range of fp64."""
+
+NOBODY = -1
+"""Stands in a queue where nobody is left."""
+
+
+def reliabilities(influence: Tensor, variance: Tensor, power: float) -> Tensor:
+    """M_ij / v_j^p: how surely a weight that comes back moves the output by its influence.
+
+    An input that never varies is as sure as can be: its variance counts as the smallest normal number of
+    fp32, so its weights come before all others, and order among themselves by influence.
+
+    Args:
+        influence: M, `[out, in]`.
+        variance: v, `[in]`.
+        power: p in [0, 6].
+
+    Returns:
+        fp64 `[out, in]`, finite, of the signs of `influence`.
+    """
+    smallest = torch.finfo(torch.float32).tiny
+    return influence.double() / variance.double().clamp(min=smallest).pow(power)
+
+
+def refine(
+    keep: Tensor,
+    influence: Tensor,
+    reliability: Tensor,
+    cost: Tensor,
+    *,
+    m: int | None,
+    max_cycles: int,
+    threshold: float,
+    same_sign: bool,
+) -> Tensor:
+    """The keep-mask after each row has swapped weights until its error is small (arXiv 2310.08915).
+
+    A row's error is the sum of the influences of the weights it lacks: what its output is short of, in
+    expectation. While it is above 0, the most reliable of the pruned weights with an influence above 0 comes
+    back, and the cheapest of the kept weights with one below 0 goes; below 0 it is the other way round. With
+    N:M the cheapest kept weight of the newcomer's own group goes, whatever its influence. A weight takes
+    part in one swap at most. Of equal ones the one with the lower index comes back first, and goes first.
+
+    A row is done, for good, when
+    - its error is not above the threshold, or it has made `max_cycles` swaps;
+    - no pruned weight is left whose influence has the sign of the error (weights of influence 0, as all those
+      of dead inputs, never come back);
+    - no kept weight is left to go: none of the opposite sign, or with N:M none in the group;
+    - `same_sign` is asked for and the swap would leave an error of another sign than the initial one, 0
+      counting as one; that swap is not made.
+
+    In the authors' code a row whose list runs out goes on through its kept weights and loses its count. Rows
+    of a few hundred weights and more, which have as many candidates as cycles, swap the same pairs in both.
+
+    Args:
+        keep: bool `[out, in]`, the initial mask.
+        influence: M_ij = W_ij * s_j, s_j the sum of input j over the tokens of a sample, on average.
+        reliability: of the signs of `influence`, finite; ranks the pruned weights.
+        cost: ranks the kept ones, finite; Wanda's metric.
+        m: size of the groups of N:M; None where a row swaps freely.
+        max_cycles: swaps of a row at most, at least 1.
+        threshold: at least 0.
+        same_sign: see above.
+
+    Returns:
+        bool `[out, in]` with as many survivors in each row, and in each group of M.
+    """
+    positive, negative = influence > 0, influence < 0
+    # What comes and goes next where the error is above 0 (first) and below 0 (second), `[2, out, length]`.
+    coming = torch.stack(
+        [
+            _queue(-reliability, positive & ~keep, max_cycles),
+            _queue(reliability, negative & ~keep, max_cycles),
+        ]
+    )
+    if m is None:
+        queued = torch.stack(
+            [_queue(cost, negative & keep, max_cycles), _queue(cost, positive & keep, max_cycles)]
+        )
+    else:
+        alive = cost.masked_fill(~keep, torch.inf)
+    error = influence.masked_fill(keep, 0).sum(1, dtype=torch.float64)
+    initial_sign = error.sign()
+    refined = keep.clone()
+    rows = torch.arange(len(keep), device=keep.device)
+    n_made = torch.zeros(coming.shape[:2], dtype=torch.int64, device=keep.device)
+    for _ in range(max_cycles):
+        rows = rows[error[rows].abs() > threshold]
+        side = (error[rows] < 0).long()
+        turn = n_made[side, rows]
+        comes = coming[side, rows, turn]
+        goes = queued[side, rows, turn] if m is None else _cheapest_of_group(alive, rows, comes, m)
+        after = error[rows] + influence[rows, goes] - influence[rows, comes]
+        made = (comes != NOBODY) & (goes != NOBODY)
+        if same_sign:
+            made &= after.sign() == initial_sign[rows]
+        rows, side, comes, goes = rows[made], side[made], comes[made], goes[made]
+        if not len(rows):
+            break
+        error[rows] = after[made]
+        refined[rows, comes] = True
+        refined[rows, goes] = False
+        n_made[side, rows] += 1
+        if m is not None:
+            alive[rows, goes] = torch.inf
+    return refined
+
+
+def _queue(values: Tensor, among: Tensor, length: int) -> Tensor:
+    """Who has the lowest values of each row, the lowest first, of equal ones the lower index.
+
+    Args:
+        values: `[rows, n]`, finite.
+        among: bool `[rows, n]`, who may stand in the queue.
+        length: how many at most.
+
+    Returns:
+        int64 `[rows, min(length, n) + 1]`; behind the last one there is `NOBODY`.
+    """
+    values = values.masked_fill(~among, torch.inf)
+    length = min(length, values.shape[1])
+    chosen = up_to(values, kth_lowest(values, length), length).nonzero()[:, 1].reshape(-1, length)
+    ranked, order = values.gather(1, chosen).sort(dim=1, stable=True)
+    queue = chosen.gather(1, order).masked_fill(ranked.isinf(), NOBODY)
+    return nn.functional.pad(queue, (0, 1), value=NOBODY)
+
+
+def _cheapest_of_group(alive: Tensor, rows: Tensor, comes: Tensor, m: int) -> Tensor:
+    """The position of the lowest of `alive` in the group of M in which each of `rows` has `comes`."""
+    first = comes.div(m, rounding_mode="floor") * m
+    group = alive[rows[:, None], first[:, None] + torch.arange(m, device=first.device)]
+    cheapest = group.argmin(1)
+    gone = group.gather(1, cheapest[:, None]).squeeze(1).isinf()
+    return (first + cheapest).masked_fill(gone, NOBODY)
+
+
+__all__ = ["MAX_VARIANCE_POWER", "refine", "reliabilities"]

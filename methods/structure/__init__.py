@@ -1,0 +1,1 @@
+"""What a model is made of: decoder layers, blocks, target matrices, experts."""

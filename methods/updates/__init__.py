@@ -1,0 +1,1 @@
+"""What changes the weights that survive, so that they make up for those that go."""

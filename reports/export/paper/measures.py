@@ -1,0 +1,198 @@
+"""What a paper's tables compare: a metric under one protocol, with the items that tell two models apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from reports.chapters.tasks import QuestionSet
+from reports.rankings.ranking import Ranking
+from reports.wording import visible
+from suite.results.records.items import TaskOutcomes
+from suite.results.records.record import Metric, Record
+from suite.results.statistics.paired import mcnemar
+from suite.results.statistics.single import mean_stderr
+
+Items = Sequence[float | None]
+LEVEL = 0.05
+
+_DIVERGENCES = {"kl_divergence": ("KL to dense, nats", 1.0), "top1_agreement": ("Top-1 agreement, %", 100.0)}
+_ANSWERS = {
+    "answers_as_dense": ("As dense, %", 100.0),
+    "answer_repetition": ("Repetition, %", 100.0),
+    "answer_dense_nll": ("Dense NLL, nats", 1.0),
+}
+_SPEEDS = {
+    "prefill_tokens_per_second": "Prefill, tokens/s",
+    "generation_tokens_per_second": "Generation, tokens/s",
+    "sparse_prefill_tokens_per_second": "Sparse prefill, tokens/s",
+    "sparse_generation_tokens_per_second": "Sparse generation, tokens/s",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric under everything that makes two values of it comparable.
+
+    Attributes:
+        name: the metric's.
+        heading: what stands above its columns.
+        protocol: its protocol, as it is stored.
+        item: what n counts, in the singular.
+        factor: from the stored value to the printed one.
+        metric: a record's value; None where it was not measured under just this protocol.
+        items: a record's values item by item; None where two models cannot be told apart by them.
+        are_outcomes: whether the items are right (1) or wrong (0).
+    """
+
+    name: str
+    heading: str
+    protocol: str
+    item: str
+    metric: Callable[[Record], Metric | None]
+    factor: float = 1.0
+    items: Callable[[Record], Items | None] = lambda record: None
+    are_outcomes: bool = False
+
+    def best(self, records: Sequence[Record]) -> frozenset[int]:
+        """The places of the best of several records and of those that its items cannot tell from it.
+
+        Shares of right answers are told apart by McNemar's exact test, everything else by the paired 95 %
+        interval of the difference. A single record is not the best of anything, nor is one without items:
+        nobody knows what ties with it.
+        """
+        found = {i: m for i, record in enumerate(records) if (m := self.metric(record)) is not None}
+        held = {i: (m.value, m.direction) for i, m in found.items() if m.value is not None}
+        directions = {direction for _, direction in held.values()}
+        if len(held) < 2 or len(directions) > 1 or directions == {"none"}:
+            return frozenset()
+        sign = 1.0 if directions == {"lower"} else -1.0
+        best = min(held, key=lambda i: sign * (held[i][0] or 0.0))
+        items = self.items(records[best])
+        if items is None:
+            return frozenset()
+        return frozenset(i for i in held if i == best or self._ties(self.items(records[i]), items))
+
+    def _ties(self, ours: Items | None, best: Items) -> bool:
+        if ours is None or len(ours) != len(best):
+            return False
+        if self.are_outcomes:
+            p_value = mcnemar(best, ours).p_value
+            return p_value is not None and p_value >= LEVEL
+        differences = [None if a is None or b is None else a - b for a, b in zip(ours, best, strict=True)]
+        estimate = mean_stderr(differences)
+        return estimate.low is not None and estimate.high is not None and estimate.low <= 0 <= estimate.high
+
+
+def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
+    """KL divergence from dense and top-1 agreement, text by text."""
+    for protocol in _protocols(rankings, _DIVERGENCES):
+        for name, (heading, factor) in _DIVERGENCES.items():
+            yield Measure(
+                name,
+                heading,
+                protocol,
+                "window",
+                _named(name, protocol),
+                factor,
+                _divergence_items(name, protocol),
+            )
+
+
+def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
+    """The metric of each task that `outcomes` is about, one measure a set of questions."""
+    asked = dict.fromkeys(_questions(task) for record in _records(rankings) for task in record.tasks)
+    for questions in asked:
+        share = questions.metric.startswith(("acc", "exact_match"))
+        heading = f"{visible(questions.protocol)}, {visible(questions.metric)}" + (", %" if share else "")
+        yield Measure(
+            questions.metric,
+            heading,
+            questions.title,
+            "question",
+            _task_metric(questions),
+            100.0 if share else 1.0,
+            _outcomes(questions),
+            are_outcomes=True,
+        )
+
+
+def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
+    """How far greedy answers are from the dense model's, for the prompts that most records answered."""
+    for name, (heading, factor) in _ANSWERS.items():
+        for protocol in _protocols(rankings, (name,)):
+            yield Measure(
+                name, heading, protocol, "answer", _answers_metric(rankings, name, protocol), factor
+            )
+
+
+def speed_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
+    """Tokens per second, where somebody has them."""
+    for name, heading in _SPEEDS.items():
+        for protocol in _protocols(rankings, (name,)):
+            shown = f"{heading}, {visible(protocol)}"
+            yield Measure(name, shown, protocol, "repeat", _named(name, protocol))
+
+
+def _records(rankings: Sequence[Ranking]) -> list[Record]:
+    return [*rankings[0].references, *(entry.record for ranking in rankings for entry in ranking.entries)]
+
+
+def _protocols(rankings: Sequence[Ranking], names: Sequence[str] | dict[str, tuple[str, float]]) -> list[str]:
+    found = (m for record in _records(rankings) for m in record.metrics if m.name in names)
+    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
+
+
+def _named(name: str, protocol: str) -> Callable[[Record], Metric | None]:
+    return lambda record: record.metric(name, protocol)
+
+
+def _divergence_items(name: str, protocol: str) -> Callable[[Record], Items | None]:
+    def items(record: Record) -> Items | None:
+        found = next((d for d in record.divergences if d.protocol == protocol), None)
+        if found is None:
+            return None
+        return found.kl if name == "kl_divergence" else found.agreement
+
+    return items
+
+
+def _questions(task: TaskOutcomes) -> QuestionSet:
+    return QuestionSet(task.protocol, task.version, task.limit or 0, task.n, task.items_digest, task.metric)
+
+
+def _task_metric(questions: QuestionSet) -> Callable[[Record], Metric | None]:
+    def metric(record: Record) -> Metric | None:
+        if all(_questions(task) != questions for task in record.tasks):
+            return None
+        return record.metric(questions.metric, questions.protocol)
+
+    return metric
+
+
+def _outcomes(questions: QuestionSet) -> Callable[[Record], Items | None]:
+    def items(record: Record) -> Items | None:
+        task = next((t for t in record.tasks if _questions(t) == questions), None)
+        if task is None or task.outcomes is None or not set(task.outcomes) <= {"0", "1"}:
+            return None
+        return tuple(float(outcome) for outcome in task.outcomes)
+
+    return items
+
+
+def _answers_metric(
+    rankings: Sequence[Ranking], name: str, protocol: str
+) -> Callable[[Record], Metric | None]:
+    def asked(record: Record) -> tuple[object, ...] | None:
+        answers = record.answers
+        if answers is None:
+            return None
+        return answers.prompts_digest, answers.chat_template, answers.batch_size, answers.max_new_tokens
+
+    # Other prompts under the same name are another measurement; most decide which one is shown.
+    held = [asked(r) for r in _records(rankings) if r.metric(name, protocol) is not None]
+    usual = max(held, key=held.count)
+    return lambda record: record.metric(name, protocol) if asked(record) == usual else None
+
+
+__all__ = ["Measure", "answer_measures", "divergence_measures", "speed_measures", "task_measures"]

@@ -1,0 +1,280 @@
+"""Tables of what was measured over items: methods down, patterns across, value and standard error each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reports.export.paper.measures import (
+    Measure,
+    answer_measures,
+    divergence_measures,
+    speed_measures,
+    task_measures,
+)
+from reports.export.paper.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
+from reports.export.paper.quantity import Quantity
+from reports.rankings.comparison import Comparison
+from reports.rankings.ranking import Entry, Protocol, Ranking, Setting, distinct_labels
+from reports.wording import counted, listed, pattern_name, visible
+from suite.results.records.record import Metric, Record
+from suite.results.records.state import describe_failure
+from suite.results.statistics.perplexity import perplexity_from_nll
+
+_BETTER = {"lower": "lower is better", "higher": "higher is better", "none": "neither way is better"}
+Grid = Mapping[str, Mapping[str | None, Entry]]
+"""Row label -> pattern -> the entry there."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The rankings of one setting, with what their tables share."""
+
+    title: str
+    rankings: Sequence[Ranking]
+    grid: Grid
+    failures: Mapping[tuple[str, str | None], str]
+
+
+def metric_tables(
+    rankings: Sequence[Ranking], comparison: Comparison, title: str, name: str
+) -> list[PaperTable]:
+    """The tables of one setting, those that have something to show.
+
+    Args:
+        rankings: all of the setting.
+        comparison: what they are from; tells which cells failed.
+        title: the setting's, for captions.
+        name: the setting's, for file names.
+    """
+    subject = _Subject(title, rankings, _grid(rankings), _failures(comparison, rankings[0].setting))
+    setting = rankings[0].setting
+    tables = [
+        _table(subject, f"{name}perplexity-{p.name}", "Perplexity", [_perplexity(p)], p)
+        for p in setting.protocols
+    ]
+    divergences: dict[str, list[Measure]] = {}
+    for measure in divergence_measures(rankings):
+        divergences.setdefault(measure.protocol, []).append(measure)
+    tables += [
+        _table(subject, f"{name}divergence-{protocol}", "Divergence from the dense model", measures)
+        for protocol, measures in divergences.items()
+    ]
+    if tasks := list(task_measures(rankings)):
+        tables.append(_table(subject, f"{name}tasks", "Tasks", tasks))
+    if answers := list(answer_measures(rankings)):
+        tables.append(_table(subject, f"{name}answers", "Greedy answers", answers))
+    if speeds := list(speed_measures(rankings)):
+        tables.append(_table(subject, f"{name}speed", "Speed", speeds))
+    return tables
+
+
+def calibration_note(records: Sequence[Record]) -> str:
+    """Which calibration sets the records' methods looked at, seeds and all."""
+    sets: dict[str, list[int]] = {}
+    for record in records:
+        if (used := record.calibration) is not None:
+            said = f"{visible(used.source)}, {counted(used.n_samples, 'sequence')} of {used.seqlen:,} tokens"
+            if used.first_token:
+                said += ", the tokenizer's first token before each"
+            seeds = sets.setdefault(said, [])
+            if used.seed is not None and used.seed not in seeds:
+                seeds.append(used.seed)
+    if not sets:
+        return ""
+    told = [
+        said + (f", {'seed' if len(seeds) == 1 else 'seeds'} {listed([str(s) for s in sorted(seeds)])}")
+        if seeds
+        else said
+        for said, seeds in sets.items()
+    ]
+    return f"Calibration: {'; '.join(told)}."
+
+
+def perplexity_quantity(record: Record, protocol: str) -> Quantity | None:
+    """A record's perplexity; its standard error from its windows where the metric has none."""
+    metric = record.metric("perplexity", protocol)
+    if metric is None or metric.value is None:
+        return None
+    return Quantity(metric.value, _perplexity_error(record, metric))
+
+
+def _perplexity_error(record: Record, metric: Metric) -> float | None:
+    if metric.stderr is not None:
+        return metric.stderr
+    losses = next((w.nll for w in record.windows if w.protocol == metric.protocol), None)
+    return None if losses is None else perplexity_from_nll(losses).stderr
+
+
+def _perplexity(protocol: Protocol) -> Measure:
+    def metric(record: Record) -> Metric | None:
+        found = record.metric("perplexity", protocol.name)
+        if found is None or found.value is None:
+            return found
+        return found.model_copy(update={"stderr": _perplexity_error(record, found)})
+
+    return Measure("perplexity", "", protocol.name, "window", metric)
+
+
+def _table(
+    subject: _Subject, name: str, what: str, measures: Sequence[Measure], ranked_by: Protocol | None = None
+) -> PaperTable:
+    """One table; with `ranked_by`, the rankings' own marks say what is best."""
+    patterns = [ranking.pattern for ranking in subject.rankings]
+    dense = [_dense_record(subject.rankings, measure) for measure in measures]
+    found = [m.metric(e.record) for m in measures for row in subject.grid.values() for e in row.values()]
+    metrics = [metric for metric in found if metric is not None] + [
+        metric
+        for measure, record in zip(measures, dense, strict=True)
+        if record is not None and (metric := measure.metric(record)) is not None
+    ]
+    usual = _usual_n(metrics)
+    columns: list[PaperColumn] = []
+    cells: list[list[PaperCell]] = []
+    for measure in measures:
+        for pattern in patterns:
+            columns.append(PaperColumn(pattern_heading(pattern), measure.heading))
+            cells.append(_column(subject, measure, pattern, usual, ranked_by))
+    rows = [
+        PaperRow((label,), tuple(column[i] for column in cells), notes=_remarks(entries.values()))
+        for i, (label, entries) in enumerate(subject.grid.items())
+    ]
+    if any(dense):
+        reference = [
+            _cell(None if record is None else measure.metric(record), measure, usual)
+            for measure, record in zip(measures, dense, strict=True)
+            for _ in patterns
+        ]
+        rows.insert(0, PaperRow(("dense",), tuple(reference), is_dense=True))
+    item = measures[0].item
+    directions = list(dict.fromkeys(metric.direction for metric in metrics))
+    # Questions are named by their headings and in a note, and so are several protocols.
+    shared = {measure.protocol for measure in measures} if item != "question" else set()
+    where = shared.pop() if len(shared) == 1 else ""
+    caption = f"{what} of {subject.title}" + (f" on {visible(where)}" if where else "")
+    if len(directions) == 1:
+        caption += f"; {_BETTER[directions[0]]}"
+    notes = [
+        f"n = {counted(usual, item)}." if usual is not None else "",
+        *(_ways(measures, metrics) if len(directions) > 1 else ()),
+        *(_asked(measures) if item == "question" else ()),
+        f"Value and standard error over {item}s." if any(_has_error(m) for m in metrics) else "",
+        "One sequence at a time, on one machine (b1; p: tokens of prompt, g: tokens written)."
+        if item == "repeat"
+        else "",
+        _marks_note(item) if any(c.is_best for column in cells for c in column) else "",
+        _text_note(ranked_by) if ranked_by else "",
+        calibration_note([e.record for row in subject.grid.values() for e in row.values()]),
+    ]
+    return PaperTable(name, caption, ("Method",), tuple(columns), tuple(rows), tuple(filter(None, notes)))
+
+
+def _column(
+    subject: _Subject, measure: Measure, pattern: str | None, usual: int | None, ranked_by: Protocol | None
+) -> list[PaperCell]:
+    here = [(i, row[pattern]) for i, row in enumerate(subject.grid.values()) if pattern in row]
+    if ranked_by is not None:
+        place = subject.rankings[0].setting.protocols.index(ranked_by)
+        best = {i for i, entry in here if entry.scores[place].mark in ("best", "tied")}
+    else:
+        best = {here[k][0] for k in measure.best([entry.record for _, entry in here])}
+    column = []
+    for i, (label, row) in enumerate(subject.grid.items()):
+        if pattern in row:
+            metric = measure.metric(row[pattern].record)
+            cell = _cell(metric, measure, usual, is_best=i in best)
+            column.append(PaperCell(None, note="not measured") if metric is None else cell)
+        else:
+            failure = subject.failures.get((label, pattern), "")
+            column.append(PaperCell(None, note=f"failed: {failure}" if failure else "not run"))
+    return column
+
+
+def _cell(metric: Metric | None, measure: Measure, usual: int | None, *, is_best: bool = False) -> PaperCell:
+    if metric is None:
+        return PaperCell(None)
+    if metric.value is None:
+        return PaperCell(None, note=visible(metric.status))
+    stderr = None if metric.stderr is None else measure.factor * metric.stderr
+    note = f"n = {metric.n:,}" if metric.n is not None and metric.n != usual else ""
+    return PaperCell(Quantity(measure.factor * metric.value, stderr), is_best, note)
+
+
+def _grid(rankings: Sequence[Ranking]) -> Grid:
+    """Rows in the order of the first ranking that has them; names that repeat in one are numbered.
+
+    The names tell records of all patterns apart, so that a row is one configuration and no more.
+    """
+    entries = [(ranking.pattern, entry) for ranking in rankings for entry in ranking.entries]
+    labels = distinct_labels([entry.record for _, entry in entries])
+    grid: dict[str, dict[str | None, Entry]] = {}
+    seen: Counter[tuple[str, str | None]] = Counter()
+    for label, (pattern, entry) in zip(labels, entries, strict=True):
+        seen[label, pattern] += 1
+        number = f" #{seen[label, pattern]}" if seen[label, pattern] > 1 else ""
+        grid.setdefault(label + number, {})[pattern] = entry
+    return grid
+
+
+def _failures(comparison: Comparison, setting: Setting) -> dict[tuple[str, str | None], str]:
+    return {
+        (visible(r.cell.variant), r.cell.pattern): visible(describe_failure(r))
+        for r in comparison.failed
+        if visible(r.cell.model) == setting.model and r.cell.dtype == setting.dtype
+    }
+
+
+def _dense_record(rankings: Sequence[Ranking], measure: Measure) -> Record | None:
+    references = rankings[0].references
+    return next((r for r in references if measure.metric(r) is not None), None)
+
+
+def _usual_n(metrics: Sequence[Metric]) -> int | None:
+    counts = Counter(m.n for m in metrics if m.n is not None and m.value is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _has_error(metric: Metric) -> bool:
+    return metric.value is not None and metric.stderr is not None
+
+
+def _ways(measures: Sequence[Measure], metrics: Sequence[Metric]) -> list[str]:
+    """Which way is better, measure by measure."""
+    ways = {metric.name: metric.direction for metric in metrics}
+    told: dict[str, list[str]] = {}
+    for measure in measures:
+        if (direction := ways.get(measure.name)) is not None:
+            headings = told.setdefault(_BETTER[direction], [])
+            headings += [measure.heading] if measure.heading not in headings else []
+    return [f"{listed(headings)}: {way}." for way, headings in told.items()]
+
+
+def _asked(measures: Sequence[Measure]) -> list[str]:
+    return [f"{'; '.join(dict.fromkeys(measure.protocol for measure in measures))}."]
+
+
+def _marks_note(item: str) -> str:
+    if item == "question":
+        return "Bold: the best of its column and those that McNemar's exact test (5 %) cannot tell from it."
+    return (
+        f"Bold: the best of its column and those whose paired 95 % interval on the same {item}s includes it."
+    )
+
+
+def _text_note(protocol: Protocol) -> str:
+    if not protocol.seqlen:
+        return ""
+    part = f"the first {protocol.limit:,} tokens" if protocol.limit else "the whole text"
+    return (
+        f"Windows of {protocol.seqlen:,} tokens, {part}, corpus revision {visible(protocol.corpus_revision)}."
+    )
+
+
+def _remarks(entries: Iterable[Entry]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(remark for entry in entries for remark in entry.remarks))
+
+
+def pattern_heading(pattern: str | None) -> str:
+    """A pattern as narrow as a column: `50 %`, `2:4`."""
+    return pattern_name(pattern).removesuffix(" unstructured")

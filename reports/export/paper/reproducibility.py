@@ -1,0 +1,120 @@
+"""What it takes to repeat the numbers, in sentences for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from reports.export.paper.metric_tables import calibration_note
+from reports.rankings.frame import cell_id
+from reports.wording import counted, listed, pattern_name, visible
+from suite.results.records.record import Record
+from suite.results.records.state import describe_failure
+
+DIGITS = 12
+"""Of a digest, enough to tell it from every other one."""
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """The facts of a set of records.
+
+    Attributes:
+        sentences: versions, models, protocols, calibration and machines.
+        cells: a line a cell, with its settings' and its record's digests.
+        failures: a sentence a cell that has no numbers.
+    """
+
+    sentences: tuple[str, ...]
+    cells: tuple[str, ...]
+    failures: tuple[str, ...]
+
+
+def reproducibility(records: Sequence[Record], failed: Sequence[Record]) -> Reproducibility:
+    """The facts of finished records, and of the failed ones beside them.
+
+    Args:
+        records: finished, at least one.
+        failed: those without numbers.
+    """
+    sentences = [
+        f"All numbers were made by prunebench {_listed(_version(r) for r in records)}.",
+        *(f"{_listed(models)}." for models in [[_model(r) for r in records if r.model]] if models),
+        *dict.fromkeys(_text(w.protocol, r) for r in records for w in r.windows),
+        *dict.fromkeys(
+            f"{visible(t.protocol)}: {counted(t.n, 'question')}, version {visible(t.version or 'none')}, "
+            f"questions {t.items_digest[:DIGITS]}."
+            for r in records
+            for t in r.tasks
+        ),
+        calibration_note(records),
+        f"Machine: {_listed(_machine(r) for r in records)}.",
+        f"Software: {_listed(_software(r) for r in records)}.",
+    ]
+    failures = [f"Failed: {visible(r.cell.label)}, {visible(describe_failure(r))}." for r in failed]
+    return Reproducibility(
+        tuple(sentence for sentence in sentences if sentence),
+        tuple(_cell(record) for record in records),
+        tuple(failures),
+    )
+
+
+def _listed(parts: Iterable[str]) -> str:
+    return listed(list(dict.fromkeys(parts)))
+
+
+def _version(record: Record) -> str:
+    code = record.code
+    tree = {True: "", False: " with changes", None: ""}[code.git_clean]
+    commit = f", commit {visible(code.git_commit[:DIGITS])}{tree}" if code.git_commit else ""
+    return f"{visible(code.prunebench)} (source {code.source_digest[:DIGITS]}{commit})"
+
+
+def _model(record: Record) -> str:
+    model = record.model
+    if model is None:
+        return ""
+    revision = f", revision {visible(model.revision)}" if model.revision else ""
+    return (
+        f"{visible(record.cell.model)}: {visible(model.architecture)}, {model.n_parameters:,} parameters, "
+        f"{visible(model.dtype)}{revision}, weights {model.weight_digest[:DIGITS]}"
+    )
+
+
+def _text(protocol: str, record: Record) -> str:
+    windows = next(w for w in record.windows if w.protocol == protocol)
+    part = f"the first {windows.limit:,} tokens" if windows.limit else "the whole text"
+    revision, digest = visible(windows.corpus_revision), visible(windows.corpus_digest)[:DIGITS]
+    return (
+        f"{visible(protocol)}: {counted(len(windows.nll), 'window')} of {windows.seqlen:,} tokens, {part}, "
+        f"corpus revision {revision}, tokens {digest}."
+    )
+
+
+def _machine(record: Record) -> str:
+    found = record.environment
+    device = "" if found.device == "cpu" else f"{visible(found.device)}, "
+    where = ", one decoder layer at a time" if record.placement == "onload" else ""
+    return f"{device}{visible(found.processor)}, {counted(found.threads, 'thread')}{where}"
+
+
+def _software(record: Record) -> str:
+    found = record.environment
+    packages = [f"{visible(name)} {visible(version)}" for name, version in found.packages.items()]
+    return ", ".join([f"Python {visible(found.python)}", *packages])
+
+
+def _cell(record: Record) -> str:
+    settings = ", ".join(f"{key}={value}" for key, value in record.cell.settings.items())
+    allocation = f" + {record.cell.allocation.name}" if record.cell.allocation else ""
+    calibration = record.calibration
+    seed = f", calibration seed {calibration.seed}" if calibration and calibration.seed is not None else ""
+    pattern = "" if record.cell.is_dense else f", {pattern_name(record.cell.pattern)}"
+    return visible(
+        f"{cell_id(record)}: {record.cell.model}, {record.cell.method}{allocation}"
+        + (f" ({settings})" if settings else "")
+        + f"{pattern}{seed}; record {record.body_digest[:DIGITS] or 'not sealed'}"
+    )
+
+
+__all__ = ["Reproducibility", "reproducibility"]

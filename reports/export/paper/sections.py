@@ -1,0 +1,66 @@
+"""The settings of a comparison, each with the title and the short name that an export gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.export.paper.cost_tables import cost_table, published_table, seeds_table
+from reports.export.paper.metric_tables import metric_tables
+from reports.export.paper.paper_table import PaperTable
+from reports.rankings.comparison import Comparison
+from reports.rankings.ranking import Ranking
+from suite.results.records.record import Record
+
+
+@dataclass(frozen=True)
+class ExportSection:
+    """The rankings of one setting: what may be compared.
+
+    Attributes:
+        title: model and dtype; numbered where several settings share them.
+        name: what its file names begin with; empty where there is one setting only.
+        rankings: one a pattern.
+    """
+
+    title: str
+    name: str
+    rankings: tuple[Ranking, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        """Its records, the dense ones first."""
+        ranked = [entry.record for ranking in self.rankings for entry in ranking.entries]
+        return [*self.rankings[0].references, *ranked]
+
+
+def export_sections(comparison: Comparison) -> list[ExportSection]:
+    """One a setting, in the order of the comparison."""
+    settings = list(dict.fromkeys(ranking.setting for ranking in comparison.rankings))
+    titles = [f"{setting.model} ({setting.dtype})" for setting in settings]
+    sections = []
+    for number, (setting, title) in enumerate(zip(settings, titles, strict=True), 1):
+        alike = titles.count(title) > 1
+        sections.append(
+            ExportSection(
+                f"{title}, setting {titles[:number].count(title)}" if alike else title,
+                f"{number}-" if len(settings) > 1 else "",
+                tuple(r for r in comparison.rankings if r.setting == setting),
+            )
+        )
+    return sections
+
+
+def section_tables(section: ExportSection, comparison: Comparison) -> list[PaperTable]:
+    """Every table of a setting, those that have something to show."""
+    rankings: Sequence[Ranking] = section.rankings
+    single = (
+        cost_table(rankings, section.title, section.name),
+        seeds_table(rankings, section.title, section.name),
+        published_table(rankings, section.title, section.name),
+    )
+    tables = metric_tables(rankings, comparison, section.title, section.name)
+    return [*tables, *(table for table in single if table is not None)]
+
+
+__all__ = ["ExportSection", "export_sections", "section_tables"]

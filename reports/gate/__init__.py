@@ -1,0 +1,1 @@
+"""A gate's verdict for CI: Markdown and JUnit XML."""

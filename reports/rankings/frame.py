@@ -1,0 +1,133 @@
+"""Records as tidy tables: one row a metric, one row a module, one row a phase.
+
+Every frame starts with the same columns, which say whose row it is: `cell` (the first eight digits of the
+cell's digest), `status`, `model`, `method`, `variant`, `pattern` (`dense` where nothing was pruned), `dtype`.
+Missing numbers are NaN, never a stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from reports.wording import visible
+from suite.results.records.record import Record
+
+IDENTITY = ("cell", "status", "model", "method", "variant", "pattern", "dtype")
+METRIC_COLUMNS = (*IDENTITY, "metric", "protocol", "value", "stderr", "n", "direction", "metric_status")
+MODULE_COLUMNS = (
+    *IDENTITY,
+    *("module", "layer", "block", "n_weights", "n_pruned", "sparsity"),
+    *("error_before", "error_after", "damping", "swaps", "moved"),
+)
+PHASE_COLUMNS = (*IDENTITY, "phase", "seconds", "peak_host_bytes", "peak_device_bytes")
+
+
+def metrics_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a metric of every record (`METRIC_COLUMNS`)."""
+    rows = [
+        {
+            **identity(record),
+            "metric": metric.name,
+            "protocol": metric.protocol,
+            "value": metric.value,
+            "stderr": metric.stderr,
+            "n": metric.n,
+            "direction": metric.direction,
+            "metric_status": metric.status,
+        }
+        for record in records
+        for metric in record.metrics
+    ]
+    return _frame(rows, METRIC_COLUMNS, numbers=("value", "stderr", "n"))
+
+
+def modules_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a target module of every record (`MODULE_COLUMNS`).
+
+    `moved` is the share of the module's weights that a rebuild changed sides: two a swap, one that comes back
+    and one that goes.
+    """
+    rows = [
+        {
+            **identity(record),
+            "module": visible(report.module),
+            "layer": report.layer,
+            "block": visible(report.block),
+            "n_weights": report.n_weights,
+            "n_pruned": report.n_pruned,
+            "sparsity": report.sparsity,
+            "error_before": report.error_before,
+            "error_after": report.error_after,
+            "damping": report.damping,
+            "swaps": report.swaps,
+            "moved": None if report.swaps is None else 2 * report.swaps / report.n_weights,
+        }
+        for record in records
+        for report in record.modules
+    ]
+    numbers = ("sparsity", "error_before", "error_after", "damping", "swaps", "moved")
+    return _frame(rows, MODULE_COLUMNS, numbers)
+
+
+def phases_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a phase of every record (`PHASE_COLUMNS`)."""
+    rows = [
+        {
+            **identity(record),
+            "phase": phase.name,
+            "seconds": phase.seconds,
+            "peak_host_bytes": phase.peak_host_bytes,
+            "peak_device_bytes": phase.peak_device_bytes,
+        }
+        for record in records
+        for phase in record.phases
+    ]
+    return _frame(rows, PHASE_COLUMNS, numbers=("seconds", "peak_host_bytes", "peak_device_bytes"))
+
+
+def blocks_frame(modules: pd.DataFrame) -> pd.DataFrame:
+    """Module rows summed to one row a block of a decoder layer.
+
+    Weights and swaps add up; the block's error is one number that all its modules carry.
+    """
+    keys = [*IDENTITY, "layer", "block"]
+    summed = modules.groupby(keys, sort=False, dropna=False).agg(
+        n_weights=("n_weights", "sum"),
+        n_pruned=("n_pruned", "sum"),
+        # A block in which no module counts swaps has no number, not zero.
+        swaps=("swaps", lambda column: column.sum(min_count=1)),
+        error_before=("error_before", "first"),
+        error_after=("error_after", "first"),
+    )
+    blocks = summed.reset_index()
+    blocks["sparsity"] = blocks["n_pruned"] / blocks["n_weights"]
+    blocks["moved"] = 2 * blocks["swaps"] / blocks["n_weights"]
+    return blocks
+
+
+def cell_id(record: Record) -> str:
+    """The eight digits that name a record's cell on a page and in its file name."""
+    return record.cell.digest[:8]
+
+
+def identity(record: Record) -> dict[str, object]:
+    """The columns `IDENTITY`: which cell it is, and whether it has numbers."""
+    cell = record.cell
+    return {
+        "cell": cell_id(record),
+        "status": record.status,
+        "model": visible(cell.model),
+        "method": visible(cell.method),
+        "variant": visible(cell.variant),
+        "pattern": visible(cell.pattern or "dense"),
+        "dtype": record.model.dtype if record.model else cell.dtype,
+    }
+
+
+def _frame(
+    rows: list[dict[str, object]], columns: tuple[str, ...], numbers: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype(dict.fromkeys(numbers, "float64"))

@@ -1,0 +1,55 @@
+"""Where a cell's seconds went, so that no second counts twice.
+
+A record's phase `prune` encloses the method's own: statistics, solve, propagate, and whatever a method from
+elsewhere calls its phases. The allocation comes before it, and so does an initial prune that another cell had
+done. What measures the model is gathered by kind: a record has a phase per text and per task, and two for
+answers.
+"""
+
+from __future__ import annotations
+
+from reports.rankings.ranking import METHOD_PHASES
+from suite.results.records.record import Record
+
+REST = "rest of the prune"
+"""What the phase that encloses the method's own has beyond them."""
+EVALUATION = ("dense reference", "texts", "tasks", "answers", "speed", "count zeros")
+"""What measures the model, by kind."""
+PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", *EVALUATION, "floor")
+"""In the order in which they first happen, the machine's floor last; others follow by name."""
+
+_KINDS = {"answer prompts": "answers", "judge answers": "answers", "speed, sparse kernels": "speed"}
+_AROUND = ("load", "calibrate", "allocate", "initial", "check", *EVALUATION, "floor")
+"""Phases that the prune does not enclose."""
+
+
+def spent_by_phase(record: Record) -> dict[str, float]:
+    """Seconds by phase: the whole prune is there as its parts, the evaluations by kind."""
+    spent: dict[str, float] = {}
+    enclosing: float | None = None
+    for phase in record.phases:
+        if phase.name == "prune":
+            enclosing = (enclosing or 0.0) + phase.seconds
+            continue
+        kind = _kind(phase.name, record)
+        spent[kind] = spent.get(kind, 0.0) + phase.seconds
+    if enclosing is not None:
+        inner = sum(took for name, took in spent.items() if name not in _AROUND)
+        # Clocks of the parts and of the whole may differ by a hair.
+        spent[REST] = max(0.0, enclosing - inner)
+    return {name: spent[name] for name in sorted(spent, key=_place)}
+
+
+def _kind(name: str, record: Record) -> str:
+    measured = name.removeprefix("evaluate ")
+    if measured == name:
+        return _KINDS.get(name, name)
+    texts = {protocol for spec in record.cell.perplexity for protocol in spec.protocols}
+    return "texts" if measured in texts else "tasks"
+
+
+def _place(name: str) -> tuple[int, str]:
+    return (PHASES.index(name) if name in PHASES else len(PHASES), name)
+
+
+__all__ = ["EVALUATION", "PHASES", "REST", "spent_by_phase"]

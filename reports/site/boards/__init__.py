@@ -1,0 +1,1 @@
+"""Rankings over models: the rule, its costs, and its tables."""

@@ -1,0 +1,180 @@
+"""Boards as tables: the ranking, and what a method keeps of every model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reports.site.boards.board import Board, Entrant, Result, Subject, protocol_of
+from reports.site.boards.cost import cost_cells, cost_headings, cost_of, machines_note
+from reports.site.files.links import board_page, method_page, record_page
+from reports.site.files.listing import Block
+from reports.site.records.site_record import SiteRecord
+from reports.tables import MARKS, Heading, Table, TableCell
+from reports.wording import MISSING, NBSP, counted, decimal, interval, pattern_name, visible
+
+MODEL_COLUMNS = 4
+"""Up to so many models have a column of their own on a board; the method pages have all."""
+
+BOARD = "ranking board"
+"""The style of a board's table."""
+
+RULE = (
+    "A method's recovery on a model is the dense model's perplexity over its own, on the same windows of "
+    "text and the same weights: 1 is as good as dense, 0 is nothing left, and higher is better. Its score "
+    "is the mean recovery over all models of the board. A model it was not measured on counts as 0, so "
+    "leaving out a hard model never raises a score. A board has one sparsity pattern, one text with its "
+    "limit and one dtype. Calibration seeds of one configuration are averaged, window by window. Only "
+    "records that are consistent are ranked, and a model only where its dense record is here."
+)
+TIES = (
+    "best: the highest score; tied with best: the 95 % interval of the difference of the two scores, from "
+    "windows paired on every model, includes 0. Intervals are over the windows of the text, not over other "
+    "texts, models or seeds."
+)
+
+
+def board_block(board: Board) -> Block:
+    """The ranking of a board, best first: what each method keeps, what that costs, how far to trust it."""
+    # With one model a column of its own would say the same as the score.
+    several = board.n_models > 1
+    columns = board.subjects if several and len(board.subjects) <= MODEL_COLUMNS else ()
+    names = subject_names(board.subjects)
+    costs = [cost_of(entrant.records) for entrant in board.entrants]
+    has_tasks = any(entrant.accuracy is not None for entrant in board.entrants)
+    headings = [
+        Heading("Method", "with its settings", numeric=False),
+        _score_heading(board),
+        *cost_headings(costs),
+        Heading("Trust", "of its records", numeric=False),
+    ]
+    if several:
+        headings.append(Heading("Models", f"measured, of {board.n_models}"))
+    headings += [Heading(f"{names[s]}{NBSP}↑", _model_detail(s)) for s in columns]
+    if has_tasks:
+        headings.append(Heading("Accuracy × dense ↑", "mean over tasks\nnot ranked by\nhigher is better"))
+    rows = []
+    for entrant, cost in zip(board.entrants, costs, strict=True):
+        cells = [*_score(board, entrant), *cost_cells(cost, costs), trust_cell(entrant.records)]
+        if several:
+            cells.append(TableCell(f"{len(entrant.results)}"))
+        cells += [_recovery(entrant.results.get(subject)) for subject in columns]
+        if has_tasks:
+            told = counted(entrant.n_tasks, "task") if entrant.n_tasks else "not comparable"
+            cells.append(TableCell(decimal(entrant.accuracy, 3), told))
+        rows.append(tuple(cells))
+    heading = f"{pattern_name(board.key.pattern)}: {protocol_of(board.key)}"
+    machines = machines_note(held for entrant in board.entrants for held in entrant.records)
+    notes = [
+        f"Revision of the text: {visible(board.key.corpus_revision)}.",
+        *([machines] if machines else []),
+    ]
+    notes += [f"Counts as 0 for every method, as nobody measured it: {visible(m)}." for m in board.absent]
+    return Block(heading, Table(heading, tuple(headings), tuple(rows)), tuple(notes), kind=BOARD)
+
+
+def method_block(board: Board, method: str) -> Block:
+    """What every variant of a method keeps of every model of a board, and what it took."""
+    entrants = [entrant for entrant in board.entrants if entrant.method == method]
+    pairs = [(entrant, subject) for entrant in entrants for subject in board.subjects]
+    costs = [cost_of(_records(entrant.results.get(subject))) for entrant, subject in pairs]
+    headings = (
+        Heading("Method", "with its settings", numeric=False),
+        Heading("Model", numeric=False),
+        Heading("Recovery ↑", "paired 95\u00a0% interval\nhigher is better"),
+        Heading("Perplexity ↓", f"{visible(board.key.protocol)}\nlower is better"),
+        *cost_headings(costs),
+        Heading("Rank", f"of {len(board.entrants)}"),
+        Heading("Trust", numeric=False),
+    )
+    names = subject_names(board.subjects)
+    rows = []
+    for (entrant, subject), cost in zip(pairs, costs, strict=True):
+        result = entrant.results.get(subject)
+        rows.append(
+            (
+                TableCell(entrant.label, _seeds(result), link=_page(result)),
+                TableCell(names[subject], counted(subject.n_windows, "window")),
+                replace(_recovery(result), link=""),
+                TableCell(decimal(result.perplexity)) if result else TableCell(MISSING),
+                *cost_cells(cost, costs),
+                TableCell(str(entrant.rank)),
+                trust_cell(_records(result)),
+            )
+        )
+    heading = f"{pattern_name(board.key.pattern)}: {protocol_of(board.key)}"
+    machines = machines_note(held for entrant in entrants for held in entrant.records)
+    link = board_page(board.key.name)
+    notes = (machines,) if machines else ()
+    return Block(heading, Table(heading, headings, tuple(rows)), notes, (link, "The whole board"))
+
+
+def subject_names(subjects: Sequence[Subject]) -> dict[Subject, str]:
+    """The models' names, with the start of the weights' digest where one name has several."""
+    taken = Counter(subject.model for subject in subjects)
+    names = {}
+    for subject in subjects:
+        name = visible(subject.model)
+        if taken[subject.model] > 1:
+            name += f" [{visible(subject.weight_digest[:8])}, text {visible(subject.corpus_digest[:8])}]"
+        names[subject] = name
+    return names
+
+
+def trust_cell(records: Sequence[SiteRecord]) -> TableCell:
+    """`rerun`, `verified`, or how many of several are which; a single record is linked to."""
+    if not records:
+        return TableCell(MISSING)
+    found = Counter(held.trust for held in records)
+    link = record_page(records[0].digest) if len(records) == 1 else ""
+    if len(found) == 1:
+        n = counted(len(records), "record") if len(records) > 1 else ""
+        return TableCell(next(iter(found)), n, link=link)
+    return TableCell(", ".join(f"{n} {trust}" for trust, n in sorted(found.items())))
+
+
+def _score_heading(board: Board) -> Heading:
+    if board.n_models > 1:
+        return Heading("Recovery ↑", f"mean of {board.n_models} models\n95\u00a0% interval\nhigher is better")
+    (subject,) = board.subjects
+    return Heading("Recovery ↑", f"{visible(subject.model)}\n{_model_detail(subject)}")
+
+
+def _score(board: Board, entrant: Entrant) -> tuple[TableCell, TableCell]:
+    if board.n_models == 1:
+        (alone,) = entrant.results.values()
+        detail = _recovery(alone).detail
+    else:
+        detail = interval(entrant.low, entrant.high, 3) or "no interval"
+    return (
+        TableCell(f"{entrant.rank}. {entrant.label}", link=method_page(entrant.method)),
+        TableCell(decimal(entrant.score, 3), detail, MARKS[entrant.mark]),
+    )
+
+
+def _recovery(result: Result | None) -> TableCell:
+    if result is None:
+        return TableCell(decimal(0.0, 3), "not measured:\ncounts as 0")
+    if result.status != "ok":
+        detail = visible(result.status)
+    else:
+        detail = interval(result.low, result.high, 3) or "no interval"
+    return TableCell(decimal(result.recovery, 3), detail, link=_page(result))
+
+
+def _records(result: Result | None) -> tuple[SiteRecord, ...]:
+    return result.records if result else ()
+
+
+def _page(result: Result | None) -> str:
+    return record_page(result.records[0].digest) if result else ""
+
+
+def _seeds(result: Result | None) -> str:
+    return f"mean of {len(result.records)} seeds" if result and len(result.records) > 1 else ""
+
+
+def _model_detail(subject: Subject) -> str:
+    n = counted(subject.n_windows, "window")
+    return f"n = {n}\npaired 95\u00a0% interval\nhigher is better"

@@ -1,0 +1,116 @@
+"""Pages made of tables, cut into several where there are many rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from reports.site.files.links import further_page
+from reports.tables import Table
+
+PAGE_ROWS = 200
+"""Rows on one page: it stays small, and a browser and a reader keep up."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table with what stands above and beneath it.
+
+    Attributes:
+        heading: of the table.
+        table: whose cells link to paths below the site's root; None where the notes say it all.
+        notes: beneath.
+        more: (path below the root, words) of where the rest stands.
+        kind: the style of the table.
+    """
+
+    heading: str
+    table: Table | None = None
+    notes: tuple[str, ...] = ()
+    more: tuple[str, str] | None = None
+    kind: str = "ranking"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page before it is cut.
+
+    Attributes:
+        path: of its first page, below the root.
+        title: its heading.
+        section: the entry of the navigation that it belongs to.
+        intro: paragraphs above all tables.
+        facts: (name, value), above all tables.
+        blocks: the tables.
+    """
+
+    path: str
+    title: str
+    section: str
+    intro: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True)
+class ListingPage:
+    """One page of a listing.
+
+    Attributes:
+        path: below the root.
+        number: 1 is the first.
+        listing: what it is a page of.
+        blocks: those on it, or parts of them.
+        paths: of all pages.
+    """
+
+    path: str
+    number: int
+    listing: Listing
+    blocks: tuple[Block, ...]
+    paths: tuple[str, ...] = field(default=())
+
+
+def cut(listing: Listing, rows: int = PAGE_ROWS) -> list[ListingPage]:
+    """The pages of a listing, each with at most so many rows."""
+    pages: list[list[Block]] = [[]]
+    room = rows
+    for block in listing.blocks:
+        table = block.table
+        if table is None or not table.rows:
+            pages[-1].append(block)
+            continue
+        start = 0
+        while start < len(table.rows):
+            # A table that fits on a page is not torn, and one that is torn begins at a page's top.
+            if room <= 0 or (room < rows and len(table.rows) - start > room):
+                pages.append([])
+                room = rows
+            taken = min(room, len(table.rows) - start)
+            pages[-1].append(_part(block, table, start, taken))
+            start, room = start + taken, room - taken
+    paths = tuple(further_page(listing.path, number) for number in range(1, len(pages) + 1))
+    return [
+        ListingPage(path, number, listing, tuple(blocks), paths)
+        for number, (path, blocks) in enumerate(zip(paths, pages, strict=True), 1)
+    ]
+
+
+def numbered(title: str, number: int) -> str:
+    """The title of a page, which says which of several it is."""
+    return title if number == 1 else f"{title}, page {number}"
+
+
+def _part(block: Block, table: Table, start: int, taken: int) -> Block:
+    if taken == len(table.rows):
+        return block
+    span = f"{block.heading}, rows {start + 1:,} to {start + taken:,} of {len(table.rows):,}"
+    shown = table.rows[start : start + taken]
+    return replace(block, heading=span, table=replace(table, caption=span, rows=shown))
+
+
+def first_rows(block: Block, rows: int, more: tuple[str, str]) -> Block:
+    """A block with its first rows only, and where the rest stands."""
+    table = block.table
+    if table is None or len(table.rows) <= rows:
+        return replace(block, more=more)
+    return replace(block, table=replace(table, rows=table.rows[:rows]), more=more)

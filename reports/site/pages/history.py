@@ -1,0 +1,173 @@
+"""The history page: cells that were measured more than once, and where what they measure changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reports.site.files.links import further_page, record_page
+from reports.site.pages.drawing import (
+    PLACES,
+    POINTS_SHOWN,
+    Drawing,
+    about,
+    allowed,
+    changed_records,
+    drawing_of,
+    latest,
+    spread_of,
+    title_of,
+)
+from reports.site.records.site_record import SiteRecord
+from reports.tables import Heading, Table, TableCell
+from reports.wording import MISSING, decimal, visible
+from suite.results.history.series import COST_TOLERANCE, QUALITY_TOLERANCE, Point, Series, history_of
+from suite.results.records.archive import Archive, dated_record
+
+PATH = "history.html"
+DRAWINGS_A_PAGE = 24
+"""After so many drawings the next cell begins another page."""
+
+
+@dataclass(frozen=True)
+class CellHistory:
+    """What one cell measured, time after time.
+
+    Attributes:
+        heading: the cell.
+        drawings: one a metric and protocol where there is something to see; those with changes first.
+        level: the others by name, which stayed within the tolerance.
+        table: a row a record, with every metric.
+    """
+
+    heading: str
+    drawings: tuple[Drawing, ...]
+    level: tuple[str, ...]
+    table: Table
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether anything changed."""
+        return any(drawing.is_marked for drawing in self.drawings)
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """One page of cells.
+
+    Attributes:
+        path: below the root.
+        number: 1 is the first.
+        paths: of all pages.
+        cells: those on it, the changed ones first.
+        n_once: cells that were measured once, which have no history yet.
+    """
+
+    path: str
+    number: int
+    paths: tuple[str, ...]
+    cells: tuple[CellHistory, ...]
+    n_once: int
+
+    @property
+    def tolerance(self) -> str:
+        """How much a value may move and not be marked."""
+        return allowed(QUALITY_TOLERANCE)
+
+    @property
+    def time_tolerance(self) -> str:
+        """The same of a time."""
+        return allowed(COST_TOLERANCE)
+
+
+def history_pages(ranked: Sequence[SiteRecord]) -> list[HistoryPage]:
+    """The pages of what was measured more than once; one page that says so where nothing was."""
+    times = Counter(held.record.cell.digest for held in ranked)
+    again = [held for held in ranked if times[held.record.cell.digest] > 1]
+    pages = {held.path: record_page(held.digest) for held in again}
+    by_cell: dict[str, list[Series]] = {}
+    for series in _series(again):
+        by_cell.setdefault(series.digest, []).append(series)
+    cells = [_cell(series, pages) for series in by_cell.values()]
+    cells.sort(key=lambda cell: (not cell.is_marked, cell.heading))
+    chunks = _chunks(cells)
+    paths = tuple(further_page(PATH, number) for number in range(1, len(chunks) + 1))
+    n_once = sum(n == 1 for n in times.values())
+    return [
+        HistoryPage(path, number, paths, tuple(chunk), n_once)
+        for number, (path, chunk) in enumerate(zip(paths, chunks, strict=True), 1)
+    ]
+
+
+def _series(again: Sequence[SiteRecord]) -> list[Series]:
+    # By the digest in the file, which a migration does not move.
+    dated = [replace(dated_record(h.path, h.record), body_digest=h.digest, created=h.created) for h in again]
+    records = sorted(dated, key=lambda record: (record.created, record.body_digest))
+    archive = Archive(tuple(records), ())
+    found = [series for metric in _metrics(again) for series in history_of(archive, metric)]
+    return [one for one in found if sum(len(segment.points) for segment in one.segments) > 1]
+
+
+def _metrics(again: Iterable[SiteRecord]) -> list[str]:
+    """What is followed, where a record has it: quality first, then what pruning took."""
+    scores = dict.fromkeys(task.metric for held in again for task in held.record.tasks)
+    known = {metric.name for held in again for metric in held.record.metrics}
+    names = dict.fromkeys(("perplexity", "kl_divergence", *scores, "prune_seconds"))
+    return [name for name in names if name in known]
+
+
+def _cell(series: Sequence[Series], pages: dict[Path, str]) -> CellHistory:
+    heading = visible(series[0].label)
+    drawings = sorted(map(drawing_of, series), key=lambda one: not one.is_marked)
+    # Row upon row of level lines would hide the one that moved. One of them shows that all are.
+    seen = [one for one in drawings if not one.is_level] or drawings[:1]
+    level = tuple(f"{one.title} ({one.about})" for one in drawings if one not in seen)
+    return CellHistory(heading, tuple(seen), level, _table(heading, series, pages))
+
+
+def _chunks(cells: Sequence[CellHistory]) -> list[list[CellHistory]]:
+    """Pages of about as many drawings; no cell is torn."""
+    chunks: list[list[CellHistory]] = [[]]
+    drawn = 0
+    for cell in cells:
+        if drawn and drawn + len(cell.drawings) > DRAWINGS_A_PAGE:
+            chunks.append([])
+            drawn = 0
+        chunks[-1].append(cell)
+        drawn += len(cell.drawings)
+    return chunks
+
+
+def _table(heading: str, series: Sequence[Series], pages: dict[Path, str]) -> Table:
+    """The records, newest first, with what each of them measured."""
+    values = [({point.body_digest: point for point in latest(one)}, changed_records(one)) for one in series]
+    records = {digest: point for points, _ in values for digest, point in points.items()}
+    newest = sorted(records.values(), key=lambda p: (p.created, p.body_digest), reverse=True)[:POINTS_SHOWN]
+    headings = (
+        Heading("Made", "UTC", numeric=False),
+        Heading("Version", numeric=False),
+        *(Heading(title_of(one), _detail(one)) for one in series),
+    )
+    rows = tuple(
+        (
+            TableCell(f"{point.created:%Y-%m-%d}", f"{point.created:%H:%M}", link=pages.get(point.path, "")),
+            TableCell(visible(point.version)),
+            *(_value(points.get(point.body_digest), changed) for points, changed in values),
+        )
+        for point in newest
+    )
+    return Table(f"{heading}: all values", headings, rows)
+
+
+def _detail(series: Series) -> str:
+    better = "" if series.direction == "none" else f"{series.direction} is better"
+    return "\n".join(part for part in (about(series), "95\u00a0% interval", better) if part)
+
+
+def _value(point: Point | None, changed: set[str]) -> TableCell:
+    if point is None:
+        return TableCell(MISSING)
+    mark = "change" if point.body_digest in changed else ""
+    return TableCell(decimal(point.value, PLACES), spread_of(point), mark)

@@ -1,0 +1,183 @@
+"""Which pages of tables there are, and what stands on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from reports.site.boards.board import Board, Boards, protocol_of
+from reports.site.boards.board_tables import RULE, TIES, board_block, method_block
+from reports.site.files.links import board_page, method_page, model_page
+from reports.site.files.listing import Block, Listing
+from reports.site.pages.overview import BOARDS, boards_block, kinds, leader, told
+from reports.site.pages.record_tables import (
+    left_out_rows,
+    model_blocks,
+    reasons_block,
+    records_block,
+    set_apart_reason,
+    unreadable_block,
+)
+from reports.site.records.site_record import Holdings, SiteRecord
+from reports.site.records.trust import TRUST_WORDS
+from reports.tables import Heading, Table, TableCell
+from reports.wording import pattern_name, visible
+
+
+def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
+    """All pages that are made of tables."""
+    for board in boards.boards:
+        yield Listing(
+            board_page(board.key.name),
+            f"{pattern_name(board.key.pattern)}: {protocol_of(board.key)}",
+            "boards",
+            (leader(board),),
+            blocks=(_with_rule(board_block(board)),),
+        )
+    yield Listing(
+        BOARDS,
+        "Boards",
+        "boards",
+        () if boards.boards else ("There are no boards yet.",),
+        blocks=(boards_block(boards.boards),) if boards.boards else (),
+    )
+    models = _grouped(holdings.records, lambda held: held.record.cell.model)
+    for name, records in models.items():
+        yield _model(name, records)
+    yield _index("models", "Models", [(name, model_page(name), found) for name, found in models.items()])
+    pruned = [held for held in holdings.records if not held.record.cell.is_dense]
+    methods = _grouped(pruned, lambda held: held.record.cell.method)
+    for name, records in methods.items():
+        yield _method(name, records, boards.boards)
+    yield _index("methods", "Methods", [(name, method_page(name), found) for name, found in methods.items()])
+    block = records_block("All records", holdings.records)
+    intro = () if holdings.records else ("There are no records.",)
+    yield Listing(
+        "records/index.html",
+        "Records",
+        "records",
+        (*intro, "Newest first. How far each can be trusted:"),
+        tuple(TRUST_WORDS.items()),
+        blocks=(block,) if holdings.records else (),
+    )
+    yield _not_ranked(holdings, boards)
+
+
+def _with_rule(block: Block) -> Block:
+    """Beneath the ranking, where it does not push it down."""
+    return replace(block, heading="Ranking", notes=(*block.notes, RULE, TIES))
+
+
+def _model(name: str, records: Sequence[SiteRecord]) -> Listing:
+    ranked = [held for held in records if held.is_ranked]
+    notes, blocks = model_blocks(ranked)
+    apart = [(held, set_apart_reason(held)) for held in records if not held.is_ranked]
+    if apart:
+        blocks = [*blocks, reasons_block("Failed or set apart", apart)]
+    older = len(ranked) - len({held.record.cell.digest for held in ranked})
+    if older:
+        blocks = [*blocks, records_block("All ranked records, older ones of the same cell too", ranked)]
+    identity = next((held.record.model for held in records if held.record.model is not None), None)
+    facts = []
+    if identity is not None:
+        facts = [
+            ("architecture", visible(identity.architecture)),
+            ("parameters", f"{identity.n_parameters:,}"),
+            (
+                "weights",
+                ", ".join(dict.fromkeys(h.record.model.weight_digest for h in records if h.record.model)),
+            ),
+        ]
+    empty = () if ranked else ("No record of this model can be ranked; the reasons stand below.",)
+    return Listing(
+        model_page(name),
+        visible(name),
+        "models",
+        (told(records), *empty, *notes),
+        tuple(facts),
+        tuple(blocks),
+    )
+
+
+def _method(name: str, records: Sequence[SiteRecord], boards: Sequence[Board]) -> Listing:
+    own = [board for board in boards if any(entrant.method == name for entrant in board.entrants)]
+    blocks = [method_block(board, name) for board in own]
+    intro = [told(records)]
+    if not own:
+        intro.append("No record of this method stands on a board.")
+    return Listing(
+        method_page(name),
+        visible(name),
+        "methods",
+        tuple(intro),
+        blocks=(*blocks, records_block("All its records", records)),
+    )
+
+
+def _not_ranked(holdings: Holdings, boards: Boards) -> Listing:
+    def rows(held: Iterable[SiteRecord]) -> list[tuple[SiteRecord, str]]:
+        return [(one, set_apart_reason(one)) for one in held]
+
+    failed = [held for held in holdings.records if held.record.status == "failed"]
+    apart = [held for held in holdings.records if not held.is_ranked and held.record.status != "failed"]
+    inconsistent = rows(held for held in apart if held.trust == "inconsistent")
+    different = rows(held for held in apart if held.trust == "different")
+    blocks = [
+        reasons_block(heading, found)
+        for heading, found in (
+            ("Inconsistent", inconsistent),
+            ("Came out otherwise when run again", different),
+            ("On no board", left_out_rows(boards.left_out)),
+            ("Failed", rows(failed)),
+        )
+        if found
+    ]
+    if holdings.unreadable:
+        blocks.append(unreadable_block("Not readable", holdings.unreadable))
+    intro = "What was handed in and is on no board, with the reason. Nothing is left out in silence."
+    return Listing(
+        "not-ranked.html",
+        "Not ranked",
+        "not-ranked",
+        (
+            intro
+            if blocks
+            else "Every record stands on a board, or is a dense one that others are held against.",
+        ),
+        blocks=tuple(blocks),
+    )
+
+
+def _index(section: str, title: str, entries: Sequence[tuple[str, str, Sequence[SiteRecord]]]) -> Listing:
+    headings = (
+        Heading(title.removesuffix("s"), numeric=False),
+        Heading("Records"),
+        Heading("Patterns", numeric=False),
+        Heading("Trust", numeric=False),
+    )
+    rows = tuple(
+        (
+            TableCell(visible(name), link=path),
+            TableCell(f"{len(records):,}"),
+            TableCell(_patterns(records)),
+            TableCell(kinds(records).rstrip(".")),
+        )
+        for name, path, records in sorted(entries)
+    )
+    none = () if rows else (f"There are no {section} yet.",)
+    blocks = (Block(f"All {section}", Table(f"All {section}", headings, rows)),) if rows else ()
+    return Listing(f"{section}/index.html", title, section, none, blocks=blocks)
+
+
+def _patterns(records: Iterable[SiteRecord]) -> str:
+    found = Counter(held.record.cell.pattern for held in records if held.record.cell.pattern)
+    names = [pattern_name(pattern) for pattern, _ in found.most_common(4)]
+    return visible(", ".join(names) + (", ..." if len(found) > 4 else "")) or "dense only"
+
+
+def _grouped(records: Iterable[SiteRecord], key: Callable[[SiteRecord], str]) -> dict[str, list[SiteRecord]]:
+    groups: dict[str, list[SiteRecord]] = {}
+    for held in records:
+        groups.setdefault(key(held), []).append(held)
+    return groups

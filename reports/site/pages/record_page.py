@@ -1,0 +1,239 @@
+"""The page of a record: every number, and its whole provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reports.rankings.provenance import Machine, Provenance, machines, provenance
+from reports.site.files.links import method_page, model_page, record_file, record_stem
+from reports.site.pages.record_tables import name_of, trust_word
+from reports.site.records.site_record import SiteRecord
+from reports.site.records.trust import TRUST_WORDS
+from reports.tables import Heading, Table, TableCell
+from reports.wording import MISSING, counted, decimal, gibibytes, pattern_name, seconds, visible
+from suite.results.records.record import Metric, ModuleReport, Record
+from suite.results.records.state import describe_failure
+from suite.results.verification import CHECKS
+
+ANSWER_CHARACTERS = 1_000
+"""Of a prompt or an answer; the record's own file has all of it."""
+
+OPENING_CHARACTERS = 70
+"""Of a prompt, beside its name."""
+
+_BETTER = {"higher": "higher is better", "lower": "lower is better", "none": ""}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A prompt and the answer to it.
+
+    Attributes:
+        name: its id.
+        opening: how the prompt begins, on one line.
+        prompt: all of it, or its first characters.
+        text: the answer, likewise.
+    """
+
+    name: str
+    opening: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RecordPage:
+    """What the template of a record's page shows."""
+
+    title: str
+    held: SiteRecord
+    trust: str
+    trust_words: str
+    facts: tuple[tuple[str, str], ...]
+    links: tuple[tuple[str, str], ...]
+    failure: str
+    traceback: str
+    metrics: Table | None
+    phases: Table | None
+    modules: Table | None
+    answers: tuple[Said, ...]
+    findings: tuple[tuple[str, str], ...]
+    checks: tuple[tuple[str, str], ...]
+    provenance: Provenance
+    machine: Machine
+
+
+def record_page_of(held: SiteRecord, record: Record) -> RecordPage:
+    """The page of a record.
+
+    Args:
+        held: the record as the site knows it.
+        record: the same with its modules and answers.
+    """
+    cell = record.cell
+    words = "it has no numbers" if record.status == "failed" else TRUST_WORDS[held.trust]
+    links = [(model_page(cell.model), f"model {visible(cell.model)}")]
+    if not cell.is_dense:
+        links.append((method_page(cell.method), f"method {visible(cell.method)}"))
+    links.append((record_file(held.digest), f"the record itself, {record_stem(held.digest)}.json"))
+    return RecordPage(
+        title=_title(held),
+        held=held,
+        trust=trust_word(held),
+        trust_words=words,
+        facts=_facts(held, record),
+        links=tuple(links),
+        failure=describe_failure(record),
+        traceback=record.failure.traceback if record.failure else "",
+        metrics=_metrics(record.metrics) if record.metrics else None,
+        phases=_phases(record) if record.phases else None,
+        modules=_modules(record.modules) if record.modules else None,
+        answers=_answers(record),
+        findings=tuple((f"{f.level}, {f.check}", f.message) for f in held.judgement.findings),
+        checks=tuple((name, CHECKS[name]) for name in held.checks),
+        provenance=_provenance(held, record),
+        machine=machines([record])[0],
+    )
+
+
+def _facts(held: SiteRecord, record: Record) -> tuple[tuple[str, str], ...]:
+    cell = record.cell
+    facts = {
+        "model": visible(cell.model),
+        "method": visible(cell.variant),
+        "pattern": pattern_name(cell.pattern),
+        "dtype": cell.dtype,
+        "calibration": _calibration(record),
+        "schema version": str(held.schema_version),
+    }
+    return tuple((name, fact) for name, fact in facts.items() if fact)
+
+
+def _title(held: SiteRecord) -> str:
+    cell = held.record.cell
+    what = "dense" if cell.is_dense else f"{name_of(held)}, {pattern_name(cell.pattern)}"
+    return f"{what}, {visible(cell.model)}"
+
+
+def _provenance(held: SiteRecord, record: Record) -> Provenance:
+    """With the digest that the file has: reading an older schema gives the record another one."""
+    found = provenance(record)
+    facts = ((name, held.digest if name == "record digest" else fact) for name, fact in found.facts)
+    return replace(found, facts=tuple(facts))
+
+
+def _calibration(record: Record) -> str:
+    spec = record.cell.calibration
+    if spec is None:
+        return ""
+    first = record.calibration is not None and record.calibration.first_token
+    led = ", each behind the tokenizer's first token" if first else ""
+    return f"{visible(spec.source)}, {spec.n_samples} x {spec.seqlen} tokens, seed {spec.seed}{led}"
+
+
+def _metrics(metrics: Sequence[Metric]) -> Table:
+    headings = (
+        Heading("Metric", numeric=False),
+        Heading("Protocol", numeric=False),
+        Heading("Value"),
+        Heading("95\u00a0% interval"),
+        Heading("Standard error"),
+        Heading("n"),
+    )
+    rows = tuple(
+        (
+            TableCell(visible(m.name), _BETTER[m.direction]),
+            TableCell(visible(m.protocol) or MISSING),
+            TableCell(_number(m.value), "" if m.value is not None else visible(m.status)),
+            TableCell(MISSING if m.low is None or m.high is None else f"{m.low:.6g} to {m.high:.6g}"),
+            TableCell(_number(m.stderr)),
+            TableCell(MISSING if m.n is None else f"{m.n:,}"),
+        )
+        for m in metrics
+    )
+    return Table("Metrics", headings, rows)
+
+
+def _phases(record: Record) -> Table:
+    """Seconds and peaks; a column that no phase has a number for is left out."""
+    phases = record.phases
+    columns = (
+        (Heading("Time ↓", "s\none run"), [seconds(p.seconds) for p in phases]),
+        (Heading("Host memory ↓", "GiB, peak\none run"), [gibibytes(p.peak_host_bytes) for p in phases]),
+        (Heading("Device memory ↓", "GiB, peak\none run"), [gibibytes(p.peak_device_bytes) for p in phases]),
+        (Heading("Energy ↓", "J\none run"), [decimal(p.energy_joules, 0) for p in phases]),
+    )
+    shown = [(heading, cells) for heading, cells in columns if set(cells) != {MISSING}]
+    headings = (Heading("Phase", "lower is better", numeric=False), *(heading for heading, _ in shown))
+    rows = tuple(
+        (TableCell(visible(phase.name)), *(TableCell(cells[n]) for _, cells in shown))
+        for n, phase in enumerate(phases)
+    )
+    return Table("Phases", headings, rows)
+
+
+def _modules(modules: Sequence[ModuleReport]) -> Table:
+    """Summed by block of a decoder layer: a page stays small however large the model is."""
+    headings = (
+        Heading("Block", numeric=False),
+        Heading("Modules"),
+        Heading("Weights"),
+        Heading("Pruned"),
+        Heading("Share"),
+        Heading("Swaps"),
+        Heading("Error", "before"),
+        Heading("Error", "after"),
+    )
+    blocks: dict[tuple[int, str], list[ModuleReport]] = {}
+    for module in modules:
+        blocks.setdefault((module.layer, module.block), []).append(module)
+    rows = tuple(
+        (
+            TableCell(f"layer {layer}, {visible(block)}"),
+            TableCell(str(len(found))),
+            TableCell(f"{sum(m.n_weights for m in found):,}"),
+            TableCell(f"{sum(m.n_pruned for m in found):,}"),
+            TableCell(_share(found)),
+            TableCell(_swaps(found)),
+            TableCell(_number(found[0].error_before)),
+            TableCell(_number(found[0].error_after)),
+        )
+        for (layer, block), found in blocks.items()
+    )
+    return Table("Pruned weights by block", headings, rows)
+
+
+def _share(modules: Sequence[ModuleReport]) -> str:
+    n_weights = sum(m.n_weights for m in modules)
+    return f"{sum(m.n_pruned for m in modules) / n_weights:.4f}" if n_weights else MISSING
+
+
+def _swaps(modules: Sequence[ModuleReport]) -> str:
+    swaps = [m.swaps for m in modules if m.swaps is not None]
+    return f"{sum(swaps):,}" if swaps else MISSING
+
+
+def _answers(record: Record) -> tuple[Said, ...]:
+    if record.answers is None:
+        return ()
+    return tuple(
+        Said(a.id, _opening(a.prompt), _short(a.prompt), _short(a.text)) for a in record.answers.answers
+    )
+
+
+def _opening(prompt: str) -> str:
+    line = " ".join(prompt[:ANSWER_CHARACTERS].split())
+    return line if len(line) <= OPENING_CHARACTERS else f"{line[:OPENING_CHARACTERS].rstrip()} ..."
+
+
+def _short(text: str) -> str:
+    if len(text) <= ANSWER_CHARACTERS:
+        return text
+    return f"{text[:ANSWER_CHARACTERS]} ... ({counted(len(text) - ANSWER_CHARACTERS, 'more character')})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if value.is_integer() and 1e3 <= abs(value) < 1e15 else f"{value:.6g}"

@@ -1,0 +1,187 @@
+"""Records as tables: lists of them, and those of a model as the comparison report ranks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from reports.chapters.chapter import Chapter
+from reports.chapters.divergence import divergence_chapter
+from reports.chapters.efficiency import efficiency_chapter
+from reports.chapters.tasks import tasks_chapter
+from reports.rankings.comparison import compare
+from reports.rankings.frame import cell_id
+from reports.rankings.ranking import Ranking
+from reports.site.boards.board import LeftOut
+from reports.site.files.links import model_page, record_page
+from reports.site.files.listing import Block
+from reports.site.records.site_record import SiteRecord
+from reports.tables import Heading, Table, TableCell, ranking_table
+from reports.wording import MISSING, decimal, interval, pattern_name, visible
+from suite.results.records.state import describe_failure
+from suite.results.records.store import UnreadableRecord
+
+REASONS = "ranking reasons"
+"""The style of tables whose last column is a sentence."""
+
+TRUST_HEADING = Heading("Trust", numeric=False)
+
+
+def records_block(heading: str, records: Iterable[SiteRecord]) -> Block:
+    """A row a record: what it is of, its perplexity, how far it can be trusted."""
+    headings = (
+        Heading("Record", numeric=False),
+        Heading("Model", numeric=False),
+        Heading("Pattern", "and protocol", numeric=False),
+        Heading("Perplexity ↓", "95\u00a0% interval\nlower is better"),
+        TRUST_HEADING,
+        Heading("Made", "UTC", numeric=False),
+    )
+    rows = tuple(
+        (
+            TableCell(name_of(held), held.digest[:12], link=record_page(held.digest)),
+            _model(held),
+            TableCell(pattern_name(held.record.cell.pattern), visible(_protocol(held) or "")),
+            _perplexity(held),
+            TableCell(trust_word(held)),
+            TableCell(held.record.created[:10], held.record.created[11:16]),
+        )
+        for held in records
+    )
+    return Block(heading, Table(heading, headings, rows))
+
+
+def reasons_block(heading: str, rows: Sequence[tuple[SiteRecord, str]]) -> Block:
+    """A row a record and why it stands here."""
+    headings = (
+        Heading("Record", numeric=False),
+        Heading("Model", numeric=False),
+        Heading("Why", numeric=False),
+    )
+    body = tuple(
+        (
+            TableCell(
+                f"{name_of(held)} {pattern_name(held.record.cell.pattern)}", link=record_page(held.digest)
+            ),
+            _model(held),
+            TableCell(visible(reason)),
+        )
+        for held, reason in rows
+    )
+    return Block(heading, Table(heading, headings, body), kind=REASONS)
+
+
+def unreadable_block(heading: str, entries: Sequence[UnreadableRecord]) -> Block:
+    """A row a file that is no record, and why."""
+    headings = (Heading("File", numeric=False), Heading("Why", numeric=False))
+    rows = tuple(
+        # The end of a path tells files apart, and says nothing of the machine that built the site.
+        (TableCell(visible("/".join(entry.path.parts[-2:]))), TableCell(visible(entry.reason)))
+        for entry in entries
+    )
+    return Block(heading, Table(heading, headings, rows), kind=REASONS)
+
+
+def set_apart_reason(held: SiteRecord) -> str:
+    """Why a record is not ranked, from what was found of it."""
+    if held.record.status == "failed":
+        return describe_failure(held.record)
+    problems = [f.message for f in held.judgement.findings if f.level == "problem"]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{held.trust}: {problems[0] if problems else 'no reason given'}{more}"
+
+
+def left_out_rows(left_out: Sequence[LeftOut]) -> list[tuple[SiteRecord, str]]:
+    """What no board ranks, with the reason."""
+    return [(entry.held, entry.reason) for entry in left_out]
+
+
+def model_blocks(ranked: Sequence[SiteRecord]) -> tuple[list[str], list[Block]]:
+    """The notes and tables of one model's records, ranked as the report does."""
+    if not ranked:
+        return [], []
+    by_record = {id(held.record): held for held in ranked}
+    comparison = compare([held.record for held in ranked])
+    settings = list(dict.fromkeys(r.setting for r in comparison.rankings))
+    blocks: list[Block] = []
+    for number, setting in enumerate(settings, 1):
+        rankings = [r for r in comparison.rankings if r.setting == setting]
+        where = setting.dtype + (f", setting {number}" if len(settings) > 1 else "")
+        blocks += [_ranking_block(ranking, where, by_record) for ranking in rankings]
+        blocks += _chapter_blocks(rankings, where, by_record)
+    return list(comparison.notes), blocks
+
+
+def name_of(held: SiteRecord) -> str:
+    """The method with its settings, and its seed where it is not the first."""
+    cell = held.record.cell
+    seed = cell.calibration.seed if cell.calibration else 0
+    return visible(cell.variant) + (f", seed {seed}" if seed else "")
+
+
+def trust_word(held: SiteRecord) -> str:
+    """How far a record can be trusted; a failed one says that it failed."""
+    return "failed" if held.record.status == "failed" else held.trust
+
+
+def _ranking_block(ranking: Ranking, where: str, by_record: Mapping[int, SiteRecord]) -> Block:
+    table = ranking_table(ranking)
+    entries = ([ranking.dense] if ranking.dense else []) + list(ranking.entries)
+    rows = []
+    for row, entry in zip(table.rows, entries, strict=True):
+        held = by_record[id(entry.record)]
+        name = replace(row[0], link=record_page(held.digest))
+        rows.append((name, *row[1:], TableCell(trust_word(held))))
+    heading = f"{pattern_name(ranking.pattern)}, {where}"
+    shown = Table(heading, (*table.headings, TRUST_HEADING), tuple(rows))
+    protocols = ranking.setting.protocols
+    note = (
+        f"Ranked by perplexity on {visible(protocols[0].name)}; prune time is the method's own phases."
+        if protocols
+        else "No perplexity was measured, so nothing is ranked."
+    )
+    return Block(heading, shown, (note,))
+
+
+def _chapter_blocks(
+    rankings: Sequence[Ranking], where: str, by_record: Mapping[int, SiteRecord]
+) -> list[Block]:
+    found = (divergence_chapter(rankings), tasks_chapter(rankings), efficiency_chapter(rankings))
+    pages = {cell_id(held.record): record_page(held.digest) for held in by_record.values()}
+    shown = {e.cell: record_page(by_record[id(e.record)].digest) for r in rankings for e in r.entries}
+    return [
+        block for chapter in found if chapter is not None for block in _parts(chapter, where, pages | shown)
+    ]
+
+
+def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block]:
+    blocks = []
+    for number, part in enumerate(chapter.parts):
+        # Parts without a heading are told apart by their captions; one alone needs none.
+        name = part.heading or (part.table.caption if len(chapter.parts) > 1 else "")
+        heading = f"{chapter.title}{': ' if name else ''}{name}, {where}"
+        rows = tuple((replace(row[0], link=pages.get(row[0].link, "")), *row[1:]) for row in part.table.rows)
+        notes = (*part.notes, *(chapter.notes if number == len(chapter.parts) - 1 else ()))
+        blocks.append(Block(heading, Table(heading, part.table.headings, rows), notes))
+    return blocks
+
+
+def _model(held: SiteRecord) -> TableCell:
+    cell = held.record.cell
+    return TableCell(visible(cell.model), cell.dtype, link=model_page(cell.model))
+
+
+def _protocol(held: SiteRecord) -> str | None:
+    texts = held.record.cell.perplexity
+    return texts[0].protocol if texts else None
+
+
+def _perplexity(held: SiteRecord) -> TableCell:
+    protocol = _protocol(held)
+    metric = held.record.metric("perplexity", protocol) if protocol else None
+    if metric is None:
+        return TableCell(MISSING, "not measured")
+    if metric.value is None:
+        return TableCell(MISSING, visible(metric.status))
+    n = f", n = {metric.n:,}" if metric.n is not None else ""
+    return TableCell(decimal(metric.value), f"{interval(metric.low, metric.high) or 'no interval'}{n}")

@@ -1,0 +1,1 @@
+"""What a site is built from: verified records, without their bulk."""

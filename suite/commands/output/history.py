@@ -1,0 +1,251 @@
+"""The history of a metric as lines of text and as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from suite.results.history.changes import Change, Outlier
+from suite.results.history.series import Point, Segment, Series
+
+WIDTH = 48
+"""Characters of a sparkline at most; a longer series is drawn by the medians of neighbours."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is drawn with: `UNICODE`, or `ASCII` where the output cannot show that.
+
+    The levels are odd in number, so that what does not move sits on one of them and not between two.
+    """
+
+    levels: str
+    arrow: str
+
+
+UNICODE = Signs(levels="▁▂▃▄▅▆▇", arrow="→")
+ASCII = Signs(levels="_.-=+*#", arrow="->")
+
+
+def signs_for(encoding: str | None) -> Signs:
+    """`UNICODE` if the encoding has its characters, else `ASCII`."""
+    try:
+        (UNICODE.levels + UNICODE.arrow).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return UNICODE
+
+
+def as_lines(series: Sequence[Series], signs: Signs = UNICODE) -> Iterator[str]:
+    """A heading, a line a series with its sparkline, and beneath each what was found in it.
+
+    Args:
+        series: of one metric, at least one.
+        signs: what to draw with.
+    """
+    first = series[0]
+    better = "" if first.direction == "none" else f", {first.direction} is better"
+    yield f"{first.metric}{better}; changes beyond {first.tolerance:.2%} are marked"
+    rows = [_row(one, signs) for one in series]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for one, row in zip(series, rows, strict=True):
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        yield from (f"    {line}" for line in _findings(one, signs))
+
+
+def as_json_rows(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """A row a series: what it is of, its segments with their points, changes and outliers."""
+    return [
+        {
+            "label": one.label,
+            "cell": one.cell.model_dump(mode="json"),
+            "digest": one.digest,
+            "metric": one.metric,
+            "protocol": one.protocol,
+            "unit": one.unit,
+            "direction": one.direction,
+            "tolerance": one.tolerance,
+            "segments": [_segment_json(one, segment) for segment in one.segments],
+            "absent": [
+                {"created": a.created.isoformat(), "path": str(a.path), "status": a.status}
+                for a in one.absent
+            ],
+        }
+        for one in series
+    ]
+
+
+def sparkline(values: Sequence[float], tolerance: float, signs: Signs = UNICODE) -> str:
+    """The values as a row of blocks.
+
+    Args:
+        values: in order; more than `WIDTH` are drawn by the medians of neighbours.
+        tolerance: relative change that does not matter: what stays within it is drawn nearly flat, so that
+            noise is not blown up to the full height.
+        signs: what to draw with.
+    """
+    if len(values) > WIDTH:
+        edges = [round(place * len(values) / WIDTH) for place in range(WIDTH + 1)]
+        values = [median(values[a:b]) for a, b in pairwise(edges)]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    middle = low / 2 + high / 2
+    # Halves, as the difference of two huge values may be beyond the range of floats.
+    reach = max(high / 2 - low / 2, 2 * tolerance * abs(middle))
+    top = len(signs.levels) - 1
+    if reach == 0:
+        return signs.levels[top // 2] * len(values)
+    return "".join(signs.levels[round(top * (0.5 + (value - middle) / reach / 2))] for value in values)
+
+
+def _row(series: Series, signs: Signs) -> tuple[str, ...]:
+    segments = series.segments
+    n = sum(len(segment.points) for segment in segments)
+    ends = " | ".join(_ends(segment, signs) for segment in segments)
+    latest = max((point for s in segments for point in s.points), key=lambda p: p.created, default=None)
+    drawn = " | ".join(
+        sparkline([point.value for point in segment.points], series.tolerance, signs) for segment in segments
+    )
+    shown = f"{ends} {series.unit}".strip() if n else "no value"
+    return (
+        series.label,
+        series.protocol,
+        f"{n} point{'' if n == 1 else 's'}",
+        shown,
+        _interval(latest) if latest else "",
+        drawn,
+    )
+
+
+def _ends(segment: Segment, signs: Signs) -> str:
+    first, last = number(segment.points[0].value), number(segment.points[-1].value)
+    return last if len(segment.points) == 1 else f"{first} {signs.arrow} {last}"
+
+
+def _interval(point: Point) -> str:
+    n = "" if point.n is None else f"n = {point.n}"
+    if point.low is None or point.high is None:
+        return f"({n})" if n else ""
+    return f"(last {number(point.low)} to {number(point.high)}{', ' if n else ''}{n})"
+
+
+def _findings(series: Series, signs: Signs) -> Iterator[str]:
+    for segment in series.segments:
+        if segment.reason:
+            yield f"| from {_place(segment.points[0])}: not comparable with what was before: {segment.reason}"
+        found = segment.findings
+        lines = [(c.at, _change_line(series, segment, c, signs)) for c in found.changes]
+        lines += [(o.index, _outlier_line(series, segment, o)) for o in found.outliers]
+        yield from (line for _, line in sorted(lines))
+    for status in dict.fromkeys(absence.status for absence in series.absent):
+        times = [a.created for a in series.absent if a.status == status]
+        span = f"{times[0]:%Y-%m-%d}" if len(times) == 1 else f"{len(times)} times, last {times[-1]:%Y-%m-%d}"
+        yield f"no value ({span}): {status}"
+
+
+def _change_line(series: Series, segment: Segment, change: Change, signs: Signs) -> str:
+    points = segment.points
+    levels = f"{number(change.before)} {signs.arrow} {number(change.after)}"
+    size = _size(change.relative, series.is_better(change.before, change.after))
+    if change.kind == "drift":
+        since = f"little by little since {_place(points[change.start])}"
+        return f"{_place(points[change.at])}: drift {levels} ({size}), {since}"
+    new = _news(points[change.start], points[change.at], signs)
+    return f"{_place(points[change.at])}: step {levels} ({size}), after {_place(points[change.start])}{new}"
+
+
+def _outlier_line(series: Series, segment: Segment, outlier: Outlier) -> str:
+    size = _size(outlier.relative, series.is_better(outlier.expected, outlier.value))
+    what = {
+        "": "outlier",
+        "first": "the first value stands apart:",
+        "last": "the last value stands apart, the next run will tell whether it stays:",
+    }[outlier.edge]
+    found = f"{what} {number(outlier.value)}, {number(outlier.expected)} was expected ({size})"
+    return f"{_place(segment.points[outlier.index])}: {found}"
+
+
+def _news(before: Point, after: Point, signs: Signs) -> str:
+    """What else was new at a step: the code, or packages that numbers depend on."""
+    old = dict(before.packages)
+    new = [
+        f"{name} {old[name]} {signs.arrow} {version}"
+        for name, version in after.packages
+        if name in old and old[name] != version
+    ]
+    if before.source_digest == after.source_digest:
+        new.insert(0, "the code that decides numbers is the same")
+    return f"; {', '.join(new)}" if new else ""
+
+
+def _place(point: Point) -> str:
+    return f"{point.created:%Y-%m-%d} {point.version}"
+
+
+def _size(relative: float | None, better: bool | None) -> str:
+    size = "from 0" if relative is None else f"{relative:+.1%}"
+    return size if better is None else f"{size}, {'better' if better else 'worse'}"
+
+
+def number(value: float) -> str:
+    """A value as people read it."""
+    return f"{value:,.0f}" if 10_000 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def _segment_json(series: Series, segment: Segment) -> dict[str, Any]:
+    points, found = segment.points, segment.findings
+    return {
+        "reason": segment.reason,
+        "noise": found.noise,
+        "points": [_point_json(point) for point in points],
+        "changes": [
+            {
+                "kind": change.kind,
+                "first_after": _point_json(points[change.at]),
+                # A step's last point before it; the first one of a drift.
+                "since": _point_json(points[change.start]),
+                "before": change.before,
+                "after": change.after,
+                "relative": change.relative,
+                "better": series.is_better(change.before, change.after),
+                "p_value": change.p_value,
+            }
+            for change in found.changes
+        ],
+        "outliers": [
+            {
+                "point": _point_json(points[outlier.index]),
+                "expected": outlier.expected,
+                "relative": outlier.relative,
+                "better": series.is_better(outlier.expected, outlier.value),
+                "edge": outlier.edge,
+            }
+            for outlier in found.outliers
+        ],
+    }
+
+
+def _point_json(point: Point) -> dict[str, Any]:
+    return {
+        "created": point.created.isoformat(),
+        "commit": point.commit,
+        "clean": point.clean,
+        "value": point.value,
+        "low": point.low,
+        "high": point.high,
+        "n": point.n,
+        "runs": point.runs,
+        "path": str(point.path),
+        "body_digest": point.body_digest,
+        "prunebench": point.prunebench,
+        "source_digest": point.source_digest,
+        "packages": dict(point.packages),
+        "machine": point.machine,
+    }
+
+
+__all__ = ["ASCII", "UNICODE", "Signs", "as_json_rows", "as_lines", "number", "signs_for", "sparkline"]

@@ -1,0 +1,100 @@
+"""What `prunebench list` shows: a name, a description, and what else is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from methods.errors import InputError
+
+if TYPE_CHECKING:
+    from methods.registry import Registry
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """The rows of one list, each with `name` and `description`.
+
+    Args:
+        what: `methods`, `allocations`, `models`, `corpora`, `tasks` or `suites`.
+    """
+    return {
+        "methods": _methods,
+        "allocations": _allocations,
+        "models": _models,
+        "corpora": _corpora,
+        "tasks": _tasks,
+        "suites": _suites,
+    }[what]()
+
+
+def _methods() -> list[dict[str, Any]]:
+    from methods.registry import methods
+
+    return [_described(methods, name) for name in methods.names()]
+
+
+def _allocations() -> list[dict[str, Any]]:
+    from methods.registry import allocations
+
+    return [_described(allocations, name) for name in allocations.names()]
+
+
+def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
+    """The row of one method or allocation; of one that cannot be loaded, why."""
+    from methods.registry import settings_of
+
+    row = {"name": name, "origin": registry.origin(name)}
+    try:
+        built = registry.build(name)
+    except InputError as error:
+        return {**row, "description": f"cannot be used: {error}", "needs_calibration": None, "settings": {}}
+    return {
+        **row,
+        "description": _first_line(type(built)),
+        "needs_calibration": built.needs_calibration,
+        "settings": settings_of(built),
+    }
+
+
+def _models() -> list[dict[str, Any]]:
+    from suite.models.source import BUILT_IN_MODELS
+
+    return [dataclasses.asdict(model) for model in BUILT_IN_MODELS]
+
+
+def _corpora() -> list[dict[str, Any]]:
+    from suite.data.corpora import BUILT_IN_CORPORA
+
+    return [dataclasses.asdict(corpus) for corpus in BUILT_IN_CORPORA]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from suite.evaluation.lm_eval_tasks.names import NAMED_SETS
+    from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASK_DESCRIPTIONS
+
+    rows = [{"name": name, "description": text} for name, text in OFFLINE_TASK_DESCRIPTIONS.items()]
+    rows += [
+        {"name": name, "description": f"a set: {', '.join(names)}{_REACH.get(name, '')}"}
+        for name, names in NAMED_SETS.items()
+    ]
+    return [*rows, {"name": "...", "description": "every task and group of lm-eval, by its name there"}]
+
+
+_REACH = {"paper7": " (their data sets come from the hub)"}
+
+
+def _suites() -> list[dict[str, Any]]:
+    from suite.planning.suite_cells import builtin_suites, load_suite
+
+    return [
+        {"name": name, "description": " ".join(load_suite(name).description.split())}
+        for name in builtin_suites()
+    ]
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+__all__ = ["listing"]

@@ -1,0 +1,168 @@
+"""What a person sees of a run on stderr: a bar over all cells with the time left, and a line per cell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from suite.cell import Cell
+
+if TYPE_CHECKING:
+    from suite.executors.worker import Progress as WorkerProgress
+    from suite.results.records.record import Record
+
+LABEL_WIDTH = 48
+"""Names of cells are filled up to so many characters: the numbers of most lines stand in a column."""
+
+
+class ProgressBars:
+    """A watcher for people: a bar and, below it, what is being done; without a terminal only lines.
+
+    Args:
+        n_cells: how many cells the plan will run.
+        console: where to draw; stderr by default.
+        numbers: tells what a record says, in a few words.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        n_cells: int,
+        console: Console | None = None,
+        numbers: Callable[[Record], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._numbers = numbers
+        self._console = console or Console(stderr=True, highlight=False)
+        self._clock = clock
+        self._started = self._last_ended = clock()
+        self._n_cells, self._n_ended = n_cells, 0
+        self._cell: Cell | None = None
+        self._phase, self._done, self._steps = "", 0, None  # type: str, int, int | None
+        self._workers: dict[str, str] = {}
+        self._bars = _Bars(self)
+        self._bar = self._bars.add_task("", total=max(1, n_cells), counted="", left="")
+
+    def __enter__(self) -> ProgressBars:
+        self._started = self._last_ended = self._clock()
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def cell_started(self, cell: Cell) -> None:
+        """Names the cell."""
+        self._cell, self._phase, self._done, self._steps = cell, "", 0, None
+
+    def phase_started(self, name: str, steps: int | None) -> None:
+        """Names what the cell does."""
+        self._phase, self._done, self._steps = name, 0, steps
+
+    def stepped(self, steps: int = 1) -> None:
+        """Counts the steps of the phase."""
+        self._done += steps
+
+    def worker_at(self, worker: str, cell: Cell | None, progress: WorkerProgress) -> None:
+        """Shows how far one of several workers is, each in a line of its own."""
+        if cell is None:
+            self._workers.pop(worker, None)
+        else:
+            told = _phase(cell, progress.phase, progress.done, progress.steps)
+            self._workers[worker] = f"{worker}: {told}"
+
+    def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
+        """Prints how the cell ended, and its main numbers."""
+        self._cell = None
+        if outcome != "kept":
+            self._n_ended += 1
+            self._last_ended = self._clock()
+            self._bars.advance(self._bar)
+        numbers = ""
+        if self._numbers is not None and record is not None and record.failure is None:
+            numbers = self._numbers(record)
+        line = f"{outcome:>8}  {cell.label:<{LABEL_WIDTH}}  {numbers}".rstrip()
+        if self.is_on_terminal and numbers and len(line) > self._console.width:
+            line = f"{outcome:>8}  {cell.label}\n{'':>8}  {numbers}"
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    @property
+    def is_on_terminal(self) -> bool:
+        """Whether somebody is there to see it."""
+        return self._console.is_terminal
+
+    def show(self, parts: Iterable[RenderableType]) -> None:
+        """Prints tables and the like where the bar was, an empty line before each."""
+        for part in parts:
+            self._console.print()
+            self._console.print(part)
+
+    def seconds_left(self) -> float | None:
+        """By what the cells took so far; None before the first one has ended, and after the last."""
+        if self._n_ended in (0, self._n_cells):
+            return None
+        whole = (self._last_ended - self._started) / self._n_ended * self._n_cells
+        return max(0.0, whole - (self._clock() - self._started))
+
+    def lines(self) -> list[str]:
+        """What is being done at the moment."""
+        cell = self._cell  # the bar is drawn by a thread of its own
+        if cell is not None:
+            return [_phase(cell, self._phase, self._done, self._steps)]
+        return list(self._workers.copy().values())
+
+    @property
+    def counted(self) -> str:
+        """`3 of 7 cells`."""
+        return f"{self._n_ended} of {self._n_cells} cell{'' if self._n_cells == 1 else 's'}"
+
+
+class _Bars(Progress):
+    """rich's bars, with the lines that say what is being done below them."""
+
+    def __init__(self, shown: ProgressBars) -> None:
+        self._shown = shown
+        super().__init__(
+            SpinnerColumn(),
+            TextColumn("{task.fields[counted]}"),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=shown._console,
+            expand=True,
+            disable=not shown._console.is_terminal,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then a line for each thing that is being done, cut at the terminal's edge."""
+        left = self._shown.seconds_left()
+        for task in self.tasks:
+            task.fields.update(
+                counted=self._shown.counted, left="" if left is None else f"about {_clock_time(left)} left"
+            )
+        yield self.make_tasks_table(self.tasks)
+        for line in self._shown.lines():
+            yield Text(f"  {line}", overflow="ellipsis", no_wrap=True)
+
+
+def _phase(cell: Cell, phase: str, done: int, steps: int | None) -> str:
+    told = cell.label + (f": {phase}" if phase else "")
+    return told if not steps else f"{told}, {min(done, steps)}/{steps}"
+
+
+def _clock_time(seconds: float) -> str:
+    """`0:07`, `12:30`, `1:02:30`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+__all__ = ["ProgressBars"]

@@ -1,0 +1,1 @@
+"""From text to tokens: built-in corpora, data sets of the hub, files, prompts."""

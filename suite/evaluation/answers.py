@@ -1,0 +1,154 @@
+"""A model's greedy answers to a set of prompts, held against the dense model's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from methods.placement.onloaded_forward import own_forward
+from suite.evaluation.dense_reference import GivenAnswers
+from suite.evaluation.measured import Measured
+from suite.evaluation.scoring.answer_likelihood import answer_nll
+from suite.evaluation.scoring.decoder_pass import steps_each
+from suite.evaluation.scoring.responses import (
+    PROMPTS_PER_BATCH,
+    Answer,
+    encode_prompts,
+    first_parting,
+    greedy_answers,
+    repetition,
+    uses_chat_template,
+)
+from suite.results.records.items import AnswerSet, AnswerText
+from suite.results.statistics.single import mean_share, mean_stderr, proportion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from suite.cell import AnswersSpec
+    from suite.data.prompts import PromptSet
+    from suite.machine.phases import PhaseLog
+    from suite.models.loading import LoadedModel
+
+
+def give_answers(
+    loaded: LoadedModel, spec: AnswersSpec, prompts: PromptSet, log: PhaseLog, measured: Measured
+) -> GivenAnswers:
+    """What a model says to the prompts.
+
+    Args:
+        loaded: the model.
+        spec: how long an answer may be.
+        prompts: what it is told.
+        log: is charged the time.
+        measured: gets a remark where memory ran out.
+    """
+    assert loaded.tokenizer is not None, "checked before the run"
+    sizes = [min(len(prompts.prompts), PROMPTS_PER_BATCH)]
+    whole = own_forward(loaded.model, loaded.placement)
+    with log.timed("answer prompts", len(prompts.prompts)), whole:
+        answers = greedy_answers(
+            loaded.model,
+            loaded.tokenizer,
+            prompts.prompts,
+            max_new_tokens=spec.max_new_tokens,
+            batch_size=sizes[0],
+            on_answers=log.stepped,
+            on_halved=sizes.append,
+        )
+    if len(sizes) > 1:
+        measured.remarks.append(f"answers: memory ran out; it went on with batches of {sizes[-1]} prompts")
+    return GivenAnswers(answers, sizes[-1])
+
+
+def judge_answers(
+    dense: LoadedModel, prompts: PromptSet, answers: Sequence[Answer], log: PhaseLog, measured: Measured
+) -> list[float | None]:
+    """How unlikely the dense model finds each answer, nats a token.
+
+    Args:
+        dense: the model.
+        prompts: what was answered.
+        answers: one a prompt.
+        log: is charged the time.
+        measured: gets a remark where memory ran out.
+    """
+    assert dense.tokenizer is not None, "checked before the run"
+    steps = len(answers) * steps_each(dense.model, dense.placement)
+    with log.timed("judge answers", steps):
+        encoded = encode_prompts(dense.tokenizer, prompts.prompts)
+        return answer_nll(
+            *(dense.model, encoded, answers),
+            placement=dense.placement,
+            on_answers=log.stepped,
+            on_remark=lambda remark: measured.remarks.append(f"judging answers: {remark}"),
+        )
+
+
+def add_answers(
+    measured: Measured,
+    loaded: LoadedModel,
+    spec: AnswersSpec,
+    prompts: PromptSet,
+    given: GivenAnswers,
+    *,
+    dense: GivenAnswers | None,
+    dense_nll: Sequence[float | None] | None,
+) -> None:
+    """Writes answers and what can be counted of them into `measured`.
+
+    Args:
+        measured: gets the answers and the metrics.
+        loaded: the model that gave them.
+        spec: what was asked for.
+        prompts: what it was told.
+        given: what it said.
+        dense: what the dense model said; None where this is the dense model, or there is none.
+        dense_nll: how unlikely the dense model finds these answers; None where it was not asked.
+    """
+    answers = given.answers
+    partings = [None] * len(answers) if dense is None else _partings(dense.answers, answers)
+    if dense is not None and dense.batch_size != given.batch_size:
+        measured.remarks.append(
+            f"answers: {given.batch_size} prompts were answered at once, by the dense model "
+            f"{dense.batch_size}; in half precision that alone makes some of them part"
+        )
+    repeated = [repetition(answer.token_ids) for answer in answers]
+    measured.answers = AnswerSet(
+        prompts=prompts.name,
+        prompts_digest=prompts.digest,
+        max_new_tokens=spec.max_new_tokens,
+        chat_template=uses_chat_template(loaded.tokenizer) if loaded.tokenizer is not None else False,
+        batch_size=given.batch_size,
+        answers=tuple(
+            AnswerText(
+                id=prompt.id,
+                kind=prompt.kind,
+                prompt=prompt.text,
+                text=answer.text,
+                n_tokens=len(answer.token_ids),
+                ended=answer.ended,
+                parted_at=parted_at,
+                repetition=share,
+                dense_nll=None if dense_nll is None else dense_nll[place],
+            )
+            for place, (prompt, answer, parted_at, share) in enumerate(
+                zip(prompts.prompts, answers, partings, repeated, strict=True)
+            )
+        ),
+    )
+    protocol = f"{prompts.name}-greedy{spec.max_new_tokens}"
+    measured.add("answer_tokens", protocol, mean_stderr([len(a.token_ids) for a in answers]), "none")
+    measured.add("answer_repetition", protocol, mean_share([r for r in repeated if r is not None]), "lower")
+    if dense is not None:
+        same = [parting is None for parting in partings]
+        measured.add("answers_as_dense", protocol, proportion(same), "higher")
+    if dense_nll is not None:
+        likely = [nll for nll in dense_nll if nll is not None]
+        measured.add("answer_dense_nll", protocol, mean_stderr(likely), "lower")
+
+
+def _partings(dense: Sequence[Answer], answers: Sequence[Answer]) -> list[int | None]:
+    return [first_parting(a.token_ids, b.token_ids) for a, b in zip(dense, answers, strict=True)]
+
+
+__all__ = ["add_answers", "give_answers", "judge_answers"]

@@ -1,0 +1,104 @@
+"""What a model costs: bytes, and tokens per second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from suite.evaluation.measured import Measured
+from suite.evaluation.size import PrunedMatrix, checkpoint_size
+from suite.evaluation.speed.sparse_kernels import KernelError, sparse_products, why_no_kernel
+from suite.evaluation.speed.tokens_per_second import Speed, measure_speed
+from suite.results.records.record import Metric
+from suite.results.statistics.single import Estimate, mean_stderr
+
+if TYPE_CHECKING:
+    from methods.masks.pattern import SparsityPattern
+    from suite.cell import SpeedSpec
+    from suite.machine.phases import PhaseLog
+    from suite.models.loading import LoadedModel
+
+ONLOADED = "layers visited the device one by one"
+
+
+def add_size(
+    measured: Measured,
+    loaded: LoadedModel,
+    matrices: Sequence[PrunedMatrix],
+    pattern: SparsityPattern | None,
+) -> None:
+    """Adds the bytes of the checkpoint as stored, and as its zeros would allow.
+
+    Args:
+        measured: gets the metrics.
+        loaded: the model.
+        matrices: of its target modules; none for the dense model.
+        pattern: what it was pruned to; None where nothing was, or nobody knows.
+    """
+    size = checkpoint_size(loaded.model, matrices, pattern)
+    rows: list[tuple[str, int | None, str]] = [("checkpoint_bytes", size.dense, "ok")]
+    if matrices:
+        rows.append(("bitmask_bytes", size.bitmask, "ok"))
+        rows.append(("packed_bytes", size.packed, "ok" if size.packed is not None else "no N:M pattern"))
+    measured.metrics += [
+        Metric(name=name, protocol=loaded.identity.dtype, value=value, direction="lower", status=status)
+        for name, value, status in rows
+    ]
+
+
+def add_speed(
+    measured: Measured, loaded: LoadedModel, spec: SpeedSpec, pattern: str | None, log: PhaseLog
+) -> None:
+    """Adds tokens per second, with the dense kernels and, where there are any, with sparse ones.
+
+    Args:
+        measured: gets the metrics; where no sparse kernel serves, one says why.
+        loaded: the model.
+        spec: how many tokens are read and written.
+        pattern: what the model was pruned to; None for the dense one.
+        log: is charged the time.
+    """
+    read, write = f"b1-p{spec.prompt_tokens}", f"b1-p{spec.prompt_tokens}-g{spec.new_tokens}"
+    dense = ("prefill_tokens_per_second", read), ("generation_tokens_per_second", write)
+    sparse = ("sparse_prefill_tokens_per_second", read), ("sparse_generation_tokens_per_second", write)
+    if loaded.placement.weights == "onload":
+        _no_speed(measured, dense if pattern is None else (*dense, *sparse), ONLOADED)
+        return
+    with log.timed("speed"):
+        speed = measure_speed(loaded.model, spec)
+    _add_rates(measured, dense, speed)
+    if pattern is None:
+        return
+    why = why_no_kernel(loaded.model, pattern)
+    if why is None:
+        try:
+            with log.timed("speed, sparse kernels"), sparse_products(loaded.model):
+                speed = measure_speed(loaded.model, spec)
+        except KernelError as error:
+            why = str(error)
+    if why is not None:
+        _no_speed(measured, sparse, why)
+    else:
+        _add_rates(measured, sparse, speed)
+
+
+def _add_rates(measured: Measured, names: Sequence[tuple[str, str]], speed: Speed) -> None:
+    """Adds prefill and generation, whose metrics and protocols `names` has."""
+    for (name, protocol), values in zip(names, (speed.prefill, speed.generation), strict=True):
+        measured.add(name, protocol, _rate(values), "higher")
+
+
+def _no_speed(measured: Measured, names: Sequence[tuple[str, str]], why: str) -> None:
+    measured.metrics += [
+        Metric(name=name, protocol=protocol, value=None, direction="higher", status=why)
+        for name, protocol in names
+    ]
+
+
+def _rate(repeats: Sequence[float]) -> Estimate:
+    """Mean and standard error of a few repeats; an interval of so few would reach below zero."""
+    return replace(mean_stderr(repeats), low=None, high=None)
+
+
+__all__ = ["PrunedMatrix", "add_size", "add_speed"]

@@ -1,0 +1,62 @@
+"""What is kept of a dense model, so that pruned ones can be held against it when its weights are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from suite.cell import AnswersSpec, Cell, PerplexitySpec, TaskSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from suite.evaluation.lm_eval_tasks.zero_shot import TaskRun
+    from suite.evaluation.scoring.output_head import OutputHead
+    from suite.evaluation.scoring.responses import Answer
+
+
+@dataclass(frozen=True)
+class GivenAnswers:
+    """What a model said to prompts.
+
+    Attributes:
+        answers: one a prompt.
+        batch_size: prompts that were answered at once.
+    """
+
+    answers: Sequence[Answer]
+    batch_size: int
+
+
+@dataclass
+class DenseReference:
+    """The dense model's side of every comparison.
+
+    Attributes:
+        hidden: its final hidden states `[n_windows, seqlen, hidden]` on the CPU, in its dtype: a hundredth of
+            what its logits would take.
+        tasks: what it answered, question by question.
+        answers: what it said.
+        keeps_head: whether its head is kept beside the hidden states, for models whose own head may differ.
+        head: its head; None where models held against it have the same.
+    """
+
+    hidden: dict[PerplexitySpec, Tensor] = field(default_factory=dict)
+    tasks: dict[TaskSpec, list[TaskRun]] = field(default_factory=dict)
+    answers: dict[AnswersSpec, GivenAnswers] = field(default_factory=dict)
+    keeps_head: bool = False
+    head: OutputHead | None = None
+
+    def missing(self, cell: Cell) -> Cell | None:
+        """`cell` with those measurements alone that it is compared by and that lack here, if any."""
+        perplexity = [s for s in cell.perplexity if s not in self.hidden] if cell.divergence else []
+        tasks = [spec for spec in cell.tasks if spec not in self.tasks]
+        answers = None if cell.answers in self.answers else cell.answers
+        if not perplexity and not tasks and answers is None:
+            return None
+        rest = {"perplexity": tuple(perplexity), "tasks": tuple(tasks), "answers": answers, "speed": None}
+        return cell.model_copy(update=rest)
+
+
+__all__ = ["DenseReference", "GivenAnswers"]

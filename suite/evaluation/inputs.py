@@ -1,0 +1,105 @@
+"""What the cells of one model read: calibration sets, texts, tasks and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from suite.cell import CalibrationSpec, Cell, PerplexitySpec, TaskSpec
+
+if TYPE_CHECKING:
+    from methods.base import CalibrationSet
+    from suite.data.corpora import EvaluationWindows
+    from suite.data.prompts import PromptSet
+    from suite.evaluation.first_token import FirstTokenProbe
+    from suite.evaluation.lm_eval_tasks.loading import LoadedTask
+    from suite.results.records.record import CalibrationIdentity
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A calibration set, and the seconds it took to build, which every cell that uses it is charged.
+
+    Attributes:
+        calibration: the set.
+        seconds: what it took.
+        first_token: whether each sequence begins with the tokens that the tokenizer puts first.
+    """
+
+    calibration: CalibrationSet
+    seconds: float
+    first_token: bool = False
+
+    @property
+    def identity(self) -> CalibrationIdentity:
+        """Which tokens these are, for a record."""
+        from suite.results.records.record import CalibrationIdentity
+
+        return CalibrationIdentity(
+            source=self.calibration.source,
+            n_samples=self.calibration.n_samples,
+            seqlen=self.calibration.seqlen,
+            seed=self.calibration.seed,
+            digest=self.calibration.digest,
+            first_token=self.first_token,
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the cells of one model read: tokens, tasks, prompts, weights (as `ModelIdentity` has them).
+
+    A spec whose first token is `auto` stands for its text without one; where the tokenizer has one, the same
+    spec with `always` stands beside it, and `decided` chooses.
+    """
+
+    calibrations: Mapping[CalibrationSpec, Timed]
+    windows: Mapping[PerplexitySpec, EvaluationWindows]
+    revision: str | None
+    folder_digest: str | None
+    tasks: Mapping[TaskSpec, LoadedTask] = field(default_factory=dict)
+    prompts: Mapping[str, PromptSet] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What a reader should know of the model's files (`suite.models.loading.LoadedModel.remarks`)."""
+    first_token: FirstTokenProbe | None = None
+    """What tells whether the model needs its first token; None where nothing depends on it."""
+
+    def decided(self, cell: Cell, *, first_token: bool) -> Cell:
+        """`cell` as it is run, with or without the first token where that was left to the model."""
+        if not first_token:
+            return cell
+        calibration = cell.calibration
+        if calibration is not None and with_first_token(calibration) in self.calibrations:
+            calibration = with_first_token(calibration)
+        perplexity = (with_first_token(spec) for spec in cell.perplexity)
+        led = tuple(
+            new if new in self.windows else spec
+            for new, spec in zip(perplexity, cell.perplexity, strict=True)
+        )
+        return cell.model_copy(update={"calibration": calibration, "perplexity": led})
+
+
+Text = TypeVar("Text", CalibrationSpec, PerplexitySpec)
+
+
+ModelKey = tuple[str, str | None, bool]
+"""Name, revision and whether its code may run: what decides a tokenizer."""
+
+
+def model_key(cell: Cell) -> ModelKey:
+    """The key of the cell's model."""
+    return cell.model, cell.revision, cell.trust_remote_code
+
+
+def with_first_token(spec: Text) -> Text:
+    """The spec where the model needs its first token: `auto` becomes `always`."""
+    return spec.model_copy(update={"first_token": "always"}) if spec.first_token == "auto" else spec
+
+
+def both_ways(spec: Text) -> list[Text]:
+    """The spec, and what it is with a first token, where that is left to the model."""
+    return list(dict.fromkeys((spec, with_first_token(spec))))
+
+
+__all__ = ["Inputs", "ModelKey", "Text", "Timed", "both_ways", "model_key", "with_first_token"]

@@ -1,0 +1,91 @@
+"""Task names: what a suite or the command may ask for, known without importing lm-eval as far as possible."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from methods.errors import InputError
+from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASKS, TASKS_FOLDER
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+NAMED_SETS = {
+    "offline": OFFLINE_TASKS,
+    "paper7": (
+        *("boolq", "rte", "hellaswag", "winogrande"),
+        *("arc_easy", "arc_challenge", "openbookqa"),
+    ),
+}
+"""A set's name stands for its tasks. `paper7`, which papers report, needs the hub or its cache."""
+
+
+def expand_sets(names: Iterable[str]) -> list[str]:
+    """The names, each set replaced by its tasks."""
+    return [task for name in names for task in NAMED_SETS.get(name, (name,))]
+
+
+def check_task(name: str, folder: str | None = None) -> None:
+    """Checks a task's name before anything is fetched.
+
+    Args:
+        name: a task, group or tag, but no set (`expand_sets`).
+        folder: the user's own tasks, searched first.
+
+    Raises:
+        InputError: there is no such task (the nearest names), or no such folder.
+    """
+    if name in OFFLINE_TASKS:
+        return
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise InputError(f"task folder {folder!r} does not exist")
+    manager = task_manager(name, folder)
+    if name not in manager.all_tasks:
+        if folder is not None:
+            _check_files(Path(folder).expanduser())
+        known = sorted({*NAMED_SETS, *OFFLINE_TASKS, *manager.all_tasks})
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise InputError(f"unknown task {name!r}{hint} (without a hub: {', '.join(OFFLINE_TASKS)})")
+
+
+def task_manager(name: str, folder: str | None = None) -> TaskManager:
+    """The index of tasks that holds `name`: the offline ones, the user's, or all of lm-eval's (seconds)."""
+    if name in OFFLINE_TASKS:
+        return _manager(None, everything=False)
+    if folder is not None:
+        manager = _manager(folder, everything=False)
+        if name in manager.all_tasks:
+            return manager
+    return _manager(folder, everything=True)
+
+
+def _check_files(folder: Path) -> None:
+    """Raises `InputError` naming a task file that lm-eval skipped because it cannot be read."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False, recursive=False)
+        except Exception as error:  # YAML's own errors, and whatever a file names that is not there
+            raise InputError(
+                f"task file {str(path)!r} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+
+
+@lru_cache(maxsize=4)
+def _manager(folder: str | None, *, everything: bool) -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    from suite.evaluation.lm_eval_tasks.quiet import quiet_lm_eval
+
+    folders = [str(TASKS_FOLDER)] + ([str(Path(folder).expanduser().resolve())] if folder else [])
+    with quiet_lm_eval():
+        return TaskManager(include_path=folders, include_defaults=everything)
+
+
+__all__ = ["NAMED_SETS", "check_task", "expand_sets", "task_manager"]

@@ -1,0 +1,101 @@
+"""What was measured of one model, as its record and its side file hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.records.record import Metric
+from suite.results.statistics.single import Estimate
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    import pandas as pd
+
+
+class ItemRow(NamedTuple):
+    """One value of one item, a row of the side file."""
+
+    protocol: str
+    metric: str
+    """`nll`, `kl`, `agreement`, or a task's."""
+    item: int
+    """Its place, from 0."""
+    item_digest: str
+    """Of a window's tokens, or lm-eval's `doc_hash`: equal where two runs measured the same item."""
+    prompt_hash: str | None
+    """lm-eval's, of what a question looked like; None for windows."""
+    target_hash: str | None
+    value: float | None
+    """None where it was not finite."""
+    n_tokens: int | None
+    """Predicted tokens of a window; None for questions."""
+
+
+@dataclass
+class Measured:
+    """Gathers what is measured of one model.
+
+    Attributes:
+        metrics: rows of the record.
+        windows: losses, a protocol each.
+        divergences: likewise, against the dense model.
+        tasks: what was asked and answered rightly.
+        answers: to a set of prompts.
+        rows: of the side file.
+        remarks: what a reader should know, one sentence each.
+    """
+
+    metrics: list[Metric] = field(default_factory=list)
+    windows: list[WindowLosses] = field(default_factory=list)
+    divergences: list[WindowDivergence] = field(default_factory=list)
+    tasks: list[TaskOutcomes] = field(default_factory=list)
+    answers: AnswerSet | None = None
+    rows: list[ItemRow] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def add(
+        self, name: str, protocol: str, estimate: Estimate, direction: Literal["higher", "lower", "none"]
+    ) -> None:
+        """Adds a metric with its interval."""
+        self.metrics.append(
+            Metric(
+                name=name,
+                protocol=protocol,
+                value=estimate.value,
+                stderr=estimate.stderr,
+                low=estimate.low,
+                high=estimate.high,
+                n=estimate.n,
+                direction=direction,
+                status=estimate.status,
+            )
+        )
+
+    def items(self) -> pd.DataFrame:
+        """The rows as a frame (`ItemRow`)."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.rows, columns=list(ItemRow._fields))
+        return frame.astype({"value": "float64", "n_tokens": "Int64"})
+
+
+def finite(values: Iterable[float]) -> tuple[float | None, ...]:
+    """The values, None in place of those that are not finite."""
+    return tuple(value if abs(value) < float("inf") else None for value in values)
+
+
+def window_rows(
+    protocol: str, metric: str, digests: Sequence[str], values: Sequence[float | None], n_tokens: int
+) -> list[ItemRow]:
+    """A row a window."""
+    return [
+        ItemRow(protocol, metric, item, digest, None, None, value, n_tokens)
+        for item, (digest, value) in enumerate(zip(digests, values, strict=True))
+    ]
+
+
+__all__ = ["ItemRow", "Measured", "finite", "window_rows"]

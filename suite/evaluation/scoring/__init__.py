@@ -1,0 +1,1 @@
+"""Forward passes over known tokens: losses, divergence from the dense model, answers."""

@@ -1,0 +1,113 @@
+"""Perplexity, and divergence from the dense model, on a cell's texts: one pass over each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from methods.base import token_digest
+from suite.evaluation.measured import Measured, finite, window_rows
+from suite.evaluation.scoring.decoder_pass import steps_each
+from suite.evaluation.scoring.windows import score_windows
+from suite.results.records.items import WindowDivergence, WindowLosses
+from suite.results.statistics.perplexity import perplexity_from_nll
+from suite.results.statistics.single import mean_share, mean_stderr
+
+if TYPE_CHECKING:
+    from suite.cell import PerplexitySpec
+    from suite.data.corpora import EvaluationWindows
+    from suite.evaluation.dense_reference import DenseReference
+    from suite.evaluation.scoring.windows import WindowScores
+    from suite.machine.phases import PhaseLog
+    from suite.models.loading import LoadedModel
+
+
+def measure_text(
+    loaded: LoadedModel,
+    spec: PerplexitySpec,
+    windows: EvaluationWindows,
+    reference: DenseReference,
+    log: PhaseLog,
+    measured: Measured,
+    *,
+    is_dense: bool,
+    divergence: bool,
+) -> None:
+    """Runs a model over one text.
+
+    Args:
+        loaded: the model.
+        spec: the text.
+        windows: its tokens.
+        reference: the dense model's hidden states and head are put there, or taken from there.
+        log: is charged the time.
+        measured: gets losses, metrics and rows.
+        is_dense: whether this is the dense model.
+        divergence: whether pruned models are held against it on this text.
+    """
+    protocol = windows.protocol
+    steps = len(windows.input_ids) * steps_each(loaded.model, loaded.placement)
+    keeps, compares = divergence and is_dense, divergence and not is_dense
+    with log.timed(f"evaluate {protocol}", steps):
+        scores = score_windows(
+            loaded.model,
+            windows.input_ids,
+            placement=loaded.placement,
+            n_first=windows.n_first,
+            dense_hidden=reference.hidden[spec] if compares else None,
+            dense_head=reference.head if compares else None,
+            keep_hidden=keeps,
+            keep_head=keeps and reference.keeps_head and reference.head is None,
+            on_windows=log.stepped,
+        )
+    measured.remarks += [f"{protocol}: {remark}" for remark in scores.remarks]
+    if scores.hidden is not None:
+        reference.hidden[spec] = scores.hidden
+    if scores.head is not None:
+        reference.head = scores.head
+    losses = _add_losses(measured, spec, windows, scores)
+    if scores.kl is not None and scores.agreement is not None:
+        _add_divergence(
+            *(measured, windows, losses.n_predicted), scores.kl.tolist(), scores.agreement.tolist()
+        )
+
+
+def _add_losses(
+    measured: Measured, spec: PerplexitySpec, windows: EvaluationWindows, scores: WindowScores
+) -> WindowLosses:
+    nll = finite(scores.nll.tolist())
+    losses = WindowLosses(
+        protocol=windows.protocol,
+        corpus_digest=windows.corpus_digest,
+        corpus_revision=windows.corpus_revision,
+        seqlen=spec.seqlen,
+        limit=windows.limit,
+        n_first=windows.n_first,
+        nll=nll,
+    )
+    measured.add("perplexity", windows.protocol, perplexity_from_nll(scores.nll.tolist()), "lower")
+    measured.windows.append(losses)
+    measured.rows += window_rows(windows.protocol, "nll", _digests(windows), nll, losses.n_predicted)
+    return losses
+
+
+def _add_divergence(
+    measured: Measured,
+    windows: EvaluationWindows,
+    n_predicted: int,
+    kl: list[float],
+    agreement: list[float],
+) -> None:
+    protocol = windows.protocol
+    found = WindowDivergence(protocol=protocol, kl=finite(kl), agreement=finite(agreement))
+    measured.divergences.append(found)
+    measured.add("kl_divergence", protocol, mean_stderr(kl), "lower")
+    measured.add("top1_agreement", protocol, mean_share(agreement), "higher")
+    for metric, values in (("kl", found.kl), ("agreement", found.agreement)):
+        measured.rows += window_rows(protocol, metric, _digests(windows), values, n_predicted)
+
+
+def _digests(windows: EvaluationWindows) -> list[str]:
+    return [token_digest(tokens) for tokens in windows.input_ids]
+
+
+__all__ = ["measure_text"]

@@ -1,0 +1,139 @@
+"""Feeds a pool of workers with the cells of a plan, and stores what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from methods.errors import InputError
+from suite.cell import Cell
+from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.executors.outcome import RecordWriter
+from suite.executors.pool import Finished, Lost, Pool, PoolError, Told, WorkerLostError
+from suite.executors.queue import ATTEMPTS, CellQueue
+from suite.executors.worker import Progress
+from suite.planning.resume import PlannedCell, input_difference
+
+if TYPE_CHECKING:
+    from suite.results.records.record import Record
+
+BARREN = 3
+"""So many workers in a row that die before they had a cell are no accident."""
+
+
+class WorkersWatcher(Protocol):
+    """Hears what each of several workers does."""
+
+    def worker_at(self, worker: str, cell: Cell | None, progress: Progress) -> None:
+        """How far a worker is with its cell; None = it has none."""
+
+
+def drive(
+    planned: Sequence[PlannedCell],
+    pool: Pool,
+    writer: RecordWriter,
+    watcher: WorkersWatcher,
+    inputs: Mapping[ModelKey, Inputs],
+) -> None:
+    """Runs the cells of a plan on a pool; each record is written as soon as it is here.
+
+    Args:
+        planned: the plan.
+        pool: the workers; closed at the end, however that comes.
+        writer: stores the records.
+        watcher: hears of progress.
+        inputs: what the cells read here, which has to be what they read there.
+
+    Raises:
+        PoolError: there are no workers any more; what had come in is stored.
+        OSError: a record could not be written.
+    """
+    for entry in planned:
+        if not entry.runs:
+            writer.keep(entry.cell)
+    loop = _Loop([entry.cell for entry in planned if entry.runs], pool, writer, watcher, inputs)
+    try:
+        loop.run()
+    except BaseException:  # an interrupt too: what is here already is not thrown away
+        loop.store_what_arrived()
+        raise
+    finally:
+        pool.close()
+
+
+class _Loop:
+    """The state of one drive."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        pool: Pool,
+        writer: RecordWriter,
+        watcher: WorkersWatcher,
+        inputs: Mapping[ModelKey, Inputs],
+    ) -> None:
+        self._cells = cells
+        self._pool = pool
+        self._writer = writer
+        self._watcher = watcher
+        self._inputs = inputs
+        self._queue = CellQueue(cells)
+        self._n_barren = 0
+
+    def run(self) -> None:
+        """Until no cell waits or runs."""
+        queue = self._queue
+        while queue.n_waiting or queue.n_running:
+            for worker in self._pool.idle(queue.n_waiting):
+                place = queue.take(worker)
+                if place is not None:
+                    self._watcher.worker_at(worker, self._cells[place], Progress(""))
+                    self._pool.give(worker, place, self._cells[place])
+            for event in self._pool.wait():
+                if isinstance(event, Told):
+                    self._watcher.worker_at(event.worker, self._cells[event.place], event.progress)
+                elif isinstance(event, Lost):
+                    self._lost(event)
+                else:
+                    self._finished(event)
+
+    def store_what_arrived(self) -> None:
+        """Stores the results that the pool has and nobody asked for yet."""
+        for event in self._pool.arrived():
+            self._finished(event)
+
+    def _finished(self, event: Finished) -> None:
+        self._n_barren = 0
+        self._watcher.worker_at(event.worker, None, Progress(""))
+        if self._queue.finished(event.place):
+            self._writer.write(self._accepted(event), event.items)
+
+    def _accepted(self, event: Finished) -> Record:
+        """The record, or a failed one where the worker read another model or text than is here."""
+        from suite.running.run_cell import failed_record
+
+        record, cell = event.record, self._cells[event.place]
+        if record.status == "failed" or model_key(cell) not in self._inputs:
+            return record
+        difference = input_difference(record, self._inputs[model_key(cell)])
+        if difference is None:
+            return record
+        return failed_record(
+            cell, "load", InputError(f"on {event.worker} the input is another one than here: {difference}")
+        )
+
+    def _lost(self, event: Lost) -> None:
+        from suite.running.run_cell import failed_record
+
+        self._watcher.worker_at(event.worker, None, Progress(""))
+        if event.place is None:
+            self._n_barren += 1
+            if self._n_barren >= BARREN:
+                raise PoolError(f"workers die before they have a cell, last {event.worker}: {event.reason}")
+        elif not self._queue.lost(event.worker, event.place):
+            cell = self._cells[event.place]
+            reason = f"its worker was lost {ATTEMPTS} times, last {event.worker}: {event.reason}"
+            self._writer.write(failed_record(cell, "run", WorkerLostError(reason)), None)
+
+
+__all__ = ["BARREN", "WorkersWatcher", "drive"]

@@ -1,0 +1,240 @@
+"""How prunebench reads a model: decoder layers, blocks, targets, and which of them share an input.
+
+Nothing is computed: the forward runs on tensors that have shapes and no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+
+from methods.base import CalibrationSet, Placement
+from methods.engine.hidden_states import LayerStream, at_rest
+from methods.engine.statistics import InputNorms, SharedInputs
+from methods.errors import StructureError
+from methods.placement.layer_loading import Resident
+from methods.structure.decoder import Block, Decoder, DecoderLayer, read_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class TargetStructure:
+    """One target, or the same matrix of all experts.
+
+    Attributes:
+        name: below its decoder layer; experts as `experts.down_proj[0..7]`.
+        inputs: how many it reads: the dimension in which N:M groups run.
+        outputs: how many it gives.
+        stored: the shape of its parameter.
+        transposed: stored `[in, out]`.
+        experts: how many; None where it is no expert's.
+        shares_input_with: the first target that reads the same tensor; None where it is the first.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    stored: tuple[int, ...]
+    transposed: bool
+    experts: int | None
+    shares_input_with: str | None
+
+
+@dataclass(frozen=True)
+class BlockStructure:
+    """One block: its kind, the classes that make it up, its targets."""
+
+    kind: str
+    modules: tuple[str, ...]
+    targets: tuple[TargetStructure, ...]
+
+
+@dataclass(frozen=True)
+class LayerStructure:
+    """Consecutive decoder layers that look the same.
+
+    Attributes:
+        first: index of the first of them.
+        last: index of the last.
+        name: of the first.
+        kind: its class.
+        blocks: its blocks.
+        left_alone: matrices in it that are no targets (routers, gates of shared experts), with their shapes.
+    """
+
+    first: int
+    last: int
+    name: str
+    kind: str
+    blocks: tuple[BlockStructure, ...]
+    left_alone: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class ModelStructure:
+    """A whole model.
+
+    Attributes:
+        architecture: its class.
+        parameters: how many weights it has.
+        target_weights: how many of them may be pruned.
+        layers: its decoder layers.
+        sharing_unknown: why `shares_input_with` could not be found out; None where it was.
+    """
+
+    architecture: str
+    parameters: int
+    target_weights: int
+    layers: tuple[LayerStructure, ...]
+    sharing_unknown: str | None = None
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        share = self.target_weights / self.parameters
+        yield f"{self.architecture}: {self.parameters:,} parameters"
+        yield f"targets: {self.target_weights:,} weights, {share:.0%} of them"
+        for layer in self.layers:
+            span = (
+                f"layer {layer.first}" if layer.first == layer.last else f"layers {layer.first}-{layer.last}"
+            )
+            yield f"decoder {span}: {layer.kind} ({layer.name})"
+            for block in layer.blocks:
+                yield f"  {block.kind} block: {' -> '.join(block.modules)}"
+                for target in block.targets:
+                    yield f"    {_line(target)}"
+            for name, shape in layer.left_alone.items():
+                yield f"  never pruned: {name} {list(shape)}"
+        if self.sharing_unknown:
+            yield f"which targets share an input could not be seen without values: {self.sharing_unknown}"
+
+
+def read_structure(model: PreTrainedModel) -> ModelStructure:
+    """The structure of a model, which may lie on the meta device.
+
+    Raises:
+        StructureError: it cannot be read; says what was found and what was expected.
+    """
+    decoder = read_decoder(model)
+    unknown: str | None = None
+    leaders: Mapping[str, str] = {}
+    try:
+        with _without_values(model, decoder) as stream:
+            leaders = _leaders(stream, decoder)
+    except StructureError:
+        raise
+    except Exception as error:  # a model's own code, on tensors without values; its structure is known
+        unknown = " ".join(f"{type(error).__name__}: {error}".split())
+    layers = [_read_layer(layer, leaders) for layer in decoder.layers]
+    runs = [
+        list(run) for _, run in groupby(layers, key=lambda layer: replace(layer, first=0, last=0, name=""))
+    ]
+    return ModelStructure(
+        architecture=type(model).__name__,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        target_weights=sum(target.weight.numel() for _, _, target in decoder.targets()),
+        layers=tuple(replace(run[0], last=run[-1].last) for run in runs),
+        sharing_unknown=unknown,
+    )
+
+
+def check_chain(model: PreTrainedModel) -> None:
+    """Makes sure that a model can go by layer by layer, as far as that can be told without its weights.
+
+    Args:
+        model: on the meta device.
+
+    Raises:
+        StructureError: it cannot be read, or its layers are not run once each, one after another.
+    """
+    try:
+        with _without_values(model, read_decoder(model)):
+            pass
+    except StructureError:
+        raise
+    except Exception:  # a model's own code, on tensors without values: with values it is looked at again
+        return
+
+
+@contextmanager
+def _without_values(model: PreTrainedModel, decoder: Decoder) -> Iterator[LayerStream]:
+    """A few tokens on their way through the layers of a model, of which only the shapes are computed."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    tokens = CalibrationSet(torch.zeros(1, 8, dtype=torch.int64), "shapes only")
+    with at_rest(model), FakeTensorMode(allow_non_fake_inputs=True):
+        yield LayerStream.of_calibration(model, decoder, tokens, Resident(model, decoder, Placement(1)))
+
+
+def _leaders(stream: LayerStream, decoder: Decoder) -> dict[str, str]:
+    """Target -> the first target that reads the same tensor."""
+    leaders: dict[str, str] = {}
+    for layer in decoder.layers:
+        shared = SharedInputs(layer.targets, InputNorms.of)
+        with shared.collecting():
+            stream.forward(layer, 0)
+        leaders.update((name, leader) for leader, group in shared.groups.items() for name in group)
+    return leaders
+
+
+def _read_layer(layer: DecoderLayer, leaders: Mapping[str, str]) -> LayerStructure:
+    targets = {target.parameter_name for target in layer.targets.values()}
+    left_alone = {
+        name: tuple(parameter.shape)
+        for name, parameter in layer.module.named_parameters()
+        if parameter.ndim >= 2 and f"{layer.name}.{name}" not in targets and not name.endswith("bias")
+    }
+    return LayerStructure(
+        first=layer.index,
+        last=layer.index,
+        name=layer.name,
+        kind=type(layer.module).__name__,
+        blocks=tuple(_read_block(layer, block, leaders) for block in layer.blocks),
+        left_alone=left_alone,
+    )
+
+
+def _read_block(layer: DecoderLayer, block: Block, leaders: Mapping[str, str]) -> BlockStructure:
+    found: list[TargetStructure] = []
+    for name, target in block.targets.items():
+        leader = leaders.get(name, name)
+        stack = getattr(target.module, target.attribute)
+        n_experts = None if target.expert is None else stack.shape[0]
+        if target.expert:
+            continue  # the first stands for all
+        short = name.removeprefix(f"{layer.name}.")
+        if n_experts is not None:
+            short = f"{short.removesuffix('[0]')}[0..{n_experts - 1}]"
+        found.append(
+            TargetStructure(
+                name=short,
+                inputs=target.n_inputs,
+                outputs=target.shape[0],
+                stored=tuple(stack.shape),
+                transposed=target.transposed,
+                experts=n_experts,
+                shares_input_with=None if leader == name else leader.removeprefix(f"{layer.name}."),
+            )
+        )
+    return BlockStructure(block.kind, tuple(type(module).__name__ for module in block.chain), tuple(found))
+
+
+def _line(target: TargetStructure) -> str:
+    notes = []
+    if target.transposed:
+        notes.append(f"stored transposed {list(target.stored)}")
+    if target.experts is not None:
+        notes.append(f"{target.experts} experts, each judged on the tokens routed to it")
+    if target.shares_input_with is not None:
+        notes.append(f"reads what {target.shares_input_with} reads")
+    shape = f"{target.inputs} -> {target.outputs}"
+    return f"{target.name:<32} {shape:<16} {'; '.join(notes)}".rstrip()
+
+
+__all__ = ["BlockStructure", "LayerStructure", "ModelStructure", "TargetStructure", "read_structure"]

@@ -1,0 +1,1 @@
+"""Models: found, checked, loaded whole or layer by layer, and brought back to their dense weights."""

@@ -1,0 +1,63 @@
+"""The contract of `methods.conformance.contract`, held against a model whose layers are in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from methods.conformance.contract import ModelState, check_counts, check_state, check_weights
+from methods.placement.layer_storage import CheckpointStorage
+from methods.structure.decoder import DecoderLayer, read_decoder
+from suite.models.layered import LayeredModel, outside_layers
+
+if TYPE_CHECKING:
+    from methods.base import PruneResult, PruningMethod
+    from methods.masks.pattern import SparsityPattern
+
+
+def check_layered_contract(
+    method: PruningMethod,
+    pattern: SparsityPattern,
+    before: ModelState,
+    loaded: LayeredModel,
+    result: PruneResult,
+) -> dict[str, int]:
+    """Raises `ContractError` if a staged model, pruned by `method`, breaks a promise. Reads layer by layer.
+
+    Args:
+        method: what pruned it.
+        pattern: what was to be removed.
+        before: the model's state before the prune; its weights are not asked for.
+        loaded: the pruned model.
+        result: what the method says it did.
+
+    Returns:
+        Target name -> zeros in its stored weight, which are counted on the way.
+    """
+    decoder, storage = read_decoder(loaded.model), loaded.storage
+    check_state(before, loaded.model, result)
+    for name, value in outside_layers(loaded.model, decoder).items():
+        dense = loaded.files.read(loaded.names[name], dtype=value.dtype)
+        check_weights(method, (), {name: dense}, {name: value}, result)
+    source = CheckpointStorage(loaded.files, None, loaded.names)
+    n_zeros: dict[str, int] = {}
+    for layer in decoder.layers:
+        dense_layer, weights = source.fetch(layer), storage.fetch(layer)
+        check_weights(
+            method, layer.targets.values(), _in_full(layer, dense_layer), _in_full(layer, weights), result
+        )
+        for name, target in layer.targets.items():
+            stored = weights[target.parameter_name.removeprefix(f"{layer.name}.")]
+            matrix = stored if target.expert is None else stored[target.expert]
+            n_zeros[name] = matrix.numel() - int(matrix.count_nonzero())
+    check_counts(method, pattern, loaded.model, result)
+    return n_zeros
+
+
+def _in_full(layer: DecoderLayer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{layer.name}.{name}": tensor for name, tensor in tensors.items()}
+
+
+__all__ = ["check_layered_contract"]

@@ -1,0 +1,238 @@
+"""From a model's name to the folder it is loaded from: built in, the user's own, or of the hub."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from methods.errors import InputError
+from suite.data.assets import SMOLLM2_GGUF, fetch
+from suite.machine.cache import built_folder, cached_folder, file_sha256
+from suite.models.files import ADAPTER, check_config
+
+
+@dataclass(frozen=True)
+class BuiltInModel:
+    """A model that needs no hub.
+
+    Attributes:
+        name: what users call it.
+        description: one line.
+        licence: of its weights.
+        n_parameters: how many it has.
+        revision: the pinned package its weights come from.
+    """
+
+    name: str
+    description: str
+    licence: str
+    n_parameters: int
+    revision: str
+
+
+BUILT_IN_MODELS = (
+    BuiltInModel(
+        name="smollm2-135m",
+        description="SmolLM2-135M-Instruct (LLaMA architecture), dequantized from 4 bits",
+        licence=SMOLLM2_GGUF.licence,
+        n_parameters=134_515_008,
+        revision=SMOLLM2_GGUF.requirement,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's name leads.
+
+    Attributes:
+        name: as the user wrote it.
+        kind: `built-in`, `folder` or `hub`.
+    """
+
+    name: str
+    kind: Literal["built-in", "folder", "hub"]
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CODE = (".py", ".jinja")
+_WITHOUT_EFFECT = (
+    *(".md", ".rst", ".pdf", ".html", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".log", ".lock"),
+    *(".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".tflite", ".gguf"),
+)
+_FOR_PEOPLE = (
+    "LICENSE",
+    "LICENSE.TXT",
+    "LICENCE",
+    "NOTICE",
+    "NOTICE.TXT",
+    "README",
+    "README.TXT",
+    "USE_POLICY.TXT",
+)
+
+
+def resolve_model(name: str) -> ModelSource:
+    """Checks what can be checked of a model's name before anything is fetched or imported.
+
+    A hub id is only checked for its form.
+
+    Raises:
+        InputError: it is no built-in model, no folder that holds one, and no hub id.
+    """
+    names = [model.name for model in BUILT_IN_MODELS]
+    if name in names:
+        return ModelSource(name, "built-in")
+    path = Path(name).expanduser()
+    try:
+        is_folder = bool(name) and path.is_dir()
+    except OSError as error:  # a name too long, for one
+        raise InputError(f"model {name!r}: {error.strerror or error}") from error
+    if is_folder:
+        _check_folder(path, name)
+        return ModelSource(name, "folder")
+    if path.is_file():
+        raise InputError(
+            f"model {name!r} is a file: give the folder that holds config.json and model.safetensors"
+        )
+    if _HUB_ID.fullmatch(name):
+        return ModelSource(name, "hub")
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(
+        f"unknown model {name!r}: {hint}MODEL is a built-in name ({', '.join(names)}), a local folder, "
+        "or a hub id such as HuggingFaceTB/SmolLM2-135M"
+    )
+
+
+def known_folder(name: str, revision: str | None) -> Path | None:
+    """A folder on this machine that holds the model's config.json; None where it would have to be fetched."""
+    source = resolve_model(name)
+    if source.kind == "folder":
+        return Path(name).expanduser()
+    if source.kind == "built-in":
+        from suite.models.gguf import BUILDER_VERSION
+
+        folder = cached_folder("smollm2-135m", f"{SMOLLM2_GGUF.sha256[:12]}-{BUILDER_VERSION}")
+        return folder if folder.is_dir() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def smollm2_folder() -> Path:
+    """The built-in model's folder in the cache, fetched and built first if need be.
+
+    Raises:
+        AssetError: it could not be fetched, checked or written.
+    """
+    from suite.models.gguf import BUILDER_VERSION, write_model_folder
+
+    return built_folder(
+        "smollm2-135m",
+        f"{SMOLLM2_GGUF.sha256[:12]}-{BUILDER_VERSION}",
+        lambda staging: write_model_folder(fetch(SMOLLM2_GGUF), staging),
+    )
+
+
+def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The folder a model is loaded from, checked, and its revision for the record."""
+    source = resolve_model(name)
+    if revision is not None and source.kind != "hub":
+        raise InputError(f"model {name!r} is {source.kind}, so it has no revision {revision!r}")
+    folder, found_revision = _locate(source, revision)
+    _check_folder(folder, name)
+    return folder, found_revision
+
+
+def folder_digest(folder: Path, revision: str | None) -> str | None:
+    """SHA-256 over the names and contents of a model's files; None where its revision says as much.
+
+    Every file counts but those that cannot change a number: text for people, pictures, and weights in formats
+    that are never read. Of subfolders, which hold other formats and checkpoints of a training, code and
+    templates count.
+    """
+    if revision is not None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and _counts(path, folder)):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _counts(path: Path, folder: Path) -> bool:
+    """Whether a file of a model's folder can change a number."""
+    *above, name = path.relative_to(folder).parts
+    if any(part.startswith(".") or part == "__pycache__" for part in (*above, name)):
+        return False
+    if above:
+        return path.suffix in _CODE
+    return path.suffix.lower() not in _WITHOUT_EFFECT and name.upper() not in _FOR_PEOPLE
+
+
+def _locate(source: ModelSource, revision: str | None) -> tuple[Path, str | None]:
+    if source.kind == "built-in":
+        return smollm2_folder(), SMOLLM2_GGUF.requirement
+    if source.kind == "folder":
+        return Path(source.name).expanduser(), None
+    from suite.data.hub import model_snapshot
+
+    snapshot = model_snapshot(source.name, revision)
+    return snapshot.folder, snapshot.commit
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Refuses a folder that holds no model, one in pickles only, and one that says it is no plain model."""
+    if not (folder / "config.json").is_file():
+        if (folder / ADAPTER).is_file():
+            raise InputError(
+                f"model {name!r} is an adapter alone ({ADAPTER}): merge it into its base model first"
+            )
+        raise InputError(
+            f"model {name!r} holds no config.json: MODEL is a folder that `save_pretrained` wrote"
+        )
+    check_config(folder, name)
+    if (folder / "model.safetensors").is_file():
+        return
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        if missing := [shard for shard in _shards(index, name) if not (folder / shard).is_file()]:
+            raise InputError(
+                f"model {name!r} lacks {missing[0]}, which its model.safetensors.index.json names"
+            )
+        return
+    if pickled := sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern)):
+        raise InputError(
+            f"model {name!r} has only pickled weights ({pickled[0]}), which can run code when they are read "
+            "and are refused: convert them to safetensors first"
+        )
+    raise InputError(
+        f"model {name!r} holds no weights that can be used: there is no model.safetensors beside its "
+        "config.json (pickled weights are refused)"
+    )
+
+
+def _shards(index: Path, name: str) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"model {name!r}: {index.name} is no index of safetensors files") from error
+
+
+__all__ = [
+    "BUILT_IN_MODELS",
+    "BuiltInModel",
+    "ModelSource",
+    "find_model",
+    "folder_digest",
+    "known_folder",
+    "resolve_model",
+    "smollm2_folder",
+]

@@ -1,0 +1,216 @@
+"""The two sides of a comparison: read from results trees, and paired cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.errors import InputError
+from methods.registry import did_you_mean
+from suite.cell import Cell
+from suite.results.records.reading import RecordError, load_record
+from suite.results.records.record import Record
+from suite.results.records.state import check_side_file
+from suite.results.records.store import ResultStore, StoredRecord
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a side.
+
+    Attributes:
+        record: its newest outcome: a failed rerun that came after the finished record counts.
+        path: the record's file; None where it was never stored.
+        failure: a failed attempt on record beside the finished one, which is not known to be newer.
+    """
+
+    record: Record
+    path: Path | None = None
+    failure: Record | None = None
+
+    def item_values(self, protocol: str, metric: str) -> tuple[float | None, ...] | None:
+        """The values of one metric in the side file, in the order of items; None where it has none.
+
+        Raises:
+            InputError: the side file cannot be read, or is not the record's.
+        """
+        if self.path is None or self.record.side_file is None:
+            return None
+        try:
+            frame = ResultStore(self.path.parent.parent).items(StoredRecord(self.path, self.record))
+            if frame is None:
+                return None
+            rows = frame[(frame["protocol"] == protocol) & (frame["metric"] == metric)].sort_values("item")
+            return None if rows.empty else tuple(None if v != v else float(v) for v in rows["value"])
+        except RecordError as error:
+            raise InputError(str(error)) from error
+        except (KeyError, ValueError, TypeError) as error:  # no parquet, or none of ours
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.path}: its side file cannot be read: {reason}") from error
+
+
+@dataclass(frozen=True)
+class Side:
+    """The baseline or the candidate.
+
+    Attributes:
+        name: as the user named it.
+        entries: its cells.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which cells stand against which.
+
+    Attributes:
+        pairs: baseline and candidate of one cell.
+        missing: cells that only the baseline has, with how the nearest of the candidate's differs.
+        new: cells that only the candidate has.
+    """
+
+    pairs: tuple[tuple[Entry, Entry], ...]
+    missing: tuple[tuple[Entry, str], ...]
+    new: tuple[Entry, ...]
+
+
+def read_side(path: Path, role: str) -> Side:
+    """Reads a results tree, or the file of one record, whole.
+
+    Args:
+        path: the folder or the file.
+        role: what to call it in errors: `baseline`, `candidate`.
+
+    Raises:
+        InputError: there is nothing there, no record in it, or one that cannot be trusted (cut, changed,
+            without its side file): one line.
+    """
+    if path.is_dir():
+        contents = ResultStore(path).records()
+        if contents.unreadable:
+            first = contents.unreadable[0]
+            more = f" (and {len(contents.unreadable) - 1} more)" if len(contents.unreadable) > 1 else ""
+            raise InputError(f"{role} {first.path}: {first.reason}{more}")
+        entries = [_newest(stored) for stored in contents.records]
+        if not entries:
+            raise InputError(f"{role} {path}: {_why_empty(path)}")
+    else:
+        try:
+            entries = [Entry(load_record(path), path)]
+        except FileNotFoundError as error:
+            raise InputError(f"{role} {path}: no such folder of records") from error
+        except RecordError as error:
+            raise InputError(f"{role} {error}") from error
+    for entry in entries:
+        if entry.path is not None and (problem := check_side_file(entry.path, entry.record)) is not None:
+            raise InputError(f"{role} {entry.path}: {problem}")
+    return Side(str(path), tuple(entries))
+
+
+def pair_cells(baseline: Side, candidate: Side, across: Sequence[str] = ()) -> Pairing:
+    """Pairs the cells of two sides that ask for the same.
+
+    Args:
+        baseline: what is compared with.
+        candidate: what is judged.
+        across: keys of cells in which the two may differ, dotted: `calibration.seed`, `pattern`.
+
+    Raises:
+        InputError: no cell is on both sides, one is twice on a side, or `across` names no key: one line.
+    """
+    _check_keys([*baseline.entries, *candidate.entries], across)
+    ours, theirs = _keyed(baseline, "baseline", across), _keyed(candidate, "candidate", across)
+    pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
+    left, right = (
+        {k: e for k, e in one.items() if k not in other} for one, other in ((ours, theirs), (theirs, ours))
+    )
+    if not pairs:
+        first = next(iter(left.values()))
+        raise InputError(
+            f"baseline {baseline.name} and candidate {candidate.name} have no cell in common: "
+            f"{first.record.cell.label}: {_nearest(first, right.values())}"
+        )
+    missing = tuple((entry, _nearest(entry, right.values())) for entry in left.values())
+    return Pairing(tuple(pairs), missing, tuple(right.values()))
+
+
+def flat(cell: Cell) -> dict[str, Any]:
+    """A cell's settings by dotted key, e.g. `calibration.seed`; empty tables and lists as they are."""
+    return dict(_flat("", cell.model_dump(mode="json")))
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
+    elif isinstance(value, list) and value:
+        for place, inner in enumerate(value):
+            yield from _flat(f"{prefix}[{place}]", inner)
+    else:
+        yield prefix, value
+
+
+def _keyed(side: Side, role: str, across: Sequence[str]) -> dict[Any, Entry]:
+    found: dict[Any, Entry] = {}
+    for entry in side.entries:
+        cell = entry.record.cell
+        key: Any = cell.digest
+        if across:
+            key = tuple(sorted((k, repr(v)) for k, v in flat(cell).items() if not _is_in(k, across)))
+        if key in found:
+            twice = " and ".join(str(e.path) for e in (found[key], entry))
+            only = f" but for {', '.join(across)}" if found[key].record.cell != cell else ""
+            raise InputError(f"{role} {side.name}: the cell {cell.label} is there twice{only}: {twice}")
+        found[key] = entry
+    return found
+
+
+def _is_in(key: str, across: Sequence[str]) -> bool:
+    return any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in across)
+
+
+def _check_keys(entries: Iterable[Entry], across: Sequence[str]) -> None:
+    known = sorted({key for entry in entries for key in flat(entry.record.cell)})
+    for name in across:
+        if not any(_is_in(key, [name]) for key in known):
+            raise InputError(f"--across {name}: cells have no such key{did_you_mean(name, known)}")
+
+
+def _nearest(entry: Entry, others: Iterable[Entry]) -> str:
+    """How the most similar cell of the other side differs."""
+    ours = flat(entry.record.cell)
+    best: list[str] | None = None
+    for other in others:
+        theirs = flat(other.record.cell)
+        keys = [k for k in [*ours, *theirs] if ours.get(k) != theirs.get(k)]
+        keys = list(dict.fromkeys(keys))
+        if best is None or len(keys) < len(best):
+            best = keys
+            values = theirs
+    if best is None:
+        return "the candidate has no such cell"
+    key = best[0] if best else ""
+    more = f" (and {len(best) - 1} more keys)" if len(best) > 1 else ""
+    return f"the nearest of the candidate's differs in {key}: {ours.get(key)} and {values.get(key)}{more}"
+
+
+def _newest(stored: StoredRecord) -> Entry:
+    failure = stored.failure
+    if failure is not None and failure.created >= stored.record.created:
+        return Entry(failure)
+    return Entry(stored.record, stored.path, failure)
+
+
+def _why_empty(path: Path) -> str:
+    trees = sorted({found.parent.parent for found in path.glob("*/*/*--*--*.json")})
+    if trees:
+        return f"holds no records itself, but {trees[0]} does: name one results tree"
+    return "holds no records; prunebench run writes them"
+
+
+__all__ = ["Entry", "Pairing", "Side", "flat", "pair_cells", "read_side"]

@@ -1,0 +1,1 @@
+"""One metric over many records: what may be compared, and where it changed."""

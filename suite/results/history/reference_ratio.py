@@ -1,0 +1,39 @@
+"""Times and rates as multiples of what the machine could do in the same run: a slow day cancels out."""
+
+from __future__ import annotations
+
+from suite.results.records.archive import DatedRecord
+
+
+def unit_of(record: DatedRecord, metric: str) -> str:
+    """What `factor_of` makes values of a metric multiples of; empty where they stay as recorded.
+
+    That is: where the metric is neither a time nor a rate, or the record has no floor.
+    """
+    if record.floor is None:
+        return ""
+    if metric.endswith("_per_second"):
+        return "x the dense forward's rate"
+    if metric.endswith("_seconds"):
+        return f"x the dense forward of {_forward_tokens(record):,} tokens"
+    return ""
+
+
+def factor_of(record: DatedRecord, metric: str) -> float:
+    """By what a value is multiplied to be in `unit_of`; 1 where that is empty."""
+    if not unit_of(record, metric):
+        return 1.0
+    assert record.floor is not None
+    rate = record.floor.forward_tokens_per_second
+    return 1 / rate if metric.endswith("_per_second") else rate / _forward_tokens(record)
+
+
+def _forward_tokens(record: DatedRecord) -> int:
+    """The calibration tokens, which a calibrated method must forward once; else those of the floor."""
+    if record.calibration is not None:
+        return record.calibration.n_samples * record.calibration.seqlen
+    assert record.floor is not None
+    return record.floor.batch_size * record.floor.seqlen
+
+
+__all__ = ["factor_of", "unit_of"]

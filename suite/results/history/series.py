@@ -1,0 +1,268 @@
+"""A metric over months: one series a cell, cut where its values stop being comparable, its changes marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from methods.errors import InputError
+from methods.registry import did_you_mean
+from suite.cell import Cell
+from suite.results.history.changes import Findings, find_changes
+from suite.results.history.comparability import Ground, depends_on_machine, difference, ground_of, machine_of
+from suite.results.history.reference_ratio import factor_of, unit_of
+from suite.results.records.archive import Archive, DatedRecord
+from suite.results.records.record import Metric
+
+By = Literal["date", "commit"]
+
+QUALITY_TOLERANCE = 0.01
+"""Relative change of a perplexity, an accuracy... that matters."""
+COST_TOLERANCE = 0.1
+"""Relative change of a time, a rate, an energy or a peak of memory that matters."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value.
+
+    Attributes:
+        created: when it was measured, UTC.
+        commit: of the code, eight digits; None when it was installed from a wheel.
+        clean: whether that working tree was clean; None without one.
+        value: in the unit of the series.
+        low: lower end of its 95 % interval over items, not over runs; None without one.
+        high: upper end; None likewise.
+        n: items behind the value.
+        path: the record it was read from.
+        body_digest: of that record.
+        prunebench: version that made it.
+        source_digest: of the code that decides the numbers.
+        packages: (name, version) of what they depend on besides.
+        machine: processor, cores, threads and device, in words.
+        runs: records of this commit, of which this one has the middle value; 1 over dates.
+    """
+
+    created: datetime
+    commit: str | None
+    clean: bool | None
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+    path: Path
+    body_digest: str
+    prunebench: str
+    source_digest: str
+    packages: tuple[tuple[str, str], ...]
+    machine: str
+    runs: int = 1
+
+    @property
+    def version(self) -> str:
+        """Whose number it is: the commit, `+` where the tree was not clean; else version and source."""
+        if self.commit is None:
+            return f"{self.prunebench}/{self.source_digest[:8]}"
+        return self.commit if self.clean else f"{self.commit}+"
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A record that should have a value and has none; `status` says why."""
+
+    created: datetime
+    path: Path
+    status: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Points that may be compared with one another; two segments may overlap in time (two machines).
+
+    Attributes:
+        points: in order of time.
+        reason: what is other than in the segment that began before it; empty for the first.
+        findings: the changes and outliers among its points, by index.
+    """
+
+    points: tuple[Point, ...]
+    reason: str
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of one cell.
+
+    Attributes:
+        cell: what was asked, again and again.
+        digest: its digest.
+        label: the cell's, with the start of the digest where several cells share one.
+        metric: name of the metric.
+        protocol: its protocol; empty for costs of the machine.
+        unit: empty where values are as recorded; else what they are multiples of.
+        direction: which way is better.
+        tolerance: relative change that is too small to be marked.
+        segments: in order of their first points.
+        absent: records without a value, in order of time.
+    """
+
+    cell: Cell
+    digest: str
+    label: str
+    metric: str
+    protocol: str
+    unit: str
+    direction: Literal["higher", "lower", "none"]
+    tolerance: float
+    segments: tuple[Segment, ...]
+    absent: tuple[Absence, ...]
+
+    def is_better(self, before: float, after: float) -> bool | None:
+        """Whether the change is for the better; None where neither way is."""
+        if self.direction == "none":
+            return None
+        return (after > before) == (self.direction == "higher")
+
+
+def history_of(
+    archive: Archive,
+    metric: str = "perplexity",
+    *,
+    protocol: str | None = None,
+    by: By = "date",
+    tolerance: float | None = None,
+) -> tuple[Series, ...]:
+    """The series of a metric, one a cell and protocol.
+
+    Args:
+        archive: the records.
+        metric: its name in the records.
+        protocol: only this one; None = each that has the metric.
+        by: `date`, a point a record; `commit`, a point a commit: of its records the one with the middle
+            value. Records of a tree that was not clean stay apart.
+        tolerance: relative change that is too small to be marked; None = `QUALITY_TOLERANCE`, or
+            `COST_TOLERANCE` where the machine decides.
+
+    Raises:
+        InputError: no record has such a metric, or not with that protocol.
+    """
+    _check_known(archive, metric, protocol)
+    if tolerance is None:
+        tolerance = COST_TOLERANCE if depends_on_machine(metric) else QUALITY_TOLERANCE
+    grouped: dict[tuple[str, str], list[tuple[DatedRecord, Metric]]] = {}
+    for record in archive.records:
+        for found in record.metrics:
+            if found.name == metric and protocol in (None, found.protocol):
+                grouped.setdefault((record.digest, found.protocol), []).append((record, found))
+    labels = _labels(archive)
+    series = [_series(rows, labels, by, tolerance) for rows in grouped.values()]
+    return tuple(sorted(series, key=lambda one: (one.cell.model, one.label, one.digest, one.protocol)))
+
+
+def _check_known(archive: Archive, metric: str, protocol: str | None) -> None:
+    known = dict.fromkeys(m.name for record in archive.records for m in record.metrics)
+    if metric not in known:
+        raise InputError(f"no record has a metric {metric!r}{did_you_mean(metric, sorted(known))}")
+    protocols = {m.protocol for record in archive.records for m in record.metrics if m.name == metric}
+    if protocol is not None and protocol not in protocols:
+        near = did_you_mean(protocol, sorted(protocols - {""}))
+        raise InputError(f"no record has {metric} with protocol {protocol!r}{near}")
+
+
+def _labels(archive: Archive) -> dict[str, str]:
+    """Cell digest -> a label that no other cell has."""
+    cells = {record.digest: record.cell for record in archive.records}
+    taken: dict[str, int] = {}
+    for cell in cells.values():
+        taken[cell.label] = taken.get(cell.label, 0) + 1
+    return {
+        digest: cell.label if taken[cell.label] == 1 else f"{cell.label} [{digest[:8]}]"
+        for digest, cell in cells.items()
+    }
+
+
+def _series(
+    rows: Sequence[tuple[DatedRecord, Metric]], labels: dict[str, str], by: By, tolerance: float
+) -> Series:
+    first, metric = rows[0]
+    measured = [(record, found) for record, found in rows if found.value is not None]
+    # One unit for all: where some records lack the floor, the whole series is shown as recorded.
+    units = {unit_of(record, metric.name) for record, _ in measured}
+    unit = units.pop() if len(units) == 1 else ""
+    groups: dict[Ground, list[Point]] = {}
+    for record, found in measured:
+        point = _point(record, found, factor_of(record, metric.name) if unit else 1.0)
+        groups.setdefault(ground_of(record, found, floor=bool(unit)), []).append(point)
+    return Series(
+        cell=first.cell,
+        digest=first.digest,
+        label=labels[first.digest],
+        metric=metric.name,
+        protocol=metric.protocol,
+        unit=unit,
+        direction=rows[-1][1].direction,
+        tolerance=tolerance,
+        segments=tuple(_segments(groups, by, tolerance)),
+        absent=tuple(
+            Absence(record.created, record.path, found.status)
+            for record, found in rows
+            if found.value is None
+        ),
+    )
+
+
+def _segments(groups: dict[Ground, list[Point]], by: By, tolerance: float) -> Iterator[Segment]:
+    before: Ground | None = None
+    for key, points in groups.items():
+        shown = points if by == "date" else list(_by_commit(points))
+        findings = find_changes([point.value for point in shown], tolerance=tolerance)
+        yield Segment(tuple(shown), "" if before is None else difference(before, key), findings)
+        before = key
+
+
+def _by_commit(points: Iterable[Point]) -> Iterator[Point]:
+    """A point a commit, in order of first appearance: of its runs the one with the (lower) middle value."""
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        # Two trees with changes of their own are two versions, whatever commit they began from.
+        own = f"{point.version} {point.body_digest}" if point.commit and not point.clean else point.version
+        groups.setdefault(own, []).append(point)
+    for runs in groups.values():
+        middle = sorted(runs, key=lambda point: point.value)[(len(runs) - 1) // 2]
+        yield replace(middle, runs=len(runs))
+
+
+def _point(record: DatedRecord, metric: Metric, factor: float) -> Point:
+    assert metric.value is not None
+    commit = record.code.git_commit
+    return Point(
+        created=record.created,
+        commit=commit[:8] if commit else None,
+        clean=record.code.git_clean,
+        value=metric.value * factor,
+        low=None if metric.low is None else metric.low * factor,
+        high=None if metric.high is None else metric.high * factor,
+        n=metric.n,
+        path=record.path,
+        body_digest=record.body_digest,
+        prunebench=record.code.prunebench,
+        source_digest=record.code.source_digest,
+        packages=tuple(sorted(record.environment.packages.items())),
+        machine=machine_of(record),
+    )
+
+
+__all__ = [
+    "COST_TOLERANCE",
+    "QUALITY_TOLERANCE",
+    "Absence",
+    "By",
+    "Point",
+    "Segment",
+    "Series",
+    "history_of",
+]

@@ -1,0 +1,250 @@
+"""Reads records: checks the digest as stored, migrates what is older, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from suite.results.records.record import SCHEMA_VERSION, Record, body_digest
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+"""Turns the body of one schema version into the next one's; it need not touch `schema_version`."""
+
+
+def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """Fields joined, and each default says what held before: nothing to change."""
+    return body
+
+
+MIGRATIONS: Mapping[int, Migration] = dict.fromkeys((1, 2, 3, 4), _only_new_fields)
+"""From schema version -> the step to the version after it."""
+
+
+_SMALL_NUMBER = re.compile(rb"e-\d+(?=,?\n)")
+
+
+class RecordError(ValueError):
+    """A record cannot be read. The message is one line: which file, and what is wrong with it."""
+
+    def __init__(self, origin: str, reason: str) -> None:
+        super().__init__(origin, reason)  # both, so that it survives the way back from another process
+        self.origin = origin
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.reason}"
+
+
+class NewerSchemaError(RecordError):
+    """The record was written by a newer prunebench."""
+
+
+class DigestError(RecordError):
+    """The record was changed after it was sealed, or never sealed."""
+
+
+def load_record(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> Record:
+    """Reads the record in file `path`.
+
+    Args:
+        path: its JSON file.
+        migrations: the steps from older schema versions.
+
+    Returns:
+        The record. One that was migrated, or that is spelled as `record_bytes` would not, is sealed anew, so
+        its digest is not the one in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordError: it cannot be read; see `parse_record`.
+    """
+    return parse_record(_read(path), origin=str(path), migrations=migrations)
+
+
+def load_stored(path: Path) -> Record:
+    """The record in file `path` as `load_record` finds it, but with the digest that stands in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordError: it cannot be read; see `parse_record`.
+    """
+    data = _read(path)
+    return _as_written(data) or _parse(data, str(path), MIGRATIONS)
+
+
+def parse_record(
+    data: bytes, *, origin: str = "record", migrations: Mapping[int, Migration] = MIGRATIONS
+) -> Record:
+    """Reads a record from the bytes of its file.
+
+    Args:
+        data: JSON in UTF-8.
+        origin: what to call the record in messages.
+        migrations: the steps from older schema versions.
+
+    Returns:
+        The record, in the present schema.
+
+    Raises:
+        NewerSchemaError: it was written by a newer prunebench.
+        DigestError: its body does not have the digest it was sealed with.
+        RecordError: it is not whole JSON, or its keys and values are not a record's.
+    """
+    # What was migrated, or is spelled otherwise (a default filled in, 1 that became 1.0), has a new digest.
+    return _as_written(data) or _parse(data, origin, migrations).sealed()
+
+
+def record_bytes(record: Record) -> bytes:
+    """The bytes of a record's file: JSON in UTF-8, indented by one, so that changes to it can be reviewed.
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
+    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
+    return f"{text}\n".encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror or error}") from error
+
+
+def _as_written(data: bytes) -> Record | None:
+    """The record, if `data` is what is written of a present, intact one; None says nothing.
+
+    Most files are, and to see it takes less than half as long as all that there is to find in the others. It
+    proves what the others are asked one by one: text that a record serializes to is JSON without repeated
+    keys, and holds the values whose digest `is_intact` compares, all of them and nothing else.
+    """
+    try:
+        record = Record.model_validate_json(data, strict=True)
+        same = f"{record.model_dump_json(indent=1)}\n".encode() == _with_small_numbers_respelled(data)
+        return record if same and record.schema_version == SCHEMA_VERSION and record.is_intact else None
+    except ValueError:  # not valid, or with small numbers on lines that are spaced otherwise
+        return None
+
+
+def _with_small_numbers_respelled(data: bytes) -> bytes:
+    """Puts 4e-05 as pydantic does, 0.00004: nothing else is there that it spells otherwise than `json`."""
+    pieces: list[bytes] = []
+    done = 0
+    # A string ends with a quote before its line does, so this is a number, whole from the last space on.
+    for found in _SMALL_NUMBER.finditer(data):
+        start, end = data.rindex(b" ", 0, found.start()) + 1, found.end()
+        pieces += data[done:start], to_json(float(data[start:end]))
+        done = end
+    return b"".join((*pieces, data[done:]))
+
+
+def _parse(data: bytes, origin: str, migrations: Mapping[int, Migration]) -> Record:
+    raw = _parse_json(data, origin)
+    version = _schema_version(raw, origin)
+    # As stored and before anything is filled in or converted: what was sealed is what must be found.
+    _check_digest(raw, origin)
+    return _validate(_migrate(raw, version, migrations, origin), origin)
+
+
+def _parse_json(data: bytes, origin: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+        )
+    except json.JSONDecodeError as error:
+        if not data.strip():
+            raise RecordError(origin, "is empty") from error
+        at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+        cut = "is cut short" if at_end else "is not JSON"
+        raise RecordError(origin, f"{cut} (line {error.lineno}, column {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(origin, f"is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise RecordError(origin, "is nested too deeply") from error
+    except ValueError as error:
+        raise RecordError(origin, str(error)) from error
+    if not isinstance(raw, dict):
+        raise RecordError(origin, f"is not a record: JSON {type(raw).__name__}, not an object")
+    return raw
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # JSON readers differ in which of two equal keys they believe, so a record has none.
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"has key {next(k for k in keys if keys.count(k) > 1)!r} twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"holds {name}, which no record may")
+
+
+def _schema_version(raw: dict[str, Any], origin: str) -> int:
+    version = raw.get("schema_version")
+    if type(version) is not int or version < 0:
+        raise RecordError(origin, f"is not a record: schema_version is {version!r}")
+    if version > SCHEMA_VERSION:
+        raise NewerSchemaError(
+            origin,
+            f"has schema version {version}, this prunebench reads up to {SCHEMA_VERSION}: update prunebench",
+        )
+    return version
+
+
+def _check_digest(raw: dict[str, Any], origin: str) -> None:
+    stored = raw.get("body_digest")
+    if not isinstance(stored, str) or not stored:
+        raise DigestError(origin, "has no body_digest: it was never sealed")
+    try:
+        found = body_digest({key: value for key, value in raw.items() if key != "body_digest"})
+    except (ValueError, RecursionError) as error:
+        # A number beyond the range of floats, or half a surrogate pair: nothing `record_bytes` writes.
+        raise RecordError(origin, f"holds a value that cannot be stored: {error}") from error
+    if found != stored:
+        raise DigestError(
+            origin, f"was changed after it was written: its body has digest {found[:12]}, not {stored[:12]}"
+        )
+
+
+def _migrate(
+    raw: dict[str, Any], version: int, migrations: Mapping[int, Migration], origin: str
+) -> dict[str, Any]:
+    for step in range(version, SCHEMA_VERSION):
+        if step not in migrations:
+            raise RecordError(origin, f"has schema version {step}, which cannot be read any more")
+        raw = {**migrations[step](raw), "schema_version": step + 1}
+    return raw
+
+
+def _validate(raw: dict[str, Any], origin: str) -> Record:
+    try:
+        # Strict, so that no value is quietly converted into another; through JSON, where lists are tuples.
+        return Record.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise RecordError(origin, f"{where}: {first['msg']}{more}") from error
+
+
+__all__ = [
+    "MIGRATIONS",
+    "DigestError",
+    "Migration",
+    "NewerSchemaError",
+    "RecordError",
+    "load_record",
+    "load_stored",
+    "parse_record",
+    "record_bytes",
+]

@@ -1,0 +1,1 @@
+"""Estimates with intervals, of one model and of two on the same items."""

@@ -1,0 +1,73 @@
+"""Whether two measures put the same things in the same order, e.g. methods by perplexity and by accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import atanh, sqrt, tanh
+
+import numpy as np
+from scipy import stats
+
+from suite.results.statistics.single import CONFIDENCE, Values, as_floats, problem_of
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How far two orders agree.
+
+    Attributes:
+        rho: Spearman's, in [-1, 1]; None where it could not be had.
+        low: lower end of the interval; None from fewer than four items, or where the orders agree or oppose
+            each other entirely.
+        high: upper end; None likewise.
+        n: items.
+        status: `ok`, or why there is no rho.
+    """
+
+    rho: float | None
+    low: float | None
+    high: float | None
+    n: int
+    status: str = "ok"
+
+
+def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) -> Correlation:
+    """Spearman's rank correlation with an interval.
+
+    The interval is Fisher's z with the standard error sqrt((1 + rho^2 / 2) / (n - 3)) that ranks need
+    (Bonett and Wright, Sample size requirements for estimating Pearson, Kendall and Spearman correlations,
+    Psychometrika 65, 2000). A bootstrap would do no better: what is ranked is a dozen methods or so, of which
+    a resample draws many twice, and so makes ties that the data do not have.
+
+    Args:
+        x: `[n]`, one measure of each item.
+        y: `[n]`, the other, in the same order.
+        confidence: of the interval.
+
+    Returns:
+        Ties share their mean rank. A measure that is the same for all items orders nothing: no rho, and a
+        status. Orders that agree entirely have no interval, as z is infinite there.
+
+    Raises:
+        ValueError: the two do not have the same number of items.
+    """
+    a, b = as_floats(x), as_floats(y)
+    n = len(a)
+    if n != len(b):
+        raise ValueError(f"{n} items cannot be paired with {len(b)}")
+    problem = problem_of(np.concatenate([a, b]))
+    if problem is None and n == 1:
+        problem = "a single item has no order"
+    if problem is None and (len(np.unique(a)) == 1 or len(np.unique(b)) == 1):
+        problem = "all values of one measure are equal"
+    if problem is not None:
+        return Correlation(None, None, None, n, problem)
+    # Rounded, as orders that agree entirely may come out just short of 1, or past it.
+    rho = round(float(stats.spearmanr(a, b).statistic), 12) + 0.0
+    if n < 4 or abs(rho) == 1:
+        return Correlation(rho, None, None, n)
+    reach = float(stats.norm.ppf((1 + confidence) / 2)) * sqrt((1 + rho**2 / 2) / (n - 3))
+    return Correlation(rho, tanh(atanh(rho) - reach), tanh(atanh(rho) + reach), n)
+
+
+__all__ = ["Correlation", "rank_correlation"]

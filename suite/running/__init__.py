@@ -1,0 +1,1 @@
+"""One cell becomes one record."""

@@ -1,0 +1,245 @@
+"""Runs the cells of records again, and holds the records against what comes out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from methods.base import Placement
+from methods.errors import InputError, PruningError
+from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.machine.cache import AssetError
+from suite.machine.devices import resolve_device
+from suite.machine.threads import using_threads
+from suite.planning.preflight import preflight
+from suite.planning.resume import input_difference
+from suite.results.records.record import Record
+from suite.results.records.state import describe_failure
+from suite.results.verification import CheckedRecord, Finding, one_line
+from suite.results.verification.checked_record import Subject
+from suite.results.verification.rerun_comparison import compare_rerun, input_that_differs
+from suite.running.model_session import ModelSession
+from suite.running.run_cell import run_cell
+from suite.watcher import Silent, Watcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from suite.results import ResultStore
+
+
+MOST_THREADS = 1024
+"""More than any machine has use for: a record must not choose how many are started here."""
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """How running a record's cell again ended.
+
+    Attributes:
+        path: of the record.
+        outcome: `equal`; `different`; or `impossible` where it could not be run, or not on the same inputs.
+        findings: how it differs, or why it could not be run.
+    """
+
+    path: Path
+    outcome: Literal["equal", "different", "impossible"]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A record to rerun, and what it runs on."""
+
+    path: Path
+    record: Record
+    device: torch.device
+
+    @property
+    def threads(self) -> int:
+        return self.record.cell.threads or self.record.environment.threads
+
+
+def choose(records: Sequence[CheckedRecord], sample: int | None, seed: int) -> list[CheckedRecord]:
+    """The records to rerun: those with numbers that are consistent, all or some of them.
+
+    Args:
+        records: as verified.
+        sample: how many; None = all.
+        seed: of the choice, which does not depend on the order of `records`.
+    """
+    fit = [r for r in records if r.is_consistent and r.record is not None and r.record.status == "complete"]
+    fit.sort(key=lambda r: (r.record.cell.digest if r.record else "", str(r.path)))
+    if sample is None or sample >= len(fit):
+        return fit
+    return random.Random(seed).sample(fit, sample)
+
+
+def rerun(
+    records: Sequence[CheckedRecord],
+    *,
+    device: str = "auto",
+    keep: ResultStore | None = None,
+    trust_remote_code: bool = False,
+    watcher: Watcher | None = None,
+) -> list[Rerun]:
+    """Runs the cells of records again, those of one model on one session.
+
+    A cell without threads of its own is run with as many as its record was.
+
+    Args:
+        records: consistent ones of finished cells (`choose`).
+        device: where to; `auto` = where the record was made: a GPU, if there is one, for what a GPU made.
+        keep: where the reruns' own records go; None = nowhere.
+        trust_remote_code: whether a record may make code run that comes with its model.
+        watcher: hears of progress.
+
+    Returns:
+        In the order of `records`.
+
+    Raises:
+        InputError: there is no such device, or `keep` would replace a record that is verified.
+    """
+    watcher = watcher or Silent()
+    chosen = [_Chosen(r.path, r.record, _device(device, r.record)) for r in records if r.record is not None]
+    if keep is not None:
+        for entry in chosen:
+            if keep.path_of(entry.record.cell).resolve() == entry.path.resolve():
+                raise InputError(f"--keep {keep.root}: would replace {entry.path}; give another folder")
+    done: dict[Path, Rerun] = {}
+    benches: dict[tuple[object, ...], list[_Chosen]] = {}
+    for entry in chosen:
+        if (reason := _why_not(entry.record, trust_remote_code)) is not None:
+            done[entry.path] = _impossible(entry.path, reason)
+            continue
+        own = entry.record
+        key = (model_key(own.cell), own.cell.dtype, own.placement, entry.device, entry.threads)
+        benches.setdefault(key, []).append(entry)
+    for entries in benches.values():
+        for entry, result in _on_one_bench(entries, keep, watcher):
+            done[entry.path] = result
+    return [done[entry.path] for entry in chosen]
+
+
+def _why_not(record: Record, trust_remote_code: bool) -> str | None:
+    if record.cell.checkpoint is not None:
+        return "it measures a finished checkpoint, which prunebench evaluate does"
+    if record.cell.trust_remote_code and not trust_remote_code:
+        # A record comes from anybody, and would choose what runs here.
+        return "it runs code that comes with its model, which --trust-remote-code allows"
+    threads = record.cell.threads or record.environment.threads
+    if not 1 <= threads <= MOST_THREADS:
+        return f"it says that it ran with {threads} threads, which is not 1 to {MOST_THREADS}"
+    return None
+
+
+def _device(wanted: str, record: Record) -> torch.device:
+    return resolve_device("cpu" if wanted == "auto" and record.environment.device == "cpu" else wanted)
+
+
+def _on_one_bench(
+    entries: list[_Chosen], keep: ResultStore | None, watcher: Watcher
+) -> Iterator[tuple[_Chosen, Rerun]]:
+    """Runs records of one model, dtype, placement, device and thread count; the dense one first."""
+    entries = sorted(entries, key=lambda entry: not entry.record.cell.is_dense)
+    with using_threads(entries[0].threads):
+        for together in _readable_together(entries):
+            if isinstance(together, _Unreadable):
+                yield together.entry, _impossible(together.entry.path, together.reason)
+                continue
+            first = together.entries[0]
+            placement = Placement(weights=first.record.placement)
+            session = ModelSession(first.device, together.inputs, placement)
+            for entry in together.entries:
+                inputs = together.inputs[model_key(entry.record.cell)]
+                try:
+                    result = _run_again(entry, session, inputs, keep, watcher)
+                except Exception as error:  # as `run_cell`: one record never costs the others theirs
+                    result = _impossible(entry.path, _told(error))
+                yield entry, result
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """Records whose inputs are there."""
+
+    entries: list[_Chosen]
+    inputs: Mapping[ModelKey, Inputs]
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A record whose inputs are not there."""
+
+    entry: _Chosen
+    reason: str
+
+
+def _readable_together(entries: list[_Chosen]) -> Iterator[_Readable | _Unreadable]:
+    """All of them where all inputs are there; else those apart whose inputs are not."""
+    try:
+        inputs = preflight([entry.record.cell for entry in entries])
+    except Exception as error:  # a record names any model and text, and what reads these raises anything
+        if len(entries) == 1:
+            yield _Unreadable(entries[0], _told(error))
+            return
+        for entry in entries:
+            yield from _readable_together([entry])
+        return
+    yield _Readable(entries, inputs)
+
+
+def _run_again(
+    entry: _Chosen, session: ModelSession, inputs: Inputs, keep: ResultStore | None, watcher: Watcher
+) -> Rerun:
+    stored = entry.record
+    if (difference := input_difference(stored, inputs)) is not None:
+        return _impossible(entry.path, difference)
+    watcher.cell_started(stored.cell)
+    found, items = run_cell(stored.cell, session, watcher)
+    watcher.cell_ended(stored.cell, found.status, found)
+    result = _compared(entry, found)
+    if keep is not None:
+        try:
+            keep.write(found, items)
+        except OSError as error:
+            return _not_kept(result, keep, error)
+    return result
+
+
+def _compared(entry: _Chosen, found: Record) -> Rerun:
+    stored = entry.record
+    if found.failure is not None:
+        return _impossible(entry.path, f"it failed: {describe_failure(found)}")
+    if (difference := input_that_differs(stored, found)) is not None:
+        return _impossible(entry.path, difference)
+    findings = tuple(compare_rerun(Subject(entry.path, stored), found))
+    differs = any(finding.level == "problem" for finding in findings)
+    return Rerun(entry.path, "different" if differs else "equal", findings)
+
+
+def _not_kept(result: Rerun, keep: ResultStore, error: OSError) -> Rerun:
+    """A rerun that could not be stored as was asked: how it differs stays, and nothing passes as done."""
+    message = one_line(f"the rerun could not be stored in {keep.root}: {error.strerror or error}")
+    outcome: Literal["different", "impossible"] = (
+        "different" if result.outcome == "different" else "impossible"
+    )
+    return Rerun(result.path, outcome, (*result.findings, Finding(result.path, "rerun", "remark", message)))
+
+
+def _told(error: Exception) -> str:
+    """Why in the user's words, where these are; else with the kind of error."""
+    if isinstance(error, InputError | PruningError | AssetError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _impossible(path: Path, reason: str) -> Rerun:
+    message = one_line(f"could not be rerun: {reason}")
+    return Rerun(path, "impossible", (Finding(path, "rerun", "remark", message),))
+
+
+__all__ = ["Rerun", "choose", "rerun"]

@@ -1,0 +1,257 @@
+"""One cell becomes one record."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from methods.base import PruneResult
+from methods.masks.pattern import parse_pattern
+from methods.registry import method_class
+from methods.structure.decoder import read_decoder
+from suite.evaluation.measure import Measured, PrunedMatrix, add_size, measure_dense, measure_pruned
+from suite.machine.environment import code_version, environment
+from suite.machine.phases import PhaseLog
+from suite.machine.threads import using_threads
+from suite.planning.method_of_cell import method_of, part_versions, pattern_for
+from suite.results.records.prune_costs import ABSENT, prune_costs
+from suite.results.records.record import (
+    CalibrationIdentity,
+    CodeVersion,
+    Failure,
+    MachineFloor,
+    Metric,
+    ModelIdentity,
+    ModuleReport,
+    Record,
+)
+from suite.running.model_session import ModelSession
+from suite.watcher import Silent, Watcher
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from methods.base import CalibrationSet
+    from methods.masks.pattern import SparsityPattern
+    from suite.cell import CalibrationSpec, Cell
+    from suite.models.loading import LoadedModel
+    from suite.sharing import CellShare
+
+
+def run_cell(
+    cell: Cell, session: ModelSession, watcher: Watcher | None = None
+) -> tuple[Record, pd.DataFrame | None]:
+    """Prunes and measures one cell.
+
+    Whatever goes wrong becomes a failed record with its traceback, so that one cell never costs the others;
+    only an interrupt (KeyboardInterrupt, SystemExit) passes through.
+
+    Args:
+        cell: what to run.
+        session: keeps what cells of one model share.
+        watcher: hears of progress.
+
+    Returns:
+        The record, not yet sealed, and its per-item data (None where it failed).
+    """
+    run = _CellRun(cell, session, watcher or Silent())
+    with using_threads(cell.threads):
+        try:
+            run.measure()
+            return run.record(), run.items()
+        except Exception as error:  # whatever a method throws: it goes into the record, with its traceback
+            session.discard()
+            return run.record(error), None
+        finally:
+            session.release()
+
+
+def present_code(cell: Cell) -> CodeVersion:
+    """The version of the code that would run `cell` now."""
+    return code_version(
+        method_class(cell.method).version if cell.prunes else None, part_versions=part_versions(cell)
+    )
+
+
+def failed_record(cell: Cell, phase: str, error: Exception) -> Record:
+    """The record of a cell that could not even begin.
+
+    Args:
+        cell: the cell.
+        phase: what failed.
+        error: why.
+    """
+    return Record(
+        status="failed",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        cell=cell,
+        code=present_code(cell),
+        environment=environment(),
+        failure=_failure(phase, error),
+    )
+
+
+class _CellRun:
+    """What is gathered while one cell runs."""
+
+    def __init__(self, cell: Cell, session: ModelSession, watcher: Watcher) -> None:
+        self._planned = cell
+        self._cell = cell  # as it is run, once the model has said whether it needs its first token
+        self._session = session
+        self._watcher = watcher
+        self._created = datetime.now(UTC).isoformat(timespec="seconds")
+        self._log = PhaseLog(session.device, watcher)
+        self._model: ModelIdentity | None = None
+        self._remarks: tuple[str, ...] = ()
+        self._calibration: CalibrationIdentity | None = None
+        self._floor: MachineFloor | None = None
+        self._share: CellShare | None = None
+        self._result: PruneResult | None = None
+        self._measured = Measured()
+
+    def measure(self) -> None:
+        """Loads, prunes, checks and evaluates."""
+        planned, session, log = self._planned, self._session, self._log
+        with log.timed("load"):
+            loaded = session.dense_model(planned)
+        self._model = loaded.identity
+        self._remarks = loaded.remarks
+        with log.timed("floor"):
+            self._floor = session.floor()
+        inputs, reference = session.inputs(planned), session.reference(planned)
+        choice = session.first_token(planned, log)
+        cell = self._cell = inputs.decided(planned, first_token=choice is not None and choice.taken)
+        if choice is not None:
+            self._remarks += (choice.remark,)
+        self._share = share = session.share(cell, planned)
+        if cell.is_dense:
+            self._measured = share.measure_dense(
+                log, lambda: measure_dense(loaded, cell, inputs, reference, log)
+            )
+            add_size(self._measured, loaded, (), None)
+            return
+        remarks = share.complete_reference(
+            log,
+            self._watcher,
+            lambda missing, inner: measure_dense(loaded, missing, inputs, reference, inner),
+        )
+        result = self._prune(loaded, share)
+        self._measured = measure_pruned(
+            loaded, cell, inputs, reference, log, dense_again=lambda: session.dense_model(cell)
+        )
+        self._measured.remarks += [f"the dense reference: {remark}" for remark in remarks]
+        self._add_pruned(loaded, result)
+
+    def record(self, error: Exception | None = None) -> Record:
+        """What was gathered, as the record of a finished cell, or of one that `error` ended."""
+        result = self._result if error is None else None
+        measured = self._measured if error is None else Measured()
+        return Record(
+            status="complete" if error is None else "failed",
+            created=self._created,
+            cell=self._planned,
+            code=present_code(self._planned),
+            environment=environment(self._session.device),
+            model=self._model,
+            calibration=self._calibration,
+            mask_digest=result.mask_digest if result else None,
+            initial_mask_digest=result.initial.mask_digest if result and result.initial else None,
+            placement=self._session.placement.weights,
+            shared=tuple(self._share.parts) if self._share else (),
+            phases=tuple(self._log.costs),
+            floor=self._floor,
+            metrics=(*measured.metrics, *self._cost_metrics()) if error is None else (),
+            windows=tuple(measured.windows),
+            divergences=tuple(measured.divergences),
+            tasks=tuple(measured.tasks),
+            answers=measured.answers,
+            modules=_module_reports(result) if result else (),
+            warnings=(*self._remarks, *(_warnings(result) if result else ()), *measured.remarks),
+            failure=None if error is None else _failure(self._log.current, error),
+        )
+
+    def items(self) -> pd.DataFrame:
+        """A row a measured item (`suite.evaluation.measured.ItemRow`)."""
+        return self._measured.items()
+
+    def _prune(self, loaded: LoadedModel, share: CellShare) -> PruneResult:
+        method = method_of(self._cell)
+        spec = self._cell.calibration
+        calibration = None if spec is None else self._calibrate(spec, share)
+        pattern = self._pattern(loaded, calibration)
+        n_targets = sum(1 for _ in read_decoder(loaded.model).targets())
+        with share.initial_prunes(), self._log.timed("prune", n_targets):
+            result = method.prune(
+                loaded.model,
+                pattern,
+                calibration,
+                placement=loaded.placement,
+                on_layer=lambda _: self._log.stepped(),
+            )
+        cost = self._log.costs[-1]
+        if (known := share.known_prunes) is not None:
+            self._log.charge(known)
+        for name, seconds in result.phases.items():
+            self._log.add(name, seconds)
+        with self._log.timed("check"):
+            self._session.check(method, pattern, result)
+        share.offer(method, loaded, calibration, result, cost)
+        self._result = result
+        return result
+
+    def _pattern(self, loaded: LoadedModel, calibration: CalibrationSet | None) -> SparsityPattern:
+        if self._cell.allocation is None:
+            return pattern_for(self._cell, loaded.model, calibration, loaded.placement)
+        with self._log.timed("allocate"):
+            return pattern_for(self._cell, loaded.model, calibration, loaded.placement)
+
+    def _calibrate(self, spec: CalibrationSpec, share: CellShare) -> CalibrationSet:
+        self._log.begin("calibrate")
+        timed = self._session.inputs(self._cell).calibrations[spec]
+        self._log.add("calibrate", timed.seconds)
+        share.calibrated(spec.source, timed.identity.digest, timed.seconds)
+        self._calibration = timed.identity
+        return timed.calibration
+
+    def _cost_metrics(self) -> list[Metric]:
+        costs = prune_costs(self._log.costs, self._share.parts if self._share else ())
+        return [
+            Metric(
+                name=name,
+                protocol="",
+                value=value,
+                direction="lower",
+                status=ABSENT.get(name, "") if value is None else "ok",
+            )
+            for name, value in costs.items()
+        ]
+
+    def _add_pruned(self, loaded: LoadedModel, result: PruneResult) -> None:
+        self._measured.metrics.append(
+            Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
+        )
+        itemsize = loaded.model.dtype.itemsize
+        matrices = [PrunedMatrix(mask.numel, mask.n_kept, itemsize) for mask in result.keep.values()]
+        add_size(self._measured, loaded, matrices, parse_pattern(self._cell.pattern or ""))
+
+
+def _module_reports(result: PruneResult) -> tuple[ModuleReport, ...]:
+    return tuple(ModuleReport(**asdict(report), n_weights=report.n_weights) for report in result.layers)
+
+
+def _warnings(result: PruneResult) -> tuple[str, ...]:
+    return tuple(f"{report.module}: {warning}" for report in result.layers for warning in report.warnings)
+
+
+def _failure(phase: str, error: Exception) -> Failure:
+    return Failure(
+        phase=phase,
+        error=type(error).__name__,
+        message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+__all__ = ["failed_record", "present_code", "run_cell"]

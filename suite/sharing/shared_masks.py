@@ -1,0 +1,62 @@
+"""Which initial masks several cells of a plan start from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from methods.registry import allocations, settings_of
+from suite.planning.method_of_cell import method_of
+
+if TYPE_CHECKING:
+    from methods.base import PruningMethod
+    from suite.cell import Cell
+
+
+def wanted_initials(cells: Sequence[Cell]) -> frozenset[str]:
+    """Digests (`initial_cell`) of the prunes that are worth keeping for another cell.
+
+    Args:
+        cells: those that will run.
+    """
+    starts, own = Counter[str](), set[str]()
+    for cell in cells:
+        if cell.prunes:
+            method = method_of(cell)
+            own.add(initial_cell(cell, method).digest)
+            starts.update(initial_cell(cell, part).digest for part in _initial_methods(method))
+    return frozenset(digest for digest, n in starts.items() if n > 1 or digest in own)
+
+
+def initial_cell(cell: Cell, method: PruningMethod) -> Cell:
+    """The cell that prunes by `method` as `cell` does, and measures nothing.
+
+    Equal for all cells of a plan that start from the same mask, whatever they do with it.
+    """
+    allocation = cell.allocation
+    looks = method.needs_calibration or (
+        allocation is not None and allocations.class_of(allocation.name).needs_calibration
+    )
+    return cell.model_copy(
+        update={
+            "method": method.name,
+            "settings": settings_of(method),
+            "calibration": cell.calibration if looks else None,
+            "perplexity": (),
+            "divergence": False,
+            "tasks": (),
+            "answers": None,
+            "speed": None,
+        }
+    )
+
+
+def _initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
+    part = getattr(method, "initial_method", None)
+    while part is not None:
+        yield part
+        part = getattr(part, "initial_method", None)
+
+
+__all__ = ["initial_cell", "wanted_initials"]

@@ -25,9 +25,11 @@ import numpy as np
 from scipy import stats
 
 from methods.errors import InputError
+from suite import run_suite
 from suite.cell import Cell
 from suite.planning.suite_cells import parse_suite, plan
-from suite.results import ResultStore
+from suite.planning.suite_file import SuiteConfig
+from suite.results import Record, ResultStore
 from suite.results.gate import Entry, Side, Tolerances, Verdict, judge
 from suite.results.gate.costs import COSTS
 from suite.results.gate.tolerances import TASK, parse_tolerances
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     seeds = Seeds(asked.tolerance_seeds, asked.null_seeds, asked.worse_seeds)
     lane, lanes = map(int, asked.lane.split("/"))
-    run(cells_of(seeds, asked.model)[lane - 1 :: lanes], asked.out)
+    run(seeds, asked.model, asked.out, lane, lanes)
     if lanes > 1:
         print("a lane of the cells is done; without --lane everything is compared", file=sys.stderr)
         return
@@ -121,34 +123,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(divisions(asked.out, seeds, asked.model, asked.splits))
 
 
+def suites(seeds: Seeds, model: str) -> list[SuiteConfig]:
+    """Wanda at 50 %, and at 52 %."""
+    return [
+        parse_suite(SUITE.format(model=model, seeds=of, pattern=pattern).encode(), file="gate")
+        for pattern, of in ((SAME, [*seeds.tolerance, *seeds.null]), (WORSE, [*seeds.worse]))
+    ]
+
+
 def cells_of(seeds: Seeds, model: str) -> list[Cell]:
     """Every pruned cell of the experiment; dense references are measured on the way."""
-    found = []
-    for pattern, of in ((SAME, [*seeds.tolerance, *seeds.null]), (WORSE, [*seeds.worse])):
-        text = SUITE.format(model=model, seeds=of, pattern=pattern)
-        found += [c for c in plan(parse_suite(text.encode(), file="gate"), dtype="float32") if c.prunes]
-    return found
+    return [cell for config in suites(seeds, model) for cell in plan(config) if cell.prunes]
 
 
-def run(cells: Sequence[Cell], out: Path) -> None:
-    """Runs the cells that have no record."""
-    from suite.commands.output.progress import ProgressBars
-    from suite.executors.in_process import run_here
-    from suite.machine.devices import resolve_device
-    from suite.planning.preflight import preflight
-    from suite.planning.resume import decide
-    from suite.running.model_session import ModelSession
-    from suite.running.run_cell import present_code
+def run(seeds: Seeds, model: str, out: Path, lane: int, lanes: int) -> None:
+    """Runs the lane's cells that have no record."""
+    mine = {cell.stem for cell in cells_of(seeds, model)[lane - 1 :: lanes]}
+    for config in suites(seeds, model):
+        if only := [cell.stem for cell in plan(config) if cell.stem in mine]:
+            outcome = run_suite(config, out=out, only=only, device="cpu", on_cell=_tell)
+            if outcome.failed:
+                raise InputError(f"{len(outcome.failed)} cells failed, the first: {outcome.failed[0].reason}")
 
-    store = ResultStore(out)
-    planned = decide(cells, store, "skip", code=present_code)
-    if not any(entry.runs for entry in planned):
-        return
-    session = ModelSession(resolve_device("cpu"), preflight(cells))
-    with ProgressBars(sum(entry.runs for entry in planned)) as bars:
-        outcome = run_here(planned, session, store, bars)
-    if outcome.failed:
-        raise InputError(f"{len(outcome.failed)} cells failed, the first: {outcome.failed[0][1]}")
+
+def _tell(record: Record) -> None:
+    print(f"{record.status}  {record.cell.label}", file=sys.stderr)
 
 
 def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from suite.cell import DENSE, Cell
 from suite.executors.options import WorkerOptions
 from suite.executors.outcome import RecordWriter
@@ -131,15 +133,17 @@ def made_up_cells(n_models: int, seconds: Sequence[float], share: Callable[[int]
 
 def run_local(cells: Sequence[Cell], store: ResultStore) -> float:
     """Seconds of the loop in this process."""
-    import suite.executors.in_process as here
     import suite.running.run_cell as harness
+    from suite.executors.executor import Job
+    from suite.executors.local import LocalExecutor
 
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in cells]
+    executor = LocalExecutor([torch.device("cpu")])
     real = harness.run_cell
     harness.run_cell = lambda cell, *_: (run_made_up(cell), None)  # type: ignore[assignment]
     try:
         start = time.perf_counter()
-        here.run_with(planned, None, RecordWriter(store, _Quiet()), _Quiet())  # type: ignore[arg-type]
+        executor.run(Job(planned, {}, WorkerOptions(), RecordWriter(store, _Quiet()), _Quiet()))
         return time.perf_counter() - start
     finally:
         harness.run_cell = real

@@ -29,7 +29,7 @@ from methods.engine.hidden_states import at_rest
 from methods.errors import InputError, StructureError
 from methods.structure.experts import stacked_matrices
 from suite.cell import CalibrationSpec, Cell
-from suite.checkpoints.evaluation import Outlet, evaluate_checkpoint
+from suite.checkpoints.evaluation import Outlet, measure_checkpoint
 from suite.checkpoints.verification import verify_checkpoint
 from suite.checkpoints.writing.layered import write_layered_checkpoint
 from suite.checkpoints.writing.resident import write_checkpoint
@@ -329,7 +329,7 @@ def check(dense: Path, text: Path, folder: Path, placement: str) -> None:
         with patch(
             "suite.evaluation.speed.reference_speed.MATRIX_SIZE", 64
         ):  # how fast the machine is does not matter
-            evaluated = evaluate_checkpoint(
+            evaluated = measure_checkpoint(
                 *(asked, str(dense)),
                 dense_revision=None,
                 device=CPU,
@@ -365,9 +365,9 @@ def _pruning_cell(dense: Path, text: Path, method: str) -> Cell:
         *(str(dense), method),
         sparsity="0.5",
         pattern=None,
-        assignments=[],
+        settings={},
         allocation=None,
-        allocation_assignments=[],
+        allocation_settings={},
         calibration=CalibrationSpec(
             source=str(text), n_samples=4, seqlen=SEQLEN, seed=0, first_token="never"
         ),

@@ -1,7 +1,11 @@
 """What the README tells a newcomer to write is accepted."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from suite.planning.suite_cells import parse_suite, plan
 
@@ -17,6 +21,21 @@ def test_the_first_own_suite_is_a_valid_one_in_ten_lines():
         ("llm-barber", "0.5"),
         ("llm-barber", "2:4"),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_first_script_runs_a_suite(tmp_path):
+    script = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[0]
+    assert len(script.splitlines()) == 5
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    dense, wanda, barber = done.stdout.splitlines()
+    assert dense.startswith("smollm2-135m dense ")
+    assert wanda.startswith("smollm2-135m wanda 0.5 ")
+    assert barber.startswith("smollm2-135m llm-barber ")
+    assert float(dense.split()[-1]) < float(wanda.split()[-1])
+    assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
 
 
 def test_every_link_into_the_repository_leads_somewhere():

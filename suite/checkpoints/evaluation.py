@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,14 +58,14 @@ class Outlet:
 
     Args:
         store: a results tree; None = nothing is kept.
-        on_written: gets the file of each record.
+        on_measured: gets each record, once it is on the disk if it is kept.
     """
 
     def __init__(
-        self, store: ResultStore | None = None, on_written: Callable[[Path], None] | None = None
+        self, store: ResultStore | None = None, on_measured: Callable[[Record], None] | None = None
     ) -> None:
         self._store = store
-        self._on_written = on_written
+        self._on_measured = on_measured
 
     def check(self, cell: Cell, measured: ModelIdentity, inputs: Inputs) -> None:
         """Makes sure, before a model is measured, that its record takes no other one's place.
@@ -96,9 +95,9 @@ class Outlet:
     def put(self, evaluated: Evaluated) -> None:
         """Keeps a model that was measured."""
         if self._store is not None:
-            path = self._store.write(evaluated.record, evaluated.items)
-            if self._on_written is not None:
-                self._on_written(path)
+            self._store.write(evaluated.record, evaluated.items)
+        if self._on_measured is not None:
+            self._on_measured(evaluated.record)
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class _Machine:
     outlet: Outlet
 
 
-def evaluate_checkpoint(
+def measure_checkpoint(
     asked: Cell,
     dense: str | None,
     *,
@@ -361,4 +360,4 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-__all__ = ["Evaluated", "Outlet", "evaluate_checkpoint"]
+__all__ = ["Evaluated", "Outlet", "measure_checkpoint"]

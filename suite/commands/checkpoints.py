@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from suite.commands.options import (
     progress_bars,
     say,
 )
+
+if TYPE_CHECKING:
+    from suite.results.records.record import Record
 
 
 def prune(
@@ -68,57 +71,41 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Prune a model and write the checkpoint."""
+    from suite.api.checkpoints import prune_checkpoint
     from suite.cell import CalibrationSpec
-    from suite.checkpoints.writing.folder import remarks_of, require_empty
-    from suite.checkpoints.writing.layered import write_layered_checkpoint
-    from suite.checkpoints.writing.resident import write_checkpoint
-    from suite.evaluation.inputs import model_key
-    from suite.machine.devices import resolve_device, written_dtype
-    from suite.models.loading import stored_dtypes
-    from suite.planning.option_cells import pruning_cell
-    from suite.planning.preflight import preflight
-    from suite.running.model_session import ModelSession
+    from suite.planning.option_cells import parse_assignments
 
-    require_empty(out)
-    target = resolve_device(device)
-    cell = pruning_cell(
-        model,
-        method,
-        sparsity=sparsity,
-        pattern=pattern,
-        assignments=settings or [],
-        allocation=allocation,
-        allocation_assignments=allocation_settings or [],
-        calibration=CalibrationSpec(
-            source=calibration,
-            n_samples=n_samples,
-            seqlen=seqlen,
-            seed=seed,
-            first_token=first_token.value,
-        ),
-        dtype="float32",
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-    )
-    stored = stored_dtypes(model, revision)
-    cell = cell.model_copy(update={"dtype": written_dtype(dtype.value, stored, target)})
-    inputs = preflight([cell])
     with progress_bars(1) as bars:
-        bars.cell_started(cell)
-        if placement is PlacementChoice.onload:
-            summary = write_layered_checkpoint(cell, inputs[model_key(cell)], target, out, bars)
-        else:
-            summary = write_checkpoint(cell, ModelSession(target, inputs), out, bars)
-        bars.cell_ended(cell, "complete")
-    for remark in remarks_of(summary):
+        pruned = prune_checkpoint(
+            model,
+            method,
+            out,
+            sparsity=sparsity,
+            pattern=pattern,
+            settings=parse_assignments(settings or []),
+            allocation=allocation,
+            allocation_settings=parse_assignments(allocation_settings or [], option="--set-allocation"),
+            calibration=CalibrationSpec(
+                source=calibration,
+                n_samples=n_samples,
+                seqlen=seqlen,
+                seed=seed,
+                first_token=first_token.value,
+            ),
+            dtype=dtype.value,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            placement=placement.weights,
+            watcher=bars,
+        )
+    for remark in pruned.remarks:
         say(remark)
     if as_json:
-        print_json(summary)
+        print_json(pruned.summary)
     else:
         print(out)
-        say(
-            f"sparsity {summary['sparsity']:.4f}, {summary['prune_seconds']:.1f} s after the model was loaded"
-        )
+        say(f"sparsity {pruned.sparsity:.4f}, {pruned.prune_seconds:.1f} s after the model was loaded")
 
 
 def evaluate(
@@ -162,49 +149,43 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint: perplexity, tasks, answers, size, speed."""
-    from suite.checkpoints.evaluation import Outlet, evaluate_checkpoint
+    from suite.api.checkpoints import evaluate_checkpoint
     from suite.commands.output.evaluation import evaluation_rows
-    from suite.machine.devices import resolve_device, resolve_dtype
-    from suite.planning.option_cells import evaluation_cell
     from suite.results import ResultStore
-    from suite.results.records.files import require_folder
 
-    if out is not None:
-        require_folder(out)
-    target = resolve_device(device)
-    asked = evaluation_cell(
-        model,
-        dense,
-        corpora=perplexity or ["wiki-sample", "news-sample"],
-        seqlen=seqlen,
-        max_tokens=max_tokens,
-        first_token=first_token.value,
-        tasks=task or ["offline"],
-        task_folder=task_folder,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        prompts=prompts,
-        max_new_tokens=max_new_tokens,
-        speed=speed,
-        dtype=resolve_dtype(dtype.value, target),
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-    )
+    def tell(written: Record) -> None:
+        if out is not None:
+            say(str(ResultStore(out).path_of(written.cell)))
+
     with progress_bars(1 if dense is None else 2) as bars:
-        evaluated = evaluate_checkpoint(
-            asked,
-            dense,
+        found = evaluate_checkpoint(
+            model,
+            dense=dense,
+            out=out,
+            perplexity=perplexity or ["wiki-sample", "news-sample"],
+            seqlen=seqlen,
+            max_tokens=max_tokens,
+            first_token=first_token.value,
+            tasks=task or ["offline"],
+            task_folder=task_folder,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            prompts=prompts,
+            max_new_tokens=max_new_tokens,
+            speed=speed,
+            dtype=dtype.value,
+            revision=revision,
             dense_revision=dense_revision,
-            device=target,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            placement=placement.weights,
+            on_cell=tell,
             watcher=bars,
-            weights=placement.weights,
-            outlet=Outlet(None if out is None else ResultStore(out), lambda path: say(str(path))),
         )
-    record = evaluated[-1].record
     if as_json:
-        print_json(record.sealed().model_dump(mode="json"))
+        print_json(found.record.model_dump(mode="json"))
         return
-    for line in evaluation_rows(record, evaluated[0].record if dense is not None else None):
+    for line in evaluation_rows(found.record, found.dense):
         print(line)
-    for remark in record.warnings:
+    for remark in found.record.warnings:
         say(remark)

@@ -73,8 +73,9 @@ def check_method(
 
     Prunes tiny random models of every family to every pattern, and tries hard inputs. Takes about a minute.
     """
-    from suite.inspection.method_check import as_json as check_as_json
-    from suite.inspection.method_check import as_text, cases_of, run_with_bar
+    from suite.commands.output.method_check import as_json as check_as_json
+    from suite.commands.output.method_check import as_text, run_with_bar
+    from suite.inspection.method_check import cases_of
     from suite.inspection.method_source import load_method
     from suite.planning.option_cells import parse_assignments
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,13 +25,11 @@ from suite.commands.options import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import RenderableType
 
-    from methods.base import Weights
+    from suite.api.suite_run import PlannedSuite, SuiteOutcome
     from suite.cell import Cell
     from suite.executors.executor import Executor
-    from suite.planning.resume import PlannedCell
     from suite.planning.shards import Shard
     from suite.planning.suite_cells import SuiteConfig
 
@@ -83,95 +81,55 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a suite (or resume it), and write the report."""
-    from suite.api.live_report import LiveReport
-    from suite.executors.executor import Job
-    from suite.executors.options import worker_options
-    from suite.executors.outcome import RecordWriter
-    from suite.planning.estimate import check_fits
-    from suite.planning.preflight import preflight
-    from suite.planning.resume import decide, hold_against_inputs
+    from suite.api.suite_run import PlannedSuite
     from suite.planning.shards import parse_shard
-    from suite.planning.suite_cells import load_suite, matching, plan
-    from suite.results import ResultStore
+    from suite.planning.suite_cells import in_dtype, load_suite, matching, plan
     from suite.results.records.files import require_folder
-    from suite.running.run_cell import present_code
-    from suite.tracking.tracker import SuiteRun, Tracking, open_tracker
+    from suite.tracking import open_tracker
 
     config = load_suite(suite)
     part = None if shard is None else parse_shard(shard)
     if address is not None and executor is not ExecutorChoice.ray:
         raise InputError(f"--address {address}: is for --executor ray")
-    plan(config, dtype="float32")  # what is wrong with it is said before a cluster is asked
-    tracker = open_tracker(track) if track is not None else None
-    out = out or Path("results") / config.name
-    require_folder(out)
+    # What is wrong with the suite or the options is said before a cluster is asked.
+    cells = matching(plan(config), only or [])
+    tracker = None if track is None else (track, open_tracker(track))
+    folder = out or Path("results") / config.name
+    require_folder(folder)
     # A dry run starts no Ray of its own.
     where = ExecutorChoice.local if dry_run and address is None else executor
     with _open(where, address, device, workers) as runs, stopping_at_sigterm():
-        cells = matching(plan(config, dtype=runs.dtype(config.dtype)), only or [])
-        if part is not None:
-            cells = _part(cells, part, config, runs)
-        store = ResultStore(out)
-        planned = decide(cells, store, existing.value, code=present_code)
-        weights = placement.weights
-        check_fits(planned, runs.device, runs.available(), weights=weights, warn=say)
+        planned = PlannedSuite.of(
+            config.name,
+            in_dtype(cells if part is None else _part(cells, part, config, runs), runs.dtype(config.dtype)),
+            runs,
+            out=folder,
+            existing=existing.value,
+            weights=placement.weights,
+            warn=say,
+        )
         if dry_run:
-            _print_plan(planned, runs.device, weights, as_json)
+            _print_plan(planned, as_json)
             return
-        inputs = preflight(cells)
-        for (name, _, _), of_model in inputs.items():
-            for remark in of_model.remarks:
-                say(f"{name}: {remark}")
-        planned = hold_against_inputs(planned, existing.value, inputs)
-        for entry in planned:
-            if entry.state.kind == "stale" and not entry.runs:
-                reason = entry.state.reason
-                say(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it anew")
-        store.sweep()
-        options = worker_options(planned, out, reuse=reuse, weights=weights)
-        n_kept = sum(not entry.runs for entry in planned)
-        bars = progress_bars(len(planned) - n_kept)
-        live = LiveReport(out, config.name, n_kept=n_kept, n_cells=len(planned), doing=bars.lines, warn=say)
-
-        def written(path: Path) -> None:
-            tracking.record_written(path)
-            live.cell_ended(writer.outcome)
-
-        writer = RecordWriter(store, bars, written)
-        if n_kept < len(planned):
-            say(f"report: {live.path}, kept up to date while the run lasts")
-        with Tracking(track, tracker, SuiteRun(config.name, out, len(planned)), warn=say) as tracking, live:
-            for entry in planned:
-                if not entry.runs:
-                    tracking.record_written(store.path_of(entry.cell))
-            with bars:
-                runs.run(Job(planned, inputs, options, writer, bars))
-            outcome = writer.outcome
-            if not outcome.failed:
-                runs.forget_shared(options)
-            report_file = None
-            if planned:
-                report_file = live.path
-                is_final = live.finish()
-                if not is_final:
-                    say(f"{report_file} is being written by another run, which shows these cells too")
-                tracking.finished(report_file if is_final else None, failed=bool(outcome.failed))
+        prepared = planned.prepared(warn=say)
+        bars = progress_bars(prepared.n_to_run)
+        outcome = prepared.carry_out(bars, warn=say, reuse=reuse, track=tracker)
     for cell, reason in outcome.failed:
         say(f"failed: {cell.label}: {reason}")
     if bars.is_on_terminal:
-        bars.show(_ranked([store.path_of(entry.cell) for entry in planned]))
+        bars.show(_ranked(outcome))
     if as_json:
         print_json(
             {
-                "report": None if report_file is None else str(report_file),
+                "report": None if outcome.report is None else str(outcome.report),
                 "executor": executor.value,
                 "finished": len(outcome.finished),
                 "kept": len(outcome.kept),
                 "failed": [{"cell": cell.label, "reason": reason} for cell, reason in outcome.failed],
             }
         )
-    elif report_file is not None:
-        print(report_file)
+    elif outcome.report is not None:
+        print(outcome.report)
     if outcome.failed:
         raise typer.Exit(FAILED)
 
@@ -200,26 +158,26 @@ def _part(cells: list[Cell], shard: Shard, config: SuiteConfig, runs: Executor) 
     return own
 
 
-def _ranked(files: Sequence[Path]) -> Iterator[RenderableType]:
+def _ranked(outcome: SuiteOutcome) -> Iterator[RenderableType]:
     """The ranked tables of those records that are there."""
     from reports.terminal import ranked_tables
+    from suite.results import ResultStore
     from suite.results.records.outline import read_outlines
 
+    files = [ResultStore(outcome.out).path_of(cell) for cell in outcome.cells]
     records = [outline.record for outline in read_outlines([file for file in files if file.exists()]).records]
     return ranked_tables(records) if records else iter(())
 
 
-def _print_plan(
-    planned: Sequence[PlannedCell], device: torch.device, weights: Weights, as_json: bool
-) -> None:
+def _print_plan(planned: PlannedSuite, as_json: bool) -> None:
     from suite.commands.output.plan import as_json_rows, as_lines
     from suite.planning.estimate import estimate
 
-    estimates = [estimate(entry.cell, device, weights) for entry in planned]
+    estimates = [estimate(entry.cell, planned.executor.device, planned.weights) for entry in planned.cells]
     if as_json:
-        print_json(as_json_rows(planned, estimates))
+        print_json(as_json_rows(planned.cells, estimates))
         return
-    *lines, total = as_lines(planned, estimates)
+    *lines, total = as_lines(planned.cells, estimates)
     for line in lines:
         print(line)
     say(total)

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from suite.executors.executor import Job
-from suite.executors.in_process import run_with
 from suite.executors.options import WorkerOptions, forget_shared, open_session
 from suite.executors.process_pool import ProcessPool
 from suite.executors.scheduler import drive
@@ -58,13 +57,20 @@ class LocalExecutor:
 
     def run(self, job: Job) -> None:
         """See `Executor.run`."""
-        if len(self._devices) == 1:
-            bench = open_session(self.device, job.inputs, job.options)
-            run_with(job.planned, bench, job.writer, job.watcher)
+        if len(self._devices) > 1:
+            names = [str(device) for device in self._devices]
+            pool = ProcessPool(names, job.options, job.inputs, self._threads_of_each())
+            drive(job.planned, pool, job.writer, job.watcher, job.inputs)
             return
-        names = [str(device) for device in self._devices]
-        pool = ProcessPool(names, job.options, job.inputs, self._threads_of_each())
-        drive(job.planned, pool, job.writer, job.watcher, job.inputs)
+        from suite.running.run_cell import run_cell
+
+        session = open_session(self.device, job.inputs, job.options)
+        for entry in job.planned:
+            if not entry.runs:
+                job.writer.keep(entry.cell)
+                continue
+            job.watcher.cell_started(entry.cell)
+            job.writer.write(*run_cell(entry.cell, session, job.watcher))
 
     def forget_shared(self, options: WorkerOptions) -> None:
         """See `Executor.forget_shared`."""

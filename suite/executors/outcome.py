@@ -1,11 +1,11 @@
-"""Writes what cells came to, and tells how all of them ended."""
+"""How the cells of a plan ended, and the records that say so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from suite.cell import Cell
 from suite.results import ResultStore
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class FailedCell(NamedTuple):
+    """A cell that was run and has no numbers."""
+
+    cell: Cell
+    reason: str
+    """The phase, and the first line of the error."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How the cells of a plan ended.
@@ -23,12 +31,12 @@ class Outcome:
     Attributes:
         finished: cells that were run and have numbers.
         kept: cells whose record stood already.
-        failed: cells that were run and failed, with the reason.
+        failed: cells that were run and failed.
     """
 
     finished: tuple[Cell, ...]
     kept: tuple[Cell, ...]
-    failed: tuple[tuple[Cell, str], ...]
+    failed: tuple[FailedCell, ...]
 
 
 class RecordWriter:
@@ -48,7 +56,7 @@ class RecordWriter:
         self._on_written = on_written
         self._finished: list[Cell] = []
         self._kept: list[Cell] = []
-        self._failed: list[tuple[Cell, str]] = []
+        self._failed: list[FailedCell] = []
 
     def keep(self, cell: Cell) -> None:
         """The cell's record stood already."""
@@ -68,7 +76,7 @@ class RecordWriter:
             self._watcher.cell_ended(cell, "complete", record)
         else:
             reason = f"{record.failure.phase}: {next(iter(record.failure.message.splitlines()), '')}"
-            self._failed.append((cell, reason))
+            self._failed.append(FailedCell(cell, reason))
             self._watcher.cell_ended(cell, f"failed: {reason}", record)
         if self._on_written is not None:
             self._on_written(path)
@@ -79,4 +87,4 @@ class RecordWriter:
         return Outcome(tuple(self._finished), tuple(self._kept), tuple(self._failed))
 
 
-__all__ = ["RecordWriter"]
+__all__ = ["FailedCell", "Outcome", "RecordWriter"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError
@@ -32,11 +32,11 @@ def pruning_cell(
     model: str,
     method: str,
     *,
-    sparsity: str | None,
+    sparsity: str | float | None,
     pattern: str | None,
-    assignments: Sequence[str],
+    settings: Mapping[str, Any],
     allocation: str | None,
-    allocation_assignments: Sequence[str],
+    allocation_settings: Mapping[str, Any],
     calibration: CalibrationSpec,
     dtype: DType,
     revision: str | None,
@@ -54,15 +54,13 @@ def pruning_cell(
 
     resolve_model(model)
     needs_calibration = method_class(method).needs_calibration
-    built = build(method, parse_assignments(assignments))
+    built = build(method, settings)
     chosen = one_pattern(sparsity, pattern)
-    if allocation_assignments and allocation is None:
+    if allocation_settings and allocation is None:
         raise InputError("--set-allocation needs --allocation NAME (prunebench list allocations)")
     spec = None
     if allocation is not None:
-        divides = allocations.build(
-            allocation, parse_assignments(allocation_assignments, option="--set-allocation")
-        )
+        divides = allocations.build(allocation, allocation_settings)
         divides.check_pattern(parse_pattern(chosen))
         spec = AllocationSpec(name=allocation, settings=settings_of(divides))
         needs_calibration = needs_calibration or divides.needs_calibration
@@ -139,7 +137,7 @@ def evaluation_cell(
     )
 
 
-def one_pattern(sparsity: str | None, pattern: str | None) -> str:
+def one_pattern(sparsity: str | float | None, pattern: str | None) -> str:
     """The canonical pattern of `--sparsity` and `--pattern`, of which one is enough.
 
     Raises:

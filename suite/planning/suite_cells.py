@@ -70,12 +70,13 @@ def load_suite(name_or_path: str) -> SuiteConfig:
     raise InputError(f"unknown suite {name_or_path!r}{hint}")
 
 
-def plan(config: SuiteConfig, *, dtype: DType) -> list[Cell]:
+def plan(config: SuiteConfig, *, dtype: DType = "float32") -> list[Cell]:
     """The cells of a suite, model by model, the dense one of each first.
 
     Args:
         config: the suite.
-        dtype: in which all of them run; the caller resolves `config.dtype`'s `auto`.
+        dtype: in which all of them run. Where `config.dtype` is `auto`, `in_dtype` gives them the one of the
+            device, once that is known.
 
     Raises:
         InputError: an unknown method, setting, model or corpus, a pattern that is none, or one cell asked for
@@ -109,6 +110,11 @@ def plan(config: SuiteConfig, *, dtype: DType) -> list[Cell]:
                 asked[cell.digest] = variant.path
                 cells.append(cell)
     return cells
+
+
+def in_dtype(cells: Sequence[Cell], dtype: DType) -> list[Cell]:
+    """The same cells, all of them in `dtype`."""
+    return [cell.model_copy(update={"dtype": dtype}) for cell in cells]
 
 
 def _templates() -> list[Traversable]:
@@ -295,4 +301,4 @@ def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     return chosen
 
 
-__all__ = ["SuiteConfig", "builtin_suites", "load_suite", "matching", "parse_suite", "plan"]
+__all__ = ["SuiteConfig", "builtin_suites", "in_dtype", "load_suite", "matching", "parse_suite", "plan"]

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.gate import SAME, WORSE, Seeds, cells_of, entries_of, experiment, main, noise_tolerances, rate
 from methods.errors import InputError
-from suite.cell import Cell
+from suite import SuiteOutcome
 from suite.results import ResultStore
 from tests.suite.results.gate.contestants import asked, divergence, losses, record
 
@@ -73,29 +73,25 @@ def test_cells_that_were_not_run_are_asked_for(tmp_path: Path) -> None:
         entries_of(tmp_path, cells_of(SEEDS, "smollm2-135m"))
 
 
-def test_a_finished_experiment_runs_nothing(
+def test_each_pruned_cell_is_asked_for_once_and_then_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_experiment(tmp_path, noise=0.01, loss=0.1)
 
-    def run(cells: list[Cell], out: Path) -> None:
-        assert len(cells) == 17
+    asked_for: list[str] = []
 
-    monkeypatch.setattr("benchmarks.gate.run", run)
+    def run_suite(_: object, *, only: list[str], **__: object) -> SuiteOutcome:
+        asked_for.extend(only)
+        return SuiteOutcome((), (), (), (), tmp_path, None)
+
+    monkeypatch.setattr("benchmarks.gate.run_suite", run_suite)
     main(
         [
-            "--out",
-            str(tmp_path),
-            "--tolerance-seeds",
-            "8",
-            "--null-seeds",
-            "5",
-            "--worse-seeds",
-            "4",
-            "--splits",
-            "2",
+            *("--out", str(tmp_path), "--splits", "2"),
+            *("--tolerance-seeds", "8", "--null-seeds", "5", "--worse-seeds", "4"),
         ]
     )
+    assert len(asked_for) == 17
     shown = capsys.readouterr().out
     assert "with the built-in ones:" in shown
     assert "noise, alarms over 2 random divisions of the seeds: " in shown

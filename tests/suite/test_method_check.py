@@ -11,7 +11,8 @@ from rich.console import Console
 
 from methods.conformance import FAMILIES, HARD, ORDINARY, PATTERNS
 from methods.registry import build
-from suite.inspection.method_check import cases_of, run_with_bar
+from suite.commands.output.method_check import run_with_bar
+from suite.inspection.method_check import cases_of
 from tests.suite.conftest import refusal
 
 DRAFT = '''

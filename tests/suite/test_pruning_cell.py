@@ -13,7 +13,7 @@ from methods.registry import allocations, names
 from suite.cell import CalibrationSpec, Cell
 from suite.commands.output.listing import listing
 from suite.planning.method_of_cell import method_of, pattern_for
-from suite.planning.option_cells import pruning_cell
+from suite.planning.option_cells import parse_assignments, pruning_cell
 from suite.planning.suite_cells import plan
 from suite.planning.suite_file import parse_suite
 from tests.tiny import tiny_model
@@ -28,9 +28,9 @@ def cell_for(method: str, *assignments: str) -> Cell:
         method,
         sparsity="0.5",
         pattern=None,
-        assignments=assignments,
+        settings=parse_assignments(assignments),
         allocation=None,
-        allocation_assignments=[],
+        allocation_settings={},
         calibration=CalibrationSpec(),
         dtype="float32",
         revision=None,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import suite as suite_api
 from suite.cell import PerplexitySpec
 from suite.results.records.reading import load_record, record_bytes
 from suite.results.records.store import ResultStore
@@ -36,18 +37,7 @@ def asks(suite, tables):
 
 def run_suite(suite):
     """Runs a suite file into `results` beside it."""
-    from suite.executors.in_process import run_here
-    from suite.machine.devices import resolve_device
-    from suite.planning.preflight import preflight
-    from suite.planning.resume import decide
-    from suite.planning.suite_cells import load_suite, plan
-    from suite.running.model_session import ModelSession
-    from suite.running.run_cell import present_code
-
-    cells = plan(load_suite(str(suite)), dtype="float32")
-    store = ResultStore(suite.parent / "results")
-    planned = decide(cells, store, "rerun", code=present_code)
-    outcome = run_here(planned, ModelSession(resolve_device("cpu"), preflight(cells)), store)
+    outcome = suite_api.run_suite(suite, out=suite.parent / "results", existing="rerun", device="cpu")
     assert not outcome.failed
 
 

@@ -1,0 +1,237 @@
+"""`prune_checkpoint` and `evaluate_checkpoint`: one finished checkpoint, made or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite.cell import CalibrationSpec
+from suite.checkpoints.evaluation import Outlet, measure_checkpoint
+from suite.checkpoints.writing.folder import remarks_of, require_empty
+from suite.checkpoints.writing.layered import write_layered_checkpoint
+from suite.checkpoints.writing.resident import write_checkpoint
+from suite.evaluation.inputs import model_key
+from suite.machine.devices import resolve_device, resolve_dtype, written_dtype
+from suite.models.loading import stored_dtypes
+from suite.planning.option_cells import NOTHING, evaluation_cell, pruning_cell
+from suite.planning.preflight import preflight
+from suite.results import Record, ResultStore
+from suite.results.records.files import require_folder
+from suite.running.model_session import ModelSession
+from suite.watcher import Silent, Watcher
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from methods.base import Weights
+    from suite.cell import DType, FirstToken
+
+
+@dataclass(frozen=True)
+class PrunedCheckpoint:
+    """A checkpoint that was pruned and written.
+
+    Attributes:
+        folder: what `from_pretrained` loads, with `pruning.json` in it.
+        summary: what `pruning.json` holds.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the target modules' weights that were removed."""
+        return float(self.summary["sparsity"])
+
+    @property
+    def prune_seconds(self) -> float:
+        """Wall-clock time of the prune with its calibration, after the model was loaded."""
+        return float(self.summary["prune_seconds"])
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader should know, of the whole model, then of its modules."""
+        return remarks_of(self.summary)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a checkpoint.
+
+    Attributes:
+        record: of the checkpoint.
+        dense: of the dense model beside it; None where none was given.
+    """
+
+    record: Record
+    dense: Record | None
+
+
+def prune_checkpoint(
+    model: str | Path,
+    method: str,
+    out: str | Path,
+    *,
+    sparsity: str | float | None = None,
+    pattern: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    allocation: str | None = None,
+    allocation_settings: Mapping[str, Any] | None = None,
+    calibration: CalibrationSpec = CalibrationSpec(),
+    dtype: DType | Literal["auto"] = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str = "auto",
+    placement: Weights = "resident",
+    watcher: Watcher | None = None,
+) -> PrunedCheckpoint:
+    """Prunes a model and writes the checkpoint, as `prunebench prune` does.
+
+    Args:
+        model: a hub id, a local folder or a built-in name.
+        method: a registered pruning method, e.g. `wanda`.
+        out: a folder that is empty or does not exist; it appears whole or not at all.
+        sparsity: the share of weights to remove, from 0 to 1.
+        pattern: instead of `sparsity`, N:M: N of every M weights survive.
+        settings: hyper-parameters of the method in place of its defaults.
+        allocation: what divides the sparsity among the layers, e.g. `owl`; None = all get the same.
+        allocation_settings: its hyper-parameters.
+        calibration: which tokens the method looks at.
+        dtype: of the model while it is pruned, and of the checkpoint; `auto` = as most of its weights are
+            stored, or float32 where the hardware does not multiply that natively.
+        revision: a branch, tag or commit on the hub.
+        trust_remote_code: whether Python files that come with the model may run.
+        device: `cpu`, `cuda`, `cuda:1`...; `auto` = a GPU if there is one.
+        placement: `resident`: the whole model is on the device; `onload`: one decoder layer at a time is.
+        watcher: hears of progress.
+
+    Raises:
+        InputError: something that was asked for is not usable; nothing was written.
+        AssetError: a built-in model or text could not be fetched.
+        PruningError: the prune failed or broke the method's promises; nothing was written.
+        OSError: the checkpoint could not be written.
+    """
+    folder, watcher = Path(out), watcher or Silent()
+    require_empty(folder)
+    target = resolve_device(device)
+    cell = pruning_cell(
+        str(model),
+        method,
+        sparsity=sparsity,
+        pattern=pattern,
+        settings=settings or {},
+        allocation=allocation,
+        allocation_settings=allocation_settings or {},
+        calibration=calibration,
+        dtype="float32",
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    stored = stored_dtypes(cell.model, revision)
+    cell = cell.model_copy(update={"dtype": written_dtype(dtype, stored, target)})
+    inputs = preflight([cell])
+    watcher.cell_started(cell)
+    if placement == "onload":
+        summary = write_layered_checkpoint(cell, inputs[model_key(cell)], target, folder, watcher)
+    else:
+        summary = write_checkpoint(cell, ModelSession(target, inputs), folder, watcher)
+    watcher.cell_ended(cell, "complete")
+    return PrunedCheckpoint(folder, summary)
+
+
+def evaluate_checkpoint(
+    model: str | Path,
+    *,
+    dense: str | Path | None = None,
+    out: str | Path | None = None,
+    perplexity: Sequence[str] = ("wiki-sample", "news-sample"),
+    seqlen: int = 2048,
+    max_tokens: int | None = None,
+    first_token: FirstToken = "auto",
+    tasks: Sequence[str] = ("offline",),
+    task_folder: str | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    prompts: str | None = "built-in",
+    max_new_tokens: int = 48,
+    speed: bool = True,
+    dtype: DType | Literal["auto"] = "auto",
+    revision: str | None = None,
+    dense_revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str = "auto",
+    placement: Weights = "resident",
+    on_cell: Callable[[Record], None] | None = None,
+    watcher: Watcher | None = None,
+) -> Evaluation:
+    """Measures a checkpoint, whoever pruned it, as `prunebench evaluate` does.
+
+    Args:
+        model: a hub id, a local folder or a built-in name; pruned or not.
+        dense: the dense model to hold it against: divergence, flips, answers side by side.
+        out: a results folder for the records; None = they are only returned.
+        perplexity: corpora and text files.
+        seqlen: tokens in a window of text.
+        max_tokens: at most this many tokens of each text.
+        first_token: whether each sequence begins with the tokenizer's first token.
+        tasks: names of tasks and of sets of tasks; empty = none.
+        task_folder: a folder with lm-eval task files of one's own.
+        num_fewshot: examples before each question; None = as the task has it.
+        limit: at most this many questions per task.
+        prompts: a set of prompts to answer: `built-in` or a `.jsonl` file; None = none.
+        max_new_tokens: at most this many tokens per answer.
+        speed: whether tokens per second are measured.
+        dtype: what the models are loaded as; `auto` = bfloat16 where the hardware multiplies it natively,
+            else float32.
+        revision: the model's branch, tag or commit on the hub.
+        dense_revision: likewise of the dense model.
+        trust_remote_code: whether Python files that come with the models may run.
+        device: `cpu`, `cuda`, `cuda:1`...; `auto` = a GPU if there is one.
+        placement: `resident`: the whole model is on the device; `onload`: one decoder layer at a time is.
+        on_cell: gets each record as soon as it is measured, and stored if `out` was given.
+        watcher: hears of progress.
+
+    Raises:
+        InputError: something that was asked for is not usable, the two models do not fit each other, or `out`
+            holds a record of other weights under the same name.
+        AssetError: a built-in model or text could not be fetched.
+        PruningError: a model's structure cannot be read.
+        OSError: a record could not be written.
+    """
+    if out is not None:
+        require_folder(Path(out))
+    target = resolve_device(device)
+    asked = evaluation_cell(
+        str(model),
+        None if dense is None else str(dense),
+        corpora=perplexity,
+        seqlen=seqlen,
+        max_tokens=max_tokens,
+        first_token=first_token,
+        tasks=tasks,
+        task_folder=task_folder,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        prompts=NOTHING if prompts is None else prompts,
+        max_new_tokens=max_new_tokens,
+        speed=speed,
+        dtype=resolve_dtype(dtype, target),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    *of_dense, found = measure_checkpoint(
+        asked,
+        None if dense is None else str(dense),
+        dense_revision=dense_revision,
+        device=target,
+        watcher=watcher or Silent(),
+        weights=placement,
+        outlet=Outlet(None if out is None else ResultStore(Path(out)), on_cell),
+    )
+    return Evaluation(found.record.sealed(), of_dense[0].record.sealed() if of_dense else None)
+
+
+__all__ = ["Evaluation", "PrunedCheckpoint", "evaluate_checkpoint", "prune_checkpoint"]

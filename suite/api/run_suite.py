@@ -1,0 +1,96 @@
+"""`run_suite`: a suite, from its file to records and report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from suite.api.suite_run import PlannedSuite, SuiteOutcome
+from suite.executors.local import LocalExecutor
+from suite.machine.devices import resolve_devices
+from suite.planning.suite_cells import SuiteConfig, in_dtype, load_suite, matching, plan
+from suite.results import Record, load_record
+from suite.watcher import Silent
+
+if TYPE_CHECKING:
+    from methods.base import Weights
+    from suite.cell import Cell
+    from suite.executors.worker import Progress
+    from suite.planning.resume import Existing
+
+LOG = logging.getLogger("prunebench")
+
+
+def run_suite(
+    suite: str | Path | SuiteConfig,
+    *,
+    out: str | Path | None = None,
+    only: Sequence[str] = (),
+    existing: Existing = "skip",
+    device: str = "auto",
+    placement: Weights = "resident",
+    on_cell: Callable[[Record], None] | None = None,
+) -> SuiteOutcome:
+    """Runs a suite on this machine, or resumes it, as `prunebench run` does.
+
+    A cell that fails costs no other cell: it is in `failed`, and its record has the traceback. What is
+    remarkable about models or kept records is logged as a warning of the logger `prunebench`.
+
+    Args:
+        suite: the name of a built-in suite, a suite file, or a suite that was parsed.
+        out: the folder for records and report; None = `results/<suite>`.
+        only: runs only cells whose label contains one of these texts or matches it as a glob.
+        existing: for cells that already have a record: `skip` them, `rerun-stale` (those whose code or inputs
+            changed), `rerun` all, or `fail`.
+        device: `cpu`, `cuda`, `cuda:1`...; `auto` = every GPU, or else the CPU.
+        placement: `resident`: the whole model is on the device; `onload`: one decoder layer at a time is.
+        on_cell: gets each record as soon as it is stored, that of a failed cell too. What it raises ends the
+            run.
+
+    Returns:
+        The records, the failed cells, and the report's path.
+
+    Raises:
+        InputError: the suite, a model, a text or `device` is not usable; nothing was run.
+        AssetError: a built-in model or text could not be fetched.
+        OSError: a record could not be written (a full disk); all earlier ones stand.
+    """
+    config = suite if isinstance(suite, SuiteConfig) else load_suite(str(suite))
+    cells = matching(plan(config), only)
+    with LocalExecutor(resolve_devices(device, None)) as executor:
+        planned = PlannedSuite.of(
+            config.name,
+            in_dtype(cells, executor.dtype(config.dtype)),
+            executor,
+            out=Path("results") / config.name if out is None else Path(out),
+            existing=existing,
+            weights=placement,
+            warn=LOG.warning,
+        )
+        stored = None if on_cell is None else lambda path: on_cell(load_record(path))
+        return planned.prepared(warn=LOG.warning).carry_out(_Quiet(), warn=LOG.info, on_written=stored)
+
+
+class _Quiet(Silent):
+    """A watcher of runs that shows nothing."""
+
+    def worker_at(self, worker: str, cell: Cell | None, progress: Progress) -> None:
+        """Says nothing."""
+
+    def lines(self) -> Sequence[str]:
+        """None: nobody was told what is being done."""
+        return ()
+
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing was opened."""
+
+
+__all__ = ["run_suite"]

@@ -1,0 +1,165 @@
+"""The way in from Python: what it returns, what it raises, and what it leaves on the disk."""
+
+import pytest
+
+import suite
+from methods.errors import InputError, PruningError
+from methods.wanda import Wanda
+from suite import evaluate_checkpoint, prune_checkpoint, run_suite
+from suite.cell import CalibrationSpec
+from suite.planning.suite_cells import load_suite
+from suite.results import ResultStore
+from tests.tiny import write_suite
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A suite file: dense, magnitude and Wanda on the tiny model."""
+    return write_suite(tmp_path, "magnitude wanda", patterns=["0.5"])
+
+
+@pytest.fixture
+def broken_wanda(monkeypatch):
+    def fail(*_, **__):
+        raise PruningError("no prune today")
+
+    monkeypatch.setattr(Wanda, "prune", fail)
+
+
+def methods_of(records):
+    return [record.cell.method for record in records]
+
+
+def test_every_public_name_can_be_had_from_the_package():
+    for name in suite.__all__:
+        assert getattr(suite, name) is not None
+    assert set(suite._HOME) == set(suite.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'run_everything'"):
+        _ = suite.run_everything
+
+
+def test_a_suite_gives_its_records_and_its_report(tiny, tmp_path):
+    out, seen = tmp_path / "records", []
+    outcome = run_suite(tiny, out=out, device="cpu", on_cell=seen.append)
+    assert methods_of(outcome.records) == ["dense", "magnitude", "wanda"]
+    assert (outcome.failed, outcome.kept, len(outcome.finished)) == ((), (), 3)
+    assert outcome.report == out / "report.html"
+    assert "wanda" in outcome.report.read_text()
+    assert outcome.records == tuple(seen), "each was given as it is stored"
+    assert all(record.is_intact and record.side_file for record in seen)
+
+
+def test_its_parts_can_be_chosen_and_what_stands_is_kept(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run_suite(str(tiny), only=["dense", "magni*"])
+    assert methods_of(first.records) == ["dense", "magnitude"]
+    assert first.out.resolve() == tmp_path / "results" / "tiny"
+    seen = []
+    second = run_suite(load_suite(str(tiny)), on_cell=seen.append)
+    assert methods_of(seen) == ["wanda"]
+    assert [cell.method for cell in second.kept] == ["dense", "magnitude"]
+    assert methods_of(second.records) == ["dense", "magnitude", "wanda"]
+    assert len(run_suite(tiny, existing="rerun").finished) == 3
+    with pytest.raises(InputError, match="exists: give another --out"):
+        run_suite(tiny, existing="fail")
+
+
+def test_a_cell_that_fails_is_among_the_failed_and_costs_no_other(tiny, tmp_path, broken_wanda):
+    seen = []
+    outcome = run_suite(tiny, out=tmp_path / "records", on_cell=seen.append)
+    ((cell, reason),) = outcome.failed
+    assert (cell.method, reason) == ("wanda", "prune: no prune today")
+    assert outcome.failed[0].reason == reason
+    assert methods_of(outcome.records) == ["dense", "magnitude"]
+    assert [record.status for record in seen] == ["complete", "complete", "failed"]
+    assert outcome.report.is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"suite": "no-such"}, "unknown suite 'no-such'"),
+        ({"only": ["sparsegpt"]}, "fits none of 3 cells"),
+        ({"device": "tpu"}, "--device tpu"),
+        ({"out": __file__}, "test_api.py"),
+    ],
+)
+def test_wrong_input_is_an_input_error_and_nothing_runs(tiny, tmp_path, changes, said):
+    asked = {"suite": tiny, "out": tmp_path / "records", **changes}
+    with pytest.raises(InputError, match=said):
+        run_suite(asked.pop("suite"), **asked)
+    assert not (tmp_path / "records").exists()
+
+
+def test_what_was_measured_stays_where_the_caller_ends_the_run(tiny, tmp_path):
+    def stop(record):
+        if record.cell.method == "magnitude":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(tiny, out=tmp_path / "records", on_cell=stop)
+    assert len(ResultStore(tmp_path / "records").records().records) == 2
+    assert "ended early" in (tmp_path / "records" / "report.html").read_text()
+
+
+def test_remarks_are_logged_as_warnings(tiny, tmp_path, caplog):
+    run_suite(tiny, out=tmp_path / "records", only=["dense"])
+    assert "kept up to date" not in caplog.text
+    (tmp_path / "text.txt").write_text("other words than before " * 400)
+    run_suite(tiny, out=tmp_path / "records", only=["dense"])
+    assert "stale, kept" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_checkpoint_is_pruned_and_measured(tiny, tmp_path):
+    text = tmp_path / "text.txt"
+    pruned = prune_checkpoint(
+        tmp_path / "model",
+        "wanda",
+        tmp_path / "pruned",
+        sparsity=0.5,
+        calibration=CalibrationSpec(source=str(text), n_samples=4, seqlen=32),
+        device="cpu",
+    )
+    assert pruned.sparsity == 0.5
+    assert pruned.summary["method"] == "wanda"
+    assert pruned.prune_seconds > 0
+    seen = []
+    found = evaluate_checkpoint(
+        pruned.folder,
+        dense=tmp_path / "model",
+        out=tmp_path / "records",
+        perplexity=[str(text)],
+        seqlen=32,
+        tasks=[],
+        prompts=None,
+        speed=False,
+        dtype="float32",
+        device="cpu",
+        on_cell=seen.append,
+    )
+    assert methods_of(seen) == ["dense", "wanda"]
+    assert found.dense.cell.is_dense
+    assert found.record.metric("kl_divergence").value > 0
+    assert {s.record.cell.digest for s in ResultStore(tmp_path / "records").records().records} == {
+        found.record.cell.digest,
+        found.dense.cell.digest,
+    }
+
+
+def test_wrong_input_writes_no_checkpoint(tmp_path, tiny):
+    with pytest.raises(InputError, match="unknown method 'wander'"):
+        prune_checkpoint(tmp_path / "model", "wander", tmp_path / "pruned", sparsity=0.5)
+    with pytest.raises(InputError, match="give --sparsity"):
+        prune_checkpoint(tmp_path / "model", "wanda", tmp_path / "pruned")
+    with pytest.raises(InputError, match="no-such"):
+        evaluate_checkpoint(tmp_path / "no-such", out=tmp_path / "records")
+    assert not (tmp_path / "pruned").exists()
+    assert not (tmp_path / "records").exists()
+
+
+def test_a_prune_that_fails_is_raised_and_leaves_nothing(tmp_path, tiny, broken_wanda):
+    spec = CalibrationSpec(source=str(tmp_path / "text.txt"), n_samples=4, seqlen=32)
+    with pytest.raises(PruningError, match="no prune today"):
+        prune_checkpoint(tmp_path / "model", "wanda", tmp_path / "pruned", sparsity=0.5, calibration=spec)
+    assert not (tmp_path / "pruned").exists()

@@ -140,7 +140,8 @@ def run(seeds: Seeds, model: str, out: Path, lane: int, lanes: int) -> None:
     """Runs the lane's cells that have no record."""
     mine = {cell.stem for cell in cells_of(seeds, model)[lane - 1 :: lanes]}
     for config in suites(seeds, model):
-        if only := [cell.stem for cell in plan(config) if cell.stem in mine]:
+        missing = [cell for cell in plan(config) if not ResultStore(out).path_of(cell).exists()]
+        if only := [cell.stem for cell in missing if cell.stem in mine]:
             outcome = run_suite(config, out=out, only=only, device="cpu", on_cell=_tell)
             if outcome.failed:
                 raise InputError(f"{len(outcome.failed)} cells failed, the first: {outcome.failed[0].reason}")

@@ -133,20 +133,20 @@ def made_up_cells(n_models: int, seconds: Sequence[float], share: Callable[[int]
 
 def run_local(cells: Sequence[Cell], store: ResultStore) -> float:
     """Seconds of the loop in this process."""
-    import suite.running.run_cell as harness
+    import suite.running.run_cell as running
     from suite.executors.executor import Job
     from suite.executors.local import LocalExecutor
 
     planned = [PlannedCell(cell, CellState("missing", ""), True) for cell in cells]
     executor = LocalExecutor([torch.device("cpu")])
-    real = harness.run_cell
-    harness.run_cell = lambda cell, *_: (run_made_up(cell), None)  # type: ignore[assignment]
+    real = running.run_cell
+    running.run_cell = lambda cell, *_: (run_made_up(cell), None)  # type: ignore[assignment]
     try:
         start = time.perf_counter()
         executor.run(Job(planned, {}, WorkerOptions(), RecordWriter(store, _Quiet()), _Quiet()))
         return time.perf_counter() - start
     finally:
-        harness.run_cell = real
+        running.run_cell = real
 
 
 def run_ray(cells: Sequence[Cell], store: ResultStore, workers: int) -> float:

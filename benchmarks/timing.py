@@ -17,7 +17,7 @@ from benchmarks.machine import MachineRates, synchronize
 from benchmarks.rows import Row
 from benchmarks.work import Workload, work_of
 from methods.base import CalibrationSet, Placement, PruneResult
-from methods.conformance.contract import dense_weights
+from methods.contract import dense_weights
 from methods.masks.pattern import parse_pattern
 from methods.registry import build, settings_of
 from suite.machine.peak_memory import MemoryWatch

@@ -7,8 +7,9 @@ Everything that a method of another package needs can be imported from here; whe
 change.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from methods.lazy import lazily
 
 if TYPE_CHECKING:
     from methods.allocation import Allocation
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ignore_layer,
         with_calibration,
     )
+    from methods.engine.hidden_states import at_rest
     from methods.engine.layerwise import Solution, prune_layer_by_layer
     from methods.engine.statistics import GramMatrix, InputNorms, InputStatistic
     from methods.errors import ContractError, InputError, NonFiniteError, PruningError
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from methods.placement.layer_loading import residing
     from methods.registry import build, method_class, names
     from methods.structure.decoder import read_decoder
+    from methods.structure.target import Target
 
 _NAMES = {
     "allocation": ("Allocation",),
@@ -50,6 +53,7 @@ _NAMES = {
         "ignore_layer",
         "with_calibration",
     ),
+    "engine.hidden_states": ("at_rest",),
     "engine.layerwise": ("Solution", "prune_layer_by_layer"),
     "engine.statistics": ("GramMatrix", "InputNorms", "InputStatistic"),
     "errors": ("ContractError", "InputError", "NonFiniteError", "PruningError"),
@@ -69,16 +73,9 @@ _NAMES = {
     "placement.layer_loading": ("residing",),
     "registry": ("build", "method_class", "names"),
     "structure.decoder": ("read_decoder",),
+    "structure.target": ("Target",),
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for, so that importing the package stays cheap."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'methods' has no attribute {name!r}")
-    return getattr(import_module(f"methods.{_HOME[name]}"), name)
-
+__getattr__, __dir__ = lazily(__name__, _NAMES)
 
 __all__ = [
     "Allocation",
@@ -98,8 +95,10 @@ __all__ = [
     "SemiStructured",
     "Solution",
     "SparsityPattern",
+    "Target",
     "UniformPattern",
     "Unstructured",
+    "at_rest",
     "build",
     "ignore_layer",
     "initial_mask",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from methods.masks.pattern import SparsityPattern, UniformPattern
-    from methods.structure.layer_storage import LayerStorage
+    from methods.structure.decoder import DecoderLayer
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,50 @@ HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
 
 Weights = Literal["resident", "onload"]
 """Where decoder layers are: `resident`, all on the device; `onload`, one after another visits it."""
+
+
+class LayerStorage(Protocol):
+    """Keeps the weights of decoder layers, and gives out copies that belong to the visitor.
+
+    Tensors go by their dotted name inside the layer, and are laid out as the model stores them. `fetch` and
+    `dense` are called from another thread while another layer is stored.
+    """
+
+    def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
+        """All parameters and persistent buffers of a layer as they are now, on the CPU.
+
+        Args:
+            layer: which one.
+            pinned: in memory that a GPU can read while others work.
+        """
+        ...
+
+    def store(self, layer: DecoderLayer, weights: Mapping[str, Tensor]) -> None:
+        """Keeps new values of the parameters that hold a layer's targets."""
+        ...
+
+    def remember_dense(self) -> None:
+        """Keeps the present weights of all targets for `dense` and `restore_dense`.
+
+        A method inside another one remembers them too: what was remembered last is forgotten first.
+        """
+        ...
+
+    def dense(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
+        """What the parameters that hold a layer's targets were when they were remembered; only to be read."""
+        ...
+
+    def restore_dense(self) -> None:
+        """Puts the remembered weights of all targets back, and forgets them."""
+        ...
+
+    def forget_dense(self) -> None:
+        """Forgets them."""
+        ...
+
+    def stamp(self, layer: DecoderLayer) -> object:
+        """Differs from what it was before wherever the layer was stored or restored since."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -238,6 +282,7 @@ def with_calibration(name: str, calibration: CalibrationSet | None) -> Calibrati
 __all__ = [
     "CalibrationSet",
     "LayerReport",
+    "LayerStorage",
     "PhaseClock",
     "Placement",
     "PruneResult",

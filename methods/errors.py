@@ -26,7 +26,7 @@ class SingularHessianError(PruningError):
 
 
 class ContractError(PruningError):
-    """A pruned model breaks a promise of its method (`methods.conformance.contract`)."""
+    """A pruned model breaks a promise of its method (`methods.contract`)."""
 
 
 class StructureError(PruningError):

@@ -79,7 +79,7 @@ class AssertNoRegression:
         With `--update-baselines` the candidate takes the baseline's place instead, whatever the outcome.
 
         Args:
-            candidate: a folder of records, the file of one, or records from `suite.running.run_cell`.
+            candidate: a folder of records, the file of one, or records (`suite.run_suite` returns them).
             baseline: a folder of records, or the file of one.
             tolerances: a TOML file with tolerances in place of the built-in ones.
             across: keys of cells in which the two sides may differ, e.g. `calibration.seed`.
@@ -126,7 +126,7 @@ class AssertNoRegression:
         updates[folder] = f"{len(done.written)} records written{removed}; before: {was}"
 
 
-SuiteOutcome = Path | str
+_Ran = Path | str
 """The results tree of a suite that ran, or why its test fails."""
 
 
@@ -135,7 +135,7 @@ class RunSuite:
     """What the fixture `run_suite` gives."""
 
     _folders: pytest.TempPathFactory
-    _ran: dict[tuple[str, Path | None, str], SuiteOutcome] = field(default_factory=dict)
+    _ran: dict[tuple[str, Path | None, str], _Ran] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -186,7 +186,7 @@ def run_suite(tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
     return RunSuite(tmp_path_factory)
 
 
-def _run(suite: str, folder: Path, existing: str, device: str) -> SuiteOutcome:
+def _run(suite: str, folder: Path, existing: str, device: str) -> _Ran:
     # In a process of its own a suite costs what it costs on the command line: peaks of memory compare.
     # -P keeps a folder called `suite` in the user's repository from being taken for this package.
     done = subprocess.run(

@@ -22,8 +22,7 @@ from benchmarks.machine import MachineRates, measure
 from benchmarks.sizes import workload
 from benchmarks.timing import Bench
 from methods.base import Placement
-from methods.structure.decoder import DecoderLayer, read_decoder
-from methods.structure.layer_storage import target_parameters
+from methods.structure.decoder import DecoderLayer, read_decoder, target_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +31,7 @@ REFERENCE_LAYERS = 2
 """Layers of the model on which the decoder's own forward is measured, lying on the device."""
 
 
-class SharedHome:
+class SharedStorage:
     """A `LayerStorage` for layers of one shape, of which it holds a single one.
 
     Every layer is given the same dense weights, and once it was stored the weights that were stored last,
@@ -117,14 +116,14 @@ def run(
     make_rows(bench, runs, ledger, repeats=repeats)
 
 
-def sharing_model(shape: Shape, device: torch.device) -> tuple[PreTrainedModel, SharedHome]:
+def sharing_model(shape: Shape, device: torch.device) -> tuple[PreTrainedModel, SharedStorage]:
     """A model whose layers hold no values, and the storage that has them.
 
     What is no decoder layer lies on the host. Random numbers are made on `device`, which is quicker.
     """
     model = shape.with_layers(1).build(device).to("cpu")
     layer = read_decoder(model).layers[0]
-    storage = SharedHome(layer.module.state_dict())
+    storage = SharedStorage(layer.module.state_dict())
     with_all = shape.build("meta")
     holder, _, name = layer.name.rpartition(".")[0].rpartition(".")
     setattr(model.get_submodule(holder), name, with_all.get_submodule(f"{holder}.{name}"))
@@ -147,4 +146,4 @@ def _pinned(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.pin_memory() for name, value in values.items()}
 
 
-__all__ = ["SharedHome", "run", "sharing_model"]
+__all__ = ["SharedStorage", "run", "sharing_model"]

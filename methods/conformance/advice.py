@@ -1,4 +1,4 @@
-"""What to do about each finding of `methods.conformance.contract`, for the author of a method."""
+"""What to do about each finding of `methods.contract`, for the author of a method."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ _ADVICE = (
     (
         "dtype, device or requires_grad was",
         4,
-        "Put back what you change in a finally block; methods.engine.hidden_states.at_rest puts back modes.",
+        "Put back what you change in a finally block; methods.at_rest puts back modes.",
     ),
     (
         "training mode or hooks were left changed",
         4,
-        "Remove hooks in a finally block, and run inside methods.engine.hidden_states.at_rest(model).",
+        "Remove hooks in a finally block, and run inside methods.at_rest(model).",
     ),
     ("config.use_cache was", 4, "Pass use_cache=False to the call; leave the configuration alone."),
     (
@@ -38,7 +38,7 @@ _ADVICE = (
     (
         "holds NaN or infinite weights",
         5,
-        "Call methods.masks.pattern.require_finite on what is computed before it is written.",
+        "Call methods.require_finite on what is computed before it is written.",
     ),
     (
         "a surviving weight was changed",
@@ -55,7 +55,7 @@ _ADVICE = (
         "comparison groups lost another number than due",
         2,
         "Remove pattern.for_module(name).n_pruned(n) of each group of n "
-        "(methods.masks.pattern.prune_lowest), and state the group in comparison_group.",
+        "(methods.prune_lowest), and state the group in comparison_group.",
     ),
     (
         "the rebuild changed its survivors",
@@ -75,7 +75,7 @@ def advice_for(finding: str) -> tuple[int, str]:
     for fragment, promise, advice in _ADVICE:
         if fragment in finding:
             return promise, advice
-    return 0, "methods/conformance/contract.py says what it compares."
+    return 0, "methods/contract.py says what it compares."
 
 
 __all__ = ["advice_for"]

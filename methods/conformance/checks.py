@@ -1,6 +1,6 @@
 """The promises, held against a pruned model by what its family says of itself.
 
-`methods.conformance.contract` checks masks as `methods.structure.decoder` reads the model. These checks know
+`methods.contract` checks masks as `methods.structure.decoder` reads the model. These checks know
 the family from elsewhere and look at zeros in the weights, so a matrix that was missed, or pruned along the
 wrong dimension, shows here even where the masks agree with themselves.
 """
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import LayerReport, PruneResult, PruningMethod
-from methods.conformance.contract import ModelState
 from methods.conformance.family import Family, target_name
 from methods.conformance.outcome import BrokenPromiseError
+from methods.contract import ModelState
 from methods.masks.bits import same_bits
 from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
@@ -79,14 +79,14 @@ def check_result(result: object) -> PruneResult:
         raise BrokenPromiseError(
             0,
             f"prune() gave {type(result).__name__}",
-            "Return a methods.base.PruneResult: masks, one LayerReport a target, and seconds by phase.",
+            "Return a methods.PruneResult: masks, one LayerReport a target, and seconds by phase.",
         )
     for name, mask in result.keep.items():
         if not isinstance(mask, KeepMask):
             raise BrokenPromiseError(
                 0,
                 f"{name}: its mask is a {type(mask).__name__}",
-                "Pack each bool keep-mask (True = survives): target.pack(keep) of methods.structure.target.",
+                "Pack each bool keep-mask (True = survives): target.pack(keep) of its methods.Target.",
             )
     return result
 
@@ -185,7 +185,7 @@ def check_weights(
             raise BrokenPromiseError(
                 1,
                 f"{name}: is not to be pruned and was changed",
-                "Prune what methods.structure.decoder.read_decoder(model).targets() gives, and nothing else.",
+                "Prune what methods.read_decoder(model).targets() gives, and nothing else.",
             )
     matrices = family.matrices(parameters)
     if missed := [name for name in matrices if name not in result.keep]:
@@ -214,7 +214,7 @@ def _check_zeros(
 
     Returns:
         Whether there are groups to count: None stands for groups that span several weights. A rebuilt mask is
-        held to its initial one, which `methods.conformance.contract` does.
+        held to its initial one, which `methods.contract` does.
     """
     shape = (matrix.shape[0], matrix.shape[1])
     group = method.comparison_group(shape, pattern)

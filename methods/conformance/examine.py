@@ -18,7 +18,6 @@ from methods.conformance.checks import (
     check_weights,
     never_told,
 )
-from methods.conformance.contract import check_contract
 from methods.conformance.failures import (
     check_failure,
     check_names_module,
@@ -30,6 +29,7 @@ from methods.conformance.failures import (
 )
 from methods.conformance.outcome import Broken, BrokenPromiseError, Outcome, Verdict
 from methods.conformance.situations import ORDINARY, Expectation
+from methods.contract import check_contract
 from methods.errors import ContractError, InputError, PruningError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class _Examination:
         return check_result(result)
 
     def _calibration(self) -> CalibrationSet | None:
-        """None for a method that needs none, as the harness passes it."""
+        """None for a method that needs none, as a suite passes it."""
         if self.situation.without_calibration or not self.method.needs_calibration:
             return None
         return self.situation.calibration()
@@ -206,7 +206,7 @@ class _Examination:
                 f"{differing[0]}: a second prune of the same weights gave another mask "
                 f"({len(differing)} of {len(result.keep)} differ)",
                 "Draw random numbers from a torch.Generator whose seed is a setting of the method; "
-                "break ties by position (methods.masks.pattern.prune_lowest does).",
+                "break ties by position (methods.prune_lowest does).",
             )
 
 

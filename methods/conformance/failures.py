@@ -14,8 +14,8 @@ from methods.conformance.situations import Expectation
 from methods.errors import InputError, PruningError
 
 _REFUSE = (
-    "Refuse before anything runs, with an InputError: with_calibration(name, calibration) of methods.base "
-    "and read_decoder(model).check_pattern(pattern) of methods.structure.decoder do."
+    "Refuse before anything runs, with an InputError: methods.with_calibration(name, calibration) "
+    "and methods.read_decoder(model).check_pattern(pattern) do."
 )
 
 
@@ -100,7 +100,7 @@ def crash(error: Exception, expected: Expectation, cls: type) -> BrokenPromiseEr
     """An exception of a kind that the interface does not know, with the place where it was raised."""
     advice = (
         "What the user can mend is an InputError, what went wrong is a PruningError that names the module "
-        "(methods.errors)."
+        "(methods.InputError and its kin)."
     )
     if expected is Expectation.REFUSES:
         advice = _REFUSE

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from methods.base import Placement
 from methods.placement.layer_storage import HostStorage
 from methods.placement.prefetch import OnDevice, Prefetch
-from methods.structure.decoder import Decoder, DecoderLayer
-from methods.structure.layer_storage import target_parameters
+from methods.structure.decoder import Decoder, DecoderLayer, target_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,8 +13,7 @@ from torch import Tensor
 from methods.errors import InputError, PruningError
 from methods.masks.bits import same_bits
 from methods.placement.tensor_files import TensorFiles
-from methods.structure.decoder import Decoder, DecoderLayer
-from methods.structure.layer_storage import target_parameters
+from methods.structure.decoder import Decoder, DecoderLayer, target_parameters
 
 
 class HostStorage:
@@ -34,8 +33,8 @@ class HostStorage:
             own = {name: p.detach() for name, p in layer.module.named_parameters()}
             if away := next((p.device for p in own.values() if p.device.type != "cpu"), None):
                 raise InputError(
-                    f"placement 'onload': {layer.name} is on {away}; its storage is the host's memory, "
-                    "so load the model on the CPU"
+                    f"placement 'onload': {layer.name} is on {away}; onloaded layers wait in the host's "
+                    "memory: load the model on the CPU"
                 )
             persistent = layer.module.state_dict().keys()
             buffers = {name: b for name, b in layer.module.named_buffers() if name in persistent}

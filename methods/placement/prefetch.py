@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from methods.base import LayerStorage
 from methods.structure.decoder import DecoderLayer
-from methods.structure.layer_storage import LayerStorage
 
 
 @dataclass(frozen=True)

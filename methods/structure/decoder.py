@@ -163,6 +163,12 @@ def n_positions(model: PreTrainedModel) -> int | None:
     return next((number for number in said if isinstance(number, int)), None)
 
 
+def target_parameters(layer: DecoderLayer) -> dict[str, torch.nn.Parameter]:
+    """The parameters that hold a layer's targets, as they are in its module now, by name inside the layer."""
+    names = {target.parameter_name.removeprefix(f"{layer.name}.") for target in layer.targets.values()}
+    return {name: p for name, p in layer.module.named_parameters() if name in names}
+
+
 def first_tensor(output: Any) -> Tensor:
     """A module's output: the tensor itself, or the first member of a tuple."""
     tensor: Tensor = output[0] if isinstance(output, tuple | list) else output
@@ -302,4 +308,13 @@ def _holds_experts(module: nn.Module) -> bool:
     return lists or not any(isinstance(child, nn.Linear | Conv1D) for child in module.children())
 
 
-__all__ = ["Block", "BlockKind", "Decoder", "DecoderLayer", "first_tensor", "n_positions", "read_decoder"]
+__all__ = [
+    "Block",
+    "BlockKind",
+    "Decoder",
+    "DecoderLayer",
+    "first_tensor",
+    "n_positions",
+    "read_decoder",
+    "target_parameters",
+]

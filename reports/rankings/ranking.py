@@ -14,7 +14,7 @@ from suite.results.records.record import Record
 
 METHOD_PHASES = ("allocate", "initial", "statistics", "solve", "propagate")
 """What the method itself does, its allocation and an initial prune that another cell did too; the other
-phases are the harness around it."""
+phases are those of the run around it."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1,8 +1,14 @@
 """A leaderboard as a folder of static pages, built from trees of records."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from reports.site.build import BuiltSite, build_site
-from reports.site.files.folder import SiteError
+from methods.lazy import lazily
+
+if TYPE_CHECKING:
+    from reports.site.build import BuiltSite, build_site
+    from reports.site.files.folder import SiteError
+
+_NAMES = {"build": ("BuiltSite", "build_site"), "files.folder": ("SiteError",)}
+__getattr__, __dir__ = lazily(__name__, _NAMES)
 
 __all__ = ["BuiltSite", "SiteError", "build_site"]

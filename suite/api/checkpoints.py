@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from suite.cell import CalibrationSpec
+from methods.base import Placement, Weights
+from suite.cell import CalibrationSpec, DType, FirstToken
 from suite.checkpoints.evaluation import Outlet, measure_checkpoint
 from suite.checkpoints.writing.folder import remarks_of, require_empty
 from suite.checkpoints.writing.layered import write_layered_checkpoint
@@ -21,12 +22,6 @@ from suite.results import Record, ResultStore
 from suite.results.records.files import require_folder
 from suite.running.model_session import ModelSession
 from suite.watcher import Silent, Watcher
-
-if TYPE_CHECKING:
-    from typing import Literal
-
-    from methods.base import Weights
-    from suite.cell import DType, FirstToken
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ def prune_checkpoint(
         model: a hub id, a local folder or a built-in name.
         method: a registered pruning method, e.g. `wanda`.
         out: a folder that is empty or does not exist; it appears whole or not at all.
-        sparsity: the share of weights to remove, from 0 to 1.
+        sparsity: the share of weights to remove, at least 0 and below 1.
         pattern: instead of `sparsity`, N:M: N of every M weights survive.
         settings: hyper-parameters of the method in place of its defaults.
         allocation: what divides the sparsity among the layers, e.g. `owl`; None = all get the same.
@@ -114,7 +109,8 @@ def prune_checkpoint(
         PruningError: the prune failed or broke the method's promises; nothing was written.
         OSError: the checkpoint could not be written.
     """
-    folder, watcher = Path(out), watcher or Silent()
+    Placement(weights=placement)
+    folder, watcher = Path(out).expanduser(), watcher or Silent()
     require_empty(folder)
     target = resolve_device(device)
     cell = pruning_cell(
@@ -147,11 +143,11 @@ def evaluate_checkpoint(
     *,
     dense: str | Path | None = None,
     out: str | Path | None = None,
-    perplexity: Sequence[str] = ("wiki-sample", "news-sample"),
+    perplexity: str | Sequence[str] = ("wiki-sample", "news-sample"),
     seqlen: int = 2048,
     max_tokens: int | None = None,
     first_token: FirstToken = "auto",
-    tasks: Sequence[str] = ("offline",),
+    tasks: str | Sequence[str] = "offline",
     task_folder: str | None = None,
     num_fewshot: int | None = None,
     limit: int | None = None,
@@ -173,11 +169,11 @@ def evaluate_checkpoint(
         model: a hub id, a local folder or a built-in name; pruned or not.
         dense: the dense model to hold it against: divergence, flips, answers side by side.
         out: a results folder for the records; None = they are only returned.
-        perplexity: corpora and text files.
+        perplexity: a corpus or a text file, or several.
         seqlen: tokens in a window of text.
         max_tokens: at most this many tokens of each text.
         first_token: whether each sequence begins with the tokenizer's first token.
-        tasks: names of tasks and of sets of tasks; empty = none.
+        tasks: a task or a set of tasks, or several; empty = none.
         task_folder: a folder with lm-eval task files of one's own.
         num_fewshot: examples before each question; None = as the task has it.
         limit: at most this many questions per task.
@@ -201,17 +197,19 @@ def evaluate_checkpoint(
         PruningError: a model's structure cannot be read.
         OSError: a record could not be written.
     """
-    if out is not None:
-        require_folder(Path(out))
+    Placement(weights=placement)
+    store = None if out is None else ResultStore(Path(out).expanduser())
+    if store is not None:
+        require_folder(store.root)
     target = resolve_device(device)
     asked = evaluation_cell(
         str(model),
         None if dense is None else str(dense),
-        corpora=perplexity,
+        corpora=[perplexity] if isinstance(perplexity, str) else perplexity,
         seqlen=seqlen,
         max_tokens=max_tokens,
         first_token=first_token,
-        tasks=tasks,
+        tasks=[tasks] if isinstance(tasks, str) else tasks,
         task_folder=task_folder,
         num_fewshot=num_fewshot,
         limit=limit,
@@ -222,16 +220,16 @@ def evaluate_checkpoint(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    *of_dense, found = measure_checkpoint(
+    *beside, found = measure_checkpoint(
         asked,
         None if dense is None else str(dense),
         dense_revision=dense_revision,
         device=target,
         watcher=watcher or Silent(),
         weights=placement,
-        outlet=Outlet(None if out is None else ResultStore(Path(out)), on_cell),
+        outlet=Outlet(store, on_cell),
     )
-    return Evaluation(found.record.sealed(), of_dense[0].record.sealed() if of_dense else None)
+    return Evaluation(found.record, beside[0].record if beside else None)
 
 
 __all__ = ["Evaluation", "PrunedCheckpoint", "evaluate_checkpoint", "prune_checkpoint"]

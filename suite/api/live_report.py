@@ -62,6 +62,7 @@ class LiveReport:
         self._n_kept, self._n_to_run = n_kept, n_cells - n_kept
         self._doing, self._warn = doing, warn
         self._outcome = Outcome((), (), ())
+        self._handled = sys.exc_info()[1]  # whoever runs a suite may be handling an error
         self._lock = FileLock(out / _LOCK, timeout=0, thread_local=False)
         self._page: str | None = None
         self._told = self._finished = False
@@ -96,7 +97,7 @@ class LiveReport:
         self._outcome = outcome
         n_run = len(outcome.finished) + len(outcome.failed)
         # What other workers have measured is stored before anything else, and the last page comes soon.
-        if sys.exc_info()[0] is not None or n_run == self._n_to_run:
+        if sys.exc_info()[1] is not self._handled or n_run == self._n_to_run:
             return
         expected = (time.monotonic() - self._started) / n_run * self._n_to_run
         if self._spent + self._last <= SHARE * expected:

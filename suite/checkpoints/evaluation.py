@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from methods.conformance.contract import dense_weights
+from methods.contract import dense_weights
 from methods.errors import InputError
 from suite.checkpoints.finished import Summary, count_zeros, read_summary
 from suite.checkpoints.pair import check_dense, check_pair, other_weights
@@ -45,7 +45,7 @@ class Evaluated:
     """One measured model.
 
     Attributes:
-        record: not yet sealed.
+        record: sealed; where it is kept, as it is stored.
         items: its per-item data.
     """
 
@@ -92,12 +92,12 @@ class Outlet:
         if difference is not None:
             raise InputError(f"{path} would be lost, and {difference}: give another --out")
 
-    def put(self, evaluated: Evaluated) -> None:
+    def put(self, record: Record, items: pd.DataFrame) -> Evaluated:
         """Keeps a model that was measured."""
-        if self._store is not None:
-            self._store.write(evaluated.record, evaluated.items)
+        sealed = record.sealed() if self._store is None else load_record(self._store.write(record, items))
         if self._on_measured is not None:
-            self._on_measured(evaluated.record)
+            self._on_measured(sealed)
+        return Evaluated(sealed, items)
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,7 @@ def _measure_dense(
     add_size(measured, loaded, (), None)
     measured.remarks[:0] = [*loaded.remarks, *([choice.remark] if choice else [])]
     record = _record(cell, created, machine, measured, log, floor=floor, model=loaded.identity)
-    evaluated = Evaluated(record, measured.items())
-    machine.outlet.put(evaluated)
+    evaluated = machine.outlet.put(record, measured.items())
     watcher.cell_ended(cell, "complete", evaluated.record)
     if isinstance(loaded, LayeredModel):
         layered = loaded
@@ -317,8 +316,7 @@ def _measure_checkpoint(
         checkpoint=None if cell.is_dense else loaded.identity,
         modules=() if cell.is_dense else module_reports(zeros),
     )
-    evaluated = Evaluated(record, measured.items())
-    machine.outlet.put(evaluated)
+    evaluated = machine.outlet.put(record, measured.items())
     watcher.cell_ended(cell, "complete", evaluated.record)
     return evaluated
 

@@ -75,6 +75,10 @@ def prune(
     from suite.cell import CalibrationSpec
     from suite.planning.option_cells import parse_assignments
 
+    set_method, set_allocation = (
+        parse_assignments(settings or []),
+        parse_assignments(allocation_settings or [], option="--set-allocation"),
+    )
     with progress_bars(1) as bars:
         pruned = prune_checkpoint(
             model,
@@ -82,9 +86,9 @@ def prune(
             out,
             sparsity=sparsity,
             pattern=pattern,
-            settings=parse_assignments(settings or []),
+            settings=set_method,
             allocation=allocation,
-            allocation_settings=parse_assignments(allocation_settings or [], option="--set-allocation"),
+            allocation_settings=set_allocation,
             calibration=CalibrationSpec(
                 source=calibration,
                 n_samples=n_samples,

@@ -27,7 +27,7 @@ from suite.commands.options import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from suite.api.suite_run import PlannedSuite, SuiteOutcome
+    from suite.api.stages import PlannedSuite, SuiteOutcome
     from suite.cell import Cell
     from suite.executors.executor import Executor
     from suite.planning.shards import Shard
@@ -81,7 +81,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a suite (or resume it), and write the report."""
-    from suite.api.suite_run import PlannedSuite
+    from suite.api.stages import PlannedSuite
     from suite.planning.shards import parse_shard
     from suite.planning.suite_cells import in_dtype, load_suite, matching, plan
     from suite.results.records.files import require_folder
@@ -91,17 +91,17 @@ def run(
     part = None if shard is None else parse_shard(shard)
     if address is not None and executor is not ExecutorChoice.ray:
         raise InputError(f"--address {address}: is for --executor ray")
-    # What is wrong with the suite or the options is said before a cluster is asked.
-    cells = matching(plan(config), only or [])
+    cells = plan(config)  # what is wrong with it is said before a cluster is asked
     tracker = None if track is None else (track, open_tracker(track))
     folder = out or Path("results") / config.name
     require_folder(folder)
     # A dry run starts no Ray of its own.
     where = ExecutorChoice.local if dry_run and address is None else executor
     with _open(where, address, device, workers) as runs, stopping_at_sigterm():
+        cells = matching(in_dtype(cells, runs.dtype(config.dtype)), only or [])
         planned = PlannedSuite.of(
             config.name,
-            in_dtype(cells if part is None else _part(cells, part, config, runs), runs.dtype(config.dtype)),
+            cells if part is None else _part(cells, part, config, runs),
             runs,
             out=folder,
             existing=existing.value,
@@ -112,6 +112,8 @@ def run(
             _print_plan(planned, as_json)
             return
         prepared = planned.prepared(warn=say)
+        if prepared.n_to_run:
+            say(f"report: {prepared.plan.report}, kept up to date while the run lasts")
         bars = progress_bars(prepared.n_to_run)
         outcome = prepared.carry_out(bars, warn=say, reuse=reuse, track=tracker)
     for cell, reason in outcome.failed:

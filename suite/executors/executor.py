@@ -1,4 +1,4 @@
-"""The seam behind which a plan runs: on this machine (`local`), or on a cluster (`ray_executor`)."""
+"""The seam behind which a plan runs: on this machine (`local`), or on a cluster (`ray.executor`)."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class CellWorker:
         self._options = options
         self._threads = threads
         self._inputs: dict[ModelKey, Inputs] = {}
-        self._bench: ModelSession | None = None
+        self._session: ModelSession | None = None
 
     def run(
         self, cell: Cell, inputs: Callable[[], WorkerInputs], watcher: Watcher
@@ -108,11 +108,11 @@ class CellWorker:
                 key = model_key(cell)
                 if key not in self._inputs:
                     self._inputs[key] = inputs().unpacked()
-                if self._bench is None:
-                    self._bench = open_session(torch.device(self._device), self._inputs, self._options)
+                if self._session is None:
+                    self._session = open_session(torch.device(self._device), self._inputs, self._options)
             except Exception as error:  # whatever is wrong with this machine: the cell's record says it
                 return failed_record(cell, "load", error), None
-            return run_cell(cell, self._bench, watcher)
+            return run_cell(cell, self._session, watcher)
 
 
 __all__ = ["CellWorker", "Progress", "Reporter"]

@@ -12,7 +12,7 @@ from suite.models.loading import load_skeleton
 if TYPE_CHECKING:
     import torch
 
-    from suite.inspection.structure import ModelStructure
+    from suite.models.structure import ModelStructure
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 def describe_model(name: str, *, revision: str | None, trust_remote_code: bool) -> ModelStructure:
     """The structure of a model as prunebench reads it; of its weights not a byte is read."""
-    from suite.inspection.structure import read_structure
+    from suite.models.structure import read_structure
 
     return read_structure(load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code).model)
 

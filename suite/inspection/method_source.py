@@ -88,13 +88,13 @@ def _require_interface(spec: str, cls: type) -> None:
     for attribute, kinds in _ATTRIBUTES.items():
         if not hasattr(cls, attribute):
             expected = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError(f"{spec} lacks {attribute!r} ({expected}): see PruningMethod in methods.base")
+            raise InputError(f"{spec} lacks {attribute!r} ({expected}): see methods.PruningMethod")
         if not isinstance(getattr(cls, attribute), kinds):
             value = getattr(cls, attribute)
             raise InputError(f"{spec}: {attribute} is {value!r}; it has to be a {kinds[0].__name__}")
     for function in _FUNCTIONS:
         if not callable(getattr(cls, function, None)):
-            raise InputError(f"{spec} lacks {function}(): see PruningMethod in methods.base")
+            raise InputError(f"{spec} lacks {function}(): see methods.PruningMethod")
     if not dataclasses.is_dataclass(cls) or not cast(Any, cls).__dataclass_params__.frozen:
         raise InputError(
             f"{spec} is no frozen dataclass: write @dataclass(frozen=True) above it, so that its fields can "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from methods.errors import InputError
 from suite.cell import DType
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def resolve_device(wanted: str) -> torch.device:
+def resolve_device(wanted: str | torch.device) -> torch.device:
     """The device of that name; `auto` is a GPU where there is one.
 
     Raises:
@@ -20,6 +20,7 @@ def resolve_device(wanted: str) -> torch.device:
     """
     import torch
 
+    wanted = str(wanted)
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -35,7 +36,7 @@ def resolve_device(wanted: str) -> torch.device:
     return device
 
 
-def resolve_devices(wanted: str, workers: int | None) -> list[torch.device]:
+def resolve_devices(wanted: str | torch.device, workers: int | None) -> list[torch.device]:
     """A device for each worker of this machine.
 
     Args:
@@ -48,7 +49,7 @@ def resolve_devices(wanted: str, workers: int | None) -> list[torch.device]:
     """
     import torch
 
-    names = [name.strip() for name in wanted.split(",")]
+    names = [name.strip() for name in str(wanted).split(",")]
     if names in (["auto"], ["cuda"]):
         first = resolve_device(names[0])
         n_gpus = torch.cuda.device_count() if first.type == "cuda" else 0
@@ -70,7 +71,7 @@ def resolve_dtype(wanted: str, device: torch.device) -> DType:
 
     if wanted == "auto":
         return "bfloat16" if native_bf16(device) else "float32"
-    return cast(DType, wanted)
+    return _dtype(wanted)
 
 
 def written_dtype(wanted: str, stored: Sequence[torch.dtype], device: torch.device) -> DType:
@@ -89,10 +90,16 @@ def written_dtype(wanted: str, stored: Sequence[torch.dtype], device: torch.devi
     from suite.machine.environment import native_bf16
 
     if wanted != "auto":
-        return cast(DType, wanted)
+        return _dtype(wanted)
     if stored[:1] == [torch.bfloat16] and native_bf16(device):
         return "bfloat16"
     return "float16" if stored[:1] == [torch.float16] and device.type == "cuda" else "float32"
+
+
+def _dtype(wanted: str) -> DType:
+    if wanted not in get_args(DType):
+        raise InputError(f"dtype {wanted!r}: give auto, {', '.join(get_args(DType))}")
+    return cast(DType, wanted)
 
 
 __all__ = ["resolve_device", "resolve_devices", "resolve_dtype", "written_dtype"]

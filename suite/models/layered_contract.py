@@ -1,4 +1,4 @@
-"""The contract of `methods.conformance.contract`, held against a model whose layers are in files."""
+"""The contract of `methods.contract`, held against a model whose layers are in files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from methods.conformance.contract import ModelState, check_counts, check_state, check_weights
+from methods.contract import ModelState, check_counts, check_state, check_weights
 from methods.placement.layer_storage import CheckpointStorage
 from methods.structure.decoder import DecoderLayer, read_decoder
 from suite.models.layered import LayeredModel, outside_layers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from methods.base import Placement, PruneResult, PruningMethod
-from methods.conformance.contract import ModelState, check_contract
+from methods.contract import ModelState, check_contract
 from suite.machine.scratch import scratch_folder
 from suite.models.layered import load_layered_model
 from suite.models.layered_contract import check_layered_contract

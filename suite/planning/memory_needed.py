@@ -1,4 +1,4 @@
-"""The memory and disk a cell needs, worked out from the model's shape, and what there is of them."""
+"""The memory and disk a cell needs, worked out from the model's shape."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
     from suite.evaluation.lm_eval_tasks.loading import load_task
     from suite.evaluation.lm_eval_tasks.zero_shot import prepare_task
     from suite.evaluation.scoring.responses import check_prompts
-    from suite.inspection.structure import check_chain
     from suite.models.loading import load_skeleton
+    from suite.models.structure import check_chain
 
     name, revision, trust_remote_code = key
     skeleton = load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code)
@@ -117,7 +117,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
 
 
 def _ways(spec: Text, first: Sequence[int]) -> list[Text]:
-    """Likewise, where the tokenizer puts something first, and text to predict still follows."""
+    """Both ways, where the tokenizer puts something first and text to predict still follows."""
     return both_ways(spec) if 0 < len(first) < spec.seqlen - 1 else [spec]
 
 

@@ -86,7 +86,7 @@ def rerun(
     trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> list[Rerun]:
-    """Runs the cells of records again, those of one model on one session.
+    """Runs the cells of records again, those of one model in one session.
 
     A cell without threads of its own is run with as many as its record was.
 
@@ -110,16 +110,16 @@ def rerun(
             if keep.path_of(entry.record.cell).resolve() == entry.path.resolve():
                 raise InputError(f"--keep {keep.root}: would replace {entry.path}; give another folder")
     done: dict[Path, Rerun] = {}
-    benches: dict[tuple[object, ...], list[_Chosen]] = {}
+    by_session: dict[tuple[object, ...], list[_Chosen]] = {}
     for entry in chosen:
         if (reason := _why_not(entry.record, trust_remote_code)) is not None:
             done[entry.path] = _impossible(entry.path, reason)
             continue
         own = entry.record
         key = (model_key(own.cell), own.cell.dtype, own.placement, entry.device, entry.threads)
-        benches.setdefault(key, []).append(entry)
-    for entries in benches.values():
-        for entry, result in _on_one_bench(entries, keep, watcher):
+        by_session.setdefault(key, []).append(entry)
+    for entries in by_session.values():
+        for entry, result in _in_one_session(entries, keep, watcher):
             done[entry.path] = result
     return [done[entry.path] for entry in chosen]
 
@@ -140,7 +140,7 @@ def _device(wanted: str, record: Record) -> torch.device:
     return resolve_device("cpu" if wanted == "auto" and record.environment.device == "cpu" else wanted)
 
 
-def _on_one_bench(
+def _in_one_session(
     entries: list[_Chosen], keep: ResultStore | None, watcher: Watcher
 ) -> Iterator[tuple[_Chosen, Rerun]]:
     """Runs records of one model, dtype, placement, device and thread count; the dense one first."""

@@ -12,8 +12,9 @@ import torch
 import torch.nn.utils.prune
 from torch import nn
 
+from methods import contract
 from methods.base import PruneResult
-from methods.conformance import FAMILIES, Verdict, contract
+from methods.conformance import FAMILIES, Verdict
 from methods.conformance.advice import advice_for
 from methods.llm_barber import LLMBarber
 from methods.magnitude import Magnitude

@@ -8,8 +8,8 @@ import torch
 
 from methods.base import Placement
 from methods.conformance import FAMILIES, Verdict, covering, covering_hard, examine, whole, whole_hard
-from methods.conformance.contract import ModelState, check_contract
 from methods.conformance.variants import built_in_variants
+from methods.contract import ModelState, check_contract
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import parse_pattern
 from methods.registry import build, names, origin

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen3MoeConfig
 
 from methods.base import Placement
-from methods.conformance.contract import ModelState, check_contract
+from methods.contract import ModelState, check_contract
 from methods.dsnot import DSnoT, InputMoments
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import parse_pattern

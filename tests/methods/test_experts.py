@@ -6,8 +6,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from methods.base import CalibrationSet, Placement
-from methods.conformance.contract import ModelState, check_contract
 from methods.conformance.expert_families import EXPERT_FAMILIES, STARVED_EXPERT
+from methods.contract import ModelState, check_contract
 from methods.engine.block_gradient import study_block
 from methods.engine.hidden_states import LayerStream, at_rest
 from methods.engine.statistics import GramMatrix, SharedInputs

@@ -8,7 +8,7 @@ import torch
 
 from methods.allocations.owl import OWL
 from methods.base import CalibrationSet, LayerReport, Placement
-from methods.conformance.contract import ModelState, check_contract
+from methods.contract import ModelState, check_contract
 from methods.engine.hidden_states import relative_error
 from methods.errors import NonFiniteError, StructureError
 from methods.initial import InitialMask

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from methods.allocation import Allocation
 from methods.allocations.owl import OWL, layer_sparsities, outlier_share
 from methods.base import Placement
-from methods.conformance.contract import ModelState, check_contract
+from methods.contract import ModelState, check_contract
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import Allocated, Unstructured, parse_pattern
 from methods.registry import allocations, build

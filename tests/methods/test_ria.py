@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from methods.base import Placement
-from methods.conformance.contract import ModelState, check_contract
+from methods.contract import ModelState, check_contract
 from methods.engine.statistics import InputNorms
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import parse_pattern

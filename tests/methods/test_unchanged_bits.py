@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from methods.conformance.checks import Before, check_left_as_it_was, check_untouched
-from methods.conformance.contract import ModelState, check_contract
 from methods.conformance.outcome import BrokenPromiseError
+from methods.contract import ModelState, check_contract
 from methods.errors import ContractError
 from methods.masks.pattern import parse_pattern
 from methods.registry import build, names

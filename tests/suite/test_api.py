@@ -1,14 +1,22 @@
 """The way in from Python: what it returns, what it raises, and what it leaves on the disk."""
 
+import subprocess
+import sys
+from typing import get_type_hints
+
 import pytest
+import torch
 
 import suite
 from methods.errors import InputError, PruningError
 from methods.wanda import Wanda
-from suite import evaluate_checkpoint, prune_checkpoint, run_suite
-from suite.cell import CalibrationSpec
-from suite.planning.suite_cells import load_suite
+from suite import CalibrationSpec, evaluate_checkpoint, prune_checkpoint, run_suite
+from suite.api.stages import PlannedSuite
+from suite.api.suites import _Quiet
+from suite.executors.local import LocalExecutor
+from suite.planning.suite_cells import load_suite, plan
 from suite.results import ResultStore
+from tests.suite.results.examples import make_record
 from tests.tiny import write_suite
 
 
@@ -33,7 +41,9 @@ def methods_of(records):
 def test_every_public_name_can_be_had_from_the_package():
     for name in suite.__all__:
         assert getattr(suite, name) is not None
-    assert set(suite._HOME) == set(suite.__all__)
+    assert dir(suite) == sorted(suite.__all__)
+    for function in (run_suite, prune_checkpoint, evaluate_checkpoint):
+        assert get_type_hints(function)["return"]
     with pytest.raises(AttributeError, match="no attribute 'run_everything'"):
         _ = suite.run_everything
 
@@ -54,6 +64,7 @@ def test_its_parts_can_be_chosen_and_what_stands_is_kept(tiny, tmp_path, monkeyp
     first = run_suite(str(tiny), only=["dense", "magni*"])
     assert methods_of(first.records) == ["dense", "magnitude"]
     assert first.out.resolve() == tmp_path / "results" / "tiny"
+    assert methods_of(run_suite(tiny, only="magnitude").records) == ["magnitude"]
     seen = []
     second = run_suite(load_suite(str(tiny)), on_cell=seen.append)
     assert methods_of(seen) == ["wanda"]
@@ -62,6 +73,16 @@ def test_its_parts_can_be_chosen_and_what_stands_is_kept(tiny, tmp_path, monkeyp
     assert len(run_suite(tiny, existing="rerun").finished) == 3
     with pytest.raises(InputError, match="exists: give another --out"):
         run_suite(tiny, existing="fail")
+    monkeypatch.chdir("/")
+    assert first.report.is_file() and methods_of(second.records) == ["dense", "magnitude", "wanda"]
+
+
+def test_a_cell_is_found_by_its_files_name_whatever_its_dtype(tiny, tmp_path):
+    tiny.write_text(tiny.read_text().replace('"float32"', '"bfloat16"'))
+    outcome = run_suite(tiny, out=tmp_path / "records", only=["dense"], device=torch.device("cpu"))
+    (cell,) = outcome.kept or outcome.finished
+    assert cell.dtype == "bfloat16"
+    assert run_suite(tiny, out=tmp_path / "records", only=cell.stem).kept == (cell,)
 
 
 def test_a_cell_that_fails_is_among_the_failed_and_costs_no_other(tiny, tmp_path, broken_wanda):
@@ -82,6 +103,8 @@ def test_a_cell_that_fails_is_among_the_failed_and_costs_no_other(tiny, tmp_path
         ({"only": ["sparsegpt"]}, "fits none of 3 cells"),
         ({"device": "tpu"}, "--device tpu"),
         ({"out": __file__}, "test_api.py"),
+        ({"existing": "stale"}, "existing 'stale': give one of skip, rerun-stale, rerun, fail"),
+        ({"placement": "gpu"}, "placement 'gpu': give resident or onload"),
     ],
 )
 def test_wrong_input_is_an_input_error_and_nothing_runs(tiny, tmp_path, changes, said):
@@ -100,6 +123,56 @@ def test_what_was_measured_stays_where_the_caller_ends_the_run(tiny, tmp_path):
         run_suite(tiny, out=tmp_path / "records", on_cell=stop)
     assert len(ResultStore(tmp_path / "records").records().records) == 2
     assert "ended early" in (tmp_path / "records" / "report.html").read_text()
+
+
+SCRIPT = """
+import sys
+import torch
+import suite.api.suites as suites
+
+# As on a machine with two GPUs.
+suites.resolve_devices = lambda *_: [torch.device("cpu")] * 2
+print("once")
+
+
+def tell(record):
+    if len(sys.argv) > 3:
+        raise KeyError("not today")
+
+
+outcome = suites.run_suite(sys.argv[1], out=sys.argv[2], on_cell=tell)
+print(len(outcome.records), outcome.failed)
+"""
+
+
+def test_a_script_without_a_guard_runs_on_several_devices_and_runs_once(tiny, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    asked = [sys.executable, str(script), str(tiny), str(tmp_path / "records")]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["once", "3 ()"]), done.stderr
+
+
+def test_what_other_workers_measured_is_stored_where_the_caller_ends_the_run(tiny, tmp_path):
+    class Executor(LocalExecutor):
+        """Brings all records in at once, and stores the rest where storing one raised, as `drive` does."""
+
+        def run(self, job):
+            first, *rest = [make_record(entry.cell) for entry in job.planned]
+            try:
+                job.writer.write(first, None)
+            finally:
+                for record in rest:
+                    job.writer.write(record, None)
+
+    def end(_):
+        raise KeyError("not today")
+
+    asked = {"out": tmp_path / "records", "existing": "rerun", "weights": "resident", "warn": print}
+    planned = PlannedSuite.of("tiny", plan(load_suite(str(tiny))), Executor([torch.device("cpu")]), **asked)
+    with pytest.raises(KeyError, match="not today"):
+        planned.prepared(warn=print).carry_out(_Quiet(), warn=print, on_written=end)
+    assert len(ResultStore(tmp_path / "records").records().records) == 3
 
 
 def test_remarks_are_logged_as_warnings(tiny, tmp_path, caplog):
@@ -140,6 +213,8 @@ def test_a_checkpoint_is_pruned_and_measured(tiny, tmp_path):
     )
     assert methods_of(seen) == ["dense", "wanda"]
     assert found.dense.cell.is_dense
+    assert seen == [found.dense, found.record], "each was given as it is stored"
+    assert all(record.is_intact and record.side_file for record in seen)
     assert found.record.metric("kl_divergence").value > 0
     assert {s.record.cell.digest for s in ResultStore(tmp_path / "records").records().records} == {
         found.record.cell.digest,
@@ -154,6 +229,26 @@ def test_wrong_input_writes_no_checkpoint(tmp_path, tiny):
         prune_checkpoint(tmp_path / "model", "wanda", tmp_path / "pruned")
     with pytest.raises(InputError, match="no-such"):
         evaluate_checkpoint(tmp_path / "no-such", out=tmp_path / "records")
+    for changes, said in (
+        ({"seqlen": 1}, "seqlen 1: .*greater than or equal to 2"),
+        ({"limit": 0}, "limit 0"),
+        ({"first_token": "yes"}, "first_token 'yes'"),
+        ({"dtype": "fp16"}, "dtype 'fp16': give auto, float32, bfloat16, float16"),
+        ({"placement": "gpu"}, "placement 'gpu'"),
+        ({"tasks": "no-such-task"}, "no-such-task"),
+        ({"perplexity": "no-such-text"}, "no-such-text"),
+    ):
+        with pytest.raises(InputError, match=said):
+            evaluate_checkpoint(tmp_path / "model", out=tmp_path / "records", **changes)
+    for changes, said in (
+        ({"dtype": "fp16"}, "dtype 'fp16'"),
+        ({"placement": "gpu"}, "placement 'gpu'"),
+        ({"sparsity": 1.5}, "1.5"),
+        ({"settings": {"power": 1}}, "no setting 'power'"),
+    ):
+        asked = {"sparsity": 0.5, **changes}
+        with pytest.raises(InputError, match=said):
+            prune_checkpoint(tmp_path / "model", "magnitude", tmp_path / "pruned", **asked)
     assert not (tmp_path / "pruned").exists()
     assert not (tmp_path / "records").exists()
 

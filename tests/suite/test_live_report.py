@@ -23,9 +23,9 @@ def eager(monkeypatch):
 @pytest.fixture
 def watched(monkeypatch):
     """What the page says before each cell of a run is taken up; `end` may end it there."""
-    from suite.running import run_cell as harness
+    from suite.running import run_cell as running
 
-    pages, run_cell = [], harness.run_cell
+    pages, run_cell = [], running.run_cell
 
     class Watched(list):
         end = None
@@ -37,7 +37,7 @@ def watched(monkeypatch):
             return run_cell(cell, session, watcher)
 
     pages = Watched()
-    monkeypatch.setattr(harness, "run_cell", pages)
+    monkeypatch.setattr(running, "run_cell", pages)
     return pages
 
 

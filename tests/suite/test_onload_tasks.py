@@ -13,7 +13,7 @@ from methods.placement.layer_storage import HostStorage
 from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
 from suite.evaluation.scoring import decoder_pass as body_module
 from suite.evaluation.scoring.decoder_pass import in_groups, steps_each
-from tests.methods.test_residence import prefetching_threads
+from tests.methods.test_layer_loading import prefetching_threads
 from tests.methods.tiny_models import make_model
 from tests.tiny import byte_tokenizer, short_of_memory, tiny_model
 

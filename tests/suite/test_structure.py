@@ -9,7 +9,7 @@ from torch import nn
 from methods.conformance.families import FAMILIES
 from methods.errors import StructureError
 from methods.structure.decoder import read_decoder
-from suite.inspection.structure import read_structure
+from suite.models.structure import read_structure
 
 
 def lines_of(family) -> list[str]:

@@ -1,1 +1,1 @@
-"""A pruned checkpoint is made: pruned under the clock, written, and read again."""
+"""Makes a pruned checkpoint: prunes under the clock, writes, and reads back."""

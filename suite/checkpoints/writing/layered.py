@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from methods.conformance.contract import ModelState
+from methods.contract import ModelState
 from methods.placement.tensor_files import INDEX_FILE, SINGLE_FILE, TensorFiles
-from methods.structure.decoder import read_decoder
-from methods.structure.layer_storage import target_parameters
+from methods.structure.decoder import read_decoder, target_parameters
 from suite.checkpoints.writing.folder import appearing_whole, write_summary
 from suite.checkpoints.writing.measured_prune import prune_measured
 from suite.checkpoints.writing.round_trip import check_layered_round_trip, probe_logits

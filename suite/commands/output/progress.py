@@ -46,21 +46,23 @@ class ProgressBars:
         self._cell: Cell | None = None
         self._phase, self._done, self._steps = "", 0, None  # type: str, int, int | None
         self._workers: dict[str, str] = {}
+        self._is_drawn = False
         self._bars = _Bars(self)
         self._bar = self._bars.add_task("", total=max(1, n_cells), counted="", left="")
 
     def __enter__(self) -> ProgressBars:
         self._started = self._last_ended = self._clock()
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._is_drawn:
+            self._bars.stop()
 
     def cell_started(self, cell: Cell) -> None:
         """Names the cell."""
+        self._draw()
         self._cell, self._phase, self._done, self._steps = cell, "", 0, None
 
     def phase_started(self, name: str, steps: int | None) -> None:
@@ -73,6 +75,7 @@ class ProgressBars:
 
     def worker_at(self, worker: str, cell: Cell | None, progress: WorkerProgress) -> None:
         """Shows how far one of several workers is, each in a line of its own."""
+        self._draw()
         if cell is None:
             self._workers.pop(worker, None)
         else:
@@ -93,6 +96,12 @@ class ProgressBars:
         if self.is_on_terminal and numbers and len(line) > self._console.width:
             line = f"{outcome:>8}  {cell.label}\n{'':>8}  {numbers}"
         self._console.print(line, markup=False, soft_wrap=True)
+
+    def _draw(self) -> None:
+        """Draws from the first cell on: until then input is checked, and refused in one line."""
+        if not self._is_drawn:
+            self._is_drawn = True
+            self._bars.start()
 
     @property
     def is_on_terminal(self) -> bool:

@@ -1,1 +1,1 @@
-"""Tokens per second of a model, and what the machine can do beside them."""
+"""Tokens per second of a model, and the machine's own speed, measured in the same run."""

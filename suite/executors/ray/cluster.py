@@ -35,12 +35,12 @@ class Node:
 
     Attributes:
         id: Ray's.
-        room: what it has.
+        resources: what it has.
         report: what it says of itself; None for this machine.
     """
 
     id: str
-    room: Resources
+    resources: Resources
     report: NodeReport | None
 
 
@@ -108,36 +108,38 @@ class RayCluster:
             self._ray.shutdown()
 
     def _asked(self, entry: dict[str, Any]) -> Node | None:
-        resources, name = entry["Resources"], entry["NodeManagerAddress"]
-        room = Resources(
+        counts, name = entry["Resources"], entry["NodeManagerAddress"]
+        resources = Resources(
             name,
-            int(resources.get("CPU", 0)),
-            int(resources.get("GPU", 0)),
-            int(resources.get("memory", 0)),
+            int(counts.get("CPU", 0)),
+            int(counts.get("GPU", 0)),
+            int(counts.get("memory", 0)),
         )
         report = None
         if not self._is_ours:
-            report = self._report(entry["NodeID"], name, room)
+            report = self._report(entry["NodeID"], name, resources)
             if report is None:
                 self.refused[entry["NodeID"]] = f"node {name} did not say what it has"
                 return None
             if (other := difference(present_software(), report.software)) is not None:
                 self.refused[entry["NodeID"]] = f"node {name} has {other}"
                 return None
-        node = self._known[entry["NodeID"]] = Node(entry["NodeID"], room, report)
+        node = self._known[entry["NodeID"]] = Node(entry["NodeID"], resources, report)
         return node
 
-    def _report(self, node_id: str, name: str, room: Resources) -> NodeReport | None:
+    def _report(self, node_id: str, name: str, resources: Resources) -> NodeReport | None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         probe = self._ray.remote(report_of_node).options(
             num_cpus=0,
-            num_gpus=0.01 if self._gpu and room.gpus else 0,
+            num_gpus=0.01 if self._gpu and resources.gpus else 0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
         try:
-            report: NodeReport = self._ray.get(probe.remote(self._gpu and bool(room.gpus)), timeout=PROBE_S)
+            report: NodeReport = self._ray.get(
+                probe.remote(self._gpu and bool(resources.gpus)), timeout=PROBE_S
+            )
         except self._ray.exceptions.RayTaskError as error:
             # Another prunebench may not have what it is asked for.
             cause = error.cause if error.cause is not None else error

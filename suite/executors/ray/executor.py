@@ -62,7 +62,7 @@ class RayExecutor:
             self._nodes = self._cluster.nodes()
             for why in self._cluster.refused.values():
                 raise InputError(f"{why}: install the same on both")
-            has_gpu = any(node.room.gpus for node in self._nodes)
+            has_gpu = any(node.resources.gpus for node in self._nodes)
             if device == "cuda" and not has_gpu:
                 raise InputError("--device cuda: no node of the Ray cluster has a GPU")
             self._kind = "cuda" if device != "cpu" and has_gpu else "cpu"
@@ -96,7 +96,7 @@ class RayExecutor:
         else:
             of_nodes = [node.report.device_bytes for node in self._nodes if node.report is not None]
             on_device = max((found for found in of_nodes if found is not None), default=None)
-        return Available(max((node.room.host_bytes for node in self._nodes), default=0), on_device)
+        return Available(max((node.resources.host_bytes for node in self._nodes), default=0), on_device)
 
     def run(self, job: Job) -> None:
         """See `Executor.run`.
@@ -105,9 +105,9 @@ class RayExecutor:
             InputError: a cell is larger than any machine.
         """
         cells = [entry.cell for entry in job.planned if entry.runs]
-        rooms = [node.room for node in self._nodes]
+        machines = [node.resources for node in self._nodes]
         needs = [self._needs(cell, job.options.weights) for cell in cells]
-        check_resources(cells, needs, rooms)
+        check_resources(cells, needs, machines)
         most = Needs(
             max((need.cpus for need in needs), default=1),
             int(self._kind == "cuda"),
@@ -133,16 +133,17 @@ class RayExecutor:
         gpus = int(self._kind == "cuda")
         memory = memory_needed(cell, self.device, weights)
         # An estimate is no reason to refuse a cell: what is surely too large was refused before.
-        most = max((node.room.host_bytes for node in self._nodes), default=0)
+        most = max((node.resources.host_bytes for node in self._nodes), default=0)
         host_bytes = 0 if memory is None else min(memory.host_bytes, most)
         return Needs(cell.threads or self._threads(gpus), gpus, host_bytes)
 
     def _threads(self, gpus: int) -> int:
         """Of cells that do not say: a fair share of the smallest machine."""
         shares = [
-            node.room.cpus // (node.room.gpus if gpus else min(self._workers or 1, node.room.cpus) or 1)
+            node.resources.cpus
+            // (node.resources.gpus if gpus else min(self._workers or 1, node.resources.cpus) or 1)
             for node in self._nodes
-            if node.room.cpus and (node.room.gpus or not gpus)
+            if node.resources.cpus and (node.resources.gpus or not gpus)
         ]
         return max(1, min(shares, default=1))
 

@@ -146,16 +146,16 @@ class RayPool:
         free = [
             (turn, node)
             for node in self._nodes
-            for turn in range(on_node.count(node.id), node.room.n_workers(self._needs))
+            for turn in range(on_node.count(node.id), node.resources.n_workers(self._needs))
         ]
-        room = [node for _, node in sorted(free, key=lambda one: one[0])]
-        return room if self._limit is None else room[: max(0, self._limit - len(self._actors))]
+        vacant = [node for _, node in sorted(free, key=lambda one: one[0])]
+        return vacant if self._limit is None else vacant[: max(0, self._limit - len(self._actors))]
 
     def _start_on(self, node: Node) -> Worker:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._n_started += 1
-        name = f"{node.room.node} ({self._n_started})"
+        name = f"{node.resources.node} ({self._n_started})"
         actor_class = self._ray.remote(CellActor).options(
             num_cpus=self._needs.cpus,
             num_gpus=self._needs.gpus,

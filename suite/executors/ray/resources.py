@@ -63,15 +63,15 @@ class Resources:
         return None
 
 
-def check_resources(cells: Sequence[Cell], needs: Sequence[Needs], rooms: Sequence[Resources]) -> None:
+def check_resources(cells: Sequence[Cell], needs: Sequence[Needs], machines: Sequence[Resources]) -> None:
     """Refuses cells that are larger than any machine.
 
     Raises:
         InputError: names the cell, what it needs, and what the largest machine has.
     """
     for cell, wanted in zip(cells, needs, strict=True):
-        if not any(room.lacks(wanted) is None for room in rooms):
-            largest = max(rooms, key=lambda room: (room.gpus >= wanted.gpus, room.host_bytes, room.cpus))
+        if not any(machine.lacks(wanted) is None for machine in machines):
+            largest = max(machines, key=lambda m: (m.gpus >= wanted.gpus, m.host_bytes, m.cpus))
             raise InputError(f"{cell.label} needs {largest.lacks(wanted)}; no worker is larger")
 
 

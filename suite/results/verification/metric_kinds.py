@@ -31,7 +31,7 @@ COUNTED = "checkpoint"
 
 
 def kinds_of(record: Record) -> dict[tuple[str, str], Kind]:
-    """Name and protocol of every metric that the record may have, as the harness writes them -> its kind.
+    """Name and protocol of every metric that the record may have, as a run writes them -> its kind.
 
     What is not among them is backed by nothing in the record.
     """

@@ -43,11 +43,11 @@ def test_auto_is_one_dtype_or_refused():
 
 
 def test_workers_fit_by_the_scarcest_of_what_they_need():
-    room = Resources("n", cpus=16, gpus=4, host_bytes=64 * GIB)
-    assert room.n_workers(Needs(4, 0, GIB)) == 4
-    assert room.n_workers(Needs(1, 1, GIB)) == 4
-    assert room.n_workers(Needs(1, 1, 30 * GIB)) == 2
-    assert room.n_workers(Needs(17, 0, 0)) == 0
+    resources = Resources("n", cpus=16, gpus=4, host_bytes=64 * GIB)
+    assert resources.n_workers(Needs(4, 0, GIB)) == 4
+    assert resources.n_workers(Needs(1, 1, GIB)) == 4
+    assert resources.n_workers(Needs(1, 1, 30 * GIB)) == 2
+    assert resources.n_workers(Needs(17, 0, 0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_workers_fit_by_the_scarcest_of_what_they_need():
 )
 def test_a_cell_larger_than_any_machine_is_refused(needs, said):
     cell = Cell(model="m", method="wanda", pattern="0.5", dtype="float32")
-    rooms = [Resources("small", 4, 0, 8 * GIB), Resources("big", 16, 0, 64 * GIB)]
-    check_resources([cell], [Needs(16, 0, 64 * GIB)], rooms)
+    machines = [Resources("small", 4, 0, 8 * GIB), Resources("big", 16, 0, 64 * GIB)]
+    check_resources([cell], [Needs(16, 0, 64 * GIB)], machines)
     with pytest.raises(InputError, match=r"m wanda 0\.5") as refused:
-        check_resources([cell], [needs], rooms)
+        check_resources([cell], [needs], machines)
     assert said in str(refused.value)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from methods.allocations.owl import OWL
 from methods.base import Placement
-from methods.conformance.contract import ModelState
+from methods.contract import ModelState
 from methods.dsnot import DSnoT
 from methods.errors import InputError, NonFiniteError, PruningError
 from methods.llm_barber import LLMBarber

@@ -1,7 +1,7 @@
 """What every method promises, checked on the pruned model itself (docs/decisions/0002).
 
 The checks look at weights and masks only, never at how a method works, so they hold for any method. The
-harness runs them after every prune; a violation fails the cell.
+suite runs them after every prune; a violation fails the cell.
 """
 
 from __future__ import annotations

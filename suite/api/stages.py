@@ -63,7 +63,7 @@ class SuiteOutcome:
         """Those of all cells that have not failed, in the order of the plan; read from `out` on first use.
 
         Raises:
-            RecordError: another program damaged one since.
+            FileNotFoundError, RecordError: another program removed or damaged one since.
         """
         store, failed = ResultStore(self.out), {cell.digest for cell, _ in self.failed}
         return tuple(load_record(store.path_of(cell)) for cell in self.cells if cell.digest not in failed)
@@ -88,6 +88,11 @@ class PlannedSuite:
     weights: Weights
     executor: Executor
     cells: Sequence[PlannedCell]
+
+    @property
+    def report(self) -> Path:
+        """The report's file."""
+        return self.out / "report.html"
 
     @classmethod
     def of(
@@ -146,10 +151,10 @@ class PlannedSuite:
 
 @dataclass(frozen=True)
 class PreparedSuite:
-    """A planned suite whose inputs are there.
+    """A planned suite whose inputs have been read.
 
     Attributes:
-        plan: the suite, stale records seen.
+        plan: the suite, with records marked as stale that were made from other inputs.
         inputs: what its cells read, by model.
     """
 
@@ -176,12 +181,14 @@ class PreparedSuite:
 
         Args:
             watcher: hears of progress.
-            warn: gets where the report is, and what goes wrong with report or tracker.
+            warn: gets what goes wrong with report or tracker.
             reuse: whether what cells share is computed once and kept for the others.
             track: name and instance of a tracker that is told of the run.
             on_written: gets the file of each record once it is on the disk.
 
         Raises:
+            InputError: a cell is larger than any machine of a cluster, or another program damaged the records
+                while they were run, so that no report can be made of them.
             OSError: a record could not be written (a full disk); all earlier ones stand.
             PoolError: all workers in other processes are lost; what had come in is stored.
         """
@@ -193,14 +200,16 @@ class PreparedSuite:
         )
 
         def written(path: Path) -> None:
+            nonlocal on_written
             tracking.record_written(path)
             live.cell_ended(writer.outcome)
             if on_written is not None:
-                on_written(path)
+                # Once it has raised, what other workers still bring in is only stored.
+                told, on_written = on_written, None
+                told(path)
+                on_written = told
 
         writer = RecordWriter(store, watcher, written)
-        if self.n_to_run:
-            warn(f"report: {live.path}, kept up to date while the run lasts")
         name, tracker = track or (None, None)
         tracked = SuiteRun(plan.name, plan.out, len(plan.cells))
         with Tracking(name, tracker, tracked, warn=warn) as tracking, live:

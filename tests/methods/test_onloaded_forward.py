@@ -9,7 +9,7 @@ from methods.placement.layer_loading import residing
 from methods.placement.layer_storage import CheckpointStorage
 from methods.placement.onloaded_forward import own_forward
 from methods.structure.decoder import read_decoder
-from tests.methods.test_residence import prefetching_threads, save_layers, without_layers
+from tests.methods.test_layer_loading import prefetching_threads, save_layers, without_layers
 from tests.methods.tiny_models import make_model
 
 FAMILIES = ("llama", "llama-tied", "opt", "gpt2", "gpt-oss")

@@ -6,29 +6,26 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from suite.api.suite_run import PlannedSuite, SuiteOutcome
+from methods.base import Placement, Weights
+from suite.api.stages import PlannedSuite, SuiteOutcome
+from suite.cell import Cell
 from suite.executors.local import LocalExecutor
+from suite.executors.worker import Progress
 from suite.machine.devices import resolve_devices
+from suite.planning.resume import Existing
 from suite.planning.suite_cells import SuiteConfig, in_dtype, load_suite, matching, plan
 from suite.results import Record, load_record
 from suite.watcher import Silent
 
-if TYPE_CHECKING:
-    from methods.base import Weights
-    from suite.cell import Cell
-    from suite.executors.worker import Progress
-    from suite.planning.resume import Existing
-
-LOG = logging.getLogger("prunebench")
+LOG = logging.getLogger(__name__)
 
 
 def run_suite(
     suite: str | Path | SuiteConfig,
     *,
     out: str | Path | None = None,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     existing: Existing = "skip",
     device: str = "auto",
     placement: Weights = "resident",
@@ -36,13 +33,14 @@ def run_suite(
 ) -> SuiteOutcome:
     """Runs a suite on this machine, or resumes it, as `prunebench run` does.
 
-    A cell that fails costs no other cell: it is in `failed`, and its record has the traceback. What is
-    remarkable about models or kept records is logged as a warning of the logger `prunebench`.
+    A cell that fails costs no other cell: it is in `failed`, and its record has the traceback. Remarks about
+    models, and stale records that are kept, are logged as warnings (logger `suite`). Messages call options by
+    their names on the command line.
 
     Args:
         suite: the name of a built-in suite, a suite file, or a suite that was parsed.
         out: the folder for records and report; None = `results/<suite>`.
-        only: runs only cells whose label contains one of these texts or matches it as a glob.
+        only: runs only cells whose label contains this text, or one of these, or matches it as a glob.
         existing: for cells that already have a record: `skip` them, `rerun-stale` (those whose code or inputs
             changed), `rerun` all, or `fail`.
         device: `cpu`, `cuda`, `cuda:1`...; `auto` = every GPU, or else the CPU.
@@ -54,34 +52,38 @@ def run_suite(
         The records, the failed cells, and the report's path.
 
     Raises:
-        InputError: the suite, a model, a text or `device` is not usable; nothing was run.
+        InputError: something that was asked for is not usable; nothing was run.
         AssetError: a built-in model or text could not be fetched.
         OSError: a record could not be written (a full disk); all earlier ones stand.
+        PoolError: all workers on several GPUs were lost; what had come in is stored.
     """
+    Placement(weights=placement)
     config = suite if isinstance(suite, SuiteConfig) else load_suite(str(suite))
-    cells = matching(plan(config), only)
+    cells = plan(config)
+    folder = Path("results") / config.name if out is None else Path(out).expanduser()
     with LocalExecutor(resolve_devices(device, None)) as executor:
+        cells = in_dtype(cells, executor.dtype(config.dtype))
         planned = PlannedSuite.of(
             config.name,
-            in_dtype(cells, executor.dtype(config.dtype)),
+            matching(cells, [only] if isinstance(only, str) else only),
             executor,
-            out=Path("results") / config.name if out is None else Path(out),
+            out=folder.absolute(),
             existing=existing,
             weights=placement,
             warn=LOG.warning,
         )
         stored = None if on_cell is None else lambda path: on_cell(load_record(path))
-        return planned.prepared(warn=LOG.warning).carry_out(_Quiet(), warn=LOG.info, on_written=stored)
+        return planned.prepared(warn=LOG.warning).carry_out(_Quiet(), warn=LOG.warning, on_written=stored)
 
 
 class _Quiet(Silent):
     """A watcher of runs that shows nothing."""
 
     def worker_at(self, worker: str, cell: Cell | None, progress: Progress) -> None:
-        """Says nothing."""
+        """No-op: nobody is told."""
 
     def lines(self) -> Sequence[str]:
-        """None: nobody was told what is being done."""
+        """No lines: this watcher keeps no state."""
         return ()
 
     def __enter__(self) -> _Quiet:
@@ -90,7 +92,7 @@ class _Quiet(Silent):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing was opened."""
+        """No-op: nothing was opened."""
 
 
 __all__ = ["run_suite"]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from methods.errors import InputError
+from suite import tracking
 from suite.cli import main
 from suite.results import ResultStore
 from suite.results.records.archive import read_archive
 from suite.results.records.record import Metric
 from suite.tracking import SuiteRun, Tracking, open_tracker
-from suite.tracking import tracker as tracking
 from suite.tracking.mlflow import DEFAULTS, MLflowTracker, metrics, parameters
 from tests.suite.conftest import refusal
 from tests.suite.results.examples import make_cell, make_failed, make_items, make_record

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from suite.api.stages import SuiteOutcome
     from suite.api.suites import run_suite
     from suite.cell import CalibrationSpec
+    from suite.executors.outcome import FailedCell
+    from suite.planning.suite_cells import load_suite
     from suite.results.records.record import Record
 
 _NAMES = {
@@ -21,6 +23,8 @@ _NAMES = {
     "api.suites": ("run_suite",),
     "api.stages": ("SuiteOutcome",),
     "cell": ("CalibrationSpec",),
+    "executors.outcome": ("FailedCell",),
+    "planning.suite_cells": ("load_suite",),
     "results.records.record": ("Record",),
 }
 __getattr__, __dir__ = lazily(__name__, _NAMES)
@@ -28,10 +32,12 @@ __getattr__, __dir__ = lazily(__name__, _NAMES)
 __all__ = [
     "CalibrationSpec",
     "Evaluation",
+    "FailedCell",
     "PrunedCheckpoint",
     "Record",
     "SuiteOutcome",
     "evaluate_checkpoint",
+    "load_suite",
     "prune_checkpoint",
     "run_suite",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from suite.cell import Cell
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from suite.results.records.record import Record
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Hears of the progress of a plan. The default is to say nothing."""
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from methods.base import Placement, Weights
+import torch
+from pydantic import Field
+
+from methods.base import Weights
+from methods.errors import InputError
+from suite.api.arguments import checked
 from suite.cell import CalibrationSpec, DType, FirstToken
 from suite.checkpoints.evaluation import Outlet, measure_checkpoint
 from suite.checkpoints.writing.folder import remarks_of, require_empty
@@ -34,7 +39,7 @@ class PrunedCheckpoint:
     """
 
     folder: Path
-    summary: Mapping[str, Any]
+    summary: Mapping[str, Any] = field(repr=False)
 
     @property
     def sparsity(self) -> float:
@@ -65,6 +70,7 @@ class Evaluation:
     dense: Record | None
 
 
+@checked
 def prune_checkpoint(
     model: str | Path,
     method: str,
@@ -75,11 +81,11 @@ def prune_checkpoint(
     settings: Mapping[str, Any] | None = None,
     allocation: str | None = None,
     allocation_settings: Mapping[str, Any] | None = None,
-    calibration: CalibrationSpec = CalibrationSpec(),
+    calibration: CalibrationSpec | str = CalibrationSpec(),
     dtype: DType | Literal["auto"] = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     placement: Weights = "resident",
     watcher: Watcher | None = None,
 ) -> PrunedCheckpoint:
@@ -94,7 +100,7 @@ def prune_checkpoint(
         settings: hyper-parameters of the method in place of its defaults.
         allocation: what divides the sparsity among the layers, e.g. `owl`; None = all get the same.
         allocation_settings: its hyper-parameters.
-        calibration: which tokens the method looks at.
+        calibration: which tokens the method looks at; a text alone stands for 128 x 2,048 tokens of it.
         dtype: of the model while it is pruned, and of the checkpoint; `auto` = as most of its weights are
             stored, or float32 where the hardware does not multiply that natively.
         revision: a branch, tag or commit on the hub.
@@ -109,7 +115,6 @@ def prune_checkpoint(
         PruningError: the prune failed or broke the method's promises; nothing was written.
         OSError: the checkpoint could not be written.
     """
-    Placement(weights=placement)
     folder, watcher = Path(out).expanduser(), watcher or Silent()
     require_empty(folder)
     target = resolve_device(device)
@@ -121,7 +126,7 @@ def prune_checkpoint(
         settings=settings or {},
         allocation=allocation,
         allocation_settings=allocation_settings or {},
-        calibration=calibration,
+        calibration=CalibrationSpec(source=calibration) if isinstance(calibration, str) else calibration,
         dtype="float32",
         revision=revision,
         trust_remote_code=trust_remote_code,
@@ -138,27 +143,28 @@ def prune_checkpoint(
     return PrunedCheckpoint(folder, summary)
 
 
+@checked
 def evaluate_checkpoint(
     model: str | Path,
     *,
     dense: str | Path | None = None,
     out: str | Path | None = None,
-    perplexity: str | Sequence[str] = ("wiki-sample", "news-sample"),
-    seqlen: int = 2048,
-    max_tokens: int | None = None,
+    perplexity: str | Path | Sequence[str | Path] = ("wiki-sample", "news-sample"),
+    seqlen: Annotated[int, Field(ge=2)] = 2048,
+    max_tokens: Annotated[int, Field(ge=2)] | None = None,
     first_token: FirstToken = "auto",
     tasks: str | Sequence[str] = "offline",
-    task_folder: str | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-    prompts: str | None = "built-in",
-    max_new_tokens: int = 48,
+    task_folder: str | Path | None = None,
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None,
+    limit: Annotated[int, Field(ge=1)] | None = None,
+    prompts: str | Path | None = "built-in",
+    max_new_tokens: Annotated[int, Field(ge=1)] = 48,
     speed: bool = True,
     dtype: DType | Literal["auto"] = "auto",
     revision: str | None = None,
     dense_revision: str | None = None,
     trust_remote_code: bool = False,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     placement: Weights = "resident",
     on_cell: Callable[[Record], None] | None = None,
     watcher: Watcher | None = None,
@@ -197,7 +203,8 @@ def evaluate_checkpoint(
         PruningError: a model's structure cannot be read.
         OSError: a record could not be written.
     """
-    Placement(weights=placement)
+    if dense is None and dense_revision is not None:
+        raise InputError(f"dense_revision {dense_revision!r}: there is no dense model to take it of")
     store = None if out is None else ResultStore(Path(out).expanduser())
     if store is not None:
         require_folder(store.root)
@@ -205,15 +212,15 @@ def evaluate_checkpoint(
     asked = evaluation_cell(
         str(model),
         None if dense is None else str(dense),
-        corpora=[perplexity] if isinstance(perplexity, str) else perplexity,
+        corpora=_texts(perplexity),
         seqlen=seqlen,
         max_tokens=max_tokens,
         first_token=first_token,
-        tasks=[tasks] if isinstance(tasks, str) else tasks,
-        task_folder=task_folder,
+        tasks=_texts(tasks),
+        task_folder=None if task_folder is None else str(task_folder),
         num_fewshot=num_fewshot,
         limit=limit,
-        prompts=NOTHING if prompts is None else prompts,
+        prompts=NOTHING if prompts is None else str(prompts),
         max_new_tokens=max_new_tokens,
         speed=speed,
         dtype=resolve_dtype(dtype, target),
@@ -230,6 +237,11 @@ def evaluate_checkpoint(
         outlet=Outlet(store, on_cell),
     )
     return Evaluation(found.record, beside[0].record if beside else None)
+
+
+def _texts(given: str | Path | Sequence[str | Path]) -> list[str]:
+    """One text, or several, as a list."""
+    return [str(given)] if isinstance(given, str | Path) else list(map(str, given))
 
 
 __all__ = ["Evaluation", "PrunedCheckpoint", "evaluate_checkpoint", "prune_checkpoint"]

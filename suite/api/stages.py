@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+from methods.errors import InputError
 from suite.api.live_report import LiveReport
 from suite.cell import Cell
 from suite.evaluation.inputs import Inputs, ModelKey
@@ -38,7 +39,7 @@ class RunWatcher(CellsWatcher, AbstractContextManager["RunWatcher"], Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SuiteOutcome:
     """How a run of a suite ended.
 
@@ -58,6 +59,10 @@ class SuiteOutcome:
     out: Path
     report: Path | None
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.finished)} finished, {len(self.kept)} kept, {len(self.failed)} failed"
+        return f"<SuiteOutcome: {counts}, in {self.out}>"
+
     @cached_property
     def records(self) -> tuple[Record, ...]:
         """Those of all cells that have not failed, in the order of the plan; read from `out` on first use.
@@ -65,7 +70,7 @@ class SuiteOutcome:
         Raises:
             FileNotFoundError, RecordError: another program removed or damaged one since.
         """
-        store, failed = ResultStore(self.out), {cell.digest for cell, _ in self.failed}
+        store, failed = ResultStore(self.out), {entry.cell.digest for entry in self.failed}
         return tuple(load_record(store.path_of(cell)) for cell in self.cells if cell.digest not in failed)
 
 
@@ -187,11 +192,12 @@ class PreparedSuite:
             on_written: gets the file of each record once it is on the disk.
 
         Raises:
-            InputError: a cell is larger than any machine of a cluster, or another program damaged the records
-                while they were run, so that no report can be made of them.
+            InputError: the results folder cannot be made, a cell is larger than any machine of a cluster, or
+                another program damaged the records meanwhile, so that no report can be made of them.
             OSError: a record could not be written (a full disk); all earlier ones stand.
             PoolError: all workers in other processes are lost; what had come in is stored.
         """
+        _require_writable(self.plan.out)
         plan, n_kept = self.plan, len(self.plan.cells) - self.n_to_run
         store = ResultStore(plan.out)
         options = worker_options(plan.cells, plan.out, reuse=reuse, weights=plan.weights)
@@ -234,6 +240,14 @@ class PreparedSuite:
             out=plan.out,
             report=live.path if plan.cells else None,
         )
+
+
+def _require_writable(folder: Path) -> None:
+    """Makes the folder before anything is computed for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be made ({error.strerror or error})") from error
 
 
 __all__ = ["PlannedSuite", "PreparedSuite", "RunWatcher", "SuiteOutcome"]

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from methods.base import Placement, Weights
+import torch
+
+from methods.base import Weights
+from suite.api.arguments import checked
 from suite.api.stages import PlannedSuite, SuiteOutcome
 from suite.cell import Cell
 from suite.executors.local import LocalExecutor
@@ -21,13 +24,14 @@ from suite.watcher import Silent
 LOG = logging.getLogger(__name__)
 
 
+@checked
 def run_suite(
     suite: str | Path | SuiteConfig,
     *,
     out: str | Path | None = None,
     only: str | Sequence[str] = (),
     existing: Existing = "skip",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     placement: Weights = "resident",
     on_cell: Callable[[Record], None] | None = None,
 ) -> SuiteOutcome:
@@ -38,7 +42,7 @@ def run_suite(
     their names on the command line.
 
     Args:
-        suite: the name of a built-in suite, a suite file, or a suite that was parsed.
+        suite: the name of a built-in suite, a suite file, or what `suite.load_suite` makes of one.
         out: the folder for records and report; None = `results/<suite>`.
         only: runs only cells whose label contains this text, or one of these, or matches it as a glob.
         existing: for cells that already have a record: `skip` them, `rerun-stale` (those whose code or inputs
@@ -57,7 +61,6 @@ def run_suite(
         OSError: a record could not be written (a full disk); all earlier ones stand.
         PoolError: all workers on several GPUs were lost; what had come in is stored.
     """
-    Placement(weights=placement)
     config = suite if isinstance(suite, SuiteConfig) else load_suite(str(suite))
     cells = plan(config)
     folder = Path("results") / config.name if out is None else Path(out).expanduser()

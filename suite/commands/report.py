@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from methods.errors import InputError
 from suite.api.report import write_report
-
-if TYPE_CHECKING:
-    pass
 
 
 def report(

@@ -116,8 +116,8 @@ def run(
             say(f"report: {prepared.plan.report}, kept up to date while the run lasts")
         bars = progress_bars(prepared.n_to_run)
         outcome = prepared.carry_out(bars, warn=say, reuse=reuse, track=tracker)
-    for cell, reason in outcome.failed:
-        say(f"failed: {cell.label}: {reason}")
+    for failed in outcome.failed:
+        say(f"failed: {failed.cell.label}: {failed.reason}")
     if bars.is_on_terminal:
         bars.show(_ranked(outcome))
     if as_json:
@@ -127,7 +127,7 @@ def run(
                 "executor": executor.value,
                 "finished": len(outcome.finished),
                 "kept": len(outcome.kept),
-                "failed": [{"cell": cell.label, "reason": reason} for cell, reason in outcome.failed],
+                "failed": [{"cell": one.cell.label, "reason": one.reason} for one in outcome.failed],
             }
         )
     elif outcome.report is not None:

@@ -5,23 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from suite.cell import Cell
 from suite.results import ResultStore
-from suite.results.records.record import Record
+from suite.results.records.record import Failure, Record
 from suite.watcher import Watcher
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class FailedCell(NamedTuple):
-    """A cell that was run and has no numbers."""
+@dataclass(frozen=True, repr=False)
+class FailedCell:
+    """A cell that was run and has no numbers.
 
-    cell: Cell
-    reason: str
-    """The phase, and the first line of the error."""
+    Attributes:
+        record: what there is of it: the phase that failed, the error, its traceback.
+    """
+
+    record: Record
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return self.record.cell
+
+    @property
+    def reason(self) -> str:
+        """The phase, and the error in one line."""
+        failure = self._failure
+        return f"{failure.phase}: {next(iter(failure.message.splitlines()), '') or failure.error}"
+
+    @property
+    def traceback(self) -> str:
+        """Where the error came from."""
+        return self._failure.traceback
+
+    @property
+    def _failure(self) -> Failure:
+        assert self.record.failure is not None
+        return self.record.failure
+
+    def __repr__(self) -> str:
+        return f"<{self.cell.label} failed, {self.reason}>"
 
 
 @dataclass(frozen=True)
@@ -75,9 +102,9 @@ class RecordWriter:
             self._finished.append(cell)
             self._watcher.cell_ended(cell, "complete", record)
         else:
-            reason = f"{record.failure.phase}: {next(iter(record.failure.message.splitlines()), '')}"
-            self._failed.append(FailedCell(cell, reason))
-            self._watcher.cell_ended(cell, f"failed: {reason}", record)
+            failed = FailedCell(record)
+            self._failed.append(failed)
+            self._watcher.cell_ended(cell, f"failed: {failed.reason}", record)
         if self._on_written is not None:
             self._on_written(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from methods.errors import InputError
 from suite.cell import DType
@@ -71,7 +71,7 @@ def resolve_dtype(wanted: str, device: torch.device) -> DType:
 
     if wanted == "auto":
         return "bfloat16" if native_bf16(device) else "float32"
-    return _dtype(wanted)
+    return cast(DType, wanted)
 
 
 def written_dtype(wanted: str, stored: Sequence[torch.dtype], device: torch.device) -> DType:
@@ -90,16 +90,10 @@ def written_dtype(wanted: str, stored: Sequence[torch.dtype], device: torch.devi
     from suite.machine.environment import native_bf16
 
     if wanted != "auto":
-        return _dtype(wanted)
+        return cast(DType, wanted)
     if stored[:1] == [torch.bfloat16] and native_bf16(device):
         return "bfloat16"
     return "float16" if stored[:1] == [torch.float16] and device.type == "cuda" else "float32"
-
-
-def _dtype(wanted: str) -> DType:
-    if wanted not in get_args(DType):
-        raise InputError(f"dtype {wanted!r}: give auto, {', '.join(get_args(DType))}")
-    return cast(DType, wanted)
 
 
 __all__ = ["resolve_device", "resolve_devices", "resolve_dtype", "written_dtype"]

@@ -29,6 +29,11 @@ def one_line(name: str, part: str = "") -> Iterator[None]:
         said = str(error)
         if is_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA" in said):
             raise
+        if isinstance(error, ImportError) and "trust_remote_code" not in said:
+            raise InputError(
+                f"model {name!r} cannot be loaded, since a library cannot be imported: {reason(error)} "
+                "(if its import was interrupted, start Python anew)"
+            ) from error
         if "trust_remote_code" in said:
             raise InputError(
                 f"model {name!r} needs Python code of its own: read it, then allow it (--trust-remote-code)"

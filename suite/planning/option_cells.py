@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import Any
 
 from methods.errors import InputError
 from suite.cell import (
     DENSE,
     AllocationSpec,
+    AnswersSpec,
     CalibrationSpec,
     Cell,
     DType,
     FirstToken,
+    PerplexitySpec,
     SpeedSpec,
+    TaskSpec,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 NOTHING = "none"
 """In place of a task or of prompts: do not."""
@@ -65,7 +62,7 @@ def pruning_cell(
         needs_calibration = needs_calibration or divides.needs_calibration
     if needs_calibration:
         check_source(calibration.source)
-    return _cell(
+    return Cell(
         model=model,
         revision=revision,
         method=method,
@@ -117,34 +114,23 @@ def evaluation_cell(
         check_task(name, task_folder)
     if prompts != NOTHING:
         load_prompts(prompts)
-    return _cell(
+    return Cell(
         model=model,
         revision=revision,
         method=DENSE,
         dtype=dtype,
         perplexity=tuple(
-            {"corpus": corpus, "seqlen": seqlen, "max_tokens": max_tokens, "first_token": first_token}
+            PerplexitySpec(corpus=corpus, seqlen=seqlen, max_tokens=max_tokens, first_token=first_token)
             for corpus in dict.fromkeys(corpora)
         ),
         divergence=dense is not None,
         tasks=tuple(
-            {"name": name, "num_fewshot": num_fewshot, "limit": limit, "folder": task_folder}
-            for name in asked
+            TaskSpec(name=name, num_fewshot=num_fewshot, limit=limit, folder=task_folder) for name in asked
         ),
-        answers=None if prompts == NOTHING else {"prompts": prompts, "max_new_tokens": max_new_tokens},
+        answers=None if prompts == NOTHING else AnswersSpec(prompts=prompts, max_new_tokens=max_new_tokens),
         speed=SpeedSpec() if speed else None,
         trust_remote_code=trust_remote_code,
     )
-
-
-def _cell(**fields: Any) -> Cell:
-    """The cell, or an `InputError` that names the first field that is wrong."""
-    try:
-        return Cell.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), "cell")
-        raise InputError(f"{key} {first['input']!r}: {first['msg']}") from error
 
 
 def one_pattern(sparsity: str | float | None, pattern: str | None) -> str:

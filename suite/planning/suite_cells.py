@@ -286,10 +286,12 @@ def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     """The cells whose label or file name holds one of `words` or fits it as a glob; all without words.
 
     Raises:
-        InputError: none does.
+        InputError: none does, or a word is empty.
     """
     if not words:
         return list(cells)
+    if not all(words):
+        raise InputError("--only '': an empty text fits every cell")
     chosen = [
         cell
         for cell in cells

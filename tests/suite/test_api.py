@@ -88,9 +88,11 @@ def test_a_cell_is_found_by_its_files_name_whatever_its_dtype(tiny, tmp_path):
 def test_a_cell_that_fails_is_among_the_failed_and_costs_no_other(tiny, tmp_path, broken_wanda):
     seen = []
     outcome = run_suite(tiny, out=tmp_path / "records", on_cell=seen.append)
-    ((cell, reason),) = outcome.failed
-    assert (cell.method, reason) == ("wanda", "prune: no prune today")
-    assert outcome.failed[0].reason == reason
+    (failed,) = outcome.failed
+    assert (failed.cell.method, failed.reason) == ("wanda", "prune: no prune today")
+    assert "in fail\n" in failed.traceback
+    assert failed.record == seen[-1].model_copy(update={"body_digest": "", "side_file": None})
+    assert len(repr(outcome)) + len(repr(failed)) + len(repr(outcome.records)) < 600
     assert methods_of(outcome.records) == ["dense", "magnitude"]
     assert [record.status for record in seen] == ["complete", "complete", "failed"]
     assert outcome.report.is_file()
@@ -103,8 +105,14 @@ def test_a_cell_that_fails_is_among_the_failed_and_costs_no_other(tiny, tmp_path
         ({"only": ["sparsegpt"]}, "fits none of 3 cells"),
         ({"device": "tpu"}, "--device tpu"),
         ({"out": __file__}, "test_api.py"),
-        ({"existing": "stale"}, "existing 'stale': give one of skip, rerun-stale, rerun, fail"),
-        ({"placement": "gpu"}, "placement 'gpu': give resident or onload"),
+        ({"existing": "stale"}, "existing: should be 'skip', .* or 'fail', not 'stale'"),
+        ({"placement": "gpu"}, "placement: should be 'resident' or 'onload', not 'gpu'"),
+        ({"suite": 5}, "suite: should be a valid string, not 5"),
+        ({"only": [5]}, "only: should be a valid string"),
+        ({"only": ""}, "an empty text"),
+        ({"device": 0}, "device: should be a valid string, not 0"),
+        ({"on_cell": 5}, "on_cell: should be callable, not 5"),
+        ({"out": "/proc/nowhere/records"}, "cannot be made"),
     ],
 )
 def test_wrong_input_is_an_input_error_and_nothing_runs(tiny, tmp_path, changes, said):
@@ -202,7 +210,7 @@ def test_a_checkpoint_is_pruned_and_measured(tiny, tmp_path):
         pruned.folder,
         dense=tmp_path / "model",
         out=tmp_path / "records",
-        perplexity=[str(text)],
+        perplexity=text,
         seqlen=32,
         tasks=[],
         prompts=None,
@@ -230,19 +238,24 @@ def test_wrong_input_writes_no_checkpoint(tmp_path, tiny):
     with pytest.raises(InputError, match="no-such"):
         evaluate_checkpoint(tmp_path / "no-such", out=tmp_path / "records")
     for changes, said in (
-        ({"seqlen": 1}, "seqlen 1: .*greater than or equal to 2"),
-        ({"limit": 0}, "limit 0"),
-        ({"first_token": "yes"}, "first_token 'yes'"),
-        ({"dtype": "fp16"}, "dtype 'fp16': give auto, float32, bfloat16, float16"),
-        ({"placement": "gpu"}, "placement 'gpu'"),
+        ({"seqlen": 1}, "seqlen: should be greater than or equal to 2, not 1"),
+        ({"seqlen": "128"}, "seqlen: should be a valid integer, not '128'"),
+        ({"limit": 0}, "limit: "),
+        ({"speed": "no"}, "speed: should be a valid boolean, not 'no'"),
+        ({"first_token": "yes"}, "first_token: should be 'auto', 'never' or 'always', not 'yes'"),
+        ({"dtype": "fp16"}, "dtype: should be 'float32', .*, not 'fp16'"),
+        ({"dense_revision": "main"}, "no dense model"),
+        ({"placement": "gpu"}, "placement: "),
         ({"tasks": "no-such-task"}, "no-such-task"),
         ({"perplexity": "no-such-text"}, "no-such-text"),
     ):
         with pytest.raises(InputError, match=said):
             evaluate_checkpoint(tmp_path / "model", out=tmp_path / "records", **changes)
     for changes, said in (
-        ({"dtype": "fp16"}, "dtype 'fp16'"),
-        ({"placement": "gpu"}, "placement 'gpu'"),
+        ({"dtype": torch.float32}, "dtype: "),
+        ({"placement": "gpu"}, "placement: "),
+        ({"calibration": None}, "calibration: "),
+        ({"watcher": 5}, "watcher: should be an instance of Watcher, not 5"),
         ({"sparsity": 1.5}, "1.5"),
         ({"settings": {"power": 1}}, "no setting 'power'"),
     ):

@@ -255,6 +255,9 @@ class Record(Spec):
             raise ValueError(f"status is {self.status!r}, but failure is {self.failure!r}")
         return self
 
+    def __repr__(self) -> str:
+        return f"<Record of {self.cell.label}, {self.status}, {len(self.metrics)} metrics>"
+
     def metric(self, name: str, protocol: str | None = None) -> Metric | None:
         """The metric of that name, and protocol if one is given; None if the record has none."""
         for metric in self.metrics:

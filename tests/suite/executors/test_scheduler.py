@@ -84,7 +84,7 @@ def test_every_result_is_stored_and_told(tmp_path):
     )
     assert [place for place, _ in pool.given] == [0, 1, 2]
     assert written(tmp_path) == ["0", "1", "2"]
-    assert [cell.pattern for cell, _ in outcome.failed] == ["0", "1", "2"]
+    assert [failed.cell.pattern for failed in outcome.failed] == ["0", "1", "2"]
     assert ("w", "0", "prune") in watched.heard and ("w", None, "") in watched.heard
 
 
@@ -101,7 +101,7 @@ def test_a_cell_that_costs_three_workers_is_a_failure_and_the_others_run(tmp_pat
         lambda n, place, cell: [Lost("w", place, "killed by SIGKILL") if place == 1 else done(place, cell)],
         tmp_path,
     )
-    reasons = {cell.pattern: reason for cell, reason in outcome.failed}
+    reasons = {failed.cell.pattern: failed.reason for failed in outcome.failed}
     assert reasons["1"] == "run: its worker was lost 3 times, last w: killed by SIGKILL"
     assert written(tmp_path) == ["0", "1", "2"]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern, prune_lowest
+from methods.updates import sparsegpt_block as block
 from methods.updates import sparsegpt_columns as columns
 from methods.updates import sparsegpt_kernel as kernel
 
@@ -44,7 +45,7 @@ def agree(weight: Tensor, factor: Tensor, pattern: str, start: int, end: int) ->
     """Holds the kernel against its twin on one block; the mask they agree on."""
     read = parse_pattern(pattern)
     new, keep, errors = solved(kernel.solve_block, weight, factor, read, start, end)
-    twins, twins_keep, twins_errors = solved(columns.solve_block, weight, factor, read, start, end)
+    twins, twins_keep, twins_errors = solved(block.solve_block, weight, factor, read, start, end)
     twins = twins.masked_fill(~twins_keep, 0)
     assert torch.equal(keep, twins_keep)
     assert not new[~keep].any()
@@ -129,7 +130,7 @@ def test_rounded_weights_and_dead_inputs(pattern):
 def test_the_whole_walk(pattern, monkeypatch):
     read = parse_pattern(pattern)
     weight, factor = random_case(13, 156, 6)
-    width = columns.block_size(read, 64)
+    width = block.block_size(read, 64)
     keep, new = columns.solve_columns(weight, factor, read, width)
     monkeypatch.setattr(columns, "block_solver", lambda weight: kernel.solve_block)
     by_kernel, new_by_kernel = columns.solve_columns(weight, factor.T.contiguous().T, read, width)

@@ -37,7 +37,7 @@ def asks(suite, tables):
 
 def run_suite(suite):
     """Runs a suite file into `results` beside it."""
-    outcome = suite_api.suites(suite, out=suite.parent / "results", existing="rerun", device="cpu")
+    outcome = suite_api.run_suite(suite, out=suite.parent / "results", existing="rerun", device="cpu")
     assert not outcome.failed
 
 

@@ -9,7 +9,8 @@ from benchmarks import plain
 from benchmarks.machine import best_seconds, copy_rate, product_rate
 from benchmarks.work import Matrix, column_flops
 from methods.engine.statistics import GramMatrix, InputNorms, SquaredGradients
-from methods.masks.pattern import SemiStructured, parse_pattern, prune_lowest, prune_n_of_m
+from methods.masks.pattern import SemiStructured, parse_pattern
+from methods.masks.selection import prune_lowest, prune_n_of_m
 from methods.refinements.barber_swaps import rebuild, rebuild_n_of_m
 from methods.sparsegpt import inverse_factor
 from methods.updates.sparsegpt_columns import solve_columns

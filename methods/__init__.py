@@ -34,10 +34,8 @@ if TYPE_CHECKING:
         UniformPattern,
         Unstructured,
         parse_pattern,
-        prune_lowest,
-        prune_n_of_m,
-        require_finite,
     )
+    from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
     from methods.placement.layer_loading import residing
     from methods.registry import build, method_class, names
     from methods.structure.decoder import read_decoder
@@ -66,10 +64,8 @@ _NAMES = {
         "UniformPattern",
         "Unstructured",
         "parse_pattern",
-        "prune_lowest",
-        "prune_n_of_m",
-        "require_finite",
     ),
+    "masks.selection": ("prune_lowest", "prune_n_of_m", "require_finite"),
     "placement.layer_loading": ("residing",),
     "registry": ("build", "method_class", "names"),
     "structure.decoder": ("read_decoder",),

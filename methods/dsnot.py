@@ -21,7 +21,8 @@ from methods.base import (
 from methods.engine.layerwise import Solution, prune_layer_by_layer
 from methods.errors import InputError
 from methods.initial import UNREACHED, initial_mask, initial_settings
-from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.selection import require_finite
 from methods.placement.layer_loading import residing
 from methods.refinements.dsnot_swaps import MAX_VARIANCE_POWER, refine, reliabilities
 from methods.registry import build

@@ -25,7 +25,8 @@ from methods.engine.layerwise import expert_warnings
 from methods.errors import InputError
 from methods.initial import UNREACHED, InitialMask, initial_mask, initial_settings
 from methods.masks.keep_mask import KeepMask
-from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern, require_finite
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.selection import require_finite
 from methods.placement.layer_loading import residing
 from methods.refinements.barber_swaps import Granularity, rebuild_block
 from methods.registry import build

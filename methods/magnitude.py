@@ -18,14 +18,8 @@ from methods.base import (
 )
 from methods.engine.hidden_states import at_rest
 from methods.masks.keep_mask import KeepMask
-from methods.masks.pattern import (
-    SemiStructured,
-    SparsityPattern,
-    UniformPattern,
-    prune_lowest,
-    prune_n_of_m,
-    require_finite,
-)
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
 from methods.placement.layer_loading import residing
 from methods.structure.decoder import read_decoder
 from methods.structure.target import Target

@@ -13,14 +13,8 @@ from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ig
 from methods.engine.layerwise import Solution, prune_layer_by_layer
 from methods.engine.statistics import InputNorms
 from methods.errors import InputError
-from methods.masks.pattern import (
-    SemiStructured,
-    SparsityPattern,
-    UniformPattern,
-    prune_lowest,
-    prune_n_of_m,
-    require_finite,
-)
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

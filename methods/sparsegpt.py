@@ -13,7 +13,8 @@ from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ig
 from methods.engine.layerwise import Solution, prune_layer_by_layer
 from methods.engine.statistics import GramMatrix
 from methods.errors import InputError, SingularHessianError
-from methods.masks.pattern import SparsityPattern, UniformPattern, require_finite
+from methods.masks.pattern import SparsityPattern, UniformPattern
+from methods.masks.selection import require_finite
 from methods.updates.sparsegpt_block import block_size
 from methods.updates.sparsegpt_columns import kernel_problem, solve_columns
 

@@ -11,14 +11,8 @@ from torch import Tensor
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
 from methods.engine.layerwise import Solution, prune_layer_by_layer
 from methods.engine.statistics import InputNorms
-from methods.masks.pattern import (
-    SemiStructured,
-    SparsityPattern,
-    UniformPattern,
-    prune_lowest,
-    prune_n_of_m,
-    require_finite,
-)
+from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,7 +16,8 @@ from methods.base import CalibrationSet, Placement
 from methods.engine.hidden_states import LayerStream, at_rest
 from methods.engine.statistics import InputNorms, SharedInputs
 from methods.errors import InputError
-from methods.masks.pattern import Allocated, UniformPattern, Unstructured, require_finite
+from methods.masks.pattern import Allocated, UniformPattern, Unstructured
+from methods.masks.selection import require_finite
 from methods.placement.layer_loading import residing
 from methods.structure.decoder import DecoderLayer, read_decoder
 from methods.wanda import wanda_scores

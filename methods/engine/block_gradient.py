@@ -16,7 +16,7 @@ from methods.engine.hidden_states import LayerStream, relative_error
 from methods.engine.hooks import BlockCall
 from methods.engine.statistics import SquaredGradients
 from methods.errors import StructureError
-from methods.masks.pattern import require_finite
+from methods.masks.selection import require_finite
 from methods.structure.decoder import Block, DecoderLayer
 from methods.structure.target import Target, TargetCall, noting_calls
 

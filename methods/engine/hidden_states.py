@@ -15,7 +15,7 @@ from methods.base import CalibrationSet
 from methods.engine.hooks import BlockCall, Reached, ending_after, ending_before, watching
 from methods.engine.kept_attention import KeptAttention
 from methods.engine.layer_inputs import LayerArguments, Recorder, TokenBatch
-from methods.masks.pattern import require_finite
+from methods.masks.selection import require_finite
 from methods.placement.layer_loading import Residence
 from methods.placement.out_of_memory import is_out_of_memory
 from methods.structure.decoder import Block, Decoder, DecoderLayer, first_tensor

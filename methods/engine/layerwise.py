@@ -17,7 +17,8 @@ from methods.base import CalibrationSet, LayerReport, PhaseClock, Placement, Pru
 from methods.engine.hidden_states import LayerStream, at_rest, relative_error
 from methods.engine.statistics import InputStatistic, SharedInputs
 from methods.masks.keep_mask import KeepMask
-from methods.masks.pattern import SparsityPattern, UniformPattern, require_finite
+from methods.masks.pattern import SparsityPattern, UniformPattern
+from methods.masks.selection import require_finite
 from methods.placement.layer_loading import residing
 from methods.structure.decoder import DecoderLayer, read_decoder
 from methods.structure.target import Target

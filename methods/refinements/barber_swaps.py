@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.masks.pattern import SemiStructured, UniformPattern, count_true, kth_lowest, prune_lowest, up_to
+from methods.masks.pattern import SemiStructured, UniformPattern
+from methods.masks.selection import count_true, kth_lowest, prune_lowest, up_to
 
 Granularity = Literal["layer", "output", "input", "block"]
 

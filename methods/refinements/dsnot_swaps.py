@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.masks.pattern import kth_lowest, up_to
+from methods.masks.selection import kth_lowest, up_to
 
 MAX_VARIANCE_POWER = 6
 """Up to here no quotient of fp32 numbers leaves the range of fp64."""

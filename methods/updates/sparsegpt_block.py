@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.masks.pattern import SemiStructured, UniformPattern, prune_lowest
+from methods.masks.pattern import SemiStructured, UniformPattern
+from methods.masks.selection import prune_lowest
 
 PANEL = 32
 """Columns of a panel, a part of a block; it changes the order of sums and nothing else."""

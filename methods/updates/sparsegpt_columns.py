@@ -9,7 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from methods.masks.pattern import SemiStructured, UniformPattern, prune_lowest
+from methods.masks.pattern import SemiStructured, UniformPattern
+from methods.masks.selection import prune_lowest
 from methods.updates.sparsegpt_block import solve_block
 
 BlockSolver = Callable[[Tensor, Tensor, Tensor, UniformPattern, int, int], Tensor]

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.chapters.chapter import Chapter, Part, chapter_table, metric_column, pruned_subjects
+from reports.rankings.labels import DIVERGENCES
 from reports.rankings.ranking import Ranking
-from reports.wording import SHARE, Unit
 from suite.results.records.record import Record
-
-_COLUMNS = {
-    "kl_divergence": ("KL(dense ‖ pruned)", Unit("nats a token", places=4)),
-    "top1_agreement": ("Top-1 agreement", SHARE),
-}
-"""Metric -> its heading and how it is written."""
 
 
 def divergence_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
@@ -21,18 +15,18 @@ def divergence_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     subjects = [s for s in pruned_subjects(rankings) if _is_measured(s.record)]
     if not subjects:
         return None
-    protocols = dict.fromkeys(m.protocol for s in subjects for m in s.record.metrics if m.name in _COLUMNS)
+    protocols = dict.fromkeys(m.protocol for s in subjects for m in s.record.metrics if m.name in DIVERGENCES)
     columns = [
         metric_column(
             subjects,
             [s.record.metric(name, protocol) for s in subjects],
-            title=title,
+            title=label.title,
             about=protocol,
-            unit=unit,
+            unit=label.unit,
             item="window",
         )
         for protocol in protocols
-        for name, (title, unit) in _COLUMNS.items()
+        for name, label in DIVERGENCES.items()
     ]
     notes = (
         "KL divergence says how much the dense model's next-token distribution loses where the pruned "
@@ -45,4 +39,4 @@ def divergence_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
 
 
 def _is_measured(record: Record) -> bool:
-    return any(metric.name in _COLUMNS for metric in record.metrics)
+    return any(metric.name in DIVERGENCES for metric in record.metrics)

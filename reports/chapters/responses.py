@@ -19,8 +19,9 @@ from reports.chapters.chapter import (
     metric_column,
     pruned_subjects,
 )
+from reports.rankings.labels import ANSWERS
 from reports.rankings.ranking import Ranking
-from reports.wording import SHARE, Unit, counted, decimal, listed, pattern_name, visible
+from reports.wording import SHARE, counted, decimal, listed, pattern_name, visible
 from suite.results.records.items import AnswerSet, AnswerText
 
 SHOWN_UP_TO = 12
@@ -32,14 +33,6 @@ _OPENING = 90
 """Characters of a prompt on the line that opens it."""
 _MARKUP = 140
 """Bytes that one reply takes besides its text, at most."""
-_NATS = "nats a token"
-_COLUMNS = {
-    "answers_as_dense": ("As dense", "share of answers", SHARE),
-    "answer_repetition": ("Repetition", "share of an answer's 4-grams\nthat repeat an earlier one", SHARE),
-    "answer_dense_nll": ("Dense model's loss", "on the answer", Unit(_NATS, places=3)),
-    "answer_tokens": ("Length", "tokens", Unit(places=1)),
-}
-"""Metric -> its heading, what it counts, how it is written."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +100,13 @@ def _batches(subjects: Sequence[Subject]) -> tuple[str, ...]:
 
 def _columns(subjects: Sequence[Subject]) -> list[Column]:
     columns = []
-    for name, (title, about, unit) in _COLUMNS.items():
-        metrics = [s.record.metric(name, _protocol(_answers(s))) for s in subjects]
+    for name, label in ANSWERS.items():
+        metrics = [s.record.metric(name, _answers(s).protocol) for s in subjects]
         if any(metric is not None for metric in metrics):
             columns.append(
-                metric_column(subjects, metrics, title=title, about=about, unit=unit, item="prompt")
+                metric_column(
+                    subjects, metrics, title=label.title, about=label.about, unit=label.unit, item="prompt"
+                )
             )
     return columns
 
@@ -237,10 +232,6 @@ def _text_size(text: str) -> int:
 
 def _group(answers: AnswerSet) -> PromptGroup:
     return PromptGroup(answers.prompts_digest, answers.max_new_tokens, answers.chat_template)
-
-
-def _protocol(answers: AnswerSet) -> str:
-    return f"{answers.prompts}-greedy{answers.max_new_tokens}"
 
 
 def _answers(subject: Subject) -> AnswerSet:

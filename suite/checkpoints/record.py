@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from methods.errors import InputError
-from methods.masks.pattern import parse_pattern
 from suite.cell import DENSE, CalibrationSpec, Cell
 from suite.checkpoints.finished import NEARLY, CountedZeros, Summary, disagreements
-from suite.evaluation.measure import Measured, PrunedMatrix, add_size
+from suite.evaluation.measure import Measured, add_size
 from suite.results.records.record import Metric, ModuleReport
+from suite.results.statistics.metrics import Zeros
 
 if TYPE_CHECKING:
     from suite.models.loading import LoadedModel
@@ -91,8 +91,7 @@ def add_zeros(
                 f"{zeros.sparsity:.4g} of the weights of its target modules are 0, more than were pruned"
             )
     measured.metrics.append(Metric(name="sparsity", protocol=protocol, value=sparsity, direction="none"))
-    matrices = [PrunedMatrix(m.n_weights, m.n_weights - m.n_zeros, m.itemsize) for m in zeros.modules]
-    add_size(measured, loaded, matrices, parse_pattern(cell.pattern) if cell.pattern else None)
+    add_size(measured, loaded, [Zeros(m.n_weights, m.n_zeros) for m in zeros.modules], cell.pattern)
 
 
 def module_reports(zeros: CountedZeros) -> tuple[ModuleReport, ...]:

@@ -19,7 +19,7 @@ from suite.evaluation.scoring.responses import (
     uses_chat_template,
 )
 from suite.results.records.items import AnswerSet, AnswerText
-from suite.results.statistics.single import mean_share, mean_stderr, proportion
+from suite.results.statistics.metrics import ANSWERS, item_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,15 +136,7 @@ def add_answers(
             )
         ),
     )
-    protocol = f"{prompts.name}-greedy{spec.max_new_tokens}"
-    measured.add("answer_tokens", protocol, mean_stderr([len(a.token_ids) for a in answers]), "none")
-    measured.add("answer_repetition", protocol, mean_share([r for r in repeated if r is not None]), "lower")
-    if dense is not None:
-        same = [parting is None for parting in partings]
-        measured.add("answers_as_dense", protocol, proportion(same), "higher")
-    if dense_nll is not None:
-        likely = [nll for nll in dense_nll if nll is not None]
-        measured.add("answer_dense_nll", protocol, mean_stderr(likely), "lower")
+    measured.metrics += item_metrics(ANSWERS, measured.answers, compared=dense is not None)
 
 
 def _partings(dense: Sequence[Answer], answers: Sequence[Answer]) -> list[int | None]:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from suite.evaluation.measured import Measured
-from suite.evaluation.size import PrunedMatrix, checkpoint_size
 from suite.evaluation.speed.sparse_kernels import KernelError, sparse_products, why_no_kernel
 from suite.evaluation.speed.tokens_per_second import Speed, measure_speed
 from suite.results.records.record import Metric
+from suite.results.statistics.metrics import Zeros, size_metrics
 from suite.results.statistics.single import Estimate, mean_stderr
 
 if TYPE_CHECKING:
-    from methods.masks.pattern import SparsityPattern
     from suite.cell import SpeedSpec
     from suite.machine.phases import PhaseLog
     from suite.models.loading import LoadedModel
@@ -22,29 +21,17 @@ if TYPE_CHECKING:
 ONLOADED = "layers visited the device one by one"
 
 
-def add_size(
-    measured: Measured,
-    loaded: LoadedModel,
-    matrices: Sequence[PrunedMatrix],
-    pattern: SparsityPattern | None,
-) -> None:
+def add_size(measured: Measured, loaded: LoadedModel, modules: Sequence[Zeros], pattern: str | None) -> None:
     """Adds the bytes of the checkpoint as stored, and as its zeros would allow.
 
     Args:
         measured: gets the metrics.
-        loaded: the model.
-        matrices: of its target modules; none for the dense model.
+        loaded: the model; pruned or not, its shapes are the same.
+        modules: its target modules; none for the dense model.
         pattern: what it was pruned to; None where nothing was, or nobody knows.
     """
-    size = checkpoint_size(loaded.model, matrices, pattern)
-    rows: list[tuple[str, int | None, str]] = [("checkpoint_bytes", size.dense, "ok")]
-    if matrices:
-        rows.append(("bitmask_bytes", size.bitmask, "ok"))
-        rows.append(("packed_bytes", size.packed, "ok" if size.packed is not None else "no N:M pattern"))
-    measured.metrics += [
-        Metric(name=name, protocol=loaded.identity.dtype, value=value, direction="lower", status=status)
-        for name, value, status in rows
-    ]
+    stored = sum(parameter.numel() * parameter.element_size() for parameter in loaded.model.parameters())
+    measured.metrics += size_metrics(stored, modules, dtype=loaded.identity.dtype, pattern=pattern)
 
 
 def add_speed(
@@ -101,4 +88,4 @@ def _rate(repeats: Sequence[float]) -> Estimate:
     return replace(mean_stderr(repeats), low=None, high=None)
 
 
-__all__ = ["PrunedMatrix", "add_size", "add_speed"]
+__all__ = ["add_size", "add_speed"]

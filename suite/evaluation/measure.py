@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from suite.evaluation.answers import add_answers, give_answers, judge_answers
-from suite.evaluation.cost import PrunedMatrix, add_size, add_speed
+from suite.evaluation.cost import add_size, add_speed
 from suite.evaluation.dense_reference import DenseReference
 from suite.evaluation.measured import Measured
 from suite.evaluation.tasks import measure_task
@@ -112,4 +112,4 @@ def _measure_texts_and_tasks(
         measure_task(loaded, inputs.tasks[task], reference, log, measured, is_dense=is_dense)
 
 
-__all__ = ["DenseReference", "Measured", "PrunedMatrix", "add_size", "measure_dense", "measure_pruned"]
+__all__ = ["DenseReference", "Measured", "add_size", "measure_dense", "measure_pruned"]

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.records.items import AnswerSet, ItemRow, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Metric
+from suite.results.statistics.metrics import Direction, metric_of
 from suite.results.statistics.single import Estimate
 
 if TYPE_CHECKING:
-    from typing import Literal
-
     import pandas as pd
-
-
-class ItemRow(NamedTuple):
-    """One value of one item, a row of the side file."""
-
-    protocol: str
-    metric: str
-    """`nll`, `kl`, `agreement`, or a task's."""
-    item: int
-    """Its place, from 0."""
-    item_digest: str
-    """Of a window's tokens, or lm-eval's `doc_hash`: equal where two runs measured the same item."""
-    prompt_hash: str | None
-    """lm-eval's, of what a question looked like; None for windows."""
-    target_hash: str | None
-    value: float | None
-    """None where it was not finite."""
-    n_tokens: int | None
-    """Predicted tokens of a window; None for questions."""
 
 
 @dataclass
@@ -57,23 +37,9 @@ class Measured:
     rows: list[ItemRow] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
-    def add(
-        self, name: str, protocol: str, estimate: Estimate, direction: Literal["higher", "lower", "none"]
-    ) -> None:
+    def add(self, name: str, protocol: str, estimate: Estimate, direction: Direction) -> None:
         """Adds a metric with its interval."""
-        self.metrics.append(
-            Metric(
-                name=name,
-                protocol=protocol,
-                value=estimate.value,
-                stderr=estimate.stderr,
-                low=estimate.low,
-                high=estimate.high,
-                n=estimate.n,
-                direction=direction,
-                status=estimate.status,
-            )
-        )
+        self.metrics.append(metric_of(name, protocol, estimate, direction))
 
     def items(self) -> pd.DataFrame:
         """The rows as a frame (`ItemRow`)."""

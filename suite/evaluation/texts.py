@@ -9,8 +9,7 @@ from suite.evaluation.measured import Measured, finite, window_rows
 from suite.evaluation.scoring.decoder_pass import steps_each
 from suite.evaluation.scoring.windows import score_windows
 from suite.results.records.items import WindowDivergence, WindowLosses
-from suite.results.statistics.perplexity import perplexity_from_nll
-from suite.results.statistics.single import mean_share, mean_stderr
+from suite.results.statistics.metrics import DIVERGENCES, LOSSES, item_metrics
 
 if TYPE_CHECKING:
     from suite.cell import PerplexitySpec
@@ -84,7 +83,7 @@ def _add_losses(
         n_first=windows.n_first,
         nll=nll,
     )
-    measured.add("perplexity", windows.protocol, perplexity_from_nll(scores.nll.tolist()), "lower")
+    measured.metrics += item_metrics(LOSSES, losses)
     measured.windows.append(losses)
     measured.rows += window_rows(windows.protocol, "nll", _digests(windows), nll, losses.n_predicted)
     return losses
@@ -100,8 +99,7 @@ def _add_divergence(
     protocol = windows.protocol
     found = WindowDivergence(protocol=protocol, kl=finite(kl), agreement=finite(agreement))
     measured.divergences.append(found)
-    measured.add("kl_divergence", protocol, mean_stderr(kl), "lower")
-    measured.add("top1_agreement", protocol, mean_share(agreement), "higher")
+    measured.metrics += item_metrics(DIVERGENCES, found)
     for metric, values in (("kl", found.kl), ("agreement", found.agreement)):
         measured.rows += window_rows(protocol, metric, _digests(windows), values, n_predicted)
 

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from methods.base import PruneResult
-from methods.masks.pattern import parse_pattern
 from methods.registry import method_class
 from methods.structure.decoder import read_decoder
-from suite.evaluation.measure import Measured, PrunedMatrix, add_size, measure_dense, measure_pruned
+from suite.evaluation.measure import Measured, add_size, measure_dense, measure_pruned
 from suite.machine.environment import code_version, environment
 from suite.machine.phases import PhaseLog
 from suite.machine.threads import using_threads
@@ -27,6 +26,7 @@ from suite.results.records.record import (
     ModuleReport,
     Record,
 )
+from suite.results.statistics.metrics import Zeros
 from suite.running.model_session import ModelSession
 from suite.watcher import Silent, Watcher
 
@@ -232,9 +232,8 @@ class _CellRun:
         self._measured.metrics.append(
             Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
         )
-        itemsize = loaded.model.dtype.itemsize
-        matrices = [PrunedMatrix(mask.numel, mask.n_kept, itemsize) for mask in result.keep.values()]
-        add_size(self._measured, loaded, matrices, parse_pattern(self._cell.pattern or ""))
+        modules = [Zeros(report.n_weights, report.n_pruned) for report in result.layers]
+        add_size(self._measured, loaded, modules, self._cell.pattern)
 
 
 def _module_reports(result: PruneResult) -> tuple[ModuleReport, ...]:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern, prune_lowest
+from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern
+from methods.masks.selection import prune_lowest
 from methods.updates import sparsegpt_block as block
 from methods.updates import sparsegpt_columns as columns
 from methods.updates import sparsegpt_kernel as kernel

@@ -11,12 +11,10 @@ from hypothesis.extra import numpy as hnp
 
 from methods.errors import InputError, NonFiniteError
 from methods.magnitude import magnitude_keep
-from methods.masks.pattern import (
-    SemiStructured,
-    Unstructured,
+from methods.masks.pattern import SemiStructured, Unstructured, parse_pattern
+from methods.masks.selection import (
     kth_lowest,
     kth_lowest_in_parallel,
-    parse_pattern,
     prune_lowest,
     prune_n_of_m,
     require_finite,
@@ -218,7 +216,7 @@ def test_a_gpu_finds_the_same_threshold_and_removes_the_same(scores, data):
 def test_a_row_too_long_to_be_sorted_on_a_gpu_is_searched(monkeypatch):
     scores = torch.rand(1, 1000, generator=torch.Generator().manual_seed(1)).mul(64).round()
     sorted_out = kth_lowest_in_parallel(scores, 400)
-    monkeypatch.setattr("methods.masks.pattern.LONGEST_SORTED", 999)
+    monkeypatch.setattr("methods.masks.selection.LONGEST_SORTED", 999)
     assert torch.equal(kth_lowest_in_parallel(scores, 400), sorted_out)
 
 

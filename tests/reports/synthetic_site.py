@@ -22,7 +22,7 @@ from suite.results.records.record import (
     Record,
 )
 from suite.results.statistics.perplexity import perplexity_from_nll
-from suite.results.verification import StoredItem
+from suite.results.verification import ItemRow
 from tests.suite.results import consistent
 from tests.suite.results.consistent import CODE
 from tests.suite.results.examples import ENVIRONMENT
@@ -185,11 +185,11 @@ def write(root: Path, *records: Record) -> Path:
 def items_of(record: Record) -> pd.DataFrame:
     """What the side file of a record holds."""
     rows = [
-        StoredItem(w.protocol, "nll", item, f"w{item}", None, None, value, w.seqlen - 1)
+        ItemRow(w.protocol, "nll", item, f"w{item}", None, None, value, w.seqlen - 1)
         for w in record.windows
         for item, value in enumerate(w.nll)
     ]
-    frame = pd.DataFrame(rows, columns=list(StoredItem._fields))
+    frame = pd.DataFrame(rows, columns=list(ItemRow._fields))
     return frame.astype({"value": "float64", "n_tokens": "Int64"})
 
 

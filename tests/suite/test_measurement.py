@@ -6,18 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.masks.pattern import parse_pattern
 from suite.cell import AnswersSpec, Cell, PerplexitySpec, SpeedSpec, TaskSpec
 from suite.data.corpora import evaluation_windows
 from suite.data.prompts import load_prompts
+from suite.evaluation.cost import add_size
 from suite.evaluation.inputs import Inputs
 from suite.evaluation.lm_eval_tasks.loading import load_task
 from suite.evaluation.measure import DenseReference, measure_dense, measure_pruned
-from suite.evaluation.size import PrunedMatrix, checkpoint_size
+from suite.evaluation.measured import Measured
 from suite.evaluation.speed.sparse_kernels import why_no_kernel
 from suite.machine import energy
 from suite.machine.phases import PhaseLog
 from suite.models.loading import load_model
+from suite.results.statistics.metrics import Zeros
 from suite.results.statistics.single import mean_stderr
 from suite.watcher import Silent
 from tests.tiny import save_tiny_model, write_task, write_text
@@ -164,16 +165,24 @@ def test_why_there_is_no_sparse_kernel(cell):
 
 
 def test_sizes_are_those_of_the_bits(cell):
-    model = load_model(cell.model, dtype="bfloat16").model
-    dense = sum(p.numel() * 2 for p in model.parameters())
-    matrices = [PrunedMatrix(n_weights=64, n_kept=32, itemsize=2), PrunedMatrix(100, 25, 2)]
-    size = checkpoint_size(model, matrices, parse_pattern("2:4"))
-    others = dense - 2 * 164
-    assert size.dense == dense
-    assert size.bitmask == others + 2 * 57 + 8 + 13
-    assert size.packed == others + 2 * 57 + 8 + 7  # two bits a survivor: its place in a group of four
-    assert checkpoint_size(model, matrices, parse_pattern("0.5")).packed is None
-    assert checkpoint_size(model, [], None).bitmask == dense
+    loaded = load_model(cell.model, dtype="bfloat16")
+    stored = sum(p.numel() * 2 for p in loaded.model.parameters())
+
+    def sizes(modules, pattern):
+        measured = Measured()
+        add_size(measured, loaded, modules, pattern)
+        assert {(metric.protocol, metric.direction) for metric in measured.metrics} == {("bfloat16", "lower")}
+        return {metric.name: metric.value for metric in measured.metrics}
+
+    modules = [Zeros(n_weights=64, n_pruned=32), Zeros(n_weights=100, n_pruned=75)]
+    others = stored - 2 * 164
+    assert sizes(modules, "2:4") == {
+        "checkpoint_bytes": stored,
+        "bitmask_bytes": others + 2 * 57 + 8 + 13,
+        "packed_bytes": others + 2 * 57 + 8 + 7,  # two bits a survivor: its place in a group of four
+    }
+    assert sizes(modules, "0.5")["packed_bytes"] is None
+    assert sizes([], None) == {"checkpoint_bytes": stored}
 
 
 def test_intervals_of_shares_stay_among_shares(cell, inputs):

@@ -6,22 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.chapters.tasks import QuestionSet
+from reports.rankings.labels import ANSWERS, DIVERGENCES
 from reports.rankings.ranking import Ranking
 from reports.wording import visible
-from suite.results.records.items import TaskOutcomes
+from suite.results.records.items import TaskOutcomes, WindowDivergence
 from suite.results.records.record import Metric, Record
+from suite.results.statistics import metrics
 from suite.results.statistics.paired import mcnemar
 from suite.results.statistics.single import mean_stderr
 
 Items = Sequence[float | None]
 LEVEL = 0.05
 
-_DIVERGENCES = {"kl_divergence": ("KL to dense, nats", 1.0), "top1_agreement": ("Top-1 agreement, %", 100.0)}
-_ANSWERS = {
-    "answers_as_dense": ("As dense, %", 100.0),
-    "answer_repetition": ("Repetition, %", 100.0),
-    "answer_dense_nll": ("Dense NLL, nats", 1.0),
-}
 _SPEEDS = {
     "prefill_tokens_per_second": "Prefill, tokens/s",
     "generation_tokens_per_second": "Generation, tokens/s",
@@ -86,16 +82,17 @@ class Measure:
 
 def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """KL divergence from dense and top-1 agreement, text by text."""
-    for protocol in _protocols(rankings, _DIVERGENCES):
-        for name, (heading, factor) in _DIVERGENCES.items():
+    for protocol in _protocols(rankings, list(DIVERGENCES)):
+        for metric in metrics.DIVERGENCES:
+            label = DIVERGENCES[metric.name]
             yield Measure(
-                name,
-                heading,
+                metric.name,
+                label.paper or label.title,
                 protocol,
                 "window",
-                _named(name, protocol),
-                factor,
-                _divergence_items(name, protocol),
+                _named(metric.name, protocol),
+                label.unit.factor,
+                _divergence_items(metric, protocol),
             )
 
 
@@ -119,10 +116,15 @@ def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """How far greedy answers are from the dense model's, for the prompts that most records answered."""
-    for name, (heading, factor) in _ANSWERS.items():
-        for protocol in _protocols(rankings, (name,)):
+    for name, label in ANSWERS.items():
+        for protocol in _protocols(rankings, (name,)) if label.paper else ():
             yield Measure(
-                name, heading, protocol, "answer", _answers_metric(rankings, name, protocol), factor
+                name,
+                label.paper or "",
+                protocol,
+                "answer",
+                _answers_metric(rankings, name, protocol),
+                label.unit.factor,
             )
 
 
@@ -138,7 +140,7 @@ def _records(rankings: Sequence[Ranking]) -> list[Record]:
     return [*rankings[0].references, *(entry.record for ranking in rankings for entry in ranking.entries)]
 
 
-def _protocols(rankings: Sequence[Ranking], names: Sequence[str] | dict[str, tuple[str, float]]) -> list[str]:
+def _protocols(rankings: Sequence[Ranking], names: Sequence[str]) -> list[str]:
     found = (m for record in _records(rankings) for m in record.metrics if m.name in names)
     return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
 
@@ -147,12 +149,12 @@ def _named(name: str, protocol: str) -> Callable[[Record], Metric | None]:
     return lambda record: record.metric(name, protocol)
 
 
-def _divergence_items(name: str, protocol: str) -> Callable[[Record], Items | None]:
+def _divergence_items(
+    metric: metrics.ItemMetric[WindowDivergence], protocol: str
+) -> Callable[[Record], Items | None]:
     def items(record: Record) -> Items | None:
         found = next((d for d in record.divergences if d.protocol == protocol), None)
-        if found is None:
-            return None
-        return found.kl if name == "kl_divergence" else found.agreement
+        return None if found is None else metric.values(found)
 
     return items
 

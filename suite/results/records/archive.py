@@ -173,9 +173,10 @@ def _items(record: Record) -> Iterator[MeasuredItems]:
         yield MeasuredItems(task.protocol, "questions", task.items_digest, extent)
     if record.answers is not None:
         answers = record.answers
-        # The protocol of `suite.evaluation.answers`; another batch size alone parts answers.
-        protocol = f"{answers.prompts}-greedy{answers.max_new_tokens}"
-        yield MeasuredItems(protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}")
+        # Another batch size alone parts answers.
+        yield MeasuredItems(
+            answers.protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}"
+        )
 
 
 __all__ = [

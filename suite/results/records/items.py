@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydantic import Field
 
 from suite.cell import Spec
+
+
+class ItemRow(NamedTuple):
+    """One value of one item, a row of the side file."""
+
+    protocol: str
+    metric: str
+    """`nll`, `kl`, `agreement`, or a task's."""
+    item: int
+    """Its place, from 0."""
+    item_digest: str
+    """Of a window's tokens, or lm-eval's `doc_hash`: equal where two runs measured the same item."""
+    prompt_hash: str | None
+    """lm-eval's, of what a question looked like; None for windows."""
+    target_hash: str | None
+    value: float | None
+    """None where it was not finite."""
+    n_tokens: int | None
+    """Predicted tokens of a window; None for questions."""
 
 
 class WindowLosses(Spec):
@@ -95,5 +116,10 @@ class AnswerSet(Spec):
     """Prompts answered at once; in half precision another number alone makes answers part."""
     answers: tuple[AnswerText, ...]
 
+    @property
+    def protocol(self) -> str:
+        """Under which its metrics stand, e.g. `built-in-greedy48`."""
+        return f"{self.prompts}-greedy{self.max_new_tokens}"
 
-__all__ = ["AnswerSet", "AnswerText", "TaskOutcomes", "WindowDivergence", "WindowLosses"]
+
+__all__ = ["AnswerSet", "AnswerText", "ItemRow", "TaskOutcomes", "WindowDivergence", "WindowLosses"]

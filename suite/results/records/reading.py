@@ -22,7 +22,7 @@ def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-MIGRATIONS: Mapping[int, Migration] = dict.fromkeys((1, 2, 3, 4), _only_new_fields)
+MIGRATIONS: Mapping[int, Migration] = dict.fromkeys(range(1, SCHEMA_VERSION), _only_new_fields)
 """From schema version -> the step to the version after it."""
 
 

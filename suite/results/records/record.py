@@ -12,7 +12,8 @@ from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
 SCHEMA_VERSION = 5
-"""Raised with every change of the fields below; `suite.results.records.reading` migrates what is older."""
+"""Raised with every change of the fields below, and with every metric that joins (`ItemMetric.since`);
+`suite.results.records.reading` migrates what is older."""
 
 
 class CodeVersion(Spec):

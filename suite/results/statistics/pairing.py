@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal, TypeVar
 
-from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Record
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES
 from suite.results.statistics.paired import PairedDifference, mcnemar, paired_bootstrap
 from suite.results.statistics.perplexity import paired_log_ratio
+from suite.results.statistics.single import proportion
 
 Items = TypeVar("Items", WindowLosses, WindowDivergence, TaskOutcomes)
 Values = tuple[float | None, ...]
@@ -135,14 +137,11 @@ def _divergences(first: Record, second: Record) -> Iterator[PairedItems]:
     texts = {protocol: _other_windows(a, b) for protocol, a, b in _both(first.windows, second.windows)}
     for protocol, one, other in _both(first.divergences, second.divergences):
         reason = _missing(one, other) or texts.get(protocol, "it is not known on which text")
-        kl, agreement = (
-            PairedItems("kl_divergence", protocol, "window", "lower", reason=reason),
-            PairedItems("top1_agreement", protocol, "window", "higher", reason=reason),
-        )
-        if not reason and one is not None and other is not None:
-            kl = replace(kl, first=one.kl, second=other.kl)
-            agreement = replace(agreement, first=one.agreement, second=other.agreement)
-        yield from (kl, agreement)
+        for metric in DIVERGENCES:
+            items = PairedItems(metric.name, protocol, "window", metric.better, reason=reason)
+            if not reason and one is not None and other is not None:
+                items = replace(items, first=tuple(metric.values(one)), second=tuple(metric.values(other)))
+            yield items
 
 
 def _tasks(
@@ -180,30 +179,26 @@ def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
         return
     found = one or other
     assert found is not None
-    protocol = f"{found.prompts}-greedy{found.max_new_tokens}"
     reason = _other_prompts(one, other)
-    values: dict[str, tuple[Callable[[AnswerText], float | None], Literal["higher", "lower"]]] = {
-        "answer_repetition": (lambda answer: answer.repetition, "lower"),
-        "answer_dense_nll": (lambda answer: answer.dense_nll, "lower"),
-        "answers_as_dense": (lambda answer: float(answer.parted_at is None), "higher"),
-    }
-    for name, (value, direction) in values.items():
-        if name != "answer_repetition" and (first.cell.is_dense or second.cell.is_dense):
-            continue  # nothing to hold its answers against
-        if reason or one is None or other is None:
-            yield PairedItems(name, protocol, "answer", direction, reason=reason)
+    for metric in ANSWERS:
+        if metric.direction == "none":
             continue
-        pairs = [(value(a), value(b)) for a, b in zip(one.answers, other.answers, strict=True)]
+        if metric.compares and (first.cell.is_dense or second.cell.is_dense):
+            continue  # nothing to hold its answers against
+        kind: Literal["question", "answer"] = "question" if metric.estimate is proportion else "answer"
+        items = PairedItems(metric.name, found.protocol, "answer", metric.better, reason=reason)
+        if reason or one is None or other is None:
+            yield items
+            continue
+        pairs = list(zip(metric.values(one), metric.values(other), strict=True))
         # An answer too short to repeat itself tells nothing; one that is no longer likely at all tells much.
-        short = name == "answer_repetition"
+        short = metric.skips and metric.is_share
         pairs = [(a, b) for a, b in pairs if a is not None and not (short and b is None)]
-        kind: Literal["question", "answer"] = "question" if name == "answers_as_dense" else "answer"
         if pairs:
             ours, theirs = (tuple(pair[side] for pair in pairs) for side in (0, 1))
-            yield PairedItems(name, protocol, kind, direction, ours, theirs)
-        elif short and any(value(answer) is not None for answer in one.answers):
-            reason = "no answer is long enough in both"
-            yield PairedItems(name, protocol, kind, direction, reason=reason)
+            yield replace(items, kind=kind, first=ours, second=theirs)
+        elif short and any(value is not None for value in metric.values(one)):
+            yield replace(items, kind=kind, reason="no answer is long enough in both")
 
 
 def _other_windows(first: WindowLosses | None, second: WindowLosses | None) -> str:

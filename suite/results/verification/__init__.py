@@ -14,8 +14,10 @@ from pathlib import Path
 
 from suite.cell import DENSE
 from suite.results.records.archive import record_files
+from suite.results.records.items import ItemRow
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import Record
+from suite.results.statistics.metrics import SIZES
 from suite.results.verification.arithmetic import (
     check_answers,
     check_divergence,
@@ -23,10 +25,10 @@ from suite.results.verification.arithmetic import (
     check_perplexity,
 )
 from suite.results.verification.cell_match import check_cell
-from suite.results.verification.checked_record import StoredItem, Subject
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import CHECKS, CheckedRecord, Finding, Level, Verification, one_line
 from suite.results.verification.item_rows import check_items
-from suite.results.verification.metric_kinds import COSTS, SIZES, SPEEDS
+from suite.results.verification.metric_kinds import COSTS, SPEEDS
 from suite.results.verification.pruning import check_cost, check_size, check_sparsity
 from suite.results.verification.record_file import (
     PresentCode,
@@ -121,7 +123,7 @@ def verify_content(
     path, record = read.path, read.record
     if record is None:
         return CheckedRecord(path, None, ("file",), read.findings)
-    bare = Subject(path, record, dense=tuple(dense), migrated=read.migrated)
+    bare = Subject(path, record, dense=tuple(dense), schema_version=read.schema_version)
     items, of_side_file = read_side_file(bare, side_file)
     subject = replace(bare, items=items)
     found = [*read.findings, *of_side_file, *check_code(subject, present)]
@@ -188,10 +190,10 @@ __all__ = [
     "SPEEDS",
     "CheckedRecord",
     "Finding",
+    "ItemRow",
     "Level",
     "PresentCode",
     "ReadRecord",
-    "StoredItem",
     "Verification",
     "check_bytes",
     "one_line",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from math import isclose
 
 from suite.results.records.record import Metric
-from suite.results.statistics.perplexity import perplexity_from_nll
-from suite.results.statistics.single import Estimate, Values, mean_share, mean_stderr, proportion
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, ItemMetric, Source
+from suite.results.statistics.single import Estimate, mean_share, mean_stderr
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.metric_kinds import answers_protocol, kinds_of, members
+from suite.results.verification.metric_kinds import kinds_of, members
 
 RELATIVE = 1e-9
 """Of a number formed anew: another version of a library may sum in another order."""
@@ -86,9 +86,7 @@ def _speed(subject: Subject, metric: Metric, named: str) -> Iterator[Finding]:
 def check_perplexity(subject: Subject) -> Iterator[Finding]:
     """Perplexity from the windows' losses."""
     for losses in subject.record.windows:
-        estimate = perplexity_from_nll(losses.nll)
-        due = Due("perplexity", losses.protocol, estimate, "lower", "its windows")
-        yield from compare(subject, "perplexity", due)
+        yield from _formed_anew(subject, "perplexity", LOSSES, losses, "its windows")
         if any(loss is not None and loss < 0 for loss in losses.nll):
             yield subject.problem("perplexity", f"{losses.protocol}: a window's loss is below 0")
 
@@ -96,20 +94,16 @@ def check_perplexity(subject: Subject) -> Iterator[Finding]:
 def check_divergence(subject: Subject) -> Iterator[Finding]:
     """KL divergence and agreement from the windows'."""
     for found in subject.record.divergences:
-        due = Due("kl_divergence", found.protocol, mean_stderr(found.kl), "lower", "its windows")
-        yield from compare(subject, "divergence", due)
+        yield from _formed_anew(subject, "divergence", DIVERGENCES, found, "its windows")
         if any(share is not None and not 0 <= share <= 1 for share in found.agreement):
             yield subject.problem("divergence", f"{found.protocol}: an agreement is outside 0 to 1")
-            continue  # nothing can be formed of it
-        due = _due_share("top1_agreement", found.protocol, found.agreement, "higher", "its windows")
-        yield from compare(subject, "divergence", due)
 
 
 def check_answers(subject: Subject) -> Iterator[Finding]:
     """Counts and shares of the answers, and whether each answer is possible."""
     given = subject.record.answers
     assert given is not None
-    answers, protocol = given.answers, answers_protocol(given.prompts, given.max_new_tokens)
+    answers = given.answers
     for answer in answers:
         if not 0 <= answer.n_tokens <= given.max_new_tokens:
             yield subject.problem(
@@ -125,21 +119,25 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
             yield subject.problem("answers", f"answer {answer.id!r} has repetition {answer.repetition:g}")
     if len({answer.id for answer in answers}) < len(answers):
         yield subject.problem("answers", "two answers have the same id")
-    likely = [answer.dense_nll for answer in answers]
-    tokens = mean_stderr([answer.n_tokens for answer in answers])
-    dues = [Due("answer_tokens", protocol, tokens, "none", "its answers")]
-    repeated = [answer.repetition for answer in answers if answer.repetition is not None]
-    if all(0 <= share <= 1 for share in repeated):  # else that is said above, and nothing can be formed
-        dues.append(_due_share("answer_repetition", protocol, repeated, "lower", "its answers"))
-    metric = subject.record.metric
-    if metric("answers_as_dense", protocol) is not None or any(a.parted_at is not None for a in answers):
-        same = proportion([answer.parted_at is None for answer in answers])
-        dues.append(Due("answers_as_dense", protocol, same, "higher", "its answers"))
-    if metric("answer_dense_nll", protocol) is not None or any(nll is not None for nll in likely):
-        nll = mean_stderr([nll for nll in likely if nll is not None])
-        dues.append(Due("answer_dense_nll", protocol, nll, "lower", "its answers"))
-    for due in dues:
-        yield from compare(subject, "answers", due)
+    yield from _formed_anew(subject, "answers", ANSWERS, given, "its answers")
+
+
+def _formed_anew(
+    subject: Subject, check: str, metrics: Sequence[ItemMetric[Source]], source: Source, called: str
+) -> Iterator[Finding]:
+    """The metrics of one text or one set of prompts, each against what its items make."""
+    for metric in metrics:
+        if subject.record.metric(metric.name, source.protocol) is None and (
+            metric.since > subject.schema_version or (metric.compares and not metric.shows_comparison(source))
+        ):
+            continue
+        values = metric.used(source)
+        if metric.is_share and not all(value is None or 0 <= value <= 1 for value in values):
+            continue  # the check of the items says so, and nothing can be formed of them
+        # Earlier versions let the interval of a mean of shares leave [0, 1].
+        earlier = mean_stderr(values) if metric.estimate is mean_share else None
+        due = Due(metric.name, source.protocol, metric.formed(source), metric.direction, called, earlier)
+        yield from compare(subject, check, due)
 
 
 def compare(subject: Subject, check: str, due: Due) -> Iterator[Finding]:
@@ -160,14 +158,9 @@ def compare(subject: Subject, check: str, due: Due) -> Iterator[Finding]:
 
 def _as_old_as(subject: Subject, metric: Metric, estimate: Estimate) -> Estimate:
     """The estimate without its interval, where the record is of a schema that had none."""
-    if subject.migrated and metric.low is None and metric.high is None:
+    if subject.is_migrated and metric.low is None and metric.high is None:
         return replace(estimate, low=None, high=None)
     return estimate
-
-
-def _due_share(name: str, protocol: str, shares: Values, direction: str, source: str) -> Due:
-    """What a mean of shares should be; earlier versions let its interval leave [0, 1]."""
-    return Due(name, protocol, mean_share(shares), direction, source, earlier=mean_stderr(shares))
 
 
 def differences(metric: Metric, due: Estimate) -> list[str]:

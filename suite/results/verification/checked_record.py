@@ -5,23 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from suite.results.records.record import Record
+from suite.results.records.items import ItemRow
+from suite.results.records.record import SCHEMA_VERSION, Record
 from suite.results.verification.findings import Finding, one_line
-
-
-class StoredItem(NamedTuple):
-    """A row of a side file, as `suite.evaluation.measure` writes it."""
-
-    protocol: str
-    metric: str
-    item: int
-    item_digest: str
-    prompt_hash: str | None
-    target_hash: str | None
-    value: float | None
-    n_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -33,14 +20,19 @@ class Subject:
         record: what it says.
         items: the rows of its side file; None where it has none that can be trusted.
         dense: the records of dense models in the same folder.
-        migrated: whether the file is of an older schema, whose metrics may have no interval.
+        schema_version: of the file; older ones have metrics without intervals, and lack later metrics.
     """
 
     path: Path
     record: Record
-    items: Sequence[StoredItem] | None = None
+    items: Sequence[ItemRow] | None = None
     dense: tuple[Record, ...] = ()
-    migrated: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def is_migrated(self) -> bool:
+        """Whether the file is of an older schema."""
+        return self.schema_version < SCHEMA_VERSION
 
     def problem(self, check: str, message: str) -> Finding:
         """A problem of this record."""
@@ -58,4 +50,4 @@ class Subject:
         return found or None
 
 
-__all__ = ["StoredItem", "Subject"]
+__all__ = ["Subject"]

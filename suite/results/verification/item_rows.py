@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from suite.results.records.items import TaskOutcomes
-from suite.results.verification.checked_record import StoredItem, Subject
+from suite.results.records.items import ItemRow, TaskOutcomes
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 
 
 def check_items(subject: Subject) -> Iterator[Finding]:
     """Every row of the side file belongs to a window or a question of the record, and has its value."""
     assert subject.items is not None
-    groups: dict[tuple[str, str], list[StoredItem]] = {}
+    groups: dict[tuple[str, str], list[ItemRow]] = {}
     for row in subject.items:
         groups.setdefault((row.protocol, row.metric), []).append(row)
     record = subject.record
@@ -43,7 +43,7 @@ def check_items(subject: Subject) -> Iterator[Finding]:
 
 
 def _windows(
-    rows: Sequence[StoredItem], values: Sequence[float | None], n_tokens: int | None, digests: Sequence[str]
+    rows: Sequence[ItemRow], values: Sequence[float | None], n_tokens: int | None, digests: Sequence[str]
 ) -> str | None:
     """The first thing wrong with the rows of one window metric."""
     if problem := _order(rows, len(values)):
@@ -60,7 +60,7 @@ def _windows(
     return None
 
 
-def _questions(outcomes: TaskOutcomes, of_task: dict[str, list[StoredItem]]) -> Iterator[str]:
+def _questions(outcomes: TaskOutcomes, of_task: dict[str, list[ItemRow]]) -> Iterator[str]:
     """What is wrong with the rows of one task."""
     main = of_task.get(outcomes.metric, [])
     if problem := _order(main, outcomes.n):
@@ -88,7 +88,7 @@ def _questions(outcomes: TaskOutcomes, of_task: dict[str, list[StoredItem]]) -> 
         yield f"{outcomes.metric}: {_first_other(outcomes.outcomes, due)}"
 
 
-def _order(rows: Sequence[StoredItem], n: int) -> str | None:
+def _order(rows: Sequence[ItemRow], n: int) -> str | None:
     places = [row.item for row in rows]
     if places == list(range(n)):
         return None

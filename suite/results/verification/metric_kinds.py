@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from suite.results.records.record import Metric, Record
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, SIZES
 
 Kind = Literal[
     "perplexity", "divergence", "tasks", "flips", "answers", "sparsity", "size", "cost", "speed", "group"
 ]
 """The check that forms it anew; or `speed`, which nothing in the record is behind; or a `group` of tasks."""
 
-DIVERGENCE = ("kl_divergence", "top1_agreement")
 FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
-ANSWERS = ("answer_tokens", "answer_repetition", "answers_as_dense", "answer_dense_nll")
-SIZES = ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")
 COSTS = (
     *("prune_seconds", "own_prune_seconds"),
     *("peak_host_bytes", "peak_device_bytes", "prune_energy_joules"),
@@ -24,7 +22,9 @@ COSTS = (
 SPEEDS = tuple(
     f"{kernel}{phase}_tokens_per_second" for kernel in ("", "sparse_") for phase in ("prefill", "generation")
 )
-_OURS = {*DIVERGENCE, *FLIPS, *ANSWERS, *SIZES, *COSTS, *SPEEDS, "sparsity"}
+_DIVERGENCES = tuple(metric.name for metric in DIVERGENCES)
+_ANSWERS = tuple(metric.name for metric in ANSWERS)
+_OURS = {*_DIVERGENCES, *FLIPS, *_ANSWERS, *SIZES, *COSTS, *SPEEDS, "sparsity"}
 """Names that no task's score has. A task may have a `perplexity` of its own, as lambada does."""
 COUNTED = "checkpoint"
 """The method of a checkpoint that does not say what pruned it, so that its zeros were counted."""
@@ -39,7 +39,7 @@ def kinds_of(record: Record) -> dict[tuple[str, str], Kind]:
     for losses in record.windows:
         kinds["perplexity", losses.protocol] = "perplexity"
     for found in record.divergences:
-        kinds |= dict.fromkeys(((name, found.protocol) for name in DIVERGENCE), "divergence")
+        kinds |= dict.fromkeys(((name, found.protocol) for name in _DIVERGENCES), "divergence")
     asked = {task.protocol for task in record.tasks}
     for protocol in asked:
         kinds |= dict.fromkeys(((name, protocol) for name in FLIPS), "flips")
@@ -47,14 +47,8 @@ def kinds_of(record: Record) -> dict[tuple[str, str], Kind]:
         if metric.protocol in asked and metric.name not in _OURS:
             kinds[metric.name, metric.protocol] = "tasks"
     if record.answers is not None:
-        protocol = answers_protocol(record.answers.prompts, record.answers.max_new_tokens)
-        kinds |= dict.fromkeys(((name, protocol) for name in ANSWERS), "answers")
+        kinds |= dict.fromkeys(((name, record.answers.protocol) for name in _ANSWERS), "answers")
     return {**_groups(record), **kinds, **dict(_of_the_model(record))}
-
-
-def answers_protocol(prompts: str, max_new_tokens: int) -> str:
-    """The protocol of what is counted of answers."""
-    return f"{prompts}-greedy{max_new_tokens}"
 
 
 def _of_the_model(record: Record) -> Iterator[tuple[tuple[str, str], Kind]]:
@@ -104,15 +98,11 @@ def members(group: Metric, record: Record) -> list[Metric]:
 
 
 __all__ = [
-    "ANSWERS",
     "COSTS",
     "COUNTED",
-    "DIVERGENCE",
     "FLIPS",
-    "SIZES",
     "SPEEDS",
     "Kind",
-    "answers_protocol",
     "kinds_of",
     "members",
 ]

@@ -6,12 +6,12 @@ Records and finished checkpoints are held to the same rules: `check_sparsity` ho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from methods.errors import InputError
+from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern
 from methods.registry import methods
 from suite.results.records.record import ModuleReport
 
@@ -27,32 +27,13 @@ _SLACK: Mapping[Span, Fraction] = {
 }
 
 
-@dataclass(frozen=True)
-class WrittenPattern:
-    """A pattern as a record has it: `0.5`, or N:M.
-
-    Attributes:
-        sparsity: the share that goes.
-        m: the M of N:M; None for a sparsity.
-    """
-
-    sparsity: Fraction
-    m: int | None = None
-
-
-def read_pattern(written: str | None) -> WrittenPattern | None:
-    """A canonical pattern; None where it is none. `parse_pattern` reads all spellings, and needs torch."""
-    text = written or ""
-    if match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", text):
-        n, m = int(match[1]), int(match[2])
-        return WrittenPattern(Fraction(m - n, m), m) if 0 < n <= m else None
-    if re.fullmatch(r"[0-9.]{1,40}(e-\d{1,2})?", text):
-        try:
-            sparsity = Fraction(text)
-        except ValueError:
-            return None
-        return WrittenPattern(sparsity) if 0 <= sparsity < 1 else None
-    return None
+def read_pattern(written: str | None) -> UniformPattern | None:
+    """A pattern as records have it; None where it is none, or spelled otherwise."""
+    try:
+        pattern = parse_pattern(written or "")
+    except InputError:
+        return None
+    return pattern if str(pattern) == written else None
 
 
 def span_of(method: str | None, settings: Mapping[str, object], *, allocated: bool) -> Span:
@@ -73,7 +54,7 @@ def span_of(method: str | None, settings: Mapping[str, object], *, allocated: bo
 
 
 def impossible_counts(
-    modules: Sequence[ModuleReport], pattern: WrittenPattern, written: str, span: Span
+    modules: Sequence[ModuleReport], pattern: UniformPattern, written: str, span: Span
 ) -> Iterator[str]:
     """The numbers of pruned weights that a pattern does not allow, a sentence each.
 
@@ -83,9 +64,9 @@ def impossible_counts(
         written: the pattern, as a message names it.
         span: what loses the share; of N:M every module loses exactly it.
     """
-    if pattern.m is not None:
+    if isinstance(pattern, SemiStructured):
         for module in modules:
-            due = module.n_weights * pattern.sparsity
+            due = Fraction(module.n_weights * (pattern.m - pattern.n), pattern.m)
             if module.shape[-1] % pattern.m or module.n_pruned != due:
                 yield f"{module.module}: {module.n_pruned} of {list(module.shape)} pruned, by {written} {due}"
         return
@@ -139,4 +120,4 @@ def _says(settings: object, word: str) -> bool:
     return settings == word
 
 
-__all__ = ["Span", "WrittenPattern", "impossible_counts", "read_pattern", "span_of"]
+__all__ = ["Span", "impossible_counts", "read_pattern", "span_of"]

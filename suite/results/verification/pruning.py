@@ -7,10 +7,11 @@ from math import prod
 
 from suite.results.records.prune_costs import prune_costs
 from suite.results.records.record import ModuleReport, Record
+from suite.results.statistics.metrics import SIZES, Zeros, share_pruned, size_metrics
 from suite.results.verification.arithmetic import same
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.metric_kinds import COSTS, SIZES
+from suite.results.verification.metric_kinds import COSTS
 from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -49,7 +50,10 @@ def check_size(subject: Subject) -> Iterator[Finding]:
         )
     if record.modules and not _can_be_counted(record):
         return  # `sparsity` says so
-    due = _sizes(record, dense.value, itemsize)
+    modules = [Zeros(module.n_weights, module.n_pruned) for module in record.modules]
+    pattern = record.cell.pattern if read_pattern(record.cell.pattern) else None
+    sizes = size_metrics(dense.value, modules, dtype=record.cell.dtype, pattern=pattern)
+    due = {metric.name: metric.value for metric in sizes}
     for name, metric in stored.items():
         if metric is None:
             if name in due:
@@ -104,25 +108,10 @@ def _can_be_counted(record: Record) -> bool:
     return bool(record.modules) and not any(map(_impossible, record.modules))
 
 
-def _sizes(record: Record, dense: float, itemsize: int) -> dict[str, float | None]:
-    """As `suite.evaluation.size` has them: what is no target, the survivors, and where these stand."""
-    if not record.modules:
-        return {"checkpoint_bytes": dense}
-    pattern = read_pattern(record.cell.pattern)
-    kept = [module.n_weights - module.n_pruned for module in record.modules]
-    saved = dense - sum(module.n_pruned for module in record.modules) * itemsize
-    packed = None
-    if pattern is not None and pattern.m is not None:
-        bits = (pattern.m - 1).bit_length()
-        packed = saved + sum(-(-n * bits // 8) for n in kept)
-    bitmask = saved + sum(-(-module.n_weights // 8) for module in record.modules)
-    return {"checkpoint_bytes": dense, "bitmask_bytes": bitmask, "packed_bytes": packed}
-
-
 def _total(subject: Subject) -> Iterator[Finding]:
     """The sparsity of all modules together."""
     record = subject.record
-    found = sum(m.n_pruned for m in record.modules) / sum(m.n_weights for m in record.modules)
+    found = share_pruned([Zeros(module.n_weights, module.n_pruned) for module in record.modules])
     metric = record.metric("sparsity")
     if metric is None or metric.value is None:
         yield subject.problem("sparsity", "sparsity is missing, and the modules are there")

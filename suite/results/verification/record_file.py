@@ -27,13 +27,13 @@ class ReadRecord:
     Attributes:
         path: the file.
         record: what it says; None where it cannot be read.
-        migrated: whether it is of an older schema.
+        schema_version: of the file; the present one where it cannot be read.
         findings: of reading it.
     """
 
     path: Path
     record: Record | None
-    migrated: bool
+    schema_version: int
     findings: tuple[Finding, ...]
 
 
@@ -48,7 +48,7 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
         record = parse_record(data, origin=str(path))
     except RecordError as error:
         problem = Finding(path, "file", "problem", one_line(error.reason))
-        return ReadRecord(path, None, False, (problem,))
+        return ReadRecord(path, None, SCHEMA_VERSION, (problem,))
     findings = []
     if not data.endswith(b"\n"):
         # JSON is whole without it, and so nobody else would notice that the last byte is gone.
@@ -57,7 +57,7 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
     if version != SCHEMA_VERSION:
         message = f"has schema version {version} and was read as {SCHEMA_VERSION}"
         findings.append(Finding(path, "file", "remark", message))
-    return ReadRecord(path, record, version != SCHEMA_VERSION, tuple(findings))
+    return ReadRecord(path, record, version, tuple(findings))
 
 
 def check_name(subject: Subject) -> Iterator[Finding]:

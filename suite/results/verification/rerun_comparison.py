@@ -8,6 +8,7 @@ from math import ceil, isclose
 from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Metric, Record
 from suite.results.records.state import code_difference
+from suite.results.statistics.metrics import DIVERGENCES, LOSSES
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import COSTS, SPEEDS, kinds_of
@@ -15,12 +16,9 @@ from suite.results.verification.task_scores import one_machine
 
 EXACT = 1e-6
 """Relative, where nothing that rounds differs: what a CPU's scheduling could still change is far less."""
-PERPLEXITY = 0.005
-"""Relative, elsewhere: other roundings move ties of a mask and last bits; methods lie percents apart."""
-DIVERGENCE = (0.05, 0.005)
-"""Of a mean divergence elsewhere, relative and in nats: it is small, and so its relative error larger."""
-AGREEMENT = 0.01
-"""Of the share of likeliest tokens elsewhere."""
+_ELSEWHERE = {of.name: of.elsewhere for of in LOSSES if of.elsewhere} | {
+    of.name: of.elsewhere for of in DIVERGENCES if of.elsewhere
+}
 QUESTIONS = 50
 """Elsewhere, one question in so many may be answered otherwise, and one in any case."""
 
@@ -179,12 +177,8 @@ def _tolerance(metric: Metric, kind: str | None) -> tuple[float, float]:
     """Relative and absolute, of a value from another machine."""
     share = 1 / QUESTIONS if not metric.n else ceil(metric.n / QUESTIONS) / metric.n
     share += 1e-9  # the difference of two shares is rounded
-    if metric.name == "kl_divergence":
-        return DIVERGENCE
-    if metric.name == "top1_agreement":
-        return 0.0, AGREEMENT
-    if kind == "perplexity":
-        return PERPLEXITY, 0.0
+    if kind in ("perplexity", "divergence") and metric.name in _ELSEWHERE:
+        return _ELSEWHERE[metric.name]
     if kind in ("sparsity", "size"):
         return EXACT, 1e-9
     # A flip needs one of two answers to change; the dense model's were given anew, too.

@@ -7,7 +7,8 @@ import hashlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.results.verification.checked_record import StoredItem, Subject
+from suite.results.records.items import ItemRow
+from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 
 _TEXT, _WHOLE, _NUMBER = ("string", "large_string"), ("int64",), ("double",)
@@ -28,9 +29,7 @@ _UNREADABLE = (OSError, ValueError, NotImplementedError, MemoryError, OverflowEr
 """What Arrow raises over bytes that are no table, text that is no UTF-8, or sizes that cannot be."""
 
 
-def read_side_file(
-    subject: Subject, data: bytes | None
-) -> tuple[tuple[StoredItem, ...] | None, list[Finding]]:
+def read_side_file(subject: Subject, data: bytes | None) -> tuple[tuple[ItemRow, ...] | None, list[Finding]]:
     """Reads a record's side file from its bytes.
 
     One that does not have its digest is not looked into: what is damaged says nothing.
@@ -59,20 +58,20 @@ def read_side_file(
     try:
         table = pq.read_table(pa.BufferReader(data))
         problem = _form(table, named.rows)
-        columns = [table.column(name).to_pylist() for name in StoredItem._fields] if problem is None else []
+        columns = [table.column(name).to_pylist() for name in ItemRow._fields] if problem is None else []
     except _UNREADABLE as error:
         return None, [subject.problem("side-file", f"its side file {named.name} is no parquet file: {error}")]
     if problem is not None:
         return None, [subject.problem("side-file", f"its side file {named.name} {problem}")]
-    return tuple(StoredItem(*row) for row in zip(*columns, strict=True)), []
+    return tuple(ItemRow(*row) for row in zip(*columns, strict=True)), []
 
 
 def _form(table: pa.Table, rows: int) -> str | None:
     """What is wrong with number, columns and types of the rows; None if nothing is."""
     if table.num_rows != rows:
         return f"has {table.num_rows} rows, and the record says {rows}"
-    if tuple(table.column_names) != StoredItem._fields:
-        return f"has columns {', '.join(table.column_names)}, not {', '.join(StoredItem._fields)}"
+    if tuple(table.column_names) != ItemRow._fields:
+        return f"has columns {', '.join(table.column_names)}, not {', '.join(ItemRow._fields)}"
     for name, allowed in _TYPES.items():
         column = table.column(name)
         if name in _FILLED and column.null_count:

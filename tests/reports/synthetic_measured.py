@@ -11,6 +11,7 @@ from suite.cell import AnswersSpec, Cell, SpeedSpec, TaskSpec
 from suite.data.prompts import load_prompts
 from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence
 from suite.results.records.record import Metric, Record
+from suite.results.statistics.metrics import ANSWERS, item_metrics
 from suite.results.statistics.paired import mcnemar
 from suite.results.statistics.single import Estimate, mean_stderr, proportion
 from tests.reports.synthetic import PERPLEXITY, SETTINGS, make_record
@@ -58,7 +59,7 @@ def measured_record(kind: str, pattern: str | None = "0.5", **changes: Any) -> R
             )
     if "answers" in parts:
         fields["answers"] = answer_set(kind, pattern, texts)
-        metrics += _answer_metrics(fields["answers"], is_dense=cell.is_dense)
+        metrics += item_metrics(ANSWERS, fields["answers"], compared=not cell.is_dense)
     if "speed" in parts:
         metrics += _cost_metrics(cell)
     return built.model_copy(update={**fields, "metrics": tuple(metrics)}).sealed()
@@ -179,21 +180,6 @@ def _task_metrics(task: TaskOutcomes, dense: TaskOutcomes | None) -> list[Metric
         *metrics,
         _metric("flips_right_to_wrong", task.protocol, flips.lost, "lower"),
         _metric("flips_wrong_to_right", task.protocol, flips.gained, "none"),
-    ]
-
-
-def _answer_metrics(answers: AnswerSet, *, is_dense: bool) -> list[Metric]:
-    said, protocol = answers.answers, f"{answers.prompts}-greedy{answers.max_new_tokens}"
-    metrics = [
-        _metric("answer_tokens", protocol, mean_stderr([a.n_tokens for a in said]), "none"),
-        _metric("answer_repetition", protocol, mean_stderr([a.repetition for a in said]), "lower"),
-    ]
-    if is_dense:
-        return metrics
-    return [
-        *metrics,
-        _metric("answers_as_dense", protocol, proportion([a.parted_at is None for a in said]), "higher"),
-        _metric("answer_dense_nll", protocol, mean_stderr([a.dense_nll for a in said]), "lower"),
     ]
 
 

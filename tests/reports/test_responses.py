@@ -54,6 +54,7 @@ def test_the_table_has_shares_repetition_and_likelihood_with_intervals() -> None
         "Repetition ↓",
         "Dense model's loss ↓",
         "Length",
+        "Ended",
     ]
     row = found.row(TABLE, "wanda")
     same = wanda.metric("answers_as_dense")

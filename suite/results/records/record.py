@@ -11,7 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_val
 from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of the fields below, and with every metric that joins (`ItemMetric.since`);
 `suite.results.records.reading` migrates what is older."""
 

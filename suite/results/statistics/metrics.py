@@ -103,6 +103,7 @@ ANSWERS: tuple[ItemMetric[AnswerSet], ...] = (
         skips=True,
         compares=True,
     ),
+    ItemMetric("answers_ended", "none", _each(lambda answer: float(answer.ended)), proportion, since=6),
 )
 """Of the answers to a set of prompts."""
 

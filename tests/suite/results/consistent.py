@@ -206,6 +206,7 @@ def _record(
             metric("answer_tokens", PROMPTS, mean_stderr([2, 3, 4]), "none"),
             metric("answer_repetition", PROMPTS, mean_share([0.0]), "lower"),
             *(() if of.is_dense else held),
+            metric("answers_ended", PROMPTS, proportion([1, 1, 0]), "none"),
             Metric(name="checkpoint_bytes", protocol="float32", value=400, direction="lower"),
             *more,
         ),

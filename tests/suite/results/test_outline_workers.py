@@ -146,7 +146,7 @@ print(len(outline.read_outlines(Path({str(root)!r}), workers=2).records))
 def test_a_script_without_a_guard_is_run_once(tmp_path: Path, tree: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(script(tmp_path, tree), capture_output=True, text=True, env=environment, check=True)
-    assert (done.stdout, done.stderr) == ("10\n", "")
+    assert (done.stdout, done.stderr) == ("11\n", "")
 
 
 def test_an_interrupt_ends_the_workers_and_only_the_parent_says_so(tmp_path: Path) -> None:

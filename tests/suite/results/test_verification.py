@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from suite.cell import SpeedSpec, TaskSpec
-from suite.evaluation.measured import ItemRow
 from suite.results.records.items import AnswerSet
 from suite.results.records.leftovers import temporary_name
 from suite.results.records.reading import parse_record, record_bytes
-from suite.results.records.record import Failure, Metric, Record, SideFile
+from suite.results.records.record import Failure, Metric, Record, SideFile, body_digest
 from suite.results.records.store import ResultStore
 from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.statistics.single import Estimate, mean_share, mean_stderr
@@ -88,10 +87,6 @@ def test_a_consistent_record_passes_every_check_without_a_remark() -> None:
         assert found.findings == () and found.is_consistent
     alone = {"twice", "weights", "texts", "leftover", "checkpoint", "mask", "rerun"}
     assert set(checked(pruned_record()).checks) == set(CHECKS) - alone
-
-
-def test_the_columns_are_those_that_are_written() -> None:
-    assert ItemRow._fields == ItemRow._fields
 
 
 def bit_flips(data: bytes) -> list[tuple[int, int]]:
@@ -221,6 +216,8 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "half the flips": (without("flips_wrong_to_right"), "flips"),
     "answer lengths": (of_metric("answer_tokens", value=3.1), "answers"),
     "answers as dense": (of_metric("answers_as_dense", value=1.0, high=1.0), "answers"),
+    "answers that ended": (of_metric("answers_ended", value=0.7), "answers"),
+    "no answers that ended": (without("answers_ended"), "answers"),
     "an answer too long": (of_answer(n_tokens=5), "answers"),
     "an answer that parts behind its end": (of_answer(parted_at=3), "answers"),
     "sparsity": (of_metric("sparsity", value=0.51), "sparsity"),
@@ -667,6 +664,22 @@ def test_no_text_of_a_record_reaches_the_terminal_as_it_stands() -> None:
     record = with_metric(pruned_record(), "perplexity", status="ok\n\x1b[31mverified")
     for finding in checked(record).findings:
         assert str(finding).isprintable()
+
+
+def test_a_record_may_lack_what_joined_after_its_schema() -> None:
+    """One that schema 5 wrote, before `answers_ended`; the same without another metric is found out."""
+    (older,) = (
+        path
+        for path in Path(__file__).with_name("data").glob("*.json")
+        if json.loads(path.read_bytes())["schema_version"] == 5
+    )
+    body = json.loads(older.read_bytes())
+    assert "answers_ended" not in {metric["name"] for metric in body["metrics"]}
+    assert fired(verify_content(check_bytes(older, older.read_bytes()), None)) == {"name", "side-file"}
+    body["metrics"] = [metric for metric in body["metrics"] if metric["name"] != "answer_tokens"]
+    body["body_digest"] = body_digest({key: value for key, value in body.items() if key != "body_digest"})
+    found = verify_content(check_bytes(older, f"{json.dumps(body)}\n".encode()), None)
+    assert fired(found) == {"name", "side-file", "answers"}
 
 
 def test_an_older_record_says_so_and_may_lack_intervals() -> None:

@@ -19,11 +19,11 @@ DRAFT = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods.base import LayerReport, PruneResult, with_calibration
-from methods.structure.decoder import read_decoder
-from methods.errors import InputError
+from methods import InputError
+from methods import LayerReport, PruneResult
+from methods import SemiStructured, require_finite
+from methods import read_decoder, with_calibration
 from methods.magnitude import magnitude_keep
-from methods.masks.pattern import SemiStructured, require_finite
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def test_programs_read_json(prunebench, draft):
         ("wandda", ("", ""), "unknown method 'wandda'; did you mean 'wanda'"),
         (
             "my_draft:Draft",
-            ("from methods.base", "from no_such_package"),
+            ("from methods.magnitude", "from no_such_package"),
             "my_draft imports 'no_such_package'",
         ),
         (

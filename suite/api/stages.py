@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
-from methods.errors import InputError
 from suite.api.live_report import LiveReport
 from suite.cell import Cell
 from suite.evaluation.inputs import Inputs, ModelKey
@@ -20,7 +19,7 @@ from suite.planning.estimate import check_fits
 from suite.planning.preflight import preflight
 from suite.planning.resume import Existing, PlannedCell, decide, hold_against_inputs
 from suite.results import Record, ResultStore, load_record
-from suite.results.records.files import require_folder
+from suite.results.records.files import make_folder, require_folder
 from suite.running.run_cell import present_code
 from suite.tracking import SuiteRun, Tracker, Tracking
 
@@ -197,7 +196,7 @@ class PreparedSuite:
             OSError: a record could not be written (a full disk); all earlier ones stand.
             PoolError: all workers in other processes are lost; what had come in is stored.
         """
-        _require_writable(self.plan.out)
+        make_folder(self.plan.out)
         plan, n_kept = self.plan, len(self.plan.cells) - self.n_to_run
         store = ResultStore(plan.out)
         options = worker_options(plan.cells, plan.out, reuse=reuse, weights=plan.weights)
@@ -240,14 +239,6 @@ class PreparedSuite:
             out=plan.out,
             report=live.path if plan.cells else None,
         )
-
-
-def _require_writable(folder: Path) -> None:
-    """Makes the folder before anything is computed for it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror or error})") from error
 
 
 __all__ = ["PlannedSuite", "PreparedSuite", "RunWatcher", "SuiteOutcome"]

@@ -28,6 +28,7 @@ from suite.models.source import find_model
 from suite.planning.preflight import preflight
 from suite.planning.resume import input_difference
 from suite.results import ResultStore
+from suite.results.records.files import make_folder
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import MachineFloor, ModelIdentity, ModuleReport, Record
 from suite.running.run_cell import present_code
@@ -68,7 +69,7 @@ class Outlet:
         self._on_measured = on_measured
 
     def check(self, cell: Cell, measured: ModelIdentity, inputs: Inputs) -> None:
-        """Makes sure, before a model is measured, that its record takes no other one's place.
+        """Makes sure, before a model is measured, that its record has a place, and takes no other one's.
 
         Args:
             cell: of the record to come.
@@ -76,10 +77,12 @@ class Outlet:
             inputs: what it is measured on.
 
         Raises:
-            InputError: there is one of the same name, about other weights or files, or on other texts.
+            InputError: the folder cannot be made, or there is a record of the same name, about other weights
+                or files, or on other texts.
         """
         if self._store is None:
             return
+        make_folder(self._store.root)
         path = self._store.path_of(cell)
         try:
             record = load_record(path)

@@ -9,7 +9,6 @@ from suite.cell import DENSE, CalibrationSpec, Cell
 from suite.checkpoints.finished import NEARLY, CountedZeros, Summary, disagreements
 from suite.evaluation.measure import Measured, add_size
 from suite.results.records.record import Metric, ModuleReport
-from suite.results.statistics.metrics import Zeros
 
 if TYPE_CHECKING:
     from suite.models.loading import LoadedModel
@@ -91,7 +90,7 @@ def add_zeros(
                 f"{zeros.sparsity:.4g} of the weights of its target modules are 0, more than were pruned"
             )
     measured.metrics.append(Metric(name="sparsity", protocol=protocol, value=sparsity, direction="none"))
-    add_size(measured, loaded, [Zeros(m.n_weights, m.n_zeros) for m in zeros.modules], cell.pattern)
+    add_size(measured, loaded, module_reports(zeros), cell.pattern)
 
 
 def module_reports(zeros: CountedZeros) -> tuple[ModuleReport, ...]:

@@ -10,7 +10,7 @@ from suite.evaluation.measured import Measured
 from suite.evaluation.speed.sparse_kernels import KernelError, sparse_products, why_no_kernel
 from suite.evaluation.speed.tokens_per_second import Speed, measure_speed
 from suite.results.records.record import Metric
-from suite.results.statistics.metrics import Zeros, size_metrics
+from suite.results.statistics.metrics import PrunedModule, size_metrics
 from suite.results.statistics.single import Estimate, mean_stderr
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 ONLOADED = "layers visited the device one by one"
 
 
-def add_size(measured: Measured, loaded: LoadedModel, modules: Sequence[Zeros], pattern: str | None) -> None:
+def add_size(
+    measured: Measured, loaded: LoadedModel, modules: Sequence[PrunedModule], pattern: str | None
+) -> None:
     """Adds the bytes of the checkpoint as stored, and as its zeros would allow.
 
     Args:

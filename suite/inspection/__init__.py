@@ -1,1 +1,1 @@
-"""What there is and what it promises: the machine, the structure of a model, the contract of a method."""
+"""What the machine can do, and whether a method keeps its promises."""

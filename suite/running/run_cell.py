@@ -26,7 +26,6 @@ from suite.results.records.record import (
     ModuleReport,
     Record,
 )
-from suite.results.statistics.metrics import Zeros
 from suite.running.model_session import ModelSession
 from suite.watcher import Silent, Watcher
 
@@ -232,8 +231,7 @@ class _CellRun:
         self._measured.metrics.append(
             Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
         )
-        modules = [Zeros(report.n_weights, report.n_pruned) for report in result.layers]
-        add_size(self._measured, loaded, modules, self._cell.pattern)
+        add_size(self._measured, loaded, result.layers, self._cell.pattern)
 
 
 def _module_reports(result: PruneResult) -> tuple[ModuleReport, ...]:

@@ -11,9 +11,9 @@ from suite.cell import AnswersSpec, Cell, SpeedSpec, TaskSpec
 from suite.data.prompts import load_prompts
 from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence
 from suite.results.records.record import Metric, Record
-from suite.results.statistics.metrics import ANSWERS, item_metrics
+from suite.results.statistics.metrics import ANSWERS, item_metrics, metric_of
 from suite.results.statistics.paired import mcnemar
-from suite.results.statistics.single import Estimate, mean_stderr, proportion
+from suite.results.statistics.single import mean_stderr, proportion
 from tests.reports.synthetic import PERPLEXITY, SETTINGS, make_record
 
 N_QUESTIONS = 200
@@ -49,8 +49,10 @@ def measured_record(kind: str, pattern: str | None = "0.5", **changes: Any) -> R
     if "divergence" in parts and not cell.is_dense:
         fields["divergences"] = tuple(_divergence(kind, w.protocol, len(w.nll)) for w in built.windows)
         for found in fields["divergences"]:
-            metrics.append(_metric("kl_divergence", found.protocol, mean_stderr(found.kl), "lower"))
-            metrics.append(_metric("top1_agreement", found.protocol, mean_stderr(found.agreement), "higher"))
+            metrics.append(metric_of("kl_divergence", found.protocol, mean_stderr(found.kl), "lower"))
+            metrics.append(
+                metric_of("top1_agreement", found.protocol, mean_stderr(found.agreement), "higher")
+            )
     if "tasks" in parts:
         fields["tasks"] = tuple(_task(kind, task, version, limit) for task in tasks)
         for task in fields["tasks"]:
@@ -170,7 +172,7 @@ def _task(kind: str, task: str, version: str, limit: int | None) -> TaskOutcomes
 def _task_metrics(task: TaskOutcomes, dense: TaskOutcomes | None) -> list[Metric]:
     right = [int(one) for one in task.outcomes or ""]
     metrics = [
-        _metric("acc", task.protocol, proportion(right), "higher"),
+        metric_of("acc", task.protocol, proportion(right), "higher"),
         Metric(name="acc_norm", protocol=task.protocol, value=0.5, stderr=0.03, n=task.n, direction="higher"),
     ]
     if dense is None:
@@ -178,8 +180,8 @@ def _task_metrics(task: TaskOutcomes, dense: TaskOutcomes | None) -> list[Metric
     flips = mcnemar([int(one) for one in dense.outcomes or ""], right)
     return [
         *metrics,
-        _metric("flips_right_to_wrong", task.protocol, flips.lost, "lower"),
-        _metric("flips_wrong_to_right", task.protocol, flips.gained, "none"),
+        metric_of("flips_right_to_wrong", task.protocol, flips.lost, "lower"),
+        metric_of("flips_wrong_to_right", task.protocol, flips.gained, "none"),
     ]
 
 
@@ -188,14 +190,16 @@ def _cost_metrics(cell: Cell) -> list[Metric]:
     rates |= {"generation_tokens_per_second": (21.0, 21.4, 21.1)}
     protocols = {"prefill_tokens_per_second": "b1-p512", "generation_tokens_per_second": "b1-p512-g32"}
     metrics = [
-        _metric(name, protocols[name], mean_stderr(values), "higher") for name, values in rates.items()
+        metric_of(name, protocols[name], mean_stderr(values), "higher") for name, values in rates.items()
     ]
     metrics.append(Metric(name="checkpoint_bytes", protocol=cell.dtype, value=STORED, direction="lower"))
     if cell.is_dense:
         return metrics
     semi = ":" in (cell.pattern or "")
     for name, values in rates.items():
-        faster = _metric(f"sparse_{name}", protocols[name], mean_stderr([1.3 * v for v in values]), "higher")
+        faster = metric_of(
+            f"sparse_{name}", protocols[name], mean_stderr([1.3 * v for v in values]), "higher"
+        )
         none = Metric(
             name=f"sparse_{name}", protocol=protocols[name], value=None, direction="higher", status=NO_KERNEL
         )
@@ -219,17 +223,3 @@ def _cost_metrics(cell: Cell) -> list[Metric]:
             status="this machine does not count energy",
         ),
     ]
-
-
-def _metric(name: str, protocol: str, estimate: Estimate, direction: Any) -> Metric:
-    return Metric(
-        name=name,
-        protocol=protocol,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        low=estimate.low,
-        high=estimate.high,
-        n=estimate.n,
-        direction=direction,
-        status=estimate.status,
-    )

@@ -34,6 +34,9 @@ def broken_wanda(monkeypatch):
     monkeypatch.setattr(Wanda, "prune", fail)
 
 
+QUICKLY = {"perplexity": [], "tasks": [], "prompts": None, "speed": False, "device": "cpu"}
+
+
 def methods_of(records):
     return [record.cell.method for record in records]
 
@@ -245,12 +248,13 @@ def test_wrong_input_writes_no_checkpoint(tmp_path, tiny):
         ({"first_token": "yes"}, "first_token: should be 'auto', 'never' or 'always', not 'yes'"),
         ({"dtype": "fp16"}, "dtype: should be 'float32', .*, not 'fp16'"),
         ({"dense_revision": "main"}, "no dense model"),
+        ({"out": "/proc/nowhere", **QUICKLY}, "--out /proc/nowhere: cannot be made"),
         ({"placement": "gpu"}, "placement: "),
         ({"tasks": "no-such-task"}, "no-such-task"),
         ({"perplexity": "no-such-text"}, "no-such-text"),
     ):
         with pytest.raises(InputError, match=said):
-            evaluate_checkpoint(tmp_path / "model", out=tmp_path / "records", **changes)
+            evaluate_checkpoint(tmp_path / "model", **{"out": tmp_path / "records", **changes})
     for changes, said in (
         ({"dtype": torch.float32}, "dtype: "),
         ({"placement": "gpu"}, "placement: "),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.layer_report import LayerReport
 from suite.cell import AnswersSpec, Cell, PerplexitySpec, SpeedSpec, TaskSpec
 from suite.data.corpora import evaluation_windows
 from suite.data.prompts import load_prompts
@@ -18,7 +19,6 @@ from suite.evaluation.speed.sparse_kernels import why_no_kernel
 from suite.machine import energy
 from suite.machine.phases import PhaseLog
 from suite.models.loading import load_model
-from suite.results.statistics.metrics import Zeros
 from suite.results.statistics.single import mean_stderr
 from suite.watcher import Silent
 from tests.tiny import save_tiny_model, write_task, write_text
@@ -174,7 +174,10 @@ def test_sizes_are_those_of_the_bits(cell):
         assert {(metric.protocol, metric.direction) for metric in measured.metrics} == {("bfloat16", "lower")}
         return {metric.name: metric.value for metric in measured.metrics}
 
-    modules = [Zeros(n_weights=64, n_pruned=32), Zeros(n_weights=100, n_pruned=75)]
+    modules = [
+        LayerReport(module="m", layer=0, block="mlp", shape=shape, n_pruned=n)
+        for shape, n in (((8, 8), 32), ((10, 10), 75))
+    ]
     others = stored - 2 * 164
     assert sizes(modules, "2:4") == {
         "checkpoint_bytes": stored,

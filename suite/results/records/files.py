@@ -74,6 +74,18 @@ def require_folder(folder: Path, option: str = "--out") -> None:
         raise InputError(f"{option} {folder}: {existing} cannot be written to")
 
 
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Makes a folder, with those above it, right before something is computed that shall be put into it.
+
+    Raises:
+        InputError: it cannot be made; names the option that asked for it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {folder}: cannot be made ({error.strerror or error})") from error
+
+
 def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
     """Gives `path` its new contents in one step; its name lasts once the folder is synced.
 
@@ -102,4 +114,4 @@ def replace_text(path: Path, text: str) -> None:
     files.sync_folder(path.parent)
 
 
-__all__ = ["FileLayer", "replace_file", "replace_text", "require_folder"]
+__all__ = ["FileLayer", "make_folder", "replace_file", "replace_text", "require_folder"]

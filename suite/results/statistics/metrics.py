@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from methods.masks.pattern import SemiStructured, parse_pattern
 from suite.results.records.items import AnswerSet, AnswerText, WindowDivergence, WindowLosses
@@ -144,16 +144,22 @@ def metric_of(name: str, protocol: str, estimate: Estimate, direction: Direction
     )
 
 
-@dataclass(frozen=True)
-class Zeros:
-    """What packing the weight of one target module depends on: all of its weights, and those removed."""
+class PrunedModule(Protocol):
+    """What packing the weight of one target module depends on; reports of modules have it."""
 
-    n_weights: int
-    n_pruned: int
+    @property
+    def n_weights(self) -> int:
+        """All of its weights."""
+        ...
+
+    @property
+    def n_pruned(self) -> int:
+        """Those that were removed."""
+        ...
 
 
 def size_metrics(
-    checkpoint_bytes: float, modules: Sequence[Zeros], *, dtype: str, pattern: str | None
+    checkpoint_bytes: float, modules: Sequence[PrunedModule], *, dtype: str, pattern: str | None
 ) -> list[Metric]:
     """The bytes of a checkpoint in the model's dtype: as it is stored, and as its zeros would allow.
 
@@ -184,7 +190,7 @@ def size_metrics(
     ]
 
 
-def share_pruned(modules: Sequence[Zeros]) -> float:
+def share_pruned(modules: Sequence[PrunedModule]) -> float:
     """The share of the target modules' weights that were removed."""
     return sum(module.n_pruned for module in modules) / sum(module.n_weights for module in modules)
 
@@ -196,8 +202,8 @@ __all__ = [
     "SIZES",
     "Direction",
     "ItemMetric",
+    "PrunedModule",
     "Source",
-    "Zeros",
     "item_metrics",
     "metric_of",
     "share_pruned",

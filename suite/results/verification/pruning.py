@@ -7,7 +7,7 @@ from math import prod
 
 from suite.results.records.prune_costs import prune_costs
 from suite.results.records.record import ModuleReport, Record
-from suite.results.statistics.metrics import SIZES, Zeros, share_pruned, size_metrics
+from suite.results.statistics.metrics import SIZES, share_pruned, size_metrics
 from suite.results.verification.arithmetic import same
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
@@ -50,9 +50,8 @@ def check_size(subject: Subject) -> Iterator[Finding]:
         )
     if record.modules and not _can_be_counted(record):
         return  # `sparsity` says so
-    modules = [Zeros(module.n_weights, module.n_pruned) for module in record.modules]
     pattern = record.cell.pattern if read_pattern(record.cell.pattern) else None
-    sizes = size_metrics(dense.value, modules, dtype=record.cell.dtype, pattern=pattern)
+    sizes = size_metrics(dense.value, record.modules, dtype=record.cell.dtype, pattern=pattern)
     due = {metric.name: metric.value for metric in sizes}
     for name, metric in stored.items():
         if metric is None:
@@ -111,7 +110,7 @@ def _can_be_counted(record: Record) -> bool:
 def _total(subject: Subject) -> Iterator[Finding]:
     """The sparsity of all modules together."""
     record = subject.record
-    found = share_pruned([Zeros(module.n_weights, module.n_pruned) for module in record.modules])
+    found = share_pruned(record.modules)
     metric = record.metric("sparsity")
     if metric is None or metric.value is None:
         yield subject.problem("sparsity", "sparsity is missing, and the modules are there")

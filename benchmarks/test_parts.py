@@ -12,7 +12,7 @@ from methods.engine.statistics import GramMatrix, InputNorms, SquaredGradients
 from methods.masks.pattern import SemiStructured, parse_pattern
 from methods.masks.selection import prune_lowest, prune_n_of_m
 from methods.refinements.barber_swaps import rebuild, rebuild_n_of_m
-from methods.sparsegpt import inverse_factor
+from methods.updates.inverse_factor import inverse_factor
 from methods.updates.sparsegpt_columns import solve_columns
 from suite.evaluation.scoring.windows import score_windows
 

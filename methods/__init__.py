@@ -22,8 +22,9 @@ if TYPE_CHECKING:
         with_calibration,
     )
     from methods.engine.hidden_states import at_rest
-    from methods.engine.layerwise import Solution, prune_layer_by_layer
+    from methods.engine.layerwise import Score, prune_by_steps
     from methods.engine.statistics import GramMatrix, InputNorms, InputStatistic
+    from methods.engine.steps import BlockRefinement, Problem, Refinement, Solution, Step, Update
     from methods.errors import ContractError, InputError, NonFiniteError, PruningError
     from methods.initial import initial_mask
     from methods.layer_report import LayerReport
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
     from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
     from methods.placement.layer_loading import residing
+    from methods.recipe import Recipe, parse_recipe
     from methods.registry import build, method_class, names
     from methods.structure.decoder import read_decoder
     from methods.structure.target import Target
@@ -52,8 +54,9 @@ _NAMES = {
         "with_calibration",
     ),
     "engine.hidden_states": ("at_rest",),
-    "engine.layerwise": ("Solution", "prune_layer_by_layer"),
+    "engine.layerwise": ("Score", "prune_by_steps"),
     "engine.statistics": ("GramMatrix", "InputNorms", "InputStatistic"),
+    "engine.steps": ("BlockRefinement", "Problem", "Refinement", "Solution", "Step", "Update"),
     "errors": ("ContractError", "InputError", "NonFiniteError", "PruningError"),
     "initial": ("initial_mask",),
     "layer_report": ("LayerReport",),
@@ -67,6 +70,7 @@ _NAMES = {
     ),
     "masks.selection": ("prune_lowest", "prune_n_of_m", "require_finite"),
     "placement.layer_loading": ("residing",),
+    "recipe": ("Recipe", "parse_recipe"),
     "registry": ("build", "method_class", "names"),
     "structure.decoder": ("read_decoder",),
     "structure.target": ("Target",),
@@ -75,6 +79,7 @@ __getattr__, __dir__ = lazily(__name__, _NAMES)
 
 __all__ = [
     "Allocation",
+    "BlockRefinement",
     "CalibrationSet",
     "ContractError",
     "GramMatrix",
@@ -85,15 +90,21 @@ __all__ = [
     "LayerReport",
     "NonFiniteError",
     "Placement",
+    "Problem",
     "PruneResult",
     "PruningError",
     "PruningMethod",
+    "Recipe",
+    "Refinement",
+    "Score",
     "SemiStructured",
     "Solution",
     "SparsityPattern",
+    "Step",
     "Target",
     "UniformPattern",
     "Unstructured",
+    "Update",
     "at_rest",
     "build",
     "ignore_layer",
@@ -101,7 +112,8 @@ __all__ = [
     "method_class",
     "names",
     "parse_pattern",
-    "prune_layer_by_layer",
+    "parse_recipe",
+    "prune_by_steps",
     "prune_lowest",
     "prune_n_of_m",
     "read_decoder",

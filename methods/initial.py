@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, PruningMethod
-from methods.engine.layerwise import expert_warnings
+from methods.engine.layerwise import Score
+from methods.engine.steps import Problem, Solution, warnings_of_judgement
 from methods.errors import InputError
 from methods.layer_report import NOT_FINITE
 from methods.registry import build, settings_of
@@ -21,9 +22,7 @@ from methods.structure.target import Target
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from methods.masks.pattern import SparsityPattern
-
-UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask stands"
+    from methods.masks.pattern import SparsityPattern, UniformPattern
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,35 @@ class InitialMask:
 
         That is said anew on the stream that the final mask is found on.
         """
-        report = self.report(target)
-        reached = () if report.n_tokens is None else expert_warnings(target, report.n_tokens)
-        return tuple(warning for warning in report.warnings if warning not in reached)
+        return warnings_of_judgement(self.report(target), target)
 
     def with_seconds(self, seconds: Mapping[str, float]) -> dict[str, float]:
         """Seconds by phase: its own and those that followed."""
         first = self.result.phases
         return {name: first.get(name, 0.0) + seconds.get(name, 0.0) for name in {**first, **seconds}}
+
+
+@dataclass(frozen=True)
+class GivenMask(Score):
+    """Stands in for a score where the mask was found before, in a pass of its own.
+
+    Attributes:
+        first: that mask, with what its method said of each target.
+    """
+
+    first: InitialMask
+
+    name: ClassVar[str] = "given-mask"
+    version: ClassVar[int] = 1
+
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
+        """The whole Linear: how its parts were counted is for the method that found the mask to say."""
+        return shape
+
+    def choose(self, problem: Problem) -> Solution:
+        """See `Score.choose`."""
+        report = self.first.report(problem.target)
+        return Solution(self.first.keep(problem.target), damping=report.damping, standing=report)
 
 
 def _without_error(report: LayerReport) -> LayerReport:
@@ -147,7 +167,7 @@ def initial_settings(method: str, initial: str, settings: Mapping[str, Any]) -> 
 
 
 __all__ = [
-    "UNREACHED",
+    "GivenMask",
     "InitialMask",
     "InitialPrunes",
     "initial_mask",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,24 +19,19 @@ from methods.base import (
     ignore_layer,
     with_calibration,
 )
-from methods.engine.block_gradient import BlockStudy, study_block
 from methods.engine.hidden_states import LayerStream, at_rest, relative_error
-from methods.engine.layerwise import expert_warnings
-from methods.errors import InputError
-from methods.initial import UNREACHED, InitialMask, initial_mask, initial_settings
+from methods.engine.steps import UNREACHED, RefinedBlock, expert_warnings
+from methods.initial import InitialMask, initial_mask, initial_settings
 from methods.masks.keep_mask import KeepMask
-from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
-from methods.masks.selection import require_finite
+from methods.masks.pattern import SparsityPattern, UniformPattern
 from methods.placement.layer_loading import residing
-from methods.refinements.barber_swaps import Granularity, rebuild_block
+from methods.refinements.barber_swaps import BarberRebuild, Granularity, RebuildScore
 from methods.registry import build
 from methods.structure.decoder import Block, DecoderLayer, read_decoder
 from methods.structure.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Score = Literal["weight_gradient", "weight", "gradient"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class LLMBarber:
     initial: str = "wanda"
     granularity: Granularity = "output"
     rebuild_ratio: float = 0.01
-    score: Score = "weight_gradient"
+    score: RebuildScore = "weight_gradient"
     keep_reconstruction: bool = False
     nm_guard: bool = True
     initial_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -69,8 +64,7 @@ class LLMBarber:
     needs_calibration: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rebuild_ratio <= 1:
-            raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
+        _ = self.rebuild  # which checks its settings
         in_full = initial_settings(self.name, self.initial, self.initial_settings)
         object.__setattr__(self, "initial_settings", in_full)
 
@@ -80,22 +74,18 @@ class LLMBarber:
         return build(self.initial, self.initial_settings)
 
     @property
+    def rebuild(self) -> BarberRebuild:
+        """The rebuild itself, which a recipe can make on the mask that it finds in the same pass."""
+        return BarberRebuild(self.granularity, self.rebuild_ratio, self.score, self.nm_guard)
+
+    @property
     def reconstructs(self) -> bool:
         """Only where it keeps what the initial method reconstructed."""
         return self.keep_reconstruction and self.initial_method.reconstructs
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """As `granularity` says; a block spans several Linears.
-
-        Raises:
-            InputError: an N:M pattern with another granularity than `output`.
-        """
-        if isinstance(pattern, SemiStructured) and self.granularity != "output":
-            raise InputError(
-                f"method 'llm-barber': pattern {pattern} needs granularity 'output', not {self.granularity!r}"
-            )
-        rows, columns = shape
-        return {"output": (1, columns), "input": (rows, 1), "layer": shape, "block": None}[self.granularity]
+        """As `granularity` says; see `BarberRebuild.comparison_group`."""
+        return self.rebuild.comparison_group(shape, pattern)
 
     def prune(
         self,
@@ -131,7 +121,7 @@ class LLMBarber:
                         probe = stream.advance(layer)
                 said = stream.take_warnings()
                 for block, outcome, output in zip(layer.blocks, rebuilt, probe, strict=True):
-                    error_after = relative_error(output, outcome.dense_probe)
+                    error_after = relative_error(output, outcome.block.dense_probe)
                     for name, target in block.targets.items():
                         keep[target.mask_name] = outcome.masks[name]
                         report = outcome.report(target, first, error_after, said)
@@ -151,14 +141,6 @@ class LLMBarber:
         clock: PhaseClock,
     ) -> _Rebuilt:
         """Rebuilds the masks of one block and gives its targets their final weights."""
-        with clock.phase("statistics"):
-            study = study_block(
-                stream,
-                layer,
-                block,
-                {name: dense[name] for name in block.targets},
-                gradients=self.score != "weight",
-            )
         with clock.phase("solve"):
             initial_keep = {name: first.keep(target) for name, target in block.targets.items()}
             # What every weight would be if nothing were pruned.
@@ -168,32 +150,24 @@ class LLMBarber:
                 else dense[name]
                 for name, target in block.targets.items()
             }
-            scores = {name: self._score(name, full[name], study) for name in block.targets}
-            patterns = {name: pattern.for_module(name) for name in block.targets}
-            rebuilt = rebuild_block(
-                initial_keep, scores, patterns, self.granularity, self.rebuild_ratio, guard=self.nm_guard
-            )
+        refined = self.rebuild.refine_block(
+            stream,
+            layer,
+            block,
+            patterns={name: pattern.for_module(name) for name in block.targets},
+            dense=dense,
+            full=full,
+            keep=initial_keep,
+            clock=clock,
+        )
+        with clock.phase("solve"):
             for name, target in block.targets.items():
-                target.write(full[name], rebuilt[name])
+                target.write(full[name], refined.keep[name])
             return _Rebuilt(
-                masks={name: target.pack(rebuilt[name]) for name, target in block.targets.items()},
-                swaps={name: int((mask & ~initial_keep[name]).sum()) for name, mask in rebuilt.items()},
-                n_tokens=study.n_tokens,
-                error_before=study.error_before,
-                dense_probe=study.dense_probe,
+                masks={name: target.pack(refined.keep[name]) for name, target in block.targets.items()},
+                swaps={name: int((mask & ~initial_keep[name]).sum()) for name, mask in refined.keep.items()},
+                block=refined,
             )
-
-    def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
-        """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
-        if self.score == "weight":
-            score = weight.float().abs()
-        else:
-            # In place: the gradients are asked for once, and are as large as the block in fp32.
-            score = study.squared_gradients[name].sqrt_()
-            if self.score == "weight_gradient":
-                score.mul_(weight.float().abs())
-        require_finite(score, name, "its LLM-Barber scores")
-        return score
 
 
 @dataclass(frozen=True)
@@ -203,21 +177,19 @@ class _Rebuilt:
     Attributes:
         masks: target name -> final mask.
         swaps: target name -> how many of its weights came back.
-        n_tokens: see `BlockStudy`; so the other two.
+        block: what the rebuild found out about it.
     """
 
     masks: Mapping[str, KeepMask]
     swaps: Mapping[str, int]
-    n_tokens: Mapping[str, int]
-    error_before: float | None
-    dense_probe: Tensor
+    block: RefinedBlock
 
     def report(
         self, target: Target, first: InitialMask, error_after: float | None, said: tuple[str, ...]
     ) -> LayerReport:
         """The report of one of its targets, given that of the initial method and what else is to be said."""
         before, mask = first.report(target), self.masks[target.name]
-        n_tokens = self.n_tokens.get(target.name)
+        n_tokens = self.block.n_tokens.get(target.name)
         if n_tokens:
             warnings = (*first.warnings(target), *expert_warnings(target, n_tokens))
         else:
@@ -226,7 +198,7 @@ class _Rebuilt:
         return replace(
             before,
             n_pruned=mask.numel - mask.n_kept,
-            error_before=self.error_before,
+            error_before=self.block.error_before,
             error_after=error_after,
             swaps=self.swaps[target.name],
             n_tokens=n_tokens or before.n_tokens,

@@ -19,6 +19,7 @@ from methods.errors import InputError
 if TYPE_CHECKING:
     from methods.allocation import Allocation
     from methods.base import PruningMethod
+    from methods.engine.steps import Step
 
 T = TypeVar("T")
 
@@ -84,6 +85,10 @@ class Registry(Generic[T]):
                 near = did_you_mean(key, list(fields))
                 raise InputError(f"{self.kind} {name!r} has no setting {key!r}{near}")
             values[key] = _checked(f"{self.kind} {name!r}", key, value, hints[key])
+        for key, field in fields.items():
+            no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if key not in values and no_default:
+                raise InputError(f"{self.kind} {name!r} needs the setting {key!r}")
         return cls(**values)
 
     def _third_party(self) -> dict[str, EntryPoint]:
@@ -94,17 +99,45 @@ methods: Registry[PruningMethod] = Registry(
     "method",
     "prunebench.methods",
     {
-        "magnitude": "methods.magnitude:Magnitude",
-        "wanda": "methods.wanda:Wanda",
-        "sparsegpt": "methods.sparsegpt:SparseGPT",
+        "magnitude": "methods.scores.magnitude:Magnitude",
+        "wanda": "methods.scores.wanda:Wanda",
+        "sparsegpt": "methods.scores.sparsegpt:SparseGPT",
         "llm-barber": "methods.llm_barber:LLMBarber",
-        "ria": "methods.ria:RIA",
+        "ria": "methods.scores.ria:RIA",
         "dsnot": "methods.dsnot:DSnoT",
+        "admm": "methods.scores.admm:ADMM",
+        "alps": "methods.scores.alps:ALPS",
+        "recipe": "methods.recipe:Recipe",
     },
 )
 
+steps: Registry[Step] = Registry(
+    "step",
+    "prunebench.steps",
+    {
+        "magnitude": "methods.scores.magnitude:Magnitude",
+        "wanda": "methods.scores.wanda:Wanda",
+        "ria": "methods.scores.ria:RIA",
+        "sparsegpt": "methods.scores.sparsegpt:SparseGPT",
+        "admm": "methods.scores.admm:ADMM",
+        "alps": "methods.scores.alps:ALPS",
+        "swaps": "methods.refinements.swaps:Swaps",
+        "dsnot": "methods.refinements.dsnot_swaps:DSnoTSwaps",
+        "llm-barber": "methods.refinements.barber_swaps:BarberRebuild",
+        "refit": "methods.updates.refit:Refit",
+        "admm-update": "methods.updates.admm:ADMMUpdate",
+        "sparsegpt-update": "methods.updates.sparsegpt_columns:SparseGPTUpdate",
+    },
+)
+"""Parts of a recipe; every score is a method by itself too."""
+
 allocations: Registry[Allocation] = Registry(
-    "allocation", "prunebench.allocations", {"owl": "methods.allocations.owl:OWL"}
+    "allocation",
+    "prunebench.allocations",
+    {
+        "owl": "methods.allocations.owl:OWL",
+        "alphapruning": "methods.allocations.alphapruning:AlphaPruning",
+    },
 )
 """Ways of spreading a model's sparsity over its layers."""
 
@@ -116,8 +149,8 @@ method_class = methods.class_of
 build = methods.build
 
 
-def settings_of(built: PruningMethod | Allocation) -> dict[str, Any]:
-    """Every hyper-parameter of a method or an allocation as plain values, defaults written out."""
+def settings_of(built: PruningMethod | Allocation | Step) -> dict[str, Any]:
+    """Every hyper-parameter of a method, an allocation or a step as plain values, defaults written out."""
     return {
         field.name: _plain(getattr(built, field.name))
         for field in dataclasses.fields(cast(Any, built))
@@ -192,4 +225,5 @@ __all__ = [
     "names",
     "origin",
     "settings_of",
+    "steps",
 ]

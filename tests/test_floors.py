@@ -17,12 +17,13 @@ OURS = {*PACKAGES, "tests", "benchmarks"}
 FLOORS = """
 methods.errors          methods.lazy            methods.layer_report
 methods.masks
-methods.refinements     methods.updates         methods.structure
+methods.structure
 methods.base
 methods.allocation      methods.contract        methods.placement
-methods.engine          methods.registry
-methods.magnitude       methods.wanda           methods.ria             methods.sparsegpt
-methods.allocations     methods.initial
+methods.engine
+methods.updates         methods.registry
+methods.scores
+methods.refinements     methods.allocations     methods.initial         methods.recipe
 methods.dsnot           methods.llm_barber
 methods
 methods.conformance
@@ -140,10 +141,10 @@ def test_a_package_imports_no_more_than_its_lowest_room_may():
 @pytest.mark.parametrize(
     ("module", "planted", "trespassing"),
     [
-        ("methods.wanda", "from methods.engine.layerwise import prune_layer_by_layer", False),
-        ("methods.wanda", "from methods import llm_barber", True),
-        ("methods.wanda", "import methods.ria", True),
-        ("methods.wanda", "def f():\n    from suite.cell import Cell", True),
+        ("methods.scores.wanda", "from methods.engine.layerwise import prune_by_steps", False),
+        ("methods.scores.wanda", "from methods import llm_barber", True),
+        ("methods.scores.wanda", "import methods.refinements.swaps", True),
+        ("methods.scores.wanda", "def f():\n    from suite.cell import Cell", True),
         ("methods.engine.hidden_states", "from methods import build", True),
         ("suite.results.records.store", "from suite.machine.cache import built_once", True),
         ("suite.running.run_cell", "import suite.planning.method_of_cell", False),
@@ -170,7 +171,7 @@ def test_files_make_no_circle():
 
 
 def test_a_planted_circle_is_found():
-    planted = {**graph(), "methods.errors": {"methods.wanda"}}
+    planted = {**graph(), "methods.errors": {"methods.scores.wanda"}}
     with pytest.raises(CycleError):
         TopologicalSorter(planted).prepare()
 

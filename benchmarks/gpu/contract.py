@@ -25,7 +25,7 @@ from methods.conformance.family import Family
 from methods.conformance.variants import built_in_variants
 from methods.masks.pattern import SemiStructured, UniformPattern, parse_pattern
 from methods.registry import build
-from methods.sparsegpt import inverse_factor
+from methods.updates.inverse_factor import inverse_factor
 from methods.updates.sparsegpt_block import block_size, solve_block
 from methods.updates.sparsegpt_columns import BlockSolver, block_solver, solve_columns
 

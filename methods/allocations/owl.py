@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from methods.allocations.spread import DECIMALS, spread_over_layers
 from methods.base import CalibrationSet, Placement
 from methods.engine.hidden_states import LayerStream, at_rest
 from methods.engine.statistics import InputNorms, SharedInputs
@@ -19,14 +20,11 @@ from methods.errors import InputError
 from methods.masks.pattern import Allocated, UniformPattern, Unstructured
 from methods.masks.selection import require_finite
 from methods.placement.layer_loading import residing
+from methods.scores.wanda import wanda_scores
 from methods.structure.decoder import DecoderLayer, read_decoder
-from methods.wanda import wanda_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-DECIMALS = 6
-"""Of an allocated sparsity: a number that can be written down exactly."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,9 @@ class OWL:
                     shares.append(outlier_share(scores, self.outlier_threshold))
         sizes = [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
         spread = layer_sparsities(shares, sizes, pattern.sparsity, self.max_deviation)
-        of_module: dict[str, Unstructured] = {}
-        for layer, sparsity in zip(decoder.layers, spread, strict=True):
-            self._check(layer, sparsity, pattern)
-            of_module |= dict.fromkeys(layer.targets, Unstructured(sparsity))
-        return Allocated(pattern, of_module)
-
-    def _check(self, layer: DecoderLayer, sparsity: Fraction, pattern: Unstructured) -> None:
-        if not 0 <= sparsity < 1:
-            raise InputError(
-                f"allocation 'owl': {layer.name} would get sparsity {float(sparsity):g}, outside [0, 1); "
-                f"lower max_deviation ({self.max_deviation:g}) or take another sparsity than {pattern}"
-            )
+        return spread_over_layers(
+            self.name, decoder, pattern, spread, f"max_deviation ({self.max_deviation:g})"
+        )
 
 
 def outlier_share(scores: Iterable[Tensor], threshold: float) -> Fraction:

@@ -1,163 +1,365 @@
-"""The pass that Wanda, SparseGPT and their like have in common.
+"""The walk of a recipe through the decoder layers.
 
-Layer by layer: gather a statistic of every target's inputs with the layer still dense, on the stream made by
-the layers already pruned; solve each target by itself; move the stream on through the pruned layer.
+Layer by layer: gather what the steps read of every target's inputs, once, with the layer still dense, on the
+hidden states made by the layers already pruned; apply the steps block by block; move the hidden states on
+through the pruned layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
-from methods.base import CalibrationSet, LayerReport, PhaseClock, Placement, PruneResult
+from methods.base import (
+    CalibrationSet,
+    LayerReport,
+    PhaseClock,
+    Placement,
+    PruneResult,
+    ignore_layer,
+    with_calibration,
+)
 from methods.engine.hidden_states import LayerStream, at_rest, relative_error
-from methods.engine.statistics import InputStatistic, SharedInputs
+from methods.engine.statistics import InputStatistics, SharedInputs, StatisticKind
+from methods.engine.steps import (
+    UNREACHED,
+    BlockRefinement,
+    Problem,
+    RefinedBlock,
+    Refinement,
+    Solution,
+    Step,
+    Update,
+    expert_warnings,
+)
 from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import SparsityPattern, UniformPattern
 from methods.masks.selection import require_finite
 from methods.placement.layer_loading import residing
-from methods.structure.decoder import DecoderLayer, read_decoder
+from methods.structure.decoder import Block, DecoderLayer, read_decoder
 from methods.structure.target import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-S = TypeVar("S", bound=InputStatistic)
 
-
-@dataclass(frozen=True)
-class Solution:
-    """What a solver decided for one target module.
+class Score(Step):
+    """Chooses the mask of one target, some also new weights with it. By itself it is a pruning method.
 
     Attributes:
-        keep: bool `[out, in]`.
-        weight: fp32 `[out, in]`, zero where pruned; None = survivors keep their values.
-        damping: added to the Hessian's diagonal, relative to its mean.
-        swaps: pairs swapped against an initial mask.
-        standing: the report of the method whose mask this is, where it was not judged here: on how many
-            tokens it was, and its warnings, are reported in place of this pass's.
-        warnings: what a reader should know of.
+        needs_calibration: whether it reads statistics.
+        reconstructs: whether surviving weights may change.
     """
 
-    keep: Tensor
-    weight: Tensor | None = None
-    damping: float | None = None
-    swaps: int | None = None
-    standing: LayerReport | None = None
-    warnings: tuple[str, ...] = ()
+    needs_calibration: ClassVar[bool]
+    reconstructs: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.needs_calibration = bool(cls.statistics)
+
+    @abstractmethod
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
+        """See `PruningMethod.comparison_group`."""
+
+    @abstractmethod
+    def choose(self, problem: Problem) -> Solution:
+        """The mask of one target, and perhaps its new weights.
+
+        Raises:
+            PruningError: NaN or a singular matrix; names the target.
+        """
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None = None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """See `PruningMethod.prune`."""
+        return prune_by_steps(
+            self.name, [self], model, pattern, calibration, placement=placement, on_layer=on_layer
+        )
 
 
-Solver = Callable[[str, Tensor, S, UniformPattern], Solution]
-"""(target name, weight `[out, in]` in fp32, statistic of its inputs, pattern) -> solution."""
-
-
-def prune_layer_by_layer(
+def prune_by_steps(
+    name: str,
+    steps: Sequence[Step],
     model: PreTrainedModel,
     pattern: SparsityPattern,
-    calibration: CalibrationSet,
+    calibration: CalibrationSet | None,
     *,
-    statistic: Callable[[Target], S],
-    solve: Solver[S],
     placement: Placement,
     on_layer: Callable[[LayerReport], None],
-    unreached: Callable[[str], Solution] | None = None,
 ) -> PruneResult:
     """Prunes every target of `model` in place, in the order of the layers.
 
     Args:
+        name: of the method, for messages.
+        steps: a score, then refinements, then at most one update.
         model: the model.
         pattern: what to remove.
-        calibration: what to look at.
-        statistic: makes an empty statistic for a target.
-        solve: decides one target.
-        placement: batch size.
+        calibration: what to look at; not looked at where no step reads inputs.
+        placement: batch size, and where layers are.
         on_layer: called with each target's report.
-        unreached: decides an expert, by its name, that no token reached; without it `solve` does, with the
-            statistic of every input active once.
 
     Returns:
-        Masks, reports and seconds by phase.
+        Masks, reports and seconds by phase; where a refinement changed the mask, `initial` holds the score's.
 
     Raises:
-        InputError: the pattern does not fit a target.
+        InputError: the pattern does not fit a target, or calibration is missing.
         PruningError: see `PruningMethod.prune`.
     """
+    looks = any(step.statistics or isinstance(step, BlockRefinement) for step in steps)
+    samples = with_calibration(name, calibration) if looks else None
     decoder = read_decoder(model)
     decoder.check_pattern(pattern)
     keep: dict[str, KeepMask] = {}
+    initial: dict[str, KeepMask] = {}
     reports: list[LayerReport] = []
     with at_rest(model), residing(model, decoder, placement) as residence:
         clock = PhaseClock(device=residence.device)
-        with clock.phase("propagate"):
-            stream = LayerStream.of_calibration(model, decoder, calibration, residence)
+        stream = None
+        if samples is not None:
+            with clock.phase("propagate"):
+                stream = LayerStream.of_calibration(model, decoder, samples, residence)
         for layer in decoder.layers:
             # A layer's statistics and solutions are as large as itself or larger: they end with the call.
             with residence.visiting(layer):
-                of_layer = _prune_layer(stream, layer, pattern, statistic, solve, unreached, clock)
-            for mask_name, mask, report in of_layer:
-                keep[mask_name] = mask
+                walk = _LayerWalk(layer, steps, pattern, stream, samples.n_samples if samples else 0, clock)
+                pruned = walk.prune()
+            for target, report in pruned:
+                keep[target.mask_name] = walk.keep[target.name]
+                if walk.refines:
+                    initial[target.mask_name] = walk.initial[target.name]
                 reports.append(report)
                 on_layer(report)
-    return PruneResult(keep, tuple(reports), clock.seconds)
+    before = PruneResult(initial, (), {}) if initial else None
+    return PruneResult(keep, tuple(reports), clock.seconds, initial=before)
 
 
-def _prune_layer(
-    stream: LayerStream,
-    layer: DecoderLayer,
-    pattern: SparsityPattern,
-    statistic: Callable[[Target], S],
-    solve: Solver[S],
-    unreached: Callable[[str], Solution] | None,
-    clock: PhaseClock,
-) -> list[tuple[str, KeepMask, LayerReport]]:
-    """Prunes one layer and moves the stream on; gives mask name, mask and report of each target."""
-    with clock.phase("statistics"):
-        gathered, dense_probe = stream.within_memory(partial(_gather, stream, layer, statistic))
-    with clock.phase("solve"):
-        solutions = {
-            name: _apply(solve, target, gathered, pattern, unreached)
-            for name, target in layer.targets.items()
-        }
-    with clock.phase("propagate"):
-        probe = stream.advance(layer)
-    said = stream.take_warnings()
-    pruned = []
-    for block, output, dense in zip(layer.blocks, probe, dense_probe, strict=True):
-        require_finite(dense, f"{layer.name} ({block.kind})", "its dense outputs")
-        error = relative_error(output, dense)
+@dataclass
+class _LayerWalk:
+    """One layer on its way through the steps.
+
+    Attributes:
+        layer: the decoder layer.
+        steps: of the recipe.
+        pattern: what to remove.
+        stream: the hidden states that enter the layer; None where no step reads inputs.
+        n_samples: calibration sequences.
+        clock: adds up the phases.
+        keep: target name -> its final mask.
+        initial: target name -> the score's mask.
+    """
+
+    layer: DecoderLayer
+    steps: Sequence[Step]
+    pattern: SparsityPattern
+    stream: LayerStream | None
+    n_samples: int
+    clock: PhaseClock
+    keep: dict[str, KeepMask] = field(default_factory=dict)
+    initial: dict[str, KeepMask] = field(default_factory=dict)
+
+    @property
+    def refines(self) -> bool:
+        """Whether a step changes the score's mask."""
+        return any(isinstance(step, Refinement | BlockRefinement) for step in self.steps)
+
+    def prune(self) -> list[tuple[Target, LayerReport]]:
+        """Prunes the layer, moves the hidden states on, and reports on each target."""
+        gathered, dense_probes = self._gathered()
+        outcomes = [self._prune_block(block, gathered) for block in self.layer.blocks]
+        probes: list[Tensor] = []
+        said: tuple[str, ...] = ()
+        if self.stream is not None:
+            with self.clock.phase("propagate"):
+                probes = self.stream.advance(self.layer)
+            said = self.stream.take_warnings()
+        reports = []
+        for number, (block, outcome) in enumerate(zip(self.layer.blocks, outcomes, strict=True)):
+            refined = outcome.refined
+            error = None
+            if probes:
+                dense = refined.dense_probe if refined else dense_probes[number]
+                require_finite(dense, f"{self.layer.name} ({block.kind})", "its dense outputs")
+                error = relative_error(probes[number], dense)
+            for name, target in block.targets.items():
+                solution, mask = outcome.solutions[name], self.keep[name]
+                report = LayerReport(
+                    module=name,
+                    layer=self.layer.index,
+                    block=block.kind,
+                    shape=target.shape,
+                    n_pruned=mask.numel - mask.n_kept,
+                    error_before=refined.error_before if refined else None,
+                    error_after=error,
+                    damping=solution.damping,
+                    swaps=solution.swaps,
+                    n_tokens=outcome.n_tokens[name],
+                    warnings=(*solution.warnings, *said),
+                )
+                reports.append((target, report))
+                said = ()
+        return reports
+
+    def _gathered(self) -> tuple[SharedInputs[InputStatistics] | None, list[Tensor]]:
+        """The statistics of all targets, and each block's dense output on the probe; none if none is read."""
+        kinds = list(dict.fromkeys(kind for step in self.steps for kind in step.statistics))
+        if self.stream is None or not kinds:
+            return None, []
+        with self.clock.phase("statistics"):
+            return self.stream.within_memory(partial(_gather, self.stream, self.layer, kinds))
+
+    def _prune_block(self, block: Block, gathered: SharedInputs[InputStatistics] | None) -> _BlockOutcome:
+        """Takes one block through all steps, and gives its targets their final weights."""
+        whole_block = any(isinstance(step, BlockRefinement) for step in self.steps)
+        # Steps that see one target at a time take it through all of them before the next one: one weight in
+        # fp32 at a time. Only where the block is run by itself are its dense weights held.
+        dense = {name: target.weight.clone() for name, target in block.targets.items()} if whole_block else {}
+        outcome = _BlockOutcome()
+        for name in block.targets:
+            outcome.n_tokens[name] = gathered.n_tokens(name) if gathered else None
+        for is_block, steps in _runs(self.steps):
+            if is_block:
+                for step in steps:
+                    assert isinstance(step, BlockRefinement)
+                    self._refine_block(step, block, dense, outcome)
+                continue
+            with self.clock.phase("solve"):
+                for name, target in block.targets.items():
+                    self._take(target, block, steps, dense.get(name), gathered, outcome)
+                    if not whole_block:
+                        self._finish(target, None, outcome)
+        if whole_block:
+            with self.clock.phase("solve"):
+                for name, target in block.targets.items():
+                    self._finish(target, dense[name], outcome)
+        return outcome
+
+    def _take(
+        self,
+        target: Target,
+        block: Block,
+        steps: Sequence[Step],
+        dense: Tensor | None,
+        gathered: SharedInputs[InputStatistics] | None,
+        outcome: _BlockOutcome,
+    ) -> None:
+        """Takes one target through steps that see it alone."""
+        name, first = target.name, target.name not in outcome.solutions
+        inputs = gathered.judged(target) if gathered else InputStatistics((), target)
+        if first:
+            inputs.require_finite(name)
+            require_finite(target.weight, name, "its weights")
+        weight = (target.weight if dense is None else dense).float().contiguous()
+        n_tokens = gathered.n_tokens(name) if gathered else None
+        problem = Problem(
+            target, block.kind, weight, self.pattern.for_module(name), inputs, n_tokens, self.n_samples
+        )
+        found = outcome.solutions.get(name)
+        for step in steps:
+            if isinstance(step, Score):
+                found = step.choose(problem)
+                if self.refines:
+                    self.initial[name] = target.pack(found.keep)
+            elif found is None:
+                raise AssertionError("a recipe begins with a score")
+            elif isinstance(step, Refinement):
+                found = step.refine(problem, found)
+            elif isinstance(step, Update):
+                found = step.update(problem, found)
+        assert found is not None
+        outcome.solutions[name] = found
+
+    def _refine_block(
+        self, step: BlockRefinement, block: Block, dense: Mapping[str, Tensor], outcome: _BlockOutcome
+    ) -> None:
+        """Lets a step improve the masks of a block that is pruned by those found so far."""
+        assert self.stream is not None
+        found = outcome.solutions
         for name, target in block.targets.items():
-            solution = solutions[name]
-            mask = target.pack(solution.keep)
-            report = LayerReport(
-                module=name,
-                layer=layer.index,
-                block=block.kind,
-                shape=target.shape,
-                n_pruned=mask.numel - mask.n_kept,
-                error_after=error,
-                damping=solution.damping,
-                swaps=solution.swaps,
-                n_tokens=solution.standing.n_tokens if solution.standing else gathered.n_tokens(name),
-                warnings=(*solution.warnings, *said),
-            )
-            pruned.append((target.mask_name, mask, report))
-            said = ()
-    return pruned
+            target.write(dense[name], found[name].keep)
+        refined = step.refine_block(
+            self.stream,
+            self.layer,
+            block,
+            patterns={name: self.pattern.for_module(name) for name in block.targets},
+            dense=dense,
+            full=dense,
+            keep={name: found[name].keep for name in block.targets},
+            clock=self.clock,
+        )
+        before = outcome.refined
+        outcome.refined = refined if before is None else replace(refined, error_before=before.error_before)
+        for name, target in block.targets.items():
+            judged_on = refined.n_tokens.get(name)
+            warnings = (UNREACHED,) if judged_on == 0 else ()
+            if judged_on:
+                outcome.n_tokens[name] = judged_on
+            found[name] = found[name].refined(refined.keep[name], target, *warnings)
+
+    def _finish(self, target: Target, dense: Tensor | None, outcome: _BlockOutcome) -> None:
+        """Writes the final weights of one target, and keeps its mask in bits."""
+        name = target.name
+        solution = outcome.solutions[name]
+        survivors = solution.weight if solution.weight is not None else dense
+        target.write(target.weight if survivors is None else survivors, solution.keep)
+        if solution.weight is not None:
+            require_finite(target.weight, name, f"its new weights in {target.weight.dtype}")
+        self.keep[name] = target.pack(solution.keep)
+        n_tokens = outcome.n_tokens[name]
+        if solution.standing is not None:
+            warnings, outcome.n_tokens[name] = solution.standing.warnings, solution.standing.n_tokens
+        else:
+            warnings = expert_warnings(target, n_tokens) if n_tokens is not None else ()
+        # Only words and numbers stay: a mask and a weight in fp32 are several times as large as both packed.
+        nothing = torch.empty(0, dtype=torch.bool)
+        outcome.solutions[name] = replace(
+            solution, keep=nothing, weight=None, warnings=(*warnings, *solution.warnings)
+        )
+
+
+@dataclass
+class _BlockOutcome:
+    """What is known of one block so far: a solution and the number of tokens of each target."""
+
+    solutions: dict[str, Solution] = field(default_factory=dict)
+    n_tokens: dict[str, int | None] = field(default_factory=dict)
+    refined: RefinedBlock | None = None
+
+
+def _runs(steps: Sequence[Step]) -> Iterator[tuple[bool, list[Step]]]:
+    """Neighbouring steps that see a whole block, or one target, together: (whether a block, the steps)."""
+    run: list[Step] = []
+    for step in steps:
+        if run and isinstance(step, BlockRefinement) != isinstance(run[-1], BlockRefinement):
+            yield isinstance(run[-1], BlockRefinement), run
+            run = []
+        run.append(step)
+    if run:
+        yield isinstance(run[-1], BlockRefinement), run
 
 
 def _gather(
-    stream: LayerStream, layer: DecoderLayer, statistic: Callable[[Target], S]
-) -> tuple[SharedInputs[S], list[Tensor]]:
+    stream: LayerStream, layer: DecoderLayer, kinds: Sequence[StatisticKind]
+) -> tuple[SharedInputs[InputStatistics], list[Tensor]]:
     """The statistics of all targets of a layer, and each block's output on the probe.
 
     After the probe no forward goes further than the last input it is run for: a quarter to a third of an MLP
     is left out.
     """
-    shared = SharedInputs(layer.targets, statistic)
+    shared = SharedInputs(layer.targets, partial(InputStatistics, kinds))
     probe: list[Tensor] = []
     for batch in range(stream.n_batches):
         last = shared.last
@@ -171,36 +373,4 @@ def _gather(
     return shared, probe
 
 
-def _apply(
-    solve: Solver[S],
-    target: Target,
-    gathered: SharedInputs[S],
-    pattern: SparsityPattern,
-    unreached: Callable[[str], Solution] | None,
-) -> Solution:
-    name = target.name
-    n_tokens = gathered.n_tokens(name)
-    statistic = gathered.judged(target)
-    require_finite(statistic.value, name, "the activations it reads, or their squares,")
-    require_finite(target.weight, name, "its weights")
-    if n_tokens == 0 and unreached is not None:
-        solution = unreached(name)
-    else:
-        solution = solve(name, target.weight.float().contiguous(), statistic, pattern.for_module(name))
-    target.write(target.weight if solution.weight is None else solution.weight, solution.keep)
-    if solution.weight is not None:
-        require_finite(target.weight, name, f"its new weights in {target.weight.dtype}")
-    of_judge = solution.standing.warnings if solution.standing else expert_warnings(target, n_tokens)
-    return replace(solution, warnings=(*of_judge, *solution.warnings))
-
-
-def expert_warnings(target: Target, n_tokens: int) -> tuple[str, ...]:
-    """What to say of an expert that saw too few tokens to be judged: fewer than it has inputs."""
-    if target.expert is None or n_tokens >= target.n_inputs:
-        return ()
-    if n_tokens == 0:
-        return ("no calibration token was routed to it: judged as if every input were equally active",)
-    return (f"judged on {n_tokens} tokens routed to it, fewer than its {target.n_inputs} inputs",)
-
-
-__all__ = ["Solution", "Solver", "expert_warnings", "prune_layer_by_layer"]
+__all__ = ["Score", "prune_by_steps"]

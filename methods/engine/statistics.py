@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from methods.errors import StructureError
+from methods.masks.selection import require_finite
 from methods.structure.target import Target, noting_inputs
 
 
-class InputStatistic(Protocol):
-    """Something summed over the inputs of a target."""
+class Summed(Protocol):
+    """Whatever takes in the inputs of a target."""
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens of I inputs."""
         ...
+
+
+class InputStatistic(Summed, Protocol):
+    """Something summed over the inputs of a target."""
 
     @property
     def value(self) -> Tensor:
@@ -26,7 +31,17 @@ class InputStatistic(Protocol):
         ...
 
 
+class StatisticKind(Protocol):
+    """A class of statistics."""
+
+    def of(self, target: Target) -> InputStatistic:
+        """An empty one for `target`."""
+        ...
+
+
+A = TypeVar("A", bound=Summed)
 S = TypeVar("S", bound=InputStatistic)
+T = TypeVar("T")
 
 
 class InputNorms:
@@ -80,6 +95,44 @@ class GramMatrix:
                 self._sum[end:, start:end] = self._sum[start:end, end:].T
             self._whole = True
         return self._sum
+
+
+class InputStatistics:
+    """All statistics that the steps of a recipe read of one target's inputs, gathered together.
+
+    A Gram matrix has the norms on its diagonal, so that they are not summed beside it.
+    """
+
+    def __init__(self, kinds: Iterable[StatisticKind], target: Target) -> None:
+        wanted = dict.fromkeys(kinds)
+        if GramMatrix in wanted:
+            wanted.pop(InputNorms, None)
+        self._by_kind = {kind: kind.of(target) for kind in wanted}
+        self._shared: dict[object, Any] = {}
+
+    def __getitem__(self, kind: type[S]) -> S:
+        """The statistic of one kind."""
+        return cast(S, self._by_kind[cast(StatisticKind, kind)])
+
+    def __contains__(self, kind: object) -> bool:
+        """Whether that kind was gathered."""
+        return kind in self._by_kind
+
+    def add(self, x_NI: Tensor) -> None:
+        """Takes in N tokens."""
+        for statistic in self._by_kind.values():
+            statistic.add(x_NI)
+
+    def require_finite(self, target: str) -> None:
+        """Raises `NonFiniteError` naming `target` if what was summed up is not finite."""
+        for statistic in self._by_kind.values():
+            require_finite(statistic.value, target, "the activations it reads, or their squares,")
+
+    def shared(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, made once a `key`: factors that targets with the same inputs have in common."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return cast(T, self._shared[key])
 
 
 class SquaredGradients:
@@ -141,28 +194,28 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += torch.mm(left, right, out_dtype=torch.float32)
 
 
-class SharedInputs(Generic[S]):
+class SharedInputs(Generic[A]):
     """One statistic for all targets that read the same tensor (q, k and v; gate and up).
 
     Which of them share is seen on the first batch, by the identity of the tensor they are called with.
     """
 
-    def __init__(self, targets: Mapping[str, Target], new: Callable[[Target], S]) -> None:
+    def __init__(self, targets: Mapping[str, Target], new: Callable[[Target], A]) -> None:
         self._targets = targets
         self._new = new
         self._leader: dict[str, str] = {}
-        self._statistics: dict[str, S] = {}
+        self._statistics: dict[str, A] = {}
         self._n_tokens: dict[str, int] = {}
         self._calls: list[Target] = []
         self._n_forwards = 0
 
-    def __getitem__(self, target: str) -> S:
+    def __getitem__(self, target: str) -> A:
         """The statistic of a target's inputs; an empty one where nothing reached it."""
         if target not in self._leader:
             return self._new(self._targets[target])
         return self._statistics[self._leader[target]]
 
-    def judged(self, target: Target) -> S:
+    def judged(self, target: Target) -> A:
         """The statistic to judge `target` by.
 
         Of an expert that no token reached it is that of every input active once, by itself: nothing is known,
@@ -232,7 +285,7 @@ class SharedInputs(Generic[S]):
         self._n_forwards += 1
 
 
-def add_unit_inputs(statistic: InputStatistic, n_inputs: int, device: torch.device) -> None:
+def add_unit_inputs(statistic: Summed, n_inputs: int, device: torch.device) -> None:
     """Lets `statistic` see every input active once, by itself: nothing is known, so none is preferred."""
     for start in range(0, n_inputs, _UNIT_ROWS):
         rows = torch.zeros(min(_UNIT_ROWS, n_inputs - start), n_inputs, device=device)
@@ -255,7 +308,10 @@ __all__ = [
     "GramMatrix",
     "InputNorms",
     "InputStatistic",
+    "InputStatistics",
     "SharedInputs",
     "SquaredGradients",
+    "StatisticKind",
+    "Summed",
     "add_unit_inputs",
 ]

@@ -1,19 +1,101 @@
-"""Swapping pruned for kept weights inside comparison groups: pure tensor functions (arXiv 2408.10631)."""
+"""LLM-Barber's rebuild of a block's masks by weight times gradient, and its swaps (arXiv 2408.10631)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from methods.base import PhaseClock
+from methods.engine.block_gradient import BlockStudy, study_block
+from methods.engine.hidden_states import LayerStream
+from methods.engine.steps import BlockRefinement, RefinedBlock
+from methods.errors import InputError
 from methods.masks.pattern import SemiStructured, UniformPattern
-from methods.masks.selection import count_true, kth_lowest, prune_lowest, up_to
+from methods.masks.selection import count_true, kth_lowest, prune_lowest, require_finite, up_to
+from methods.structure.decoder import Block, DecoderLayer
 
 Granularity = Literal["layer", "output", "input", "block"]
+RebuildScore = Literal["weight_gradient", "weight", "gradient"]
+
+
+@dataclass(frozen=True)
+class BarberRebuild(BlockRefinement):
+    """Swaps pruned for kept weights by |W| times the gradient that the sparse block's error sends to them.
+
+    Attributes:
+        granularity: inside which set pruned and kept weights compete: `layer` (one Linear), `output` (a row),
+            `input` (a column), `block` (all Linears of one block).
+        rebuild_ratio: share of the profitable swaps that is made, in [0, 1].
+        score: what ranks weights; the last two are the paper's ablations.
+        nm_guard: with N:M, a newcomer must score higher than the weight it evicts; False is what the authors'
+            code does.
+    """
+
+    granularity: Granularity = "output"
+    rebuild_ratio: float = 0.01
+    score: RebuildScore = "weight_gradient"
+    nm_guard: bool = True
+
+    name: ClassVar[str] = "llm-barber"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rebuild_ratio <= 1:
+            raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
+
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
+        """As `granularity` says; a block spans several Linears.
+
+        Raises:
+            InputError: an N:M pattern with another granularity than `output`.
+        """
+        if isinstance(pattern, SemiStructured) and self.granularity != "output":
+            raise InputError(
+                f"method 'llm-barber': pattern {pattern} needs granularity 'output', not {self.granularity!r}"
+            )
+        rows, columns = shape
+        return {"output": (1, columns), "input": (rows, 1), "layer": shape, "block": None}[self.granularity]
+
+    def refine_block(
+        self,
+        stream: LayerStream,
+        layer: DecoderLayer,
+        block: Block,
+        *,
+        patterns: Mapping[str, UniformPattern],
+        dense: Mapping[str, Tensor],
+        full: Mapping[str, Tensor],
+        keep: Mapping[str, Tensor],
+        clock: PhaseClock,
+    ) -> RefinedBlock:
+        """See `BlockRefinement.refine_block`."""
+        with clock.phase("statistics"):
+            of_block = {name: dense[name] for name in block.targets}
+            study = study_block(stream, layer, block, of_block, gradients=self.score != "weight")
+        with clock.phase("solve"):
+            scores = {name: self._score(name, full[name], study) for name in block.targets}
+            rebuilt = rebuild_block(
+                keep, scores, patterns, self.granularity, self.rebuild_ratio, guard=self.nm_guard
+            )
+        return RefinedBlock(rebuilt, study.n_tokens, study.dense_probe, study.error_before)
+
+    def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
+        """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
+        if self.score == "weight":
+            score = weight.float().abs()
+        else:
+            # In place: the gradients are asked for once, and are as large as the block in fp32.
+            score = study.squared_gradients[name].sqrt_()
+            if self.score == "weight_gradient":
+                score.mul_(weight.float().abs())
+        require_finite(score, name, "its LLM-Barber scores")
+        return score
 
 
 def rebuild(keep: Tensor, scores: Tensor, granularity: Granularity, ratio: float) -> Tensor:
@@ -187,4 +269,12 @@ def _sorted(values: Tensor) -> Tensor:
     return values.sort(dim=-1).values
 
 
-__all__ = ["Granularity", "floor_share", "rebuild", "rebuild_block", "rebuild_n_of_m"]
+__all__ = [
+    "BarberRebuild",
+    "Granularity",
+    "RebuildScore",
+    "floor_share",
+    "rebuild",
+    "rebuild_block",
+    "rebuild_n_of_m",
+]

@@ -1,17 +1,139 @@
-"""Swapping pruned for kept weights until a row's error is small: pure tensor functions (arXiv 2310.08915)."""
+"""DSnoT's swaps of pruned for kept weights, until a row's expected output is right (arXiv 2310.08915)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from methods.masks.selection import kth_lowest, up_to
+from methods.engine.steps import UNREACHED, Problem, Refinement, Solution, dead_inputs
+from methods.errors import InputError
+from methods.masks.pattern import SemiStructured, UniformPattern
+from methods.masks.selection import kth_lowest, require_finite, up_to
+from methods.scores.wanda import wanda_scores
+from methods.structure.target import Target
 
 MAX_VARIANCE_POWER = 6
 """Up to here no quotient of fp32 numbers leaves the range of fp64."""
 
 NOBODY = -1
 """Stands in a queue where nobody is left."""
+
+
+class InputMoments:
+    """What DSnoT asks of each input over all tokens: sum, sum of squares and variance, `[in]` each, in fp32.
+
+    Attributes:
+        total: sum_t X_tj.
+        squares: sum_t X_tj^2.
+    """
+
+    def __init__(self, n_inputs: int, device: torch.device) -> None:
+        self.total = torch.zeros(n_inputs, dtype=torch.float32, device=device)
+        self.squares = torch.zeros_like(self.total)
+        self._spread = torch.zeros_like(self.total)
+        self._n_tokens = 0
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """An empty one for `target`."""
+        return cls(target.n_inputs, target.device)
+
+    def add(self, x_NI: Tensor) -> None:
+        """Takes in N tokens; N may be 0."""
+        n_new, n_old = len(x_NI), self._n_tokens
+        if n_new == 0:
+            return
+        x = x_NI.float()
+        total = x.sum(0)
+        # Squares about each batch's own mean, and what the means are apart: sum X^2 - (sum X)^2 / N would
+        # lose every digit of a variance that is small beside the mean.
+        self._spread += (x - total / n_new).square().sum(0)
+        if n_old:
+            apart = total / n_new - self.total / n_old
+            self._spread += apart.square() * (n_old * n_new / (n_old + n_new))
+        self.total += total
+        self.squares += x.square().sum(0)
+        self._n_tokens += n_new
+
+    @property
+    def variance(self) -> Tensor:
+        """Population variance over all tokens; 0 before the first."""
+        return self._spread / max(self._n_tokens, 1)
+
+    @property
+    def value(self) -> Tensor:
+        """`[3, in]`: total, squares and variance."""
+        return torch.stack([self.total, self.squares, self.variance])
+
+
+@dataclass(frozen=True)
+class DSnoTSwaps(Refinement):
+    """Swaps weights of each row one by one, by the mean and the variance of the inputs.
+
+    Attributes:
+        blocks: whose targets are refined; the others keep their mask. The authors skip the MLP.
+        max_cycles: swaps that a row makes at most.
+        update_threshold: a row is done once its error is not larger; in units of the output, summed over the
+            tokens of a sample.
+        variance_power: exponent of an input's variance in the order in which weights come back, in [0, 6];
+            0 leaves the variance out.
+        same_sign: a swap that changes the sign of a row's error ends that row and is not made. With N:M it
+            always is so.
+    """
+
+    blocks: Literal["attention", "mlp", "all"] = "attention"
+    max_cycles: int = 50
+    update_threshold: float = 0.1
+    variance_power: float = 1.0
+    same_sign: bool = False
+
+    name: ClassVar[str] = "dsnot"
+    version: ClassVar[int] = 1
+    statistics = (InputMoments,)
+
+    def __post_init__(self) -> None:
+        if self.max_cycles < 1:
+            raise InputError(f"method 'dsnot': max_cycles must be at least 1, not {self.max_cycles}")
+        if not self.update_threshold >= 0:
+            raise InputError(
+                f"method 'dsnot': update_threshold must be at least 0, not {self.update_threshold:g}"
+            )
+        if not 0 <= self.variance_power <= MAX_VARIANCE_POWER:
+            raise InputError(
+                f"method 'dsnot': variance_power {self.variance_power:g} is outside [0, {MAX_VARIANCE_POWER}]"
+            )
+
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
+        """An output row."""
+        return (1, shape[1])
+
+    def refine(self, problem: Problem, found: Solution) -> Solution:
+        """See `Refinement.refine`; an expert that no token reached keeps its mask."""
+        if self.blocks not in ("all", problem.block):
+            return found
+        if problem.n_tokens == 0:
+            return replace(found, swaps=0, warnings=(*found.warnings, UNREACHED))
+        moments = problem.inputs[InputMoments]
+        weight, pattern = problem.weight, problem.pattern
+        influence = weight * (moments.total / problem.n_samples)
+        cost = wanda_scores(weight, moments.squares)
+        require_finite(influence, problem.name, "its influences on the output")
+        require_finite(cost, problem.name, "its Wanda scores")
+        m = pattern.m if isinstance(pattern, SemiStructured) else None
+        keep = refine(
+            found.keep,
+            influence,
+            reliabilities(influence, moments.variance, self.variance_power),
+            cost,
+            m=m,
+            max_cycles=self.max_cycles,
+            threshold=self.update_threshold,
+            same_sign=self.same_sign or m is not None,
+        )
+        return found.refined(keep, problem.target, *dead_inputs(moments.squares, "were not swapped"))
 
 
 def reliabilities(influence: Tensor, variance: Tensor, power: float) -> Tensor:
@@ -144,4 +266,4 @@ def _cheapest_of_group(alive: Tensor, rows: Tensor, comes: Tensor, m: int) -> Te
     return (first + cheapest).masked_fill(gone, NOBODY)
 
 
-__all__ = ["MAX_VARIANCE_POWER", "refine", "reliabilities"]
+__all__ = ["DSnoTSwaps", "InputMoments", "refine", "reliabilities"]

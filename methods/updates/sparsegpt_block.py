@@ -17,7 +17,7 @@ MAX_COUNTED_GROUP = 16
 """The largest M whose ranks are counted by comparing all pairs, M * M * out bytes at once."""
 
 
-def block_size(pattern: UniformPattern, wanted: int) -> int:
+def block_size(pattern: UniformPattern | None, wanted: int) -> int:
     """`wanted`, or for N:M the largest multiple of M that is not larger (but at least M)."""
     if isinstance(pattern, SemiStructured):
         return max(pattern.m, wanted // pattern.m * pattern.m)
@@ -25,16 +25,16 @@ def block_size(pattern: UniformPattern, wanted: int) -> int:
 
 
 def solve_block(
-    weight: Tensor, keep: Tensor, factor: Tensor, pattern: UniformPattern, start: int, end: int
+    weight: Tensor, keep: Tensor, factor: Tensor, pattern: UniformPattern | None, start: int, end: int
 ) -> Tensor:
     """The walk through one block: spreads each column's error inside the block, and gives them all.
 
     Args:
         weight: `[out, in]`; the block's columns are updated in place, and pruned weights end as 0 or close
             to it.
-        keep: bool `[out, in]`; the block's columns are given when unstructured, filled in for N:M.
+        keep: bool `[out, in]`; the block's columns are filled in for a pattern N:M, else given.
         factor: U, `[in, in]`, upper triangular.
-        pattern: what to remove.
+        pattern: what to remove; None where the mask is given.
         start: the block's first column.
         end: the column after its last one.
 
@@ -57,22 +57,22 @@ def solve_block(
     return errors_CO.T
 
 
-def panel_width(pattern: UniformPattern) -> int:
+def panel_width(pattern: UniformPattern | None) -> int:
     """Columns whose errors are spread one by one; beyond them a panel's errors go in one product."""
     return block_size(pattern, PANEL)
 
 
 def _solve_panel(
-    weight_CO: Tensor, keep_CO: Tensor, errors_CO: Tensor, u: Tensor, pattern: UniformPattern
+    weight_CO: Tensor, keep_CO: Tensor, errors_CO: Tensor, u: Tensor, pattern: UniformPattern | None
 ) -> None:
     """The walk through a few columns, each of them contiguous in memory; all but `u` changes in place.
 
     Args:
         weight_CO: `[columns, out]`.
-        keep_CO: bool `[columns, out]`; given when unstructured, filled in for N:M.
+        keep_CO: bool `[columns, out]`; filled in for a pattern N:M, else given.
         errors_CO: `[columns, out]`, filled in.
         u: U `[columns, columns]` of these columns.
-        pattern: what to remove.
+        pattern: what to remove; None where the mask is given.
     """
     n_columns = weight_CO.shape[0]
     span = pattern.m if isinstance(pattern, SemiStructured) else n_columns

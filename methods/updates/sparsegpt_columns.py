@@ -1,24 +1,61 @@
-"""SparseGPT's walk through the columns of a weight: pure tensor functions (arXiv 2301.00774)."""
+"""SparseGPT's walk through a weight's columns, with or without a mask that is given (arXiv 2301.00774)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from methods.engine.statistics import GramMatrix
+from methods.engine.steps import Problem, Solution, Update
+from methods.errors import InputError
 from methods.masks.pattern import SemiStructured, UniformPattern
-from methods.masks.selection import prune_lowest
+from methods.masks.selection import prune_lowest, require_finite
+from methods.updates.inverse_factor import InverseFactor
 from methods.updates.sparsegpt_block import solve_block
 
-BlockSolver = Callable[[Tensor, Tensor, Tensor, UniformPattern, int, int], Tensor]
+BlockSolver = Callable[[Tensor, Tensor, Tensor, UniformPattern | None, int, int], Tensor]
 """`solve_block`, or the kernel that does the same on a GPU."""
 
 
+@dataclass(frozen=True)
+class SparseGPTUpdate(Update):
+    """SparseGPT's column walk with the mask given: the error of each removed weight is spread to its right.
+
+    Attributes:
+        damping: added to the Hessian's diagonal, relative to its mean.
+        block_size: columns whose errors are spread together; it changes the order of sums and nothing else.
+    """
+
+    damping: float = 0.01
+    block_size: int = 128
+
+    name: ClassVar[str] = "sparsegpt-update"
+    version: ClassVar[int] = 1
+    statistics = (GramMatrix,)
+
+    def __post_init__(self) -> None:
+        if not self.damping > 0:
+            raise InputError(f"step 'sparsegpt-update': damping must be above 0, not {self.damping}")
+        if self.block_size < 1:
+            raise InputError(f"step 'sparsegpt-update': block_size must be at least 1, not {self.block_size}")
+
+    def update(self, problem: Problem, found: Solution) -> Solution:
+        """See `Update.update`; inputs that were never active have their weights set to 0."""
+        factor = InverseFactor.of(problem, self.damping)
+        weight = problem.weight.masked_fill(factor.dead, 0)
+        _, solved = solve_columns(weight, factor.upper, None, self.block_size, keep=found.keep)
+        warnings = (*found.warnings, *factor.warnings(self.damping), *kernel_warnings(weight))
+        return replace(found, weight=solved, damping=factor.damping, warnings=warnings)
+
+
 def solve_columns(
-    weight: Tensor, factor: Tensor, pattern: UniformPattern, width: int
+    weight: Tensor, factor: Tensor, pattern: UniformPattern | None, width: int, keep: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Goes through the columns from left to right, masks them and spreads each error to the right.
 
@@ -26,23 +63,24 @@ def solve_columns(
     weights as updated up to there. N:M: each group is chosen per row when the walk arrives at it.
 
     Args:
-        weight: fp32 `[out, in]`; not changed.
-        factor: U, fp32 `[in, in]`, upper triangular.
-        pattern: what to remove.
+        weight: `[out, in]`; not changed.
+        factor: U, `[in, in]`, upper triangular.
+        pattern: what to remove; None where the mask is given.
         width: columns in a block; for N:M a multiple of M.
+        keep: bool `[out, in]`, the mask, where it is given.
 
     Returns:
-        keep bool `[out, in]` and the new weight fp32 `[out, in]`, zero where pruned.
+        keep bool `[out, in]` and the new weight `[out, in]`, zero where pruned.
     """
     # The walk reads U by rows; a factorization lays it out by columns.
     factor = factor.contiguous()
     weight = weight.clone(memory_format=torch.contiguous_format)
-    keep = torch.ones_like(weight, dtype=torch.bool)
+    keep = torch.ones_like(weight, dtype=torch.bool) if keep is None else keep.clone()
     n_inputs = weight.shape[1]
     solve = block_solver(weight)
     for start in range(0, n_inputs, width):
         end = min(start + width, n_inputs)
-        if not isinstance(pattern, SemiStructured):
+        if pattern is not None and not isinstance(pattern, SemiStructured):
             block = weight[:, start:end]
             scores = (block / factor.diagonal()[start:end]).square_().reshape(1, -1)
             lowest_go = prune_lowest(scores, pattern.n_pruned(block.numel()))
@@ -50,6 +88,24 @@ def solve_columns(
         errors = solve(weight, keep, factor, pattern, start, end)
         weight[:, end:].addmm_(errors, factor[start:end, end:], alpha=-1)
     return keep, weight.masked_fill_(~keep, 0)
+
+
+def require_finite_scores(name: str, weight: Tensor, upper: Tensor) -> None:
+    """Raises `NonFiniteError` if any weight survived by a score W^2 / U_jj^2 that is NaN or infinite.
+
+    Survivors stand for all: a pruned weight scores no higher, and NaN in a row spreads to all that follow it.
+    One pass over the weight, where checking the scores themselves would hold up a GPU at every block.
+    """
+    lowest, highest = torch.aminmax(weight, dim=0)
+    largest = torch.maximum(lowest.neg(), highest)
+    require_finite((largest / upper.diagonal()).square_(), name, "its SparseGPT scores")
+
+
+def kernel_warnings(weight: Tensor) -> tuple[str, ...]:
+    """That a weight on a GPU was solved without the kernel, and why; nothing to say elsewhere."""
+    if weight.is_cuda and (problem := kernel_problem(weight.device)):
+        return (f"solved without the GPU kernel, which is slow: {problem}",)
+    return ()
 
 
 def block_solver(weight: Tensor) -> BlockSolver:
@@ -82,7 +138,10 @@ def kernel_problem(device: torch.device) -> str | None:
 
 __all__ = [
     "BlockSolver",
+    "SparseGPTUpdate",
     "block_solver",
     "kernel_problem",
+    "kernel_warnings",
+    "require_finite_scores",
     "solve_columns",
 ]

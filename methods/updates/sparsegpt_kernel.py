@@ -22,7 +22,7 @@ CHUNK = 32
 
 
 def solve_block(
-    weight: Tensor, keep: Tensor, factor: Tensor, pattern: UniformPattern, start: int, end: int
+    weight: Tensor, keep: Tensor, factor: Tensor, pattern: UniformPattern | None, start: int, end: int
 ) -> Tensor:
     """Goes through the columns `start` to `end` of all rows in one launch; see `sparsegpt_block.solve_block`.
 
@@ -31,7 +31,7 @@ def solve_block(
         keep: bool `[out, in]`, contiguous; the block's columns are given when unstructured, filled in for
             N:M.
         factor: U, fp32 `[in, in]`, contiguous, upper triangular.
-        pattern: what to remove.
+        pattern: what to remove; None where the mask is given.
         start: the first column.
         end: the column after the last one.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from methods.base import Placement, ignore_layer
-from methods.magnitude import Magnitude
+from methods.scores.magnitude import Magnitude
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The official implementations' decisions on two tiny models (tests/golden)."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,21 +43,23 @@ class GoldenRun:
 
     def keep(self, file: str | None = None) -> dict[str, Tensor]:
         """Module name -> official keep-mask `[out, in]`."""
-        packed = load_file(self.folder / f"{file or self.file}.keep.safetensors")
-        shapes = {
-            name: tuple(linear.weight.shape) for name, linear in linears(load_model(self.family)).items()
-        }
-        return {
-            name: torch.from_numpy(
-                np.unpackbits(bits.numpy(), count=int(np.prod(shapes[name]))).astype(bool)
-            ).reshape(shapes[name])
-            for name, bits in packed.items()
-        }
+        shapes = {name: linear.weight.shape for name, linear in linears(load_model(self.family)).items()}
+        return unpacked(self.folder / f"{file or self.file}.keep.safetensors", shapes)
 
     def weights(self) -> dict[str, Tensor]:
         """Module name -> official final weight, where it is stored."""
         path = self.folder / f"{self.file}.weights.safetensors"
         return load_file(path) if path.exists() else {}
+
+
+def unpacked(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Module name -> keep-mask `[out, in]`, of a file of packed bits."""
+    return {
+        name: torch.from_numpy(np.unpackbits(bits.numpy(), count=shapes[name].numel()).astype(bool)).reshape(
+            shapes[name]
+        )
+        for name, bits in load_file(file).items()
+    }
 
 
 def golden_runs() -> list[GoldenRun]:

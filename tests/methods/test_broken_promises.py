@@ -17,9 +17,9 @@ from methods.base import PruneResult
 from methods.conformance import FAMILIES, Verdict
 from methods.conformance.advice import advice_for
 from methods.llm_barber import LLMBarber
-from methods.magnitude import Magnitude
 from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import parse_pattern
+from methods.scores.magnitude import Magnitude
 from tests.methods.one_case import outcome
 
 

@@ -12,7 +12,7 @@ from methods.base import PruneResult
 from methods.conformance import FAMILIES, Verdict
 from methods.errors import InputError, PruningError
 from methods.masks.pattern import SemiStructured, parse_pattern
-from methods.wanda import Wanda
+from methods.scores.wanda import Wanda
 from tests.methods.one_case import outcome
 from tests.methods.tiny_models import make_calibration
 

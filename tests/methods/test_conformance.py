@@ -22,12 +22,12 @@ from methods.conformance import (
 )
 from methods.conformance.cases import any_pattern
 from methods.conformance.variants import built_in_variants
-from methods.magnitude import Magnitude, magnitude_keep
 from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import SemiStructured, parse_pattern
+from methods.scores.magnitude import Magnitude, magnitude_keep
+from methods.scores.wanda import Wanda
 from methods.structure.decoder import read_decoder
 from methods.structure.target import Target
-from methods.wanda import Wanda
 from tests.methods.one_case import outcome
 from tests.methods.tiny_models import make_calibration
 

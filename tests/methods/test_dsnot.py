@@ -10,12 +10,14 @@ from transformers import AutoModelForCausalLM, GPT2Config, Qwen3MoeConfig
 
 from methods.base import Placement
 from methods.contract import ModelState, check_contract
-from methods.dsnot import DSnoT, InputMoments
+from methods.dsnot import DSnoT
+from methods.engine.steps import Solution
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import parse_pattern
-from methods.refinements.dsnot_swaps import refine, reliabilities
+from methods.refinements.dsnot_swaps import InputMoments, refine, reliabilities
 from methods.registry import build, settings_of
 from tests.methods import oracles, oracles_dsnot
+from tests.methods.problems import problem_of
 from tests.methods.tiny_models import make_calibration, make_model
 
 QUARTERS = st.integers(-8, 8).map(lambda n: n / 4)
@@ -221,8 +223,8 @@ def test_any_layer_is_refined_as_the_oracle_refines_it(seed, n_tokens, pattern, 
         update_threshold=chosen["threshold"],
         same_sign=chosen["same_sign"],
     )
-    tensors = torch.from_numpy(weight).float(), torch.from_numpy(keep)
-    ours = method._refined("layer", *tensors, moments, 2, parse_pattern(pattern)).numpy()
+    problem = problem_of(torch.from_numpy(weight).float(), {InputMoments: moments}, pattern)
+    ours = method.swaps.refine(problem, Solution(torch.from_numpy(keep))).keep.numpy()
     expected = oracles_dsnot.dsnot(weight, keep, samples, pattern=pattern, **chosen)
     assert np.array_equal(ours, expected)
     assert np.array_equal(ours[:, 3], keep[:, 3])

@@ -17,14 +17,14 @@ from methods.contract import ModelState
 from methods.dsnot import DSnoT
 from methods.errors import InputError, NonFiniteError, PruningError
 from methods.llm_barber import LLMBarber
-from methods.magnitude import Magnitude
 from methods.masks.pattern import parse_pattern
 from methods.placement.layer_loading import residing
 from methods.placement.layer_storage import CheckpointStorage, HostStorage
 from methods.placement.tensor_files import TensorFiles
 from methods.registry import build, names
+from methods.scores.magnitude import Magnitude
+from methods.scores.wanda import Wanda
 from methods.structure.decoder import read_decoder
-from methods.wanda import Wanda
 from tests.methods.tiny_models import make_calibration, make_model
 
 FAMILIES = ("llama", "opt", "gpt2", "gpt-oss")

@@ -36,7 +36,7 @@ def test_triton_is_imported_by_kernels_alone():
 
 def test_pruning_on_the_cpu_does_not_load_triton():
     probe = (
-        "import sys, torch, methods.sparsegpt\n"
+        "import sys, torch, methods.scores.sparsegpt\n"
         "from methods import parse_pattern\n"
         "from methods.updates.sparsegpt_columns import solve_columns\n"
         "for text in '0.5', '2:4':\n"

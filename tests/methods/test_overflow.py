@@ -14,7 +14,7 @@ from methods.errors import NonFiniteError, StructureError
 from methods.initial import InitialMask
 from methods.masks.pattern import parse_pattern
 from methods.registry import build, names
-from methods.ria import ria_scores
+from methods.scores.ria import ria_scores
 from methods.structure.decoder import read_decoder
 from tests.methods.tiny_models import make_calibration, make_model
 
@@ -148,7 +148,7 @@ def test_a_reconstruction_that_overflows_the_type_of_the_weights_is_an_error_tha
         solution = solve(*args)
         return replace(solution, weight=solution.weight * 1e8)
 
-    monkeypatch.setattr("methods.sparsegpt.SparseGPT.solve", enlarging)
+    monkeypatch.setattr("methods.scores.sparsegpt.SparseGPT.solve", enlarging)
     with pytest.raises(NonFiniteError, match=r"q_proj: its new weights in torch\.float16"):
         build("sparsegpt").prune(make_model("llama", torch.float16), parse_pattern("0.5"), make_calibration())
 

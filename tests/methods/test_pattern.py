@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from methods.errors import InputError, NonFiniteError
-from methods.magnitude import magnitude_keep
 from methods.masks.pattern import SemiStructured, Unstructured, parse_pattern
 from methods.masks.selection import (
     kth_lowest,
@@ -20,6 +19,7 @@ from methods.masks.selection import (
     require_finite,
     up_to,
 )
+from methods.scores.magnitude import magnitude_keep
 from tests.methods import oracles
 
 TIED = st.sampled_from([0.0, 0.25, 1.0, 1.5])

@@ -13,16 +13,16 @@ from methods.base import PruningMethod
 from methods.errors import InputError
 from methods.llm_barber import LLMBarber
 from methods.registry import allocations, build, did_you_mean, method_class, names, origin, settings_of
-from methods.sparsegpt import SparseGPT
-from methods.wanda import Wanda
+from methods.scores.sparsegpt import SparseGPT
+from methods.scores.wanda import Wanda
 
-BUILT_IN = ["magnitude", "wanda", "sparsegpt", "llm-barber", "ria", "dsnot"]
+BUILT_IN = ["magnitude", "wanda", "sparsegpt", "llm-barber", "ria", "dsnot", "admm", "alps", "recipe"]
 
 PLUGIN = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods.magnitude import Magnitude
+from methods.scores.magnitude import Magnitude
 from methods.masks.pattern import Allocated
 
 
@@ -88,7 +88,10 @@ def test_a_built_in_method_is_found_and_knows_its_name(name):
         ("sparsgpt", "unknown method 'sparsgpt'; did you mean 'sparsegpt'?"),
         ("Wanda", "unknown method 'Wanda'; did you mean 'wanda'?"),
         ("barber", "unknown method 'barber'; did you mean 'llm-barber'?"),
-        ("zzz", "unknown method 'zzz'; known: magnitude, wanda, sparsegpt, llm-barber, ria, dsnot"),
+        (
+            "zzz",
+            f"unknown method 'zzz'; known: {', '.join(BUILT_IN)}",
+        ),
         ("owl", "unknown method 'owl'; "),
     ],
 )
@@ -233,7 +236,7 @@ def test_what_does_not_fit_an_allocation_is_refused_in_its_own_words(name, setti
 
 def test_an_allocation_of_another_package_joins_by_a_door_of_its_own(install):
     install("even = acme_pruners:Even", group="prunebench.allocations")
-    assert allocations.names() == ["owl", "even"]
+    assert allocations.names() == ["owl", "alphapruning", "even"]
     assert allocations.origin("even") == "acme-pruners"
     assert names() == BUILT_IN
     allocation = allocations.build("even", {"slack": 1})

@@ -13,7 +13,7 @@ from methods.engine.statistics import InputNorms
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import parse_pattern
 from methods.registry import build
-from methods.ria import RIA, ria_keep, ria_scores
+from methods.scores.ria import RIA, ria_keep, ria_scores
 from tests.methods import oracles, oracles_ria
 from tests.methods.tiny_models import make_calibration, make_model
 

@@ -10,10 +10,12 @@ from methods.base import Placement
 from methods.errors import InputError, SingularHessianError
 from methods.masks.pattern import parse_pattern
 from methods.registry import build
-from methods.sparsegpt import SparseGPT, inverse_factor
+from methods.scores.sparsegpt import SparseGPT
+from methods.updates.inverse_factor import inverse_factor
 from methods.updates.sparsegpt_block import block_size
 from methods.updates.sparsegpt_columns import solve_columns
 from tests.methods import oracles
+from tests.methods.problems import problem_of
 from tests.methods.tiny_models import make_calibration, make_model
 
 
@@ -34,7 +36,7 @@ def indefinite(below_zero: float, size: int = 8) -> torch.Tensor:
 
 def solve_alone(method, weight, hessian, pattern):
     """One Linear, with a Hessian that no other shares."""
-    return method.solve(weight, method.factorize("layer", hessian.clone()), pattern)
+    return method.choose(problem_of(weight, hessian, pattern))
 
 
 def as_tensors(*arrays: np.ndarray, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -164,7 +166,9 @@ def test_damping_is_raised_tenfold_until_the_hessian_can_be_factorized_and_recor
 
 def test_a_hessian_beyond_the_third_raise_is_an_error_that_names_the_module():
     with pytest.raises(SingularHessianError, match=r"model\.layers\.3\.mlp\.down_proj.*damping 10$"):
-        SparseGPT().factorize("model.layers.3.mlp.down_proj", indefinite(50.0))
+        SparseGPT().choose(
+            problem_of(torch.ones(4, 8), indefinite(50.0), "0.5", name="model.layers.3.mlp.down_proj")
+        )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from methods.engine.statistics import InputNorms
 from methods.errors import NonFiniteError
 from methods.masks.pattern import parse_pattern
 from methods.registry import build
-from methods.wanda import Wanda, wanda_keep, wanda_scores
+from methods.scores.wanda import Wanda, wanda_keep, wanda_scores
 from tests.methods import oracles
 from tests.methods.tiny_models import make_calibration, make_model
 

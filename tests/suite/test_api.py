@@ -9,7 +9,7 @@ import torch
 
 import suite
 from methods.errors import InputError, PruningError
-from methods.wanda import Wanda
+from methods.scores.wanda import Wanda
 from suite import CalibrationSpec, evaluate_checkpoint, prune_checkpoint, run_suite
 from suite.api.stages import PlannedSuite
 from suite.api.suites import _Quiet

@@ -201,7 +201,7 @@ def test_a_record_of_other_code_is_kept_with_a_word_and_run_anew_on_request(
 ):
     suite = write_suite(tmp_path, methods="wanda", patterns=["0.5"])
     prunebench("run", suite, "--out", "runs")
-    monkeypatch.setattr("methods.wanda.Wanda.version", 99)
+    monkeypatch.setattr("methods.scores.wanda.Wanda.version", 99)
     code, out, err = prunebench("run", suite, "--out", "runs", "--json")
     assert (code, json.loads(out)["kept"]) == (0, 2)
     assert "stale, kept" in err
@@ -238,7 +238,7 @@ def test_a_failing_cell_is_recorded_and_costs_no_other(prunebench, tmp_path, mon
         raise RuntimeError("the sky fell")
 
     with monkeypatch.context() as broken:
-        broken.setattr("methods.wanda.Wanda.prune", explode)
+        broken.setattr("methods.scores.wanda.Wanda.prune", explode)
         code, out, err = prunebench("run", suite, "--out", "runs", "--json")
     assert code == 3
     assert "the sky fell" in err
@@ -362,7 +362,7 @@ def test_an_error_that_nobody_foresaw_is_no_regression(prune, monkeypatch):
     def explode(self, *_, **__):
         raise AttributeError("no such thing")
 
-    monkeypatch.setattr("methods.magnitude.Magnitude.prune", explode)
+    monkeypatch.setattr("methods.scores.magnitude.Magnitude.prune", explode)
     code, _, err = prune("--method", "magnitude", "--sparsity", "0.5")
     assert code == 3
     assert "AttributeError: no such thing" in err.splitlines()[-1]

@@ -23,7 +23,7 @@ from methods import InputError
 from methods import LayerReport, PruneResult
 from methods import SemiStructured, require_finite
 from methods import read_decoder, with_calibration
-from methods.magnitude import magnitude_keep
+from methods.scores.magnitude import magnitude_keep
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def test_programs_read_json(prunebench, draft):
         ("wandda", ("", ""), "unknown method 'wandda'; did you mean 'wanda'"),
         (
             "my_draft:Draft",
-            ("from methods.magnitude", "from no_such_package"),
+            ("from methods.scores.magnitude", "from no_such_package"),
             "my_draft imports 'no_such_package'",
         ),
         (

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from methods.magnitude import Magnitude
+from methods.scores.magnitude import Magnitude
 from methods.structure.target import Target
 from suite.checkpoints.writing import layered
 from tests.methods.tiny_models import make_model

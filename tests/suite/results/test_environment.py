@@ -78,7 +78,7 @@ def test_what_counts_is_said_of_folders_with_few_exceptions(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("methods/wanda.py", True),
+        ("methods/scores/wanda.py", True),
         ("methods/conformance/checks.py", False),
         ("suite/cell.py", True),
         ("suite/cli.py", False),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods.dsnot import DSnoT
-from methods.wanda import Wanda
+from methods.scores.wanda import Wanda
 from suite.planning.preflight import preflight
 from suite.planning.suite_cells import load_suite, plan
 from suite.results import ResultStore

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, nan
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer, with_calibration
-from methods.engine.layerwise import Solution, prune_layer_by_layer
+from methods.engine.layerwise import Score
 from methods.engine.statistics import InputNorms
+from methods.engine.steps import Problem, Solution, dead_inputs
 from methods.errors import InputError
-from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
+from methods.masks.pattern import SemiStructured, UniformPattern
 from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Group = Literal["layer", "output"]
 
 
 @dataclass(frozen=True)
-class RIA:
+class RIA(Score):
     """Relative importance and activations: a weight is as important as its share of its row and its column.
 
     A large weight in a column of large weights is less of a loss than the same weight where all others are
@@ -42,8 +38,7 @@ class RIA:
 
     name: ClassVar[str] = "ria"
     version: ClassVar[int] = 1
-    needs_calibration: ClassVar[bool] = True
-    reconstructs: ClassVar[bool] = False
+    statistics = (InputNorms,)
 
     def __post_init__(self) -> None:
         if not 0 <= self.activation_power < inf:
@@ -55,35 +50,13 @@ class RIA:
         """As `group` says."""
         return shape if self.group == "layer" else (1, shape[1])
 
-    def prune(
-        self,
-        model: PreTrainedModel,
-        pattern: SparsityPattern,
-        calibration: CalibrationSet | None,
-        *,
-        placement: Placement = Placement(),
-        on_layer: Callable[[LayerReport], None] = ignore_layer,
-    ) -> PruneResult:
-        """See `PruningMethod.prune`."""
-        return prune_layer_by_layer(
-            model,
-            pattern,
-            with_calibration(self.name, calibration),
-            statistic=InputNorms.of,
-            solve=self._solve,
-            placement=placement,
-            on_layer=on_layer,
-        )
-
-    def _solve(self, name: str, weight: Tensor, norms: InputNorms, pattern: UniformPattern) -> Solution:
-        scores = ria_scores(weight, norms.value, self.activation_power)
-        require_finite(scores, name, "its RIA scores")
-        dead = int((norms.value == 0).sum())
-        warnings = (f"{dead} inputs were never active; their weights {self._rank_of_dead()}",) if dead else ()
-        return Solution(ria_keep(scores, pattern, self.group), warnings=warnings)
-
-    def _rank_of_dead(self) -> str:
-        return "rank lowest" if self.activation_power else "rank by themselves alone"
+    def choose(self, problem: Problem) -> Solution:
+        """See `Score.choose`."""
+        scores = ria_scores(problem.weight, problem.squared_norms, self.activation_power)
+        require_finite(scores, problem.name, "its RIA scores")
+        rank = "rank lowest" if self.activation_power else "rank by themselves alone"
+        warnings = dead_inputs(problem.squared_norms, rank)
+        return Solution(ria_keep(scores, problem.pattern, self.group), warnings=warnings)
 
 
 def ria_scores(weight: Tensor, squared_norms: Tensor, power: float) -> Tensor:

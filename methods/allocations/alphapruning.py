@@ -1,0 +1,175 @@
+"""AlphaPruning: layers whose spectra have heavier tails are pruned less (arXiv 2410.10912)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import log10, prod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from methods.allocations.spread import DECIMALS, spread_over_layers
+from methods.base import CalibrationSet, Placement
+from methods.engine.hidden_states import at_rest
+from methods.errors import InputError, NonFiniteError
+from methods.masks.pattern import Allocated, UniformPattern, Unstructured
+from methods.masks.selection import require_finite
+from methods.placement.layer_loading import residing
+from methods.structure.decoder import DecoderLayer, read_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PeakRange = Literal["released", "eigenvalues"]
+
+N_BINS = 100
+
+
+@dataclass(frozen=True)
+class AlphaPruning:
+    """Every decoder layer gets one sparsity, by how heavy the tails of its weights' spectra are.
+
+    The squared singular values of a trained weight follow a power law in their tail, whose exponent alpha is
+    small where the layer is well trained. A layer's alpha is the plain mean over its targets (a small key
+    projection counts as much as a large MLP matrix), and its sparsity moves with it, from `1 - max_deviation`
+    times the model's to `1 + max_deviation` times, before all are scaled to meet the model's sparsity. No
+    calibration is looked at. Where all layers have the same alpha, they get the same sparsity (the authors'
+    code divides 0 by 0).
+
+    Attributes:
+        max_deviation: relative to the sparsity, in [0, 1]; the paper's epsilon.
+        peak_range: where the tail may begin, between bounds around the peak x of the spectrum's histogram.
+            `released`: from log10(0.95 x) to 1.5 x, as in the authors' code, where a logarithm is compared
+            with eigenvalues and seldom excludes any. `eigenvalues`: from 0.95 x to 1.5 x.
+    """
+
+    max_deviation: float = 0.3
+    peak_range: PeakRange = "released"
+
+    name: ClassVar[str] = "alphapruning"
+    version: ClassVar[int] = 1
+    needs_calibration: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_deviation <= 1:
+            raise InputError(
+                f"allocation 'alphapruning': max_deviation {self.max_deviation:g} is outside [0, 1]"
+            )
+
+    def check_pattern(self, pattern: UniformPattern) -> None:
+        """See `Allocation.check_pattern`."""
+        if not isinstance(pattern, Unstructured):
+            raise InputError(
+                f"allocation 'alphapruning' spreads an unstructured sparsity such as 0.5, not {pattern}"
+            )
+
+    def allocate(
+        self,
+        model: PreTrainedModel,
+        pattern: UniformPattern,
+        calibration: CalibrationSet | None,
+        *,
+        placement: Placement = Placement(),
+    ) -> Allocated:
+        """See `Allocation.allocate`."""
+        self.check_pattern(pattern)
+        assert isinstance(pattern, Unstructured)
+        decoder = read_decoder(model)
+        alphas: list[float] = []
+        with at_rest(model), residing(model, decoder, placement) as residence:
+            for layer in decoder.layers:
+                with residence.visiting(layer, read_only=True):
+                    alphas.append(self._alpha_of(layer))
+        sizes = [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
+        ratios = layer_ratios(alphas, sizes, float(pattern.sparsity), self.max_deviation)
+        return spread_over_layers(
+            self.name,
+            decoder,
+            pattern,
+            [round(Fraction(ratio), DECIMALS) for ratio in ratios],
+            f"max_deviation ({self.max_deviation:g})",
+        )
+
+    def _alpha_of(self, layer: DecoderLayer) -> float:
+        """The plain mean of the alphas of a layer's targets."""
+        alphas = []
+        for name, target in layer.targets.items():
+            require_finite(target.weight, name, "its weights")
+            alpha = tail_exponent(spectrum(target.weight.float()), self.peak_range)
+            if alpha is None:
+                raise NonFiniteError(f"{name}: its spectrum has no tail that a power law could be fitted to")
+            alphas.append(alpha)
+        return sum(alphas) / len(alphas)
+
+
+def spectrum(weight: Tensor) -> Tensor:
+    """The squared singular values of a weight `[out, in]`, ascending, `[min(out, in)]`."""
+    return torch.linalg.svdvals(weight).square().flip(0)
+
+
+def tail_exponent(eigenvalues: Tensor, peak_range: PeakRange) -> float | None:
+    """alpha of the power law that fits the tail best: the one with the smallest Kolmogorov-Smirnov distance.
+
+    The tail may begin at each eigenvalue near the peak of the histogram of their logarithms (100 equal bins,
+    the first fullest one). For a tail e_i ... e_N of n values alpha = 1 + n / sum ln(e_j / e_i), and its
+    distance is the largest |1 - (e_j / e_i)^(1 - alpha) - (j - i) / n|.
+
+    Args:
+        eigenvalues: ascending, `[N]`; those that are 0 to fp32 are left out.
+        peak_range: see `AlphaPruning`.
+
+    Returns:
+        alpha, or None where no tail begins near the peak, or none falls off.
+    """
+    values = eigenvalues[eigenvalues > 0]
+    if len(values) < 2:
+        return None
+    logarithms = values.log10()
+    low, high = float(logarithms[0]), float(logarithms[-1])
+    fullest = int(torch.histc(logarithms, N_BINS, low, high).argmax())
+    peak = 10 ** (low + fullest * (high - low) / N_BINS)
+    lowest = log10(0.95 * peak) if peak_range == "released" else 0.95 * peak
+    starts = ((values >= lowest) & (values <= 1.5 * peak)).nonzero()[:, 0]
+    best: tuple[float, float] | None = None
+    for start in starts.tolist():
+        if start > len(values) - 2:
+            break
+        ratios = values[start:] / values[start]
+        n = len(ratios)
+        total = float(ratios.log().sum())
+        if total <= 0:
+            continue
+        alpha = 1 + n / total
+        steps = torch.arange(n, device=values.device) / n
+        distance = float((1 - ratios.pow(1 - alpha) - steps).abs().max())
+        if best is None or distance < best[0]:
+            best = distance, alpha
+    return best[1] if best else None
+
+
+def layer_ratios(
+    alphas: Sequence[float], sizes: Sequence[int], sparsity: float, max_deviation: float
+) -> list[float]:
+    """Each layer's sparsity: w s sum(p) / sum(p w), w from 1 - epsilon to 1 + epsilon with alpha.
+
+    Args:
+        alphas: one per layer.
+        sizes: p, target weights per layer.
+        sparsity: s, of all of them together.
+        max_deviation: epsilon.
+
+    Returns:
+        One sparsity per layer, which may lie above 1.
+    """
+    lowest, span = min(alphas), max(alphas) - min(alphas)
+    if not span:
+        return [sparsity] * len(alphas)
+    weights = [1 - max_deviation + 2 * max_deviation * (alpha - lowest) / span for alpha in alphas]
+    weighted = sum(size * weight for size, weight in zip(sizes, weights, strict=True))
+    return [weight * sparsity * sum(sizes) / weighted for weight in weights]
+
+
+__all__ = ["AlphaPruning", "layer_ratios", "spectrum", "tail_exponent"]

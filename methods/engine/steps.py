@@ -1,0 +1,243 @@
+"""The parts that a one-shot prune is made of, and what passes between them.
+
+A recipe chooses a mask by a score, improves it by refinements, and recomputes the surviving weights by an
+update. Each step is a frozen dataclass whose fields are its settings. It sees one target at a time (a
+`BlockRefinement` one block) and holds no state: hooks, devices and the walk through the layers are in
+`methods.engine.layerwise`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
+
+from torch import Tensor
+
+from methods.base import PhaseClock
+from methods.engine.hidden_states import LayerStream
+from methods.engine.statistics import GramMatrix, InputNorms, InputStatistics, StatisticKind
+from methods.layer_report import LayerReport
+from methods.masks.pattern import UniformPattern
+from methods.structure.decoder import Block, DecoderLayer
+from methods.structure.target import Target
+
+T = TypeVar("T")
+
+UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask stands"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One target to prune, as the steps of a recipe see it.
+
+    Attributes:
+        target: the target.
+        block: `attention` or `mlp`.
+        weight: its dense weight, fp32 `[out, in]`, contiguous; not to be changed.
+        pattern: what to remove from it.
+        inputs: the statistics of its inputs that the recipe's steps ask for.
+        n_tokens: calibration tokens that it read; 0 for an expert that no token was routed to, whose
+            statistics are those of every input active once; None where nothing was gathered.
+        n_samples: calibration sequences.
+    """
+
+    target: Target
+    block: str
+    weight: Tensor
+    pattern: UniformPattern
+    inputs: InputStatistics
+    n_tokens: int | None
+    n_samples: int
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.target.name
+
+    @property
+    def squared_norms(self) -> Tensor:
+        """sum_t X_tj^2 of each input over all tokens, fp32 `[in]`; of a Gram matrix, the diagonal."""
+        if GramMatrix in self.inputs:
+            return self.inputs[GramMatrix].value.diagonal()
+        return self.inputs[InputNorms].value
+
+    @property
+    def gram(self) -> Tensor:
+        """X^T X over all tokens (a sum, not a mean), fp32 `[in, in]`; shared, not to be changed."""
+        return self.inputs[GramMatrix].value
+
+    def shared(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for all targets that read the same inputs.
+
+        Args:
+            key: names what is made and every setting that it depends on.
+            make: makes it from the statistics alone.
+        """
+        return self.inputs.shared(key, make)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the steps so far decided for one target.
+
+    Attributes:
+        keep: bool `[out, in]`.
+        weight: fp32 `[out, in]`, zero where pruned; None = survivors have their dense values.
+        damping: added to the Hessian's diagonal, relative to its mean.
+        swaps: pairs swapped against an initial mask.
+        standing: the report of the method whose mask this is, where it was not judged here: on how many
+            tokens it was, and its warnings, are reported in place of this pass's.
+        warnings: what a reader should know of.
+    """
+
+    keep: Tensor
+    weight: Tensor | None = None
+    damping: float | None = None
+    swaps: int | None = None
+    standing: LayerReport | None = None
+    warnings: tuple[str, ...] = ()
+
+    def refined(self, keep: Tensor, target: Target, *warnings: str) -> Solution:
+        """The solution with a better mask: survivors dense, swaps counted, and judged here from now on."""
+        before = self.warnings
+        if self.standing is not None:
+            before = (*warnings_of_judgement(self.standing, target), *before)
+        return replace(
+            self,
+            keep=keep,
+            weight=None,
+            swaps=(self.swaps or 0) + int((keep & ~self.keep).sum()),
+            standing=None,
+            warnings=(*before, *warnings),
+        )
+
+
+class Step(ABC):
+    """One part of a recipe.
+
+    Attributes:
+        name: what users call it; lower case, words joined by hyphens.
+        version: raised with every change of what it decides: records made by an older version are stale.
+        statistics: what it reads of a target's inputs. A recipe gathers each kind once for all its steps.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    statistics: ClassVar[tuple[StatisticKind, ...]] = ()
+
+    def check_pattern(self, pattern: UniformPattern) -> None:  # noqa: B027 - most steps can do any pattern
+        """Raises `InputError` if the step cannot do `pattern`."""
+
+
+class Refinement(Step):
+    """Improves the mask of one target; survivors go back to their dense values."""
+
+    @abstractmethod
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
+        """Rows x columns of the groups that keep as many weights as they had.
+
+        Raises:
+            InputError: it cannot do `pattern`.
+        """
+
+    @abstractmethod
+    def refine(self, problem: Problem, found: Solution) -> Solution:
+        """The solution with a better mask; see `Solution.refined`."""
+
+
+@dataclass(frozen=True)
+class RefinedBlock:
+    """What became of the masks of one block.
+
+    Attributes:
+        keep: target name -> bool `[out, in]`.
+        n_tokens: target name -> tokens it was judged on; empty where the refinement looks at none.
+        dense_probe: the dense block's output on the first batch, in the layer as the refinement found it.
+        error_before: relative squared error of the block's output there under the masks of before.
+    """
+
+    keep: Mapping[str, Tensor]
+    n_tokens: Mapping[str, int]
+    dense_probe: Tensor
+    error_before: float | None
+
+
+class BlockRefinement(Step):
+    """Improves the masks of all targets of one block together, on what the block gives with them."""
+
+    @abstractmethod
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
+        """As `Refinement.comparison_group`; None where groups span several targets."""
+
+    @abstractmethod
+    def refine_block(
+        self,
+        stream: LayerStream,
+        layer: DecoderLayer,
+        block: Block,
+        *,
+        patterns: Mapping[str, UniformPattern],
+        dense: Mapping[str, Tensor],
+        full: Mapping[str, Tensor],
+        keep: Mapping[str, Tensor],
+        clock: PhaseClock,
+    ) -> RefinedBlock:
+        """Better masks for `block`, whose weights in `layer` are pruned by `keep`; it changes none of them.
+
+        Args:
+            stream: at the input of `layer`; earlier blocks of the layer are final.
+            layer: the decoder layer.
+            block: one of its blocks.
+            patterns: target name -> what it is pruned to.
+            dense: target name -> dense weight `[out, in]`.
+            full: target name -> what each weight would be if nothing were pruned: its dense value, or what an
+                initial method made of it.
+            keep: target name -> bool `[out, in]`.
+            clock: for the phases `statistics` and `solve`.
+        """
+
+
+class Update(Step):
+    """Recomputes the surviving weights of one target; the mask stays as it is."""
+
+    @abstractmethod
+    def update(self, problem: Problem, found: Solution) -> Solution:
+        """The solution with new weights, zero where `found.keep` is False."""
+
+
+def expert_warnings(target: Target, n_tokens: int) -> tuple[str, ...]:
+    """What to say of an expert that saw too few tokens to be judged: fewer than it has inputs."""
+    if target.expert is None or n_tokens >= target.n_inputs:
+        return ()
+    if n_tokens == 0:
+        return ("no calibration token was routed to it: judged as if every input were equally active",)
+    return (f"judged on {n_tokens} tokens routed to it, fewer than its {target.n_inputs} inputs",)
+
+
+def warnings_of_judgement(report: LayerReport, target: Target) -> tuple[str, ...]:
+    """A report's warnings, but for how many tokens reached an expert: a later pass says that anew."""
+    reached = () if report.n_tokens is None else expert_warnings(target, report.n_tokens)
+    return tuple(warning for warning in report.warnings if warning not in reached)
+
+
+def dead_inputs(squared_norms: Tensor, consequence: str) -> tuple[str, ...]:
+    """The warning that some inputs were never active, and what that means; none where all were."""
+    dead = int((squared_norms == 0).sum())
+    return (f"{dead} inputs were never active; their weights {consequence}",) if dead else ()
+
+
+__all__ = [
+    "UNREACHED",
+    "BlockRefinement",
+    "Problem",
+    "RefinedBlock",
+    "Refinement",
+    "Solution",
+    "Step",
+    "Update",
+    "dead_inputs",
+    "expert_warnings",
+    "warnings_of_judgement",
+]

@@ -1,0 +1,260 @@
+"""Recipes: any score with any refinements and any update, written as `wanda | swaps | refit(steps=20)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer
+from methods.engine.layerwise import Score, prune_by_steps
+from methods.engine.steps import BlockRefinement, Refinement, Step, Update
+from methods.errors import InputError
+from methods.registry import allocations, did_you_mean, methods, settings_of, steps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from methods.allocation import Allocation
+    from methods.masks.pattern import SparsityPattern, UniformPattern
+
+GRAMMAR = "[allocation |] score {| refinement} [| update]"
+LONGEST = 1000
+"""Characters of a recipe."""
+
+STEP = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ParsedRecipe:
+    """A recipe as it was read.
+
+    Attributes:
+        allocation: how sparsity is spread over the layers; None = evenly.
+        steps: a score, then refinements, then at most one update.
+    """
+
+    allocation: Allocation | None
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        """The normalized text: only settings that are not the default, as steps declare them."""
+        allocation = [written(self.allocation)] if self.allocation else []
+        return " | ".join([*allocation, *map(written, self.steps)])
+
+    @property
+    def method(self) -> str:
+        """The method that this is: the score's own where it stands alone and is one, else `recipe`."""
+        alone = len(self.steps) == 1 and self.steps[0].name in methods.names()
+        return self.steps[0].name if alone else Recipe.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of that method, without the allocation."""
+        if self.method != Recipe.name:
+            return settings_of(cast(Any, self.steps[0]))
+        return {"recipe": str(dataclasses.replace(self, allocation=None))}
+
+
+def parse_recipe(text: str) -> ParsedRecipe:
+    """Reads `[allocation |] score {| refinement} [| update]`, a step with settings as `refit(steps=20)`.
+
+    Raises:
+        InputError: a step that is not known (with the nearest names), settings that it does not take, or
+            steps in an order that makes no sense.
+    """
+    if len(text) > LONGEST:
+        raise InputError(f"recipe {text[:40]!r}... is longer than {LONGEST} characters")
+    parts = [_read(part, text) for part in _parted(text)]
+    allocation = None
+    if parts and parts[0][0] in allocations.names():
+        name, settings = parts.pop(0)
+        allocation = allocations.build(name, settings)
+    built = tuple(_build(name, settings, first=not index) for index, (name, settings) in enumerate(parts))
+    _check_order(text, built)
+    return ParsedRecipe(allocation, built)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A score, refinements and an update, applied to every Linear in one walk through the layers.
+
+    Attributes:
+        recipe: the steps, as `parse_recipe` reads them, without an allocation; normalized.
+    """
+
+    recipe: str = "wanda | swaps | refit"
+
+    name: ClassVar[str] = "recipe"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        parsed = parse_recipe(self.recipe)
+        if parsed.allocation is not None:
+            raise InputError(
+                f"recipe {self.recipe!r}: give the allocation {parsed.allocation.name!r} by --recipe or "
+                "--allocation; the method's own setting takes the steps alone"
+            )
+        object.__setattr__(self, "recipe", str(parsed))
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps, in order."""
+        return parse_recipe(self.recipe).steps
+
+    @property
+    def score(self) -> Score:
+        """The step that chooses the mask."""
+        return cast(Score, self.steps[0])
+
+    @property
+    def refinements(self) -> tuple[Refinement | BlockRefinement, ...]:
+        """The steps that improve it."""
+        return tuple(step for step in self.steps if isinstance(step, Refinement | BlockRefinement))
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether any step looks at calibration data."""
+        return any(step.statistics or isinstance(step, BlockRefinement) for step in self.steps)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the last step changes surviving weights."""
+        last = self.steps[-1]
+        return isinstance(last, Update) or (isinstance(last, Score) and last.reconstructs)
+
+    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
+        """The score's; after refinements what they all leave at the number of weights it had.
+
+        Raises:
+            InputError: a step cannot do `pattern`.
+        """
+        for step in self.steps:
+            step.check_pattern(pattern)
+        group = self.score.comparison_group(shape, pattern)
+        kept = {step.comparison_group(shape, pattern) for step in self.refinements}
+        if not kept:
+            return group
+        if None in kept:
+            return None
+        return kept.pop() if len(kept) == 1 else shape
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None = None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """See `PruningMethod.prune`; `initial` holds the score's mask where refinements changed it."""
+        return prune_by_steps(
+            f"recipe {self.recipe}",
+            self.steps,
+            model,
+            pattern,
+            calibration,
+            placement=placement,
+            on_layer=on_layer,
+        )
+
+
+def written(part: Step | Allocation) -> str:
+    """A step as it is written, with the settings that are not the default: `refit(steps=20)`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cast(Any, part)) if field.init}
+    settings = settings_of(cast(Any, part))
+    shown = [f"{key}={_text(value)}" for key, value in settings.items() if value != defaults[key]]
+    return f"{part.name}({', '.join(shown)})" if shown else part.name
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _parted(text: str) -> list[str]:
+    """The steps of a recipe, parted at bars that stand in no bracket."""
+    parts = re.split(r"\|(?![^(]*\))", text)
+    for part in parts:
+        if not part.strip():
+            where = "is empty" if len(parts) == 1 else "has nothing between two bars, or at an end"
+            raise InputError(
+                f"recipe {text!r} {where}; a recipe is {GRAMMAR}, such as 'wanda | swaps | refit'"
+            )
+    return parts
+
+
+def _read(part: str, recipe: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of one step."""
+    match = STEP.fullmatch(part)
+    if match is None:
+        raise InputError(
+            f"recipe {recipe!r}: cannot read {part.strip()!r}; a step is a name, or a name with settings "
+            "such as refit(steps=20)"
+        )
+    name, inside = match.groups()
+    settings: dict[str, Any] = {}
+    for setting in (inside or "").split(","):
+        key, equals, value = (piece.strip() for piece in setting.partition("="))
+        if not setting.strip() and not (inside or "").strip():
+            continue
+        if not equals or not key or not value:
+            raise InputError(f"recipe {recipe!r}: {name} has {setting.strip()!r} where key=value belongs")
+        if key in settings:
+            raise InputError(f"recipe {recipe!r}: {name} has the setting {key} twice")
+        settings[key] = _value(value)
+    return name, settings
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or a text, which needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _build(name: str, settings: dict[str, Any], *, first: bool) -> Step:
+    known = steps.names()
+    if name in known:
+        return steps.build(name, settings)
+    # A score of another package that is registered as a method is a step too.
+    if name in methods.names() and issubclass(methods.class_of(name), Score):
+        return cast(Step, methods.build(name, settings))
+    if name in allocations.names():
+        raise InputError(f"recipe: the allocation {name!r} stands first; a recipe is {GRAMMAR}")
+    if name in ("none", "uniform") and first:
+        raise InputError(f"recipe: leave {name!r} out: without an allocation all layers are pruned alike")
+    near = did_you_mean(name, [*known, *allocations.names()])
+    raise InputError(f"recipe: unknown step {name!r}{near}")
+
+
+def _check_order(text: str, built: Sequence[Step]) -> None:
+    """Raises `InputError` unless the steps are a score, refinements, and at most one update."""
+    if not built:
+        raise InputError(f"recipe {text!r} has no score; a recipe is {GRAMMAR}")
+    first, *rest = built
+    if not isinstance(first, Score):
+        kind = "an update" if isinstance(first, Update) else "a refinement"
+        raise InputError(
+            f"recipe {text!r}: {first.name} is {kind} and needs a mask; put a score before it, such as "
+            f"'wanda | {first.name}'"
+        )
+    for before, step in zip(built, rest, strict=False):
+        if isinstance(step, Score):
+            raise InputError(
+                f"recipe {text!r}: {step.name} chooses a mask of its own, which would discard that of "
+                f"{before.name}; a recipe has one score"
+            )
+        if isinstance(before, Update):
+            raise InputError(
+                f"recipe {text!r}: {before.name} is an update and comes last; {step.name} would discard its "
+                "weights"
+            )
+
+
+__all__ = ["GRAMMAR", "ParsedRecipe", "Recipe", "parse_recipe", "written"]

@@ -1,0 +1,67 @@
+"""Refit: the surviving weights that come nearest to the dense outputs (arXiv 2406.07831)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import ClassVar
+
+from torch import Tensor
+
+from methods.engine.statistics import GramMatrix
+from methods.engine.steps import Problem, Solution, Update
+from methods.errors import InputError
+from methods.updates.scaled_gram import ScaledGram, conjugate_gradients
+
+
+@dataclass(frozen=True)
+class Refit(Update):
+    """Least squares on a given mask: min ||X W^T - X W'^T||^2 over the surviving entries of each row of W'.
+
+    The masked normal equations are solved by conjugate gradients, scaled by the norms of the inputs and
+    started at the dense values of the survivors, so that each step makes the error smaller.
+
+    Attributes:
+        steps: of conjugate gradients.
+        damping: added to the Gram matrix's diagonal, relative to its mean: a pull towards the dense weights.
+    """
+
+    steps: int = 10
+    damping: float = 0.01
+
+    name: ClassVar[str] = "refit"
+    version: ClassVar[int] = 1
+    statistics = (GramMatrix,)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"step 'refit': steps must be at least 1, not {self.steps}")
+        if not 0 <= self.damping < inf:
+            raise InputError(f"step 'refit': damping must be at least 0, not {self.damping:g}")
+
+    def update(self, problem: Problem, found: Solution) -> Solution:
+        """See `Update.update`."""
+        scaled = problem.shared(
+            (ScaledGram.damped_first, self.damping),
+            lambda: ScaledGram.damped_first(problem.gram, self.damping),
+        )
+        weight = refit(problem.weight, found.keep, scaled, self.steps)
+        return replace(found, weight=weight, damping=self.damping)
+
+
+def refit(weight: Tensor, keep: Tensor, scaled: ScaledGram, steps: int) -> Tensor:
+    """The new weight `[out, in]`, zero where pruned, in the type of `weight`.
+
+    Args:
+        weight: dense, `[out, in]`.
+        keep: bool `[out, in]`.
+        scaled: of the inputs.
+        steps: of conjugate gradients.
+    """
+    dense = weight * scaled.scale
+    start = dense.masked_fill(~keep, 0)
+    solved = conjugate_gradients(start, keep, scaled.matrix, scaled.targets(dense), steps)
+    return solved.div_(scaled.scale)
+
+
+__all__ = ["Refit", "refit"]

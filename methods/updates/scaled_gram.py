@@ -1,0 +1,95 @@
+"""The normal equations of one Linear, its inputs scaled to one size, which ADMM, ALPS and the refit solve.
+
+With d_j = ||X_j|| the problem min ||X W^T - X W'^T||^2 is solved for B = W' d against A = D^-1 X^T X D^-1,
+whose diagonal is one: columns that differ by orders of magnitude no longer spoil the conditioning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SMALLEST_NORM = 1e-8
+"""Added to each input's norm, so that an input that was never active divides by no zero."""
+
+
+@dataclass(frozen=True)
+class ScaledGram:
+    """A damped Gram matrix whose inputs are scaled to one size.
+
+    Attributes:
+        matrix: A, `[in, in]`.
+        scale: d, `[in]`: a scaled weight is B = W * d.
+    """
+
+    matrix: Tensor
+    scale: Tensor
+
+    @classmethod
+    def damped_first(cls, gram: Tensor, damping: float) -> ScaledGram:
+        """Damps by `damping` times the mean of the diagonal, then scales (ALPS, arXiv 2406.07831).
+
+        Args:
+            gram: X^T X, `[in, in]`; not changed.
+            damping: at least 0.
+        """
+        damped = gram.clone()
+        damped.diagonal().add_(damping * gram.diagonal().mean())
+        return cls._scaled(damped)
+
+    @classmethod
+    def damped_last(cls, gram: Tensor, damping: float) -> ScaledGram:
+        """Scales, then damps by `damping` times the mean of the diagonal (ADMM, arXiv 2401.02938)."""
+        scaled = cls._scaled(gram.clone())
+        diagonal = scaled.matrix.diagonal()
+        diagonal.add_(damping * diagonal.mean())
+        return scaled
+
+    @classmethod
+    def _scaled(cls, gram: Tensor) -> ScaledGram:
+        """`gram` is changed."""
+        scale = gram.diagonal().sqrt() + SMALLEST_NORM
+        return cls(gram.div_(scale[:, None]).div_(scale), scale)
+
+    def targets(self, scaled_weight: Tensor) -> Tensor:
+        """The right-hand side T = B A of the dense weight, `[out, in]`; damping pulls towards it."""
+        return scaled_weight @ self.matrix
+
+
+def conjugate_gradients(start: Tensor, keep: Tensor, matrix: Tensor, targets: Tensor, steps: int) -> Tensor:
+    """Solves X A = T on the support `keep`, every row a system of its own (ALPS, arXiv 2406.07831).
+
+    Args:
+        start: `[out, in]`, zero where `keep` is False.
+        keep: bool `[out, in]`.
+        matrix: A, symmetric and positive `[in, in]`, with one on its diagonal: then nothing is left to
+            precondition.
+        targets: T, `[out, in]`.
+        steps: how many are made.
+
+    Returns:
+        X, `[out, in]`, zero where `keep` is False; in the type of `start`.
+    """
+    solution = start.clone()
+    support = keep.to(start.dtype)
+    residual = (targets - solution @ matrix).mul_(support)
+    direction = residual.clone()
+    squared = residual.square().sum(1, keepdim=True)
+    for _ in range(steps):
+        turned = direction @ matrix
+        step = squared / _no_zero((direction * turned).sum(1, keepdim=True))
+        solution.addcmul_(step, direction)
+        residual.addcmul_(step, turned.mul_(support), value=-1)
+        before, squared = squared, residual.square().sum(1, keepdim=True)
+        direction.mul_(squared / _no_zero(before)).add_(residual)
+    return solution
+
+
+def _no_zero(values: Tensor) -> Tensor:
+    """A denominator of zero becomes 1e-8: such a row is solved, and its numerator is zero too."""
+    return torch.where(values == 0, 1e-8, values)
+
+
+__all__ = ["ScaledGram", "conjugate_gradients"]

@@ -107,7 +107,8 @@ class AlphaPruning:
 
 def spectrum(weight: Tensor) -> Tensor:
     """The squared singular values of a weight `[out, in]`, ascending, `[min(out, in)]`."""
-    return torch.linalg.svdvals(weight).square().flip(0)
+    values: Tensor = torch.linalg.svdvals(weight)
+    return values.square().flip(0)
 
 
 def tail_exponent(eigenvalues: Tensor, peak_range: PeakRange) -> float | None:

@@ -47,18 +47,29 @@ def whole(
 
 
 def covering(
-    variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
+    variants: Sequence[Variant],
+    families: Sequence[Family],
+    patterns: Sequence[str] = PATTERNS,
+    *,
+    every: int = 1,
 ) -> list[Case]:
     """A part of `whole` that has every variant x pattern, variant x family and pattern x family.
 
     Every variant meets every family, with patterns that it can do by turns; pairs that this leaves out are
     added. A refused case counts for the pair of variant and pattern only.
+
+    Args:
+        variants: the methods.
+        families: the models.
+        patterns: what they are pruned to.
+        every: n, where a variant meets one family in n, and its neighbour the next: enough for recipes, where
+            every pair of steps and every family is to be met, but not every pair of both.
     """
     doable = [[p for p, pattern in enumerate(patterns) if variant.can(pattern)] for variant in variants]
     chosen = {
         (v, doable[v][(v + f) % len(doable[v])], f)
         for v, f in product(range(len(variants)), range(len(families)))
-        if doable[v]
+        if doable[v] and (f - v) % every == 0
     }
     met = {(p, f) for _, p, f in chosen}
     for p, f in product(range(len(patterns)), range(len(families))):

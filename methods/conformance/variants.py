@@ -34,12 +34,44 @@ _SETTINGS: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("llm-barber", {"rebuild_ratio": 0.3, "nm_guard": False}),
     ("llm-barber", {"rebuild_ratio": 0.0}),
     ("llm-barber", {"rebuild_ratio": 1.0, "granularity": "layer"}),
+    ("admm", {}),
+    ("admm", {"schedule": "released"}),
+    ("alps", {}),
+    ("recipe", {}),
 )
+
+_RECIPES = (
+    "magnitude | swaps | dsnot(blocks=all) | llm-barber(rebuild_ratio=0.3) | refit",
+    "wanda | llm-barber(rebuild_ratio=0.3) | dsnot(blocks=all) | swaps | admm-update",
+    "ria | swaps | dsnot(blocks=all) | llm-barber(rebuild_ratio=0.3) | sparsegpt-update",
+    "sparsegpt | swaps | dsnot(blocks=all) | llm-barber(rebuild_ratio=0.3) | refit",
+    "admm | swaps | dsnot(blocks=all) | llm-barber(rebuild_ratio=0.3) | refit",
+    "alps | swaps | dsnot(blocks=all) | llm-barber(rebuild_ratio=0.3) | refit",
+    "magnitude | admm-update",
+    "magnitude | sparsegpt-update",
+    "wanda | refit",
+    "wanda | sparsegpt-update",
+    "ria | refit",
+    "ria | admm-update",
+    "sparsegpt | admm-update",
+    "sparsegpt | sparsegpt-update",
+    "admm | admm-update",
+    "admm | sparsegpt-update",
+    "alps | admm-update",
+    "alps | sparsegpt-update",
+    "magnitude | llm-barber(rebuild_ratio=0.3)",
+)
+"""Every pair of steps that may follow one another stands in one of them, and each kind of step at the end."""
 
 
 def built_in_variants() -> list[Variant]:
     """The built-in methods, once for every setting that makes them decide another way."""
     return [_variant(name, settings) for name, settings in _SETTINGS]
+
+
+def recipe_variants() -> list[Variant]:
+    """Recipes in which every pair of built-in steps follows one another."""
+    return [Variant(build("recipe", {"recipe": recipe}), recipe, any_pattern) for recipe in _RECIPES]
 
 
 def _variant(name: str, settings: Mapping[str, object]) -> Variant:
@@ -54,4 +86,4 @@ def _unstructured(pattern: str) -> bool:
     return ":" not in pattern
 
 
-__all__ = ["built_in_variants"]
+__all__ = ["built_in_variants", "recipe_variants"]

@@ -313,11 +313,13 @@ class _LayerWalk:
         """Writes the final weights of one target, and keeps its mask in bits."""
         name = target.name
         solution = outcome.solutions[name]
-        survivors = solution.weight if solution.weight is not None else dense
+        mask = self.keep[name] = target.pack(solution.keep)
+        # Where nothing is pruned there is nothing to make up for: the weights stay, to the bit.
+        updated = solution.weight if mask.n_kept < mask.numel else None
+        survivors = dense if updated is None else updated
         target.write(target.weight if survivors is None else survivors, solution.keep)
-        if solution.weight is not None:
+        if updated is not None:
             require_finite(target.weight, name, f"its new weights in {target.weight.dtype}")
-        self.keep[name] = target.pack(solution.keep)
         n_tokens = outcome.n_tokens[name]
         if solution.standing is not None:
             warnings, outcome.n_tokens[name] = solution.standing.warnings, solution.standing.n_tokens

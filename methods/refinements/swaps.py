@@ -138,9 +138,10 @@ def _alternating_pair(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Best newcomer, best leaver given it, best newcomer given that: (leaver, newcomer, change), `[rows]`."""
     newcomer = gain.masked_fill(keep, torch.inf).argmin(1)
-    leaver, _ = _best_given(newcomer, gain, signed, ~keep, gram)
+    leaver, so_far = _best_given(newcomer, gain, signed, ~keep, gram)
     newcomer, change = _best_given(leaver, gain, signed, keep, gram)
-    return leaver, newcomer, change
+    # In a row that keeps nothing there is no leaver.
+    return leaver, newcomer, torch.where(so_far.isposinf(), so_far, change)
 
 
 def _best_given(

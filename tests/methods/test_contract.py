@@ -8,7 +8,7 @@ import torch
 
 from methods.base import Placement
 from methods.conformance import FAMILIES, Verdict, covering, covering_hard, examine, whole, whole_hard
-from methods.conformance.variants import built_in_variants
+from methods.conformance.variants import built_in_variants, recipe_variants
 from methods.contract import ModelState, check_contract
 from methods.errors import InputError, NonFiniteError
 from methods.masks.pattern import parse_pattern
@@ -16,15 +16,21 @@ from methods.registry import build, names, origin
 from tests.contract_table import note
 from tests.methods.tiny_models import make_calibration, make_model
 
-VARIANTS = {variant.label: variant for variant in built_in_variants()}
+VARIANTS = {variant.label: variant for variant in (*built_in_variants(), *recipe_variants())}
 
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         everything = metafunc.config.getoption("whole_contract")
         parts = (whole, whole_hard) if everything else (covering, covering_hard)
-        families = list(FAMILIES.values())
-        cases = [case for part in parts for case in part(list(VARIANTS.values()), families)]
+        families, recipes = list(FAMILIES.values()), recipe_variants()
+        cases = [case for part in parts for case in part(built_in_variants(), families)]
+        of_recipes = (
+            (whole(recipes, families), whole_hard(recipes, families))
+            if everything
+            else (covering(recipes, families, every=6), covering_hard(recipes, families))
+        )
+        cases += [case for part in of_recipes for case in part]
         metafunc.parametrize("case", cases, ids=lambda case: case.name)
 
 

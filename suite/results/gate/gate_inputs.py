@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.errors import InputError
-from methods.registry import did_you_mean
+from methods.errors import InputError, did_you_mean
 from suite.cell import Cell
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import Record

@@ -227,6 +227,11 @@ class Cell(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
+    def by_key(self) -> dict[str, Any]:
+        """What it holds by dotted key: `calibration.seed`, `perplexity[0].corpus`; empty tables as such."""
+        return dict(_flat("", self.model_dump(mode="json")))
+
+    @property
     def stem(self) -> str:
         """The file name of its record without the ending: `<method>--<pattern>--<hash8>`."""
         pattern = (self.pattern or DENSE).replace(":", "of")
@@ -277,6 +282,17 @@ class Cell(Spec):
         shown += [key.replace("_", " ") for key in ("keep_reconstruction",) if self.settings.get(key) is True]
         method = f"{self.method} ({', '.join(shown)})" if shown else self.method
         return f"{method} + {self.allocation.name}" if self.allocation else method
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}" if key else name, inner)
+    elif isinstance(value, list) and value:
+        for place, inner in enumerate(value):
+            yield from _flat(f"{key}[{place}]", inner)
+    else:
+        yield key, value
 
 
 LONGEST_NAME = 160

@@ -28,7 +28,18 @@ class SingularHessianError(PruningError):
 
 
 class ContractError(PruningError):
-    """A pruned model breaks a promise of its method (`methods.contract`)."""
+    """A pruned model breaks a promise of its method (`methods.contract`).
+
+    Args:
+        message: what was seen, and where.
+        promise: its number in `methods.conformance.outcome.PROMISES`.
+        advice: what the author of the method can do about it.
+    """
+
+    def __init__(self, message: str, promise: int = 0, advice: str = "") -> None:
+        super().__init__(message)
+        self.promise = promise
+        self.advice = advice
 
 
 class StructureError(PruningError):

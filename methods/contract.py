@@ -87,10 +87,14 @@ def check_state(before: ModelState, model: PreTrainedModel, result: PruneResult)
 
     Like the last part, it looks at no weight, so that the model may be without.
     """
-    _check_state(before, ModelState.of(model, before.weights))
+    check_all_but_weights(before, ModelState.of(model, before.weights))
     targets = {target.mask_name: target for _, _, target in read_decoder(model).targets()}
     if unknown := set(result.keep) ^ targets.keys():
-        raise ContractError(f"{min(unknown)}: masks and target modules do not match")
+        raise ContractError(
+            f"{min(unknown)}: masks and target modules do not match",
+            1,
+            "Give one mask a target of read_decoder(model).targets(), under target.mask_name.",
+        )
 
 
 def check_weights(
@@ -113,7 +117,9 @@ def check_weights(
     of_targets = {target.parameter_name for target in targets}
     for name, parameter in pruned.items():
         if name not in of_targets and not same_bits(parameter.cpu(), dense[name]):
-            raise ContractError(f"{name}: is no target module and was changed")
+            raise ContractError(
+                f"{name}: is no target module and was changed", 1, "Write into targets only (target.write)."
+            )
     for target in targets:
         before, after = dense[target.parameter_name], pruned[target.parameter_name]
         if target.expert is not None:
@@ -142,39 +148,81 @@ def check_counts(
     for _, _, target in decoder.targets():
         mask, claimed = result.keep[target.mask_name], reported.get(target.name)
         if claimed != mask.numel - mask.n_kept:
-            raise ContractError(f"{target.name}: the report says {claimed} pruned, the mask says otherwise")
+            raise ContractError(
+                f"{target.name}: the report says {claimed} pruned, the mask says otherwise",
+                0,
+                "Set LayerReport.module to target.name and n_pruned to the number of False in the mask.",
+            )
 
 
-def _check_state(before: ModelState, after: ModelState) -> None:
+def check_all_but_weights(before: ModelState, after: ModelState) -> None:
+    """Raises `ContractError` if a model's state differs in anything but the values of its weights."""
     for name, state in before.parameters.items():
         if after.parameters.get(name) != state:
-            raise ContractError(f"{name}: dtype, device or requires_grad was {state}, is not any more")
+            raise ContractError(
+                f"{name}: dtype, device or requires_grad was {state}, is not any more",
+                4,
+                "Put back what you change in a finally block; methods.at_rest puts back modes.",
+            )
     for name, mode in before.modules.items():
         if after.modules.get(name) != mode:
-            raise ContractError(f"module {name or '(model)'}: training mode or hooks were left changed")
+            raise ContractError(
+                f"module {name or '(model)'}: training mode or hooks were left changed",
+                4,
+                "Remove hooks in a finally block, and run inside methods.at_rest(model).",
+            )
     if after.use_cache != before.use_cache:
-        raise ContractError(f"config.use_cache was {before.use_cache}, is {after.use_cache}")
+        raise ContractError(
+            f"config.use_cache was {before.use_cache}, is {after.use_cache}",
+            4,
+            "Pass use_cache=False to the call; leave the configuration alone.",
+        )
     if after.tied != before.tied:
-        raise ContractError("the embeddings were tied before and are not any more, or the other way round")
+        raise ContractError(
+            "the embeddings were tied before and are not any more, or the other way round",
+            4,
+            "Write weights in place (target.write); assigning a new Parameter cuts ties.",
+        )
 
 
 def _check_weight(name: str, weight: Tensor, dense: Tensor, keep: Tensor, reconstructs: bool) -> None:
     """All as the model stores them."""
     if keep.shape != weight.shape:
-        raise ContractError(f"{name}: mask {list(keep.shape)} for a weight {list(weight.shape)}")
+        raise ContractError(
+            f"{name}: mask {list(keep.shape)} for a weight {list(weight.shape)}",
+            1,
+            "A mask lies as the weight is stored; target.pack(keep) makes it from a keep [out, in].",
+        )
     if bool(weight[~keep].count_nonzero()):
-        raise ContractError(f"{name}: a pruned weight is not 0")
+        raise ContractError(
+            f"{name}: a pruned weight is not 0",
+            1,
+            "Write what the mask says: target.write(weight, keep) stores exact zeros where keep is False.",
+        )
     if not bool(torch.isfinite(weight).all()):
-        raise ContractError(f"{name}: holds NaN or infinite weights")
+        raise ContractError(
+            f"{name}: holds NaN or infinite weights",
+            5,
+            "Call methods.require_finite on what is computed before it is written.",
+        )
     if not reconstructs and not same_bits(weight[keep], dense[keep]):
-        raise ContractError(f"{name}: a surviving weight was changed")
+        raise ContractError(
+            f"{name}: a surviving weight was changed",
+            1,
+            "Write the old values where keep is True, in the model's dtype; "
+            "a method that changes them on purpose says reconstructs = True.",
+        )
 
 
 def _check_pattern(target: Target, result: PruneResult, pattern: UniformPattern) -> None:
     if isinstance(pattern, SemiStructured):
         kept = target.unpack(result.keep[target.mask_name]).reshape(-1, pattern.m).sum(-1)
         if not bool((kept == pattern.n).all()):
-            raise ContractError(f"{target.name}: a group of {pattern.m} does not keep {pattern.n}")
+            raise ContractError(
+                f"{target.name}: a group of {pattern.m} does not keep {pattern.n}",
+                2,
+                "Choose inside every M consecutive inputs of a row: methods.prune_n_of_m(scores [out, in]).",
+            )
 
 
 def _check_groups(
@@ -194,7 +242,10 @@ def _check_groups(
     if not torch.equal(lost, torch.as_tensor(expected)):
         wrong = int((lost != expected).sum())
         raise ContractError(
-            f"{target.name}: {wrong} of {lost.numel()} comparison groups lost another number than due"
+            f"{target.name}: {wrong} of {lost.numel()} comparison groups lost another number than due",
+            2,
+            "Remove pattern.for_module(name).n_pruned(n) of each group of n "
+            "(methods.prune_lowest), and state the group in comparison_group.",
         )
 
 
@@ -211,7 +262,9 @@ def _check_block(layer: str, block: Block, result: PruneResult, initial: PruneRe
     before, after = (sum(r.keep[name].n_kept for name in names) for r in (initial, result))
     if before != after:
         raise ContractError(
-            f"{layer} ({block.kind}): the rebuild changed its survivors from {before} to {after}"
+            f"{layer} ({block.kind}): the rebuild changed its survivors from {before} to {after}",
+            2,
+            "A rebuild swaps: as many weights come back in a block as go.",
         )
 
 
@@ -224,4 +277,12 @@ def _is_tied(model: PreTrainedModel) -> bool:
     return head is not None and head.weight is embedding.weight
 
 
-__all__ = ["ModelState", "check_contract", "check_counts", "check_state", "check_weights", "dense_weights"]
+__all__ = [
+    "ModelState",
+    "check_all_but_weights",
+    "check_contract",
+    "check_counts",
+    "check_state",
+    "check_weights",
+    "dense_weights",
+]

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import PurePath
 
 
@@ -26,7 +28,18 @@ class SingularHessianError(PruningError):
 
 
 class ContractError(PruningError):
-    """A pruned model breaks a promise of its method (`methods.contract`)."""
+    """A pruned model breaks a promise of its method (`methods.contract`).
+
+    Args:
+        message: what was seen, and where.
+        promise: its number in `methods.conformance.outcome.PROMISES`.
+        advice: what the author of the method can do about it.
+    """
+
+    def __init__(self, message: str, promise: int = 0, advice: str = "") -> None:
+        super().__init__(message)
+        self.promise = promise
+        self.advice = advice
 
 
 class StructureError(PruningError):
@@ -56,3 +69,16 @@ def reason(error: BaseException, longest: int = 300) -> str:
     )
     is_sentence = said.count(" ") >= 3 and not is_fragment
     return said if is_sentence else f"{kind}: {said}"
+
+
+def did_you_mean(word: str, known: Sequence[str], *, or_all: bool = True) -> str:
+    """The tail of an error message: the nearest known names.
+
+    Args:
+        word: what was asked for.
+        known: what there is.
+        or_all: whether all of them are named where none is near.
+    """
+    if near := difflib.get_close_matches(word, known, n=3, cutoff=0.5):
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    return f"; known: {', '.join(known)}" if known and or_all else ""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer
 from methods.engine.layerwise import Score, prune_by_steps
 from methods.engine.steps import BlockRefinement, Refinement, Step, Update
-from methods.errors import InputError
-from methods.registry import allocations, did_you_mean, methods, settings_of, steps
+from methods.errors import InputError, did_you_mean
+from methods.registry import allocations, methods, settings_of, steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import types
 import typing
@@ -14,7 +13,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from methods.errors import InputError
+from methods.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from methods.allocation import Allocation
@@ -158,14 +157,6 @@ def settings_of(built: PruningMethod | Allocation | Step) -> dict[str, Any]:
     }
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """The tail of an error message: the nearest known names, or all of them if none is near."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(repr(n) for n in near)}?"
-    return f"; known: {', '.join(known)}" if known else ""
-
-
 @lru_cache
 def _registered(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
@@ -220,7 +211,6 @@ __all__ = [
     "Registry",
     "allocations",
     "build",
-    "did_you_mean",
     "method_class",
     "names",
     "origin",

@@ -5,12 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from typing_extensions import TypeAliasType
 
-SettingValue = TypeAliasType("SettingValue", "bool | int | float | str | dict[str, SettingValue] | None")
+from methods.errors import did_you_mean
+
+
+def _setting(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:  # of each type that it might have had
+        raise ValueError("must be true or false, a finite number, a string, or a table of these") from None
+
+
+SettingValue = TypeAliasType(
+    "SettingValue",
+    "Annotated[bool | int | float | str | dict[str, SettingValue] | None, WrapValidator(_setting)]",
+)
 """A setting; a table where a method builds on another one with settings of its own."""
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -26,6 +47,51 @@ class Spec(BaseModel):
     """A frozen object that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_FAULTS = {
+    "missing": "is missing",
+    "model_type": "must be a table",
+    "dict_type": "must be a table",
+    "tuple_type": "must be an array",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+}
+
+
+def first_fault(error: ValidationError, spec: type[Spec]) -> tuple[tuple[str | int, ...], str]:
+    """Where a table of a TOML file breaks `spec`, and how, in words.
+
+    Of several faults an unknown key comes first, as a slip there makes a key missing too.
+    """
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    kind, path = fault["type"], fault["loc"]
+    if kind == "extra_forbidden":
+        return path, f"unknown key{did_you_mean(str(path[-1]), _keys_at(spec, path[:-1]))}"
+    if kind == "value_error":
+        return path, str(fault["ctx"]["error"])
+    if kind in _FAULTS:
+        return path, _FAULTS[kind]
+    message = fault["msg"].replace("Input should", "must").replace("String should", "must")
+    given = fault["input"]
+    shown = {True: "true", False: "false"}[given] if isinstance(given, bool) else repr(given)
+    return path, f"{message}, not {shown if len(shown) <= 60 else f'{shown[:57]}...'}"
+
+
+def _keys_at(spec: type[Spec], path: tuple[str | int, ...]) -> list[str]:
+    """The keys of the spec at `path` inside `spec`."""
+    for part in path:
+        if field := spec.model_fields.get(str(part)):
+            spec = next(_specs_in(field.annotation), spec)
+    return list(spec.model_fields)
+
+
+def _specs_in(kind: Any) -> Iterator[type[Spec]]:
+    if isinstance(kind, type) and issubclass(kind, Spec):
+        yield kind
+    for part in get_args(kind):
+        yield from _specs_in(part)
 
 
 class CalibrationSpec(Spec):
@@ -161,6 +227,11 @@ class Cell(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
+    def by_key(self) -> dict[str, Any]:
+        """What it holds by dotted key: `calibration.seed`, `perplexity[0].corpus`; empty tables as such."""
+        return dict(_flat("", self.model_dump(mode="json")))
+
+    @property
     def stem(self) -> str:
         """The file name of its record without the ending: `<method>--<pattern>--<hash8>`."""
         pattern = (self.pattern or DENSE).replace(":", "of")
@@ -213,6 +284,17 @@ class Cell(Spec):
         return f"{method} + {self.allocation.name}" if self.allocation else method
 
 
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}" if key else name, inner)
+    elif isinstance(value, list) and value:
+        for place, inner in enumerate(value):
+            yield from _flat(f"{key}[{place}]", inner)
+    else:
+        yield key, value
+
+
 LONGEST_NAME = 160
 """Characters of a name in a file's name: file systems take 255 bytes, and endings and tokens follow."""
 
@@ -238,4 +320,5 @@ __all__ = [
     "Spec",
     "SpeedSpec",
     "TaskSpec",
+    "first_fault",
 ]

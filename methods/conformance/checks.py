@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from methods.base import LayerReport, PruneResult, PruningMethod
 from methods.conformance.family import Family, target_name
 from methods.conformance.outcome import BrokenPromiseError
-from methods.contract import ModelState
+from methods.contract import ModelState, check_all_but_weights
+from methods.errors import ContractError
 from methods.masks.bits import same_bits
 from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import SemiStructured, SparsityPattern, UniformPattern
@@ -148,18 +149,11 @@ def check_left_as_it_was(before: Before, model: PreTrainedModel) -> None:
 
 def check_state(before: Before, model: PreTrainedModel) -> None:
     """Promise 4 on a prune that did not finish: what the contract compares after one that did."""
-    was, now = before.state, ModelState.of(model, before.state.weights)
-    advice = "End hooks and changed modes by with blocks, which work on errors too."
-    for name, state in was.parameters.items():
-        if now.parameters.get(name) != state:
-            raise BrokenPromiseError(4, f"{name}: dtype, device or requires_grad was {state}", advice)
-    for name, mode in was.modules.items():
-        if now.modules.get(name) != mode:
-            raise BrokenPromiseError(
-                4, f"module {name or '(model)'}: training mode or hooks were left changed", advice
-            )
-    if (now.use_cache, now.tied) != (was.use_cache, was.tied):
-        raise BrokenPromiseError(4, "config.use_cache or the ties of embeddings were changed", advice)
+    try:
+        check_all_but_weights(before.state, ModelState.of(model, before.state.weights))
+    except ContractError as error:
+        advice = "End hooks and changed modes by with blocks, which work on errors too."
+        raise BrokenPromiseError(error.promise, str(error), advice) from error
 
 
 def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str, advice: str) -> None:

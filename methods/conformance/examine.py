@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from methods.base import CalibrationSet, LayerReport, Placement, PruneResult
-from methods.conformance.advice import advice_for
 from methods.conformance.case import Case
 from methods.conformance.checks import (
     Before,
@@ -127,8 +126,7 @@ class _Examination:
         try:
             check_contract(self.method, self.pattern, self.before.state, self.model, result)
         except ContractError as error:
-            promise, advice = advice_for(str(error))
-            raise BrokenPromiseError(promise, str(error), advice) from error
+            raise BrokenPromiseError(error.promise, str(error), error.advice) from error
         if self.expected is Expectation.UNCHANGED:
             self._check_unchanged(result)
         told = self.told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from methods.conformance.expert_families import EXPERT_FAMILIES
 from methods.conformance.family import POSITIONS, VOCABULARY, Family, Weights
-from methods.errors import InputError
+from methods.errors import InputError, did_you_mean
 
 # Tokens that mark begin, end and padding lie inside the vocabulary, or transformers warns on every build.
 _TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -247,8 +247,6 @@ def family_named(name: str) -> Family:
     Raises:
         InputError: there is none; the message has the nearest names.
     """
-    from methods.registry import did_you_mean
-
     if name not in FAMILIES:
         raise InputError(f"unknown family {name!r}{did_you_mean(name, list(FAMILIES))}")
     return FAMILIES[name]

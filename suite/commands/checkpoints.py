@@ -10,13 +10,12 @@ import typer
 from suite.commands.options import (
     AsJson,
     Device,
-    DTypeChoice,
+    DTypeName,
     First,
-    FirstTokenOption,
     LoadedAs,
     Placed,
-    PlacementChoice,
     Revision,
+    Settings,
     Trusted,
     print_json,
     progress_bars,
@@ -35,10 +34,7 @@ def prune(
     pattern: Annotated[
         str | None, typer.Option(help="In place of --sparsity: N:M, N of every M weights survive, e.g. 2:4.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the method, key=value; repeatable."),
-    ] = None,
+    settings: Settings = None,
     allocation: Annotated[
         str | None,
         typer.Option(help="Divides the sparsity among the layers (prunebench list allocations)."),
@@ -56,17 +52,17 @@ def prune(
     n_samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
     seqlen: Annotated[int, typer.Option(min=1, help="Tokens per calibration sequence.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, help="Seed for drawing the calibration sequences.")] = 0,
-    first_token: First = FirstTokenOption.auto,
+    first_token: First = "auto",
     dtype: Annotated[
-        DTypeChoice,
+        DTypeName,
         typer.Option(
             help="Of the model while it is pruned, and of the checkpoint. auto: as most of its weights are "
             "stored, or float32 if the hardware does not multiply that natively."
         ),
-    ] = DTypeChoice.auto,
+    ] = "auto",
     revision: Revision = None,
     trust_remote_code: Trusted = False,
-    placement: Placed = PlacementChoice.resident,
+    placement: Placed = "resident",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -94,13 +90,13 @@ def prune(
                 n_samples=n_samples,
                 seqlen=seqlen,
                 seed=seed,
-                first_token=first_token.value,
+                first_token=first_token,
             ),
-            dtype=dtype.value,
+            dtype=dtype,
             revision=revision,
             trust_remote_code=trust_remote_code,
             device=device,
-            placement=placement.weights,
+            placement=placement,
             watcher=bars,
         )
     for remark in pruned.remarks:
@@ -127,7 +123,7 @@ def evaluate(
     max_tokens: Annotated[
         int | None, typer.Option(min=2, help="At most this many tokens of each text.")
     ] = None,
-    first_token: First = FirstTokenOption.auto,
+    first_token: First = "auto",
     task: Annotated[
         list[str] | None,
         typer.Option(help="A task or set (prunebench list tasks), or none; repeatable. (default: offline)"),
@@ -144,11 +140,11 @@ def evaluate(
     ] = "built-in",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens per answer.")] = 48,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure tokens per second.")] = True,
-    dtype: LoadedAs = DTypeChoice.auto,
+    dtype: LoadedAs = "auto",
     revision: Revision = None,
     dense_revision: Annotated[str | None, typer.Option(help="The dense model's revision on the hub.")] = None,
     trust_remote_code: Trusted = False,
-    placement: Placed = PlacementChoice.resident,
+    placement: Placed = "resident",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -169,7 +165,7 @@ def evaluate(
             perplexity=perplexity or ["wiki-sample", "news-sample"],
             seqlen=seqlen,
             max_tokens=max_tokens,
-            first_token=first_token.value,
+            first_token=first_token,
             tasks=task or ["offline"],
             task_folder=task_folder,
             num_fewshot=num_fewshot,
@@ -177,12 +173,12 @@ def evaluate(
             prompts=prompts,
             max_new_tokens=max_new_tokens,
             speed=speed,
-            dtype=dtype.value,
+            dtype=dtype,
             revision=revision,
             dense_revision=dense_revision,
             trust_remote_code=trust_remote_code,
             device=device,
-            placement=placement.weights,
+            placement=placement,
             on_cell=tell,
             watcher=bars,
         )

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from methods.errors import InputError
 from suite.commands.options import say
 
-
-class ExportFormat(StrEnum):
-    """What records are exported as."""
-
-    latex = "latex"
-    csv = "csv"
-    markdown = "markdown"
-    figures = "figures"
+Format = Literal["latex", "csv", "markdown", "figures"]
 
 
 def export(
     results: Annotated[Path, typer.Argument(help="A folder of records.")],
     format: Annotated[
-        ExportFormat,
+        Format,
         typer.Option(
             "--format",
             help="latex: tables, figures, BibTeX and a document that includes them; csv: one row per metric; "
@@ -39,7 +31,7 @@ def export(
     """Export a folder of records as LaTeX, CSV, Markdown or figures."""
     if not results.is_dir():
         raise InputError(f"{results}: no such folder of records")
-    is_folder = format in (ExportFormat.latex, ExportFormat.figures)
+    is_folder = format in ("latex", "figures")
     if is_folder and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --format {format} writes a folder")
     if not is_folder and out.is_dir():
@@ -48,7 +40,7 @@ def export(
     print(out)
 
 
-def _write(results: Path, format: ExportFormat, out: Path, title: str) -> None:
+def _write(results: Path, format: Format, out: Path, title: str) -> None:
     """Writes the export, each file in one step."""
     from reports import ReportError
     from reports.export import export_csv, export_figures, export_latex, export_markdown
@@ -65,14 +57,14 @@ def _write(results: Path, format: ExportFormat, out: Path, title: str) -> None:
     records = [stored.record for stored in contents.records]
     try:
         match format:
-            case ExportFormat.csv:
+            case "csv":
                 files = {out: export_csv(records).encode()}
-            case ExportFormat.markdown:
+            case "markdown":
                 files = {out: export_markdown(records, title=title, problems=problems).encode()}
-            case ExportFormat.latex:
+            case "latex":
                 made = export_latex(records, title=title, problems=problems)
                 files = {out / name: data for name, data in made.items()}
-            case ExportFormat.figures:
+            case "figures":
                 files = {out / name: data for name, data in export_figures(records).items()}
     except ReportError as nothing:
         raise InputError(f"{results}: {nothing}") from None

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from suite.commands.options import AsJson, print_json, say
-
-
-class ByChoice(StrEnum):
-    """What a point of a series is."""
-
-    date = "date"
-    commit = "commit"
+from suite.commands.options import AsJson, Only, print_json, say
 
 
 def history(
@@ -30,12 +22,10 @@ def history(
         str | None, typer.Option(help="Only this protocol. (default: all that have the metric)")
     ] = None,
     by: Annotated[
-        ByChoice, typer.Option(help="date: one point per record. commit: one per commit, its median run.")
-    ] = ByChoice.date,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Only cells whose label contains this text or matches this glob; repeatable."),
-    ] = None,
+        Literal["date", "commit"],
+        typer.Option(help="date: one point per record. commit: one per commit, its median run."),
+    ] = "date",
+    only: Only = None,
     tolerance: Annotated[
         float | None,
         typer.Option(min=0, help="Mark only relative changes above this. (default: 0.01, for costs 0.1)"),
@@ -56,7 +46,7 @@ def history(
     chosen = {cell.digest for cell in matching(list(cells.values()), only or [])}
     records = tuple(record for record in archive.records if record.digest in chosen)
     series = history_of(
-        replace(archive, records=records), metric, protocol=protocol, by=by.value, tolerance=tolerance
+        replace(archive, records=records), metric, protocol=protocol, by=by, tolerance=tolerance
     )
     if as_json:
         print_json(as_json_rows(series))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from suite.commands.options import BROKEN, AsJson, Device, Listable, Revision, Trusted, print_json
+from suite.commands.options import BROKEN, AsJson, Device, Revision, Settings, Trusted, print_json
 
 
-def list_(what: Annotated[Listable, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
+def list_(
+    what: Annotated[
+        Literal["methods", "allocations", "models", "corpora", "tasks", "suites"],
+        typer.Argument(help="What to list."),
+    ],
+    as_json: AsJson = False,
+) -> None:
     """List methods, allocations, models, corpora, tasks or suites."""
     from suite.commands.output.listing import listing
 
-    rows = listing(what.value)
+    rows = listing(what)
     if as_json:
         print_json(rows)
         return
@@ -55,10 +61,7 @@ def check_method(
         str,
         typer.Argument(help="A known name, or module:Class of a module that is installed or in this folder."),
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the method, key=value; repeatable."),
-    ] = None,
+    settings: Settings = None,
     families: Annotated[
         list[str] | None,
         typer.Option("--family", help="Only this model family, e.g. gpt2; repeatable."),

@@ -8,13 +8,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from methods.base import Weights
     from suite.commands.output.progress import ProgressBars
     from suite.results.records.record import Record
 
@@ -24,65 +22,10 @@ BROKEN = 1
 INTERRUPTED = 130
 
 
-class DTypeChoice(StrEnum):
-    """What a model is loaded as."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class FirstTokenOption(StrEnum):
-    """Whether each sequence begins with the token that the tokenizer puts first."""
-
-    auto = "auto"
-    never = "never"
-    always = "always"
-
-
-class PlacementChoice(StrEnum):
-    """Where a model's weights are while it is pruned and measured."""
-
-    resident = "resident"
-    onload = "onload"
-
-    @property
-    def weights(self) -> Weights:
-        """As `methods.base.Placement` has it."""
-        return "onload" if self is PlacementChoice.onload else "resident"
-
-
-class ExistingChoice(StrEnum):
-    """What becomes of cells that have a record."""
-
-    skip = "skip"
-    rerun_stale = "rerun-stale"
-    rerun = "rerun"
-    fail = "fail"
-
-
-class ExecutorChoice(StrEnum):
-    """Where cells run."""
-
-    local = "local"
-    ray = "ray"
-
-
-class Listable(StrEnum):
-    """What can be listed."""
-
-    methods = "methods"
-    allocations = "allocations"
-    models = "models"
-    corpora = "corpora"
-    tasks = "tasks"
-    suites = "suites"
-
-
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one.")]
 Placed = Annotated[
-    PlacementChoice,
+    Literal["resident", "onload"],
     typer.Option(
         "--placement",
         help="resident: the whole model is on the device. onload: one decoder layer at a time is read from "
@@ -90,7 +33,7 @@ Placed = Annotated[
     ),
 ]
 First = Annotated[
-    FirstTokenOption,
+    Literal["auto", "never", "always"],
     typer.Option(
         "--first-token",
         help="Begin each sequence with the tokenizer's first token (BOS). auto: if that lowers the dense "
@@ -98,12 +41,19 @@ First = Annotated[
     ),
 ]
 LoadedAs = Annotated[
-    DTypeChoice,
+    DTypeName,
     typer.Option("--dtype", help="auto: bfloat16 if the hardware multiplies it natively, else float32."),
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="The model's revision on the hub.")]
 Trusted = Annotated[
     bool, typer.Option("--trust-remote-code", help="Allow code that comes with the model to run.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of the method, key=value; repeatable.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Only cells whose label contains this text or matches this glob; repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 

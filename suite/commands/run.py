@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,10 +14,8 @@ from suite.commands.options import (
     FAILED,
     AsJson,
     Device,
-    ExecutorChoice,
-    ExistingChoice,
+    Only,
     Placed,
-    PlacementChoice,
     print_json,
     progress_bars,
     say,
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from suite.planning.shards import Shard
     from suite.planning.suite_cells import SuiteConfig
 
+Where = Literal["local", "ray"]
+
 
 def run(
     suite: Annotated[str, typer.Argument(help="A built-in suite (prunebench list suites) or a .toml file.")],
@@ -40,22 +40,19 @@ def run(
         Path | None, typer.Option(help="Folder for records and report. (default: results/<suite>)")
     ] = None,
     existing: Annotated[
-        ExistingChoice,
+        Literal["skip", "rerun-stale", "rerun", "fail"],
         typer.Option(
             help="For cells that already have a record: skip them, rerun-stale (rerun those whose code or "
             "inputs changed), rerun all, or fail."
         ),
-    ] = ExistingChoice.skip,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Run only cells whose label contains this text or matches this glob; repeatable."),
-    ] = None,
+    ] = "skip",
+    only: Only = None,
     shard: Annotated[
         str | None, typer.Option(help="Run only part i of n of the plan, e.g. 1/4 (docs/scale.md).")
     ] = None,
     executor: Annotated[
-        ExecutorChoice, typer.Option(help="Run cells on this machine or on a Ray cluster (docs/scale.md).")
-    ] = ExecutorChoice.local,
+        Where, typer.Option(help="Run cells on this machine or on a Ray cluster (docs/scale.md).")
+    ] = "local",
     address: Annotated[
         str | None,
         typer.Option(help="The Ray cluster: auto, or HOST:PORT of its head. (default: start Ray here)"),
@@ -66,7 +63,7 @@ def run(
             min=1, help="Cells at a time. (default: one per GPU; on CPUs one, or with Ray as many as fit)"
         ),
     ] = None,
-    placement: Placed = PlacementChoice.resident,
+    placement: Placed = "resident",
     reuse: Annotated[
         bool, typer.Option(help="Compute what cells share (initial masks, dense references) only once.")
     ] = True,
@@ -89,14 +86,14 @@ def run(
 
     config = load_suite(suite)
     part = None if shard is None else parse_shard(shard)
-    if address is not None and executor is not ExecutorChoice.ray:
+    if address is not None and executor != "ray":
         raise InputError(f"--address {address}: is for --executor ray")
     cells = plan(config)  # what is wrong with it is said before a cluster is asked
     tracker = None if track is None else (track, open_tracker(track))
     folder = out or Path("results") / config.name
     require_folder(folder)
     # A dry run starts no Ray of its own.
-    where = ExecutorChoice.local if dry_run and address is None else executor
+    where = "local" if dry_run and address is None else executor
     with _open(where, address, device, workers) as runs, stopping_at_sigterm():
         cells = matching(in_dtype(cells, runs.dtype(config.dtype)), only or [])
         planned = PlannedSuite.of(
@@ -104,8 +101,8 @@ def run(
             cells if part is None else _part(cells, part, config, runs),
             runs,
             out=folder,
-            existing=existing.value,
-            weights=placement.weights,
+            existing=existing,
+            weights=placement,
             warn=say,
         )
         if dry_run:
@@ -124,7 +121,7 @@ def run(
         print_json(
             {
                 "report": None if outcome.report is None else str(outcome.report),
-                "executor": executor.value,
+                "executor": executor,
                 "finished": len(outcome.finished),
                 "kept": len(outcome.kept),
                 "failed": [{"cell": one.cell.label, "reason": one.reason} for one in outcome.failed],
@@ -136,8 +133,8 @@ def run(
         raise typer.Exit(FAILED)
 
 
-def _open(executor: ExecutorChoice, address: str | None, device: str, workers: int | None) -> Executor:
-    if executor is ExecutorChoice.ray:
+def _open(executor: Where, address: str | None, device: str, workers: int | None) -> Executor:
+    if executor == "ray":
         from suite.executors.ray.executor import RayExecutor
 
         return RayExecutor(address, device, workers, ask=sys.stderr.isatty(), say=say)

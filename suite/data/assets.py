@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from suite.machine.cache import AssetError, built_folder, cache_root, file_sha256
@@ -62,11 +62,6 @@ SMOLLM2_GGUF = Asset(
     licence="Apache-2.0",
 )
 
-_GENSIM_WHEEL = (
-    *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_24_x86_64"),
-    *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"),
-)
-
 WIKI_DUMP = Asset(
     name="wiki-dump",
     package="gensim",
@@ -75,18 +70,19 @@ WIKI_DUMP = Asset(
     sha256="a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
     size=1_695_871,
     licence="CC-BY-SA-3.0 and GFDL (Wikipedia)",
-    platform=_GENSIM_WHEEL,
+    platform=(
+        *("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_24_x86_64"),
+        *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"),
+    ),
 )
 
-NEWS_TEXTS = Asset(
+NEWS_TEXTS = replace(  # from the same wheel
+    WIKI_DUMP,
     name="news-texts",
-    package="gensim",
-    version="4.4.0",
     member="gensim/test/test_data/lee_background.cor",
     sha256="5d78d6dafd953bbf65797bef09a9ffb9ec430583381be705f8fd460000f370fb",
     size=360_082,
     licence="distributed with gensim (LGPL-2.1); texts of the Australian Broadcasting Corporation",
-    platform=_GENSIM_WHEEL,
 )
 
 ASSETS = (SMOLLM2_GGUF, WIKI_DUMP, NEWS_TEXTS)

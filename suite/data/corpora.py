@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from methods.errors import InputError
+from methods.errors import InputError, did_you_mean
 from suite.cell import CalibrationSpec, PerplexitySpec
 from suite.data.assets import NEWS_TEXTS, WIKI_DUMP
 from suite.data.text_sources import C4_COMMIT, TEXT_SUFFIXES, WIKITEXT_COMMIT, Split, read_documents
@@ -129,10 +128,9 @@ def check_source(name: str, split: Split = "calibration") -> None:
     if path.is_file():
         raise InputError(f"{split} file {name!r} is none of {', '.join(suffixes)}")
     names = [corpus.name for corpus in BUILT_IN_CORPORA if split in corpus.splits]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
-        f"unknown corpus {name!r}: {hint}It is one of {', '.join(names)}, or a file ({', '.join(suffixes)})"
+        f"unknown corpus {name!r}{did_you_mean(name, names, or_all=False)} (one of {', '.join(names)}, or a "
+        f"file: {', '.join(suffixes)})"
     )
 
 

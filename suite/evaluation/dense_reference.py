@@ -38,6 +38,7 @@ class DenseReference:
             what its logits would take.
         tasks: what it answered, question by question.
         answers: what it said.
+        seconds: what each of these took.
         keeps_head: whether its head is kept beside the hidden states, for models whose own head may differ.
         head: its head; None where models held against it have the same.
     """
@@ -45,6 +46,7 @@ class DenseReference:
     hidden: dict[PerplexitySpec, Tensor] = field(default_factory=dict)
     tasks: dict[TaskSpec, list[TaskRun]] = field(default_factory=dict)
     answers: dict[AnswersSpec, GivenAnswers] = field(default_factory=dict)
+    seconds: dict[PerplexitySpec | TaskSpec | AnswersSpec, float] = field(default_factory=dict)
     keeps_head: bool = False
     head: OutputHead | None = None
 

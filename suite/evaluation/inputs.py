@@ -92,6 +92,11 @@ def model_key(cell: Cell) -> ModelKey:
     return cell.model, cell.revision, cell.trust_remote_code
 
 
+def loaded_key(cell: Cell) -> tuple[object, ...]:
+    """Equal for cells that can share one loaded model."""
+    return *model_key(cell), cell.dtype, cell.threads
+
+
 def with_first_token(spec: Text) -> Text:
     """The spec where the model needs its first token: `auto` becomes `always`."""
     return spec.model_copy(update={"first_token": "always"}) if spec.first_token == "auto" else spec
@@ -102,4 +107,4 @@ def both_ways(spec: Text) -> list[Text]:
     return list(dict.fromkeys((spec, with_first_token(spec))))
 
 
-__all__ = ["Inputs", "ModelKey", "Text", "Timed", "both_ways", "model_key", "with_first_token"]
+__all__ = ["Inputs", "ModelKey", "Text", "Timed", "both_ways", "loaded_key", "model_key", "with_first_token"]

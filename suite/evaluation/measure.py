@@ -38,6 +38,7 @@ def measure_dense(
         prompts = inputs.prompts[cell.answers.prompts]
         answers = give_answers(loaded, cell.answers, prompts, log, measured)
         reference.answers[cell.answers] = answers
+        reference.seconds[cell.answers] = log.costs[-1].seconds
         add_answers(measured, loaded, cell.answers, prompts, answers, dense=None, dense_nll=None)
     if cell.speed is not None:
         add_speed(measured, loaded, cell.speed, None, log)

@@ -66,6 +66,7 @@ def measure_task(
             _add_flips(measured, dense[run.task], run)
     if is_dense:
         reference.tasks[task.spec] = runs
+        reference.seconds[task.spec] = log.costs[-1].seconds
 
 
 def items_digest(items: Sequence[TaskItem]) -> str:

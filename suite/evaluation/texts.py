@@ -61,6 +61,7 @@ def measure_text(
     measured.remarks += [f"{protocol}: {remark}" for remark in scores.remarks]
     if scores.hidden is not None:
         reference.hidden[spec] = scores.hidden
+        reference.seconds[spec] = log.costs[-1].seconds
     if scores.head is not None:
         reference.head = scores.head
     losses = _add_losses(measured, spec, windows, scores)

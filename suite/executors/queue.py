@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 
 from suite.cell import Cell
+from suite.evaluation.inputs import loaded_key
 
 ATTEMPTS = 3
 """How often a cell is given to a worker before its loss is taken for the cell's fault."""
@@ -25,7 +26,7 @@ class CellQueue:
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups: dict[Hashable, list[int]] = {}
         for place, cell in enumerate(cells):
-            groups.setdefault(group_key(cell), []).append(place)
+            groups.setdefault(loaded_key(cell), []).append(place)
         self._cells = cells
         self._of_group = {
             key: deque(sorted(places, key=lambda place: not cells[place].is_dense))
@@ -82,7 +83,7 @@ class CellQueue:
         self._running.remove(place)
         if self._attempts[place] >= ATTEMPTS:
             return False
-        self._of_group[group_key(self._cells[place])].appendleft(place)
+        self._of_group[loaded_key(self._cells[place])].appendleft(place)
         self._n_waiting += 1
         return True
 
@@ -94,9 +95,4 @@ class CellQueue:
         return max(self._of_group, key=lambda key: len(self._of_group[key]))
 
 
-def group_key(cell: Cell) -> tuple[object, ...]:
-    """Equal for cells that can share one loaded model."""
-    return cell.model, cell.revision, cell.trust_remote_code, cell.dtype, cell.threads
-
-
-__all__ = ["ATTEMPTS", "CellQueue", "group_key"]
+__all__ = ["ATTEMPTS", "CellQueue"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from methods.errors import InputError
@@ -61,37 +62,32 @@ def drive(
         pool.close()
 
 
+@dataclass
 class _Loop:
     """The state of one drive."""
 
-    def __init__(
-        self,
-        cells: Sequence[Cell],
-        pool: Pool,
-        writer: RecordWriter,
-        watcher: WorkersWatcher,
-        inputs: Mapping[ModelKey, Inputs],
-    ) -> None:
-        self._cells = cells
-        self._pool = pool
-        self._writer = writer
-        self._watcher = watcher
-        self._inputs = inputs
-        self._queue = CellQueue(cells)
-        self._n_barren = 0
+    cells: Sequence[Cell]
+    pool: Pool
+    writer: RecordWriter
+    watcher: WorkersWatcher
+    inputs: Mapping[ModelKey, Inputs]
+    n_barren: int = 0
+
+    def __post_init__(self) -> None:
+        self.queue = CellQueue(self.cells)
 
     def run(self) -> None:
         """Until no cell waits or runs."""
-        queue = self._queue
+        queue = self.queue
         while queue.n_waiting or queue.n_running:
-            for worker in self._pool.idle(queue.n_waiting):
+            for worker in self.pool.idle(queue.n_waiting):
                 place = queue.take(worker)
                 if place is not None:
-                    self._watcher.worker_at(worker, self._cells[place], Progress(""))
-                    self._pool.give(worker, place, self._cells[place])
-            for event in self._pool.wait():
+                    self.watcher.worker_at(worker, self.cells[place], Progress(""))
+                    self.pool.give(worker, place, self.cells[place])
+            for event in self.pool.wait():
                 if isinstance(event, Told):
-                    self._watcher.worker_at(event.worker, self._cells[event.place], event.progress)
+                    self.watcher.worker_at(event.worker, self.cells[event.place], event.progress)
                 elif isinstance(event, Lost):
                     self._lost(event)
                 else:
@@ -99,23 +95,23 @@ class _Loop:
 
     def store_what_arrived(self) -> None:
         """Stores the results that the pool has and nobody asked for yet."""
-        for event in self._pool.arrived():
+        for event in self.pool.arrived():
             self._finished(event)
 
     def _finished(self, event: Finished) -> None:
-        self._n_barren = 0
-        self._watcher.worker_at(event.worker, None, Progress(""))
-        if self._queue.finished(event.place):
-            self._writer.write(self._accepted(event), event.items)
+        self.n_barren = 0
+        self.watcher.worker_at(event.worker, None, Progress(""))
+        if self.queue.finished(event.place):
+            self.writer.write(self._accepted(event), event.items)
 
     def _accepted(self, event: Finished) -> Record:
         """The record, or a failed one where the worker read another model or text than is here."""
         from suite.running.run_cell import failed_record
 
-        record, cell = event.record, self._cells[event.place]
-        if record.status == "failed" or model_key(cell) not in self._inputs:
+        record, cell = event.record, self.cells[event.place]
+        if record.status == "failed" or model_key(cell) not in self.inputs:
             return record
-        difference = input_difference(record, self._inputs[model_key(cell)])
+        difference = input_difference(record, self.inputs[model_key(cell)])
         if difference is None:
             return record
         return failed_record(
@@ -125,15 +121,15 @@ class _Loop:
     def _lost(self, event: Lost) -> None:
         from suite.running.run_cell import failed_record
 
-        self._watcher.worker_at(event.worker, None, Progress(""))
+        self.watcher.worker_at(event.worker, None, Progress(""))
         if event.place is None:
-            self._n_barren += 1
-            if self._n_barren >= BARREN:
+            self.n_barren += 1
+            if self.n_barren >= BARREN:
                 raise PoolError(f"workers die before they have a cell, last {event.worker}: {event.reason}")
-        elif not self._queue.lost(event.worker, event.place):
-            cell = self._cells[event.place]
+        elif not self.queue.lost(event.worker, event.place):
+            cell = self.cells[event.place]
             reason = f"its worker was lost {ATTEMPTS} times, last {event.worker}: {event.reason}"
-            self._writer.write(failed_record(cell, "run", WorkerLostError(reason)), None)
+            self.writer.write(failed_record(cell, "run", WorkerLostError(reason)), None)
 
 
 __all__ = ["BARREN", "WorkersWatcher", "drive"]

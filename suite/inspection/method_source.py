@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any, cast
 
 from methods.base import PruningMethod
-from methods.errors import InputError
-from methods.registry import Registry, build, did_you_mean, method_class
+from methods.errors import InputError, did_you_mean
+from methods.registry import Registry, build, method_class
 
 _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),

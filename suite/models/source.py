@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from methods.errors import InputError
+from methods.errors import InputError, did_you_mean
 from suite.data.assets import SMOLLM2_GGUF, fetch
 from suite.machine.cache import built_folder, cached_folder, file_sha256
 from suite.models.files import ADAPTER, check_config
@@ -103,11 +102,9 @@ def resolve_model(name: str) -> ModelSource:
         )
     if _HUB_ID.fullmatch(name):
         return ModelSource(name, "hub")
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
-        f"unknown model {name!r}: {hint}MODEL is a built-in name ({', '.join(names)}), a local folder, "
-        "or a hub id such as HuggingFaceTB/SmolLM2-135M"
+        f"unknown model {name!r}{did_you_mean(name, names, or_all=False)} (built in: {', '.join(names)}; "
+        "else give a local folder, or a hub id such as HuggingFaceTB/SmolLM2-135M)"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from methods.errors import ContractError
 from methods.masks.pattern import SparsityPattern, parse_pattern
-from methods.registry import allocations, build
-from methods.structure.decoder import read_decoder
+from methods.registry import allocations, build, settings_of
+from suite.cell import AllocationSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
     from methods.allocation import Allocation
     from methods.base import CalibrationSet, Placement, PruningMethod
     from suite.cell import Cell
+
+
+def full_allocation(name: str, settings: Mapping[str, Any], patterns: Iterable[str]) -> AllocationSpec:
+    """The allocation with every setting of it written out.
+
+    Raises:
+        InputError: there is no such allocation or setting, or it cannot divide one of the patterns.
+    """
+    allocation = allocations.build(name, settings)
+    for pattern in patterns:
+        allocation.check_pattern(parse_pattern(pattern))
+    return AllocationSpec(name=name, settings=settings_of(allocation))
+
+
+def needs_calibration(method: PruningMethod, allocation: AllocationSpec | None) -> bool:
+    """Whether a method, or the allocation that divides the sparsity for it, looks at calibration data."""
+    return method.needs_calibration or (
+        allocation is not None and allocations.class_of(allocation.name).needs_calibration
+    )
 
 
 def method_of(cell: Cell) -> PruningMethod:
@@ -38,6 +58,8 @@ def pattern_for(
         InputError: the allocation cannot divide the pattern among them.
         PruningError: as `Allocation.allocate`.
     """
+    from methods.structure.decoder import read_decoder
+
     pattern = parse_pattern(cell.pattern or "")
     allocation = allocation_of(cell)
     if allocation is None:
@@ -49,18 +71,30 @@ def pattern_for(
     return allocated
 
 
+def initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
+    """The methods that `method` starts from: its initial method, that one's, and so on."""
+    part = getattr(method, "initial_method", None)
+    while part is not None:
+        yield part
+        part = getattr(part, "initial_method", None)
+
+
 def part_versions(cell: Cell) -> dict[str, int]:
     """The versions of what the cell's method builds on, by name: initial methods and the allocation."""
-    versions: dict[str, int] = {}
     if not cell.prunes:
-        return versions
-    part = getattr(method_of(cell), "initial_method", None)
-    while part is not None:
-        versions[part.name] = part.version
-        part = getattr(part, "initial_method", None)
+        return {}
+    versions = {part.name: part.version for part in initial_methods(method_of(cell))}
     if allocation := allocation_of(cell):
         versions[allocation.name] = allocation.version
     return versions
 
 
-__all__ = ["allocation_of", "method_of", "part_versions", "pattern_for"]
+__all__ = [
+    "allocation_of",
+    "full_allocation",
+    "initial_methods",
+    "method_of",
+    "needs_calibration",
+    "part_versions",
+    "pattern_for",
+]

@@ -9,7 +9,6 @@ from typing import Any
 from methods.errors import InputError
 from suite.cell import (
     DENSE,
-    AllocationSpec,
     AnswersSpec,
     CalibrationSpec,
     Cell,
@@ -43,24 +42,21 @@ def pruning_cell(
     Raises:
         InputError: unknown names, a bad setting, or a pattern that makes no sense.
     """
-    from methods.masks.pattern import parse_pattern
-    from methods.registry import allocations, build, method_class, settings_of
+    from methods.registry import build, settings_of
     from suite.data.corpora import check_source
     from suite.models.source import resolve_model
+    from suite.planning.method_of_cell import full_allocation, needs_calibration
 
     resolve_model(model)
-    needs_calibration = method_class(method).needs_calibration
     built = build(method, settings)
     chosen = one_pattern(sparsity, pattern)
     if allocation_settings and allocation is None:
         raise InputError("--set-allocation needs --allocation NAME (prunebench list allocations)")
     spec = None
     if allocation is not None:
-        divides = allocations.build(allocation, allocation_settings)
-        divides.check_pattern(parse_pattern(chosen))
-        spec = AllocationSpec(name=allocation, settings=settings_of(divides))
-        needs_calibration = needs_calibration or divides.needs_calibration
-    if needs_calibration:
+        spec = full_allocation(allocation, allocation_settings, [chosen])
+    calibrates = needs_calibration(built, spec)
+    if calibrates:
         check_source(calibration.source)
     return Cell(
         model=model,
@@ -69,7 +65,7 @@ def pruning_cell(
         settings=settings_of(built),
         pattern=chosen,
         allocation=spec,
-        calibration=calibration if needs_calibration else None,
+        calibration=calibration if calibrates else None,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
@@ -101,7 +97,7 @@ def evaluation_cell(
     """
     from suite.data.corpora import check_source
     from suite.data.prompts import load_prompts
-    from suite.evaluation.lm_eval_tasks.names import check_task, expand_sets
+    from suite.evaluation.lm_eval_tasks.names import check_folder, check_task, expand_sets
     from suite.models.source import resolve_model
 
     for name in (model, dense):
@@ -109,6 +105,7 @@ def evaluation_cell(
             resolve_model(name)
     for corpus in corpora:
         check_source(corpus, "evaluation")
+    check_folder(task_folder)
     asked = [name for name in dict.fromkeys(expand_sets(tasks)) if name != NOTHING]
     for name in asked:
         check_task(name, task_folder)

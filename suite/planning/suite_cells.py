@@ -9,20 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from methods.errors import InputError
-from methods.registry import allocations, build, did_you_mean, method_class, settings_of
-from suite.cell import (
-    DENSE,
-    AllocationSpec,
-    AnswersSpec,
-    CalibrationSpec,
-    Cell,
-    DType,
-    PerplexitySpec,
-    SpeedSpec,
-    TaskSpec,
-)
-from suite.planning.suite_file import AllocationTable, MethodTable, SuiteConfig, parse_suite
+from methods.errors import InputError, did_you_mean
+from methods.registry import build, method_class, settings_of
+from suite.cell import DENSE, CalibrationSpec, Cell, DType, TaskSpec
+from suite.planning.method_of_cell import full_allocation, needs_calibration
+from suite.planning.suite_file import MethodTable, SuiteConfig, parse_suite
 from suite.planning.toml_lines import KeyPath
 
 if TYPE_CHECKING:
@@ -34,11 +25,15 @@ class _Variant:
     """A method with everything a cell holds of it."""
 
     path: KeyPath
-    name: str
-    settings: Mapping[str, Any]
+    pruned_by: Mapping[str, Any]
     patterns: tuple[str, ...]
-    allocation: AllocationSpec | None
     needs_calibration: bool
+
+    def cells(self, calibrations: Sequence[CalibrationSpec], of_model: Mapping[str, Any]) -> Iterator[Cell]:
+        """One for each pattern and calibration."""
+        for pattern in self.patterns:
+            for calibration in calibrations if self.needs_calibration else (None,):
+                yield Cell(**self.pruned_by, pattern=pattern, calibration=calibration, **of_model)
 
 
 def builtin_suites() -> list[str]:
@@ -55,12 +50,11 @@ def load_suite(name_or_path: str) -> SuiteConfig:
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.name != name_or_path:
         try:
-            return parse_suite(path.read_bytes(), file=name_or_path)
+            data = path.read_bytes()
         except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"suite file {name_or_path!r} cannot be read: {reason}") from error
+        return parse_suite(data, file=name_or_path)
     for entry in _templates():
         if entry.name == f"{name_or_path}.toml":
             return parse_suite(entry.read_bytes(), file=entry.name)
@@ -83,30 +77,22 @@ def plan(config: SuiteConfig, *, dtype: DType = "float32") -> list[Cell]:
             twice: file, line, key.
     """
     variants = [_variant(config, place, table) for place, table in enumerate(config.methods)]
-    _check_names(config, variants)
-    _check_prompts(config)
+    _check_models(config)
+    _check_texts(config, calibrates=any(variant.needs_calibration for variant in variants))
     calibrations = _calibrations(config)
-    base = {
-        "dtype": dtype,
-        "threads": config.threads,
-        "perplexity": _perplexity(config),
-        "divergence": config.divergence,
-        "tasks": _tasks(config),
-        "answers": config.answers and AnswersSpec(**config.answers.model_dump()),
-        "speed": config.speed and SpeedSpec(**config.speed.model_dump()),
-    }
+    measured = {key: getattr(config, key) for key in ("perplexity", "divergence", "answers", "speed")}
+    base = {**measured, "tasks": _tasks(config), "dtype": dtype, "threads": config.threads}
     cells: list[Cell] = []
     asked: dict[str, KeyPath] = {}
     for model in config.models:
         of_model = {**base, "model": model.name, **model.model_dump(exclude={"name"})}
         cells.append(Cell(method=DENSE, **of_model))
         for variant in variants:
-            for cell in _cells(variant, calibrations, of_model):
+            for cell in variant.cells(calibrations, of_model):
                 if cell.digest in asked:
-                    where = config.places.error(asked[cell.digest], "")
-                    raise config.places.error(
-                        variant.path, f"asks for the cell {cell.label} once more (first: {str(where)[:-2]})"
-                    )
+                    first = config.places.where(asked[cell.digest])
+                    message = f"asks for the cell {cell.label} once more (first: {first})"
+                    raise config.places.error(variant.path, message)
                 asked[cell.digest] = variant.path
                 cells.append(cell)
     return cells
@@ -121,60 +107,32 @@ def _templates() -> list[Traversable]:
     return list(files("suite").joinpath("templates").iterdir())
 
 
-def _cells(
-    variant: _Variant, calibrations: tuple[CalibrationSpec, ...], of_model: Mapping[str, Any]
-) -> Iterator[Cell]:
-    for pattern in variant.patterns:
-        for calibration in calibrations if variant.needs_calibration else (None,):
-            yield Cell(
-                method=variant.name,
-                settings=dict(variant.settings),
-                pattern=pattern,
-                allocation=variant.allocation,
-                calibration=calibration,
-                **of_model,
-            )
-
-
 def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
-    path: KeyPath = ("methods", place)
+    places, path = config.places, ("methods", place)
     if table.name == DENSE:
-        raise config.places.error((*path, "name"), "the dense model is always measured: leave it out")
-    try:
-        needs_calibration = method_class(table.name).needs_calibration
-    except InputError as error:
-        raise config.places.error((*path, "name"), error) from error
+        raise places.error((*path, "name"), "the dense model is always measured: leave it out")
+    with places.at(*path, "name"):
+        method_class(table.name)
     try:
         method = build(table.name, table.settings)
     except InputError as error:
-        raise config.places.error((*path, "settings", *_guilty(table)), error) from error
+        raise places.error((*path, "settings", *_guilty(table)), error) from error
     if table.patterns is not None:
         patterns = _patterns(config, table.patterns, (*path, "patterns"))
     elif config.patterns is not None:
         patterns = _patterns(config, config.patterns, ("patterns",))
     else:
-        raise config.places.error((*path, "patterns"), "is missing, and the suite has no patterns either")
-    allocation = _allocation(config, table.allocation, patterns, path)
-    if allocation is not None:
-        needs_calibration = needs_calibration or allocations.class_of(allocation.name).needs_calibration
-    return _Variant(path, table.name, settings_of(method), patterns, allocation, needs_calibration)
-
-
-def _allocation(
-    config: SuiteConfig, table: AllocationTable | None, patterns: Iterable[str], path: KeyPath
-) -> AllocationSpec | None:
-    """The method's allocation in full, which must be able to divide each of its patterns."""
-    from methods.masks.pattern import parse_pattern
-
-    if table is None:
-        return None
-    try:
-        allocation = allocations.build(table.name, table.settings)
-        for pattern in patterns:
-            allocation.check_pattern(parse_pattern(pattern))
-    except InputError as error:
-        raise config.places.error((*path, "allocation"), error) from error
-    return AllocationSpec(name=table.name, settings=settings_of(allocation))
+        raise places.error((*path, "patterns"), "is missing, and the suite has no patterns either")
+    allocation = None
+    if table.allocation is not None:
+        with places.at(*path, "allocation"):
+            allocation = full_allocation(table.allocation.name, table.allocation.settings, patterns)
+    return _Variant(
+        path,
+        {"method": table.name, "settings": settings_of(method), "allocation": allocation},
+        patterns,
+        needs_calibration(method, allocation),
+    )
 
 
 def _guilty(table: MethodTable) -> tuple[str, ...]:
@@ -194,42 +152,49 @@ def _patterns(config: SuiteConfig, texts: Iterable[str], path: KeyPath) -> tuple
 
     found: list[str] = []
     for place, text in enumerate(texts):
-        try:
-            pattern = str(parse_pattern(text))
-        except InputError as error:
-            raise config.places.error((*path, place), error) from error
-        if pattern in found:
-            raise config.places.error((*path, place), f"{pattern} is there already")
+        with config.places.at(*path, place):
+            if (pattern := str(parse_pattern(text))) in found:
+                raise InputError(f"{pattern} is there already")
         found.append(pattern)
     return tuple(found)
 
 
-def _check_names(config: SuiteConfig, variants: list[_Variant]) -> None:
-    """Looks up models and corpora, as far as that needs no download."""
-    from suite.data.corpora import check_source
+def _check_models(config: SuiteConfig) -> None:
+    """Looks models up, as far as that needs no download."""
     from suite.models.source import resolve_model
 
     for place, model in enumerate(config.models):
         path: KeyPath = ("models", place)
         if model in config.models[:place]:
             raise config.places.error(path, f"{model.name!r} is there already")
-        try:
+        with config.places.at(*path, "name"):
             kind = resolve_model(model.name).kind
-        except InputError as error:
-            raise config.places.error((*path, "name"), error) from error
         if model.revision is not None and kind != "hub":
             raise config.places.error((*path, "revision"), f"a {kind} model has none")
-    if any(variant.needs_calibration for variant in variants):
-        for place, calibration in enumerate(config.calibration):
-            try:
-                check_source(calibration.source, "calibration")
-            except InputError as error:
-                raise config.places.error(("calibration", place, "source"), error) from error
-    for place, table in enumerate(config.perplexity):
-        try:
-            check_source(table.corpus, "evaluation")
-        except InputError as error:
-            raise config.places.error(("perplexity", place, "corpus"), error) from error
+
+
+def _check_texts(config: SuiteConfig, *, calibrates: bool) -> None:
+    """Looks corpora up, as far as that needs no download, and reads the prompts."""
+    from suite.data.corpora import check_source
+    from suite.data.prompts import load_prompts
+
+    places = config.places
+    for place, table in enumerate(config.calibration if calibrates else ()):
+        with places.at("calibration", place, "source"):
+            check_source(table.source, "calibration")
+    seen: set[str] = set()
+    for place, text in enumerate(config.perplexity):
+        with places.at("perplexity", place, "corpus"):
+            check_source(text.corpus, "evaluation")
+        if text.max_tokens is not None and text.max_tokens < text.seqlen:
+            message = f"{text.max_tokens} tokens do not fill one window of {text.seqlen}"
+            raise places.error(("perplexity", place, "max_tokens"), message)
+        if twice := seen.intersection(text.protocols):
+            raise places.error(("perplexity", place), f"protocol {max(twice)} is there already")
+        seen.update(text.protocols)
+    if config.answers is not None:
+        with places.at("answers", "prompts"):
+            load_prompts(config.answers.prompts)
 
 
 def _calibrations(config: SuiteConfig) -> tuple[CalibrationSpec, ...]:
@@ -245,40 +210,18 @@ def _calibrations(config: SuiteConfig) -> tuple[CalibrationSpec, ...]:
 
 
 def _tasks(config: SuiteConfig) -> tuple[TaskSpec, ...]:
-    from suite.evaluation.lm_eval_tasks.names import check_task, expand_sets
+    from suite.evaluation.lm_eval_tasks.names import check_folder, check_task, expand_sets
 
     specs: list[TaskSpec] = []
-    for place, table in enumerate(config.tasks):
-        for name in expand_sets([table.name]):
-            try:
-                check_task(name, table.folder)
-            except InputError as error:
-                key = "folder" if "folder" in str(error).split("'")[0] else "name"
-                raise config.places.error(("tasks", place, key), error) from error
-            spec = TaskSpec(**{**table.model_dump(), "name": name})
-            if (spec.name, spec.num_fewshot) in [(other.name, other.num_fewshot) for other in specs]:
+    for place, asked in enumerate(config.tasks):
+        with config.places.at("tasks", place, "folder"):
+            check_folder(asked.folder)
+        for name in expand_sets([asked.name]):
+            with config.places.at("tasks", place, "name"):
+                check_task(name, asked.folder)
+            if (name, asked.num_fewshot) in [(other.name, other.num_fewshot) for other in specs]:
                 raise config.places.error(("tasks", place), f"task {name!r} is there already")
-            specs.append(spec)
-    return tuple(specs)
-
-
-def _check_prompts(config: SuiteConfig) -> None:
-    from suite.data.prompts import load_prompts
-
-    if config.answers is not None:
-        try:
-            load_prompts(config.answers.prompts)
-        except InputError as error:
-            raise config.places.error(("answers", "prompts"), error) from error
-
-
-def _perplexity(config: SuiteConfig) -> tuple[PerplexitySpec, ...]:
-    specs: list[PerplexitySpec] = []
-    for place, table in enumerate(config.perplexity):
-        spec = PerplexitySpec(**table.model_dump())
-        if twice := {name for other in specs for name in other.protocols} & set(spec.protocols):
-            raise config.places.error(("perplexity", place), f"protocol {max(twice)} is there already")
-        specs.append(spec)
+            specs.append(asked.model_copy(update={"name": name}))
     return tuple(specs)
 
 

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, field_validator
-from pydantic import ValidationInfo as Info
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator
 
 from methods.errors import InputError
-from methods.registry import did_you_mean
-from suite.cell import FirstToken, SettingValue, Spec
-from suite.planning.toml_lines import KeyPath, key_lines, nearest_line
+from suite.cell import (
+    AllocationSpec,
+    AnswersSpec,
+    FirstToken,
+    PerplexitySpec,
+    SettingValue,
+    Spec,
+    SpeedSpec,
+    TaskSpec,
+    first_fault,
+)
+from suite.planning.toml_lines import KeyPath, key_lines, nearest_line, paths_of
 
-MAX_SEQLEN = 2**17
-"""Longer windows than any model here could be run on are a slip of the finger."""
+MOST = {
+    "threads": 1024,
+    "n_samples": 2**20,
+    "seqlen": 2**17,
+    "seeds": 2**32 - 1,
+    "max_tokens": 2**40,
+    "num_fewshot": 1000,
+    "max_new_tokens": 4096,
+    "prompt_tokens": 2**17,
+    "new_tokens": 4096,
+}
+"""Larger numbers under these keys of a suite are a slip of the finger."""
 
 
 def _pattern_text(value: Any) -> str:
@@ -26,25 +45,15 @@ def _pattern_text(value: Any) -> str:
     return str(value)
 
 
-def _setting(value: Any) -> SettingValue:
-    if isinstance(value, dict):
-        return {key: _setting(inner) for key, inner in value.items()}
-    if not isinstance(value, bool | int | float | str) or (isinstance(value, float) and not isfinite(value)):
-        raise ValueError("must be true or false, a finite number, a string, or a table of these")
-    return value
+def _name_as_table(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 Name = Annotated[str, Field(min_length=1)]
 Patterns = Annotated[tuple[Annotated[str, BeforeValidator(_pattern_text)], ...], Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Setting = Annotated[Any, AfterValidator(_setting)]
 
 
-class Table(Spec, strict=True):
-    """A table of a suite file: no value is converted into another type."""
-
-
-class ModelTable(Table):
+class ModelTable(Spec):
     """One entry of `models`: a name alone, or a table."""
 
     name: Name
@@ -55,97 +64,33 @@ class ModelTable(Table):
     """Whether code from the model's repository may run."""
 
 
-class CalibrationTable(Table):
-    """`[calibration]`, or one of several `[[calibration]]`: what methods look at."""
+class CalibrationTable(Spec):
+    """`[calibration]`, or one of several `[[calibration]]`: a `CalibrationSpec` for each of its seeds."""
 
-    source: Name = "wiki-sample"
+    source: str = "wiki-sample"
     """A built-in corpus, a hub corpus or a file."""
-    n_samples: int = Field(128, ge=1, le=2**20)
+    n_samples: int = Field(128, ge=1)
     """How many sequences."""
-    seqlen: int = Field(2048, ge=1, le=MAX_SEQLEN)
+    seqlen: int = Field(2048, ge=1)
     """Tokens in each."""
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     """A cell for each."""
     first_token: FirstToken = "auto"
     """Whether each sequence begins with the tokenizer's first token."""
 
 
-class AllocationTable(Table):
-    """`allocation` of a method: a name alone, or a table."""
-
-    name: Name
-    """A registered allocation."""
-    settings: dict[str, Setting] = Field(default_factory=dict)
-    """Hyper-parameters in place of its defaults."""
-
-
-class MethodTable(Table):
+class MethodTable(Spec):
     """`[[methods]]`: one variant of a method."""
 
     name: Name
     """A registered method."""
-    settings: dict[str, Setting] = Field(default_factory=dict)
+    settings: dict[str, SettingValue] = Field(default_factory=dict)
     """Hyper-parameters in place of the method's defaults."""
     patterns: Patterns | None = None
     """In place of the suite's."""
-    allocation: AllocationTable | None = None
-    """How the sparsity is divided among the target modules; without one they all get the same."""
-
-    @field_validator("allocation", mode="before")
-    @classmethod
-    def _name_is_table(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
-class PerplexityTable(Table):
-    """`[[perplexity]]`: perplexity on one corpus."""
-
-    corpus: Name
-    """A built-in corpus, a hub corpus or a text file; its held-out part."""
-    seqlen: int = Field(2048, ge=2, le=MAX_SEQLEN)
-    """Tokens in a window."""
-    max_tokens: int | None = Field(None, le=2**40)
-    """At most this many tokens, from the start, in whole windows."""
-    first_token: FirstToken = "auto"
-    """Whether each window begins with the tokenizer's first token."""
-
-    @field_validator("max_tokens")
-    @classmethod
-    def _one_window(cls, value: int | None, info: Info) -> int | None:
-        if value is not None and value < info.data.get("seqlen", 0):
-            raise ValueError(f"{value} tokens do not fill one window of {info.data['seqlen']}")
-        return value
-
-
-class TaskTable(Table):
-    """`[[tasks]]`: an lm-eval task, or a set of them (`offline`, `paper7`)."""
-
-    name: Name
-    """A task, a group, or a set."""
-    num_fewshot: int | None = Field(None, ge=0, le=1000)
-    """Examples before each question; without it the task's own number."""
-    limit: int | None = Field(None, ge=1)
-    """At most this many questions, from the start."""
-    folder: Name | None = None
-    """A folder with task files of your own."""
-
-
-class AnswersTable(Table):
-    """`[answers]`: greedy answers to prompts."""
-
-    prompts: Name = "built-in"
-    """`built-in`, or a `.jsonl` file."""
-    max_new_tokens: int = Field(48, ge=1, le=4096)
-    """Where an answer that does not end is cut."""
-
-
-class SpeedTable(Table):
-    """`[speed]`: tokens per second."""
-
-    prompt_tokens: int = Field(512, ge=2, le=MAX_SEQLEN)
-    """Read in one go."""
-    new_tokens: int = Field(32, ge=2, le=4096)
-    """Written one after another."""
+    allocation: Annotated[AllocationSpec, BeforeValidator(_name_as_table)] | None = None
+    """How the sparsity is divided among the target modules, by a name alone or by a table whose settings take
+    the place of defaults; without one they all get the same."""
 
 
 @dataclass(frozen=True)
@@ -160,48 +105,55 @@ class Places:
     file: str = "suite"
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
-    def written(self, path: KeyPath) -> KeyPath:
-        """`path` as the file has it: a single `[calibration]` is read as the only one of several."""
+    def where(self, path: KeyPath) -> str:
+        """The place of the key at `path`, e.g. `quickstart.toml:12: methods[2].name`."""
         if path[:2] == ("calibration", 0) and ("calibration", 0) not in self.lines:
-            return ("calibration", *path[2:])
-        return path
+            path = ("calibration", *path[2:])  # a single `[calibration]` is read as the only one of several
+        line = nearest_line(self.lines, path)
+        file = self.file if line is None else f"{self.file}:{line}"
+        return f"{file}: {_dotted(path)}" if path else file
 
     def error(self, path: KeyPath, message: object) -> InputError:
-        """An error about the key at `path`, e.g. `quickstart.toml:12: methods[2].name: ...`."""
-        path = self.written(path)
-        line = nearest_line(self.lines, path)
-        where = self.file if line is None else f"{self.file}:{line}"
-        return InputError(f"{where}: {_dotted(path)}: {message}" if path else f"{where}: {message}")
+        """An error about the key at `path`."""
+        return InputError(f"{self.where(path)}: {message}")
+
+    @contextmanager
+    def at(self, *path: str | int) -> Iterator[None]:
+        """What the body finds wrong is wrong with the key at `path`."""
+        try:
+            yield
+        except InputError as error:
+            raise self.error(path, error) from error
 
 
-class SuiteConfig(Table):
+class SuiteConfig(Spec):
     """A suite file as it was read. `suite.planning.suite_cells.plan` makes cells of it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Also the name of its results folder."""
     description: str = ""
     """What question it answers."""
-    models: tuple[ModelTable, ...] = Field(min_length=1)
+    models: tuple[Annotated[ModelTable, BeforeValidator(_name_as_table)], ...] = Field(min_length=1)
     """What is pruned."""
     patterns: Patterns | None = None
     """What every method prunes to that names no patterns of its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 where the hardware multiplies it natively, else float32."""
-    threads: int | None = Field(None, ge=1, le=1024)
+    threads: int | None = Field(None, ge=1)
     """Threads of every cell, so that two machines give the same numbers; without it, as many as there are."""
     calibration: tuple[CalibrationTable, ...] = Field((CalibrationTable(),), min_length=1)
     """What methods look at; a cell for each."""
     methods: tuple[MethodTable, ...] = Field((), min_length=1)
     """What is compared; without any, the dense models alone are measured."""
-    perplexity: tuple[PerplexityTable, ...] = Field(min_length=1)
+    perplexity: tuple[PerplexitySpec, ...] = Field(min_length=1)
     """On which texts perplexity is measured; the first one ranks."""
     divergence: bool = False
     """Whether the next-token distributions on these texts are held against the dense model's."""
-    tasks: tuple[TaskTable, ...] = ()
-    """What the models are asked; flips are counted against the dense model."""
-    answers: AnswersTable | None = None
+    tasks: tuple[TaskSpec, ...] = ()
+    """What the models are asked; flips are counted against the dense model. A name may be that of a set."""
+    answers: AnswersSpec | None = None
     """Greedy answers, side by side with the dense model's."""
-    speed: SpeedTable | None = None
+    speed: SpeedSpec | None = None
     """Tokens per second."""
 
     _places: Places = PrivateAttr(default_factory=Places)
@@ -215,34 +167,6 @@ class SuiteConfig(Table):
     def places(self) -> Places:
         """Where its keys stand, for errors found later."""
         return self._places
-
-    @field_validator("models", mode="before")
-    @classmethod
-    def _names_are_tables(cls, value: Any) -> Any:
-        return (
-            tuple({"name": v} if isinstance(v, str) else v for v in value)
-            if isinstance(value, tuple)
-            else value
-        )
-
-
-_TABLES: dict[str, type[Table]] = {
-    "models": ModelTable,
-    "calibration": CalibrationTable,
-    "methods": MethodTable,
-    "perplexity": PerplexityTable,
-    "tasks": TaskTable,
-    "answers": AnswersTable,
-    "speed": SpeedTable,
-}
-_WORDS = {
-    "missing": "is missing",
-    "model_type": "must be a table",
-    "dict_type": "must be a table",
-    "tuple_type": "must be an array",
-    "too_short": "must not be empty",
-    "string_too_short": "must not be empty",
-}
 
 
 def parse_suite(data: bytes, *, file: str) -> SuiteConfig:
@@ -267,29 +191,19 @@ def parse_suite(data: bytes, *, file: str) -> SuiteConfig:
         raise InputError(f"{file}: is not TOML that can be read: {' '.join(str(error).split())}") from error
     places = Places(file, key_lines(text))
     try:
-        config = SuiteConfig.model_validate(_frozen(raw))
+        config = SuiteConfig.model_validate(_frozen(raw), strict=True)  # no value becomes another type
     except ValidationError as error:
-        raise _first_error(error, places) from error
+        raise places.error(*first_fault(error, SuiteConfig)) from error
+    _check_sizes(raw, places)
     config._places = places
     return config
 
 
-def _first_error(error: ValidationError, places: Places) -> InputError:
-    """The most telling of pydantic's errors: unknown keys first, as a slip there makes a key missing too."""
-    found = error.errors(include_url=False)
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path = places.written(first["loc"])
-    if first["type"] == "extra_forbidden":
-        table = _TABLES[str(path[0])] if len(path) > 1 else SuiteConfig
-        if "allocation" in path[:-1]:
-            table = AllocationTable
-        return places.error(path, f"unknown key{did_you_mean(str(path[-1]), list(table.model_fields))}")
-    if first["type"] == "value_error":
-        return places.error(path, first["ctx"]["error"])
-    if first["type"] in _WORDS:
-        return places.error(path, _WORDS[first["type"]])
-    message = first["msg"].replace("Input should", "must").replace("String should", "must")
-    return places.error(path, f"{message}, not {_shown(first['input'])}")
+def _check_sizes(raw: dict[str, Any], places: Places) -> None:
+    for path, value in paths_of(raw):
+        key = path[-1] if isinstance(path[-1], str) else path[-2]
+        if path[0] != "methods" and isinstance(value, int) and value > MOST.get(str(key), value):
+            raise places.error(path, f"must be less than or equal to {MOST[str(key)]}, not {value}")
 
 
 def _syntax_error(message: str, text: str, file: str) -> InputError:
@@ -316,21 +230,4 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[\w-]+", name) else repr(name)
 
 
-def _shown(value: object) -> str:
-    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-__all__ = [
-    "MAX_SEQLEN",
-    "AnswersTable",
-    "CalibrationTable",
-    "MethodTable",
-    "ModelTable",
-    "PerplexityTable",
-    "Places",
-    "SpeedTable",
-    "SuiteConfig",
-    "TaskTable",
-    "parse_suite",
-]
+__all__ = ["CalibrationTable", "MethodTable", "ModelTable", "Places", "SuiteConfig", "parse_suite"]

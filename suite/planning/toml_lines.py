@@ -43,7 +43,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
         scanner.scan()
     except (_LostError, RecursionError):
         return {}
-    return scanner.lines if set(scanner.lines) == set(_paths(tomllib.loads(text))) else {}
+    return scanner.lines if set(scanner.lines) == {path for path, _ in paths_of(tomllib.loads(text))} else {}
 
 
 def nearest_line(lines: Mapping[KeyPath, int], path: KeyPath) -> int | None:
@@ -170,15 +170,16 @@ class _Scanner:
         return bisect_right(self._line_starts, self._at)
 
 
-def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+def paths_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every path in a document, with the value that stands there."""
     items: list[tuple[str | int, Any]] = []
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list):
         items = list(enumerate(value))
     for key, inner in items:
-        yield (*path, key)
-        yield from _paths(inner, (*path, key))
+        yield (*path, key), inner
+        yield from paths_of(inner, (*path, key))
 
 
-__all__ = ["KeyPath", "key_lines", "nearest_line"]
+__all__ = ["KeyPath", "key_lines", "nearest_line", "paths_of"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from methods.base import Placement
 from suite.evaluation.dense_reference import DenseReference
 from suite.evaluation.first_token import FirstTokenChoice, choose_first_token
-from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.evaluation.inputs import Inputs, ModelKey, loaded_key, model_key
 from suite.evaluation.speed.reference_speed import machine_floor
 from suite.models.reusable import OnloadedModel, ResidentModel, ReusableModel
 from suite.sharing import CellShare, SharedWork
@@ -62,7 +62,7 @@ class ModelSession:
 
     def dense_model(self, cell: Cell) -> LoadedModel:
         """The cell's model with its dense weights; the caller may prune it."""
-        key = _key(cell)
+        key = loaded_key(cell)
         if self._held is None or self._held.key != key:
             self.discard()  # the old model goes before the new one comes
             self._held = _Held(key, self._load(cell))
@@ -90,7 +90,7 @@ class ModelSession:
 
         It is measured once, and holds for all cells of the model.
         """
-        probe, key = self.inputs(cell).first_token, _key(cell)
+        probe, key = self.inputs(cell).first_token, loaded_key(cell)
         if probe is None or "auto" not in cell.first_tokens:
             return None
         if key not in self._first_tokens:
@@ -102,7 +102,7 @@ class ModelSession:
 
         It outlives `discard`: that a pruned model is in doubt says nothing against the dense one.
         """
-        key = _key(cell)
+        key = loaded_key(cell)
         if self._reference is None or self._reference[0] != key:
             self._reference = (key, DenseReference())
         return self._reference[1]
@@ -147,11 +147,6 @@ class ModelSession:
     def _current(self) -> _Held:
         assert self._held is not None, "dense_model comes first"
         return self._held
-
-
-def _key(cell: Cell) -> tuple[object, ...]:
-    """Equal for cells whose dense model is the same."""
-    return (cell.model, cell.revision, cell.dtype, cell.trust_remote_code, cell.threads)
 
 
 __all__ = ["ModelSession"]

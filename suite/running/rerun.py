@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from methods.base import Placement
 from methods.errors import InputError, PruningError
-from suite.evaluation.inputs import Inputs, ModelKey, model_key
+from suite.evaluation.inputs import Inputs, model_key
 from suite.machine.cache import AssetError
 from suite.machine.devices import resolve_device
 from suite.machine.threads import using_threads
@@ -143,53 +143,29 @@ def _device(wanted: str, record: Record) -> torch.device:
 def _in_one_session(
     entries: list[_Chosen], keep: ResultStore | None, watcher: Watcher
 ) -> Iterator[tuple[_Chosen, Rerun]]:
-    """Runs records of one model, dtype, placement, device and thread count; the dense one first."""
+    """Runs records of one model, dtype, placement, device and thread count; the dense one first.
+
+    Where not all inputs are there, each record has a session of its own.
+    """
     entries = sorted(entries, key=lambda entry: not entry.record.cell.is_dense)
-    with using_threads(entries[0].threads):
-        for together in _readable_together(entries):
-            if isinstance(together, _Unreadable):
-                yield together.entry, _impossible(together.entry.path, together.reason)
-                continue
-            first = together.entries[0]
-            placement = Placement(weights=first.record.placement)
-            session = ModelSession(first.device, together.inputs, placement)
-            for entry in together.entries:
-                inputs = together.inputs[model_key(entry.record.cell)]
-                try:
-                    result = _run_again(entry, session, inputs, keep, watcher)
-                except Exception as error:  # as `run_cell`: one record never costs the others theirs
-                    result = _impossible(entry.path, _told(error))
-                yield entry, result
-
-
-@dataclass(frozen=True)
-class _Readable:
-    """Records whose inputs are there."""
-
-    entries: list[_Chosen]
-    inputs: Mapping[ModelKey, Inputs]
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """A record whose inputs are not there."""
-
-    entry: _Chosen
-    reason: str
-
-
-def _readable_together(entries: list[_Chosen]) -> Iterator[_Readable | _Unreadable]:
-    """All of them where all inputs are there; else those apart whose inputs are not."""
-    try:
-        inputs = preflight([entry.record.cell for entry in entries])
-    except Exception as error:  # a record names any model and text, and what reads these raises anything
-        if len(entries) == 1:
-            yield _Unreadable(entries[0], _told(error))
+    first = entries[0]
+    with using_threads(first.threads):
+        try:
+            read = preflight([entry.record.cell for entry in entries])
+        except Exception as error:  # a record names any model and text, and what reads these raises anything
+            if len(entries) == 1:
+                yield first, _impossible(first.path, _told(error))
+                return
+            for entry in entries:
+                yield from _in_one_session([entry], keep, watcher)
             return
+        session = ModelSession(first.device, read, Placement(weights=first.record.placement))
         for entry in entries:
-            yield from _readable_together([entry])
-        return
-    yield _Readable(entries, inputs)
+            try:
+                result = _run_again(entry, session, read[model_key(entry.record.cell)], keep, watcher)
+            except Exception as error:  # as `run_cell`: one record never costs the others theirs
+                result = _impossible(entry.path, _told(error))
+            yield entry, result
 
 
 def _run_again(

@@ -126,9 +126,8 @@ class _CellRun:
             self._remarks += (choice.remark,)
         self._share = share = session.share(cell, planned)
         if cell.is_dense:
-            self._measured = share.measure_dense(
-                log, lambda: measure_dense(loaded, cell, inputs, reference, log)
-            )
+            with share.dense_measured():
+                self._measured = measure_dense(loaded, cell, inputs, reference, log)
             add_size(self._measured, loaded, (), None)
             return
         remarks = share.complete_reference(

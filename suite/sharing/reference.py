@@ -50,8 +50,8 @@ class ReferenceFiles:
         """Of all that decides a part."""
         return part_digest(spec, self._conditions, self._inputs)
 
-    def read(self, spec: ReferenceSpec, reference: DenseReference) -> float | None:
-        """Puts a part into `reference`, if it was kept whole; gives the seconds that it once took."""
+    def read(self, spec: ReferenceSpec, reference: DenseReference) -> None:
+        """Puts a part, and the seconds that it once took, into `reference` if it was kept whole."""
         entry = self._folder.root / f"dense-{self.digest(spec)}"
         try:
             seconds = float(json.loads((entry / COST).read_text(encoding="utf-8"))["seconds"])
@@ -64,10 +64,10 @@ class ReferenceFiles:
                 answers = _ANSWERS.validate_python(given["answers"])
                 reference.answers[spec] = GivenAnswers(answers, int(given["batch_size"]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-            return None
-        return seconds
+            return
+        reference.seconds[spec] = seconds
 
-    def write(self, spec: ReferenceSpec, reference: DenseReference, seconds: float) -> None:
+    def write(self, spec: ReferenceSpec, reference: DenseReference) -> None:
         """Keeps a part of `reference`; the caller holds the lock."""
 
         def fill(entry: Path) -> None:
@@ -77,7 +77,8 @@ class ReferenceFiles:
                 _write_values(entry, [asdict(run) for run in reference.tasks[spec]])
             else:
                 _write_values(entry, asdict(reference.answers[spec]))
-            (entry / COST).write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+            cost = {"seconds": reference.seconds[spec]}
+            (entry / COST).write_text(json.dumps(cost), encoding="utf-8")
 
         n_bytes = reference.hidden[spec].nbytes if isinstance(spec, PerplexitySpec) else 0
         self._folder.put(f"dense-{self.digest(spec)}", fill, n_bytes)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from methods.registry import allocations, settings_of
-from suite.planning.method_of_cell import method_of
+from methods.registry import settings_of
+from suite.planning.method_of_cell import initial_methods, method_of, needs_calibration
 
 if TYPE_CHECKING:
     from methods.base import PruningMethod
@@ -25,7 +25,7 @@ def wanted_initials(cells: Sequence[Cell]) -> frozenset[str]:
         if cell.prunes:
             method = method_of(cell)
             own.add(initial_cell(cell, method).digest)
-            starts.update(initial_cell(cell, part).digest for part in _initial_methods(method))
+            starts.update(initial_cell(cell, part).digest for part in initial_methods(method))
     return frozenset(digest for digest, n in starts.items() if n > 1 or digest in own)
 
 
@@ -34,15 +34,11 @@ def initial_cell(cell: Cell, method: PruningMethod) -> Cell:
 
     Equal for all cells of a plan that start from the same mask, whatever they do with it.
     """
-    allocation = cell.allocation
-    looks = method.needs_calibration or (
-        allocation is not None and allocations.class_of(allocation.name).needs_calibration
-    )
     return cell.model_copy(
         update={
             "method": method.name,
             "settings": settings_of(method),
-            "calibration": cell.calibration if looks else None,
+            "calibration": cell.calibration if needs_calibration(method, cell.allocation) else None,
             "perplexity": (),
             "divergence": False,
             "tasks": (),
@@ -50,13 +46,6 @@ def initial_cell(cell: Cell, method: PruningMethod) -> Cell:
             "speed": None,
         }
     )
-
-
-def _initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
-    part = getattr(method, "initial_method", None)
-    while part is not None:
-        yield part
-        part = getattr(part, "initial_method", None)
 
 
 __all__ = ["initial_cell", "wanted_initials"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,20 +29,18 @@ if TYPE_CHECKING:
     from suite.watcher import Watcher
 
 
+@dataclass(frozen=True)
 class SharedWork:
     """What the cells of one process share.
 
-    Args:
+    Attributes:
         folder: where it is kept for other processes on this machine, and for the next run after a crash;
             None = the dense reference alone is shared, in memory.
         wanted: which initial prunes are worth keeping (`suite.sharing.wanted_initials`).
     """
 
-    def __init__(self, folder: SharedFolder | None = None, wanted: frozenset[str] = frozenset()) -> None:
-        self.folder = folder
-        self.wanted = wanted
-        self.seconds: dict[str, float] = {}
-        """What parts of a dense reference took, by digest."""
+    folder: SharedFolder | None = None
+    wanted: frozenset[str] = frozenset()
 
 
 class CellShare:
@@ -80,18 +79,12 @@ class CellShare:
         self._inputs = inputs
         self._reference = reference
 
-    def measure_dense(self, log: PhaseLog, measure: Callable[[], Measured]) -> Measured:
-        """Runs `measure` on the dense model and keeps what it puts into the reference.
-
-        Args:
-            log: what `measure` charges its time to.
-            measure: measures all of the cell.
-        """
+    @contextmanager
+    def dense_measured(self) -> Iterator[None]:
+        """While the body measures the dense model, no other process does; what it finds is kept for them."""
         with self._making_reference():
-            measured = measure()
-            for spec in compared_by(self._cell):
-                self._keep(spec, log)
-        return measured
+            yield
+            self._keep(compared_by(self._cell))
 
     def complete_reference(
         self, log: PhaseLog, watcher: Watcher, measure: Callable[[Cell, PhaseLog], Measured]
@@ -112,21 +105,20 @@ class CellShare:
         made: set[ReferenceSpec] = set()
         if (missing := self._reference.missing(self._cell)) is not None:
             with log.timed("dense reference"), self._making_reference():
-                self._read(missing)
+                if self._files is not None:
+                    for spec in compared_by(missing):
+                        self._files.read(spec, self._reference)
                 if (missing := self._reference.missing(self._cell)) is not None:
                     inner = PhaseLog(self._device, watcher)
                     remarks = measure(missing, inner).remarks
                     made = set(compared_by(missing))
-                    for spec in made:
-                        self._keep(spec, inner)
+                    self._keep(made)
         for spec in compared_by(self._cell):
-            digest = self._digest(spec)
-            seconds = self._work.seconds.get(digest, 0.0)
             part = SharedPart(
                 what="dense reference",
                 name=_name(spec, self._inputs),
-                digest=digest,
-                seconds=seconds,
+                digest=part_digest(spec, self._conditions, self._inputs),
+                seconds=self._reference.seconds[spec],
                 reused=spec not in made,
             )
             self.parts.append(part)
@@ -187,34 +179,16 @@ class CellShare:
     def _making_reference(self) -> AbstractContextManager[object]:
         return nullcontext() if self._files is None else self._files.locked()
 
-    def _digest(self, spec: ReferenceSpec) -> str:
-        return part_digest(spec, self._conditions, self._inputs)
-
-    def _read(self, missing: Cell) -> None:
-        for spec in compared_by(missing):
-            took = None if self._files is None else self._files.read(spec, self._reference)
-            if took is not None:
-                self._work.seconds[self._digest(spec)] = took
-
-    def _keep(self, spec: ReferenceSpec, log: PhaseLog) -> None:
-        phase = _phase(spec, self._inputs)
-        seconds = sum(cost.seconds for cost in log.costs if cost.name == phase)
-        self._work.seconds[self._digest(spec)] = seconds
+    def _keep(self, specs: Iterable[ReferenceSpec]) -> None:
         if self._files is not None:
-            self._files.write(spec, self._reference, seconds)
+            for spec in specs:
+                self._files.write(spec, self._reference)
 
 
 def _name(spec: ReferenceSpec, inputs: Inputs) -> str:
     if isinstance(spec, PerplexitySpec):
         return inputs.windows[spec].protocol
     return spec.name if isinstance(spec, TaskSpec) else spec.prompts
-
-
-def _phase(spec: ReferenceSpec, inputs: Inputs) -> str:
-    """The phase that measures it (`suite.evaluation.measure`)."""
-    if isinstance(spec, PerplexitySpec | TaskSpec):
-        return f"evaluate {_name(spec, inputs)}"
-    return "answer prompts"
 
 
 __all__ = ["CellShare", "SharedWork"]

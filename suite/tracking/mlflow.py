@@ -12,11 +12,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from methods.errors import InputError
 from suite.cell import Cell
@@ -155,13 +155,15 @@ def _run_name(cell: Cell) -> str:
 
 def parameters(record: Record) -> dict[str, str]:
     """What was asked for, flattened: `settings.initial`, `perplexity.0.corpus`; and on what it ran."""
-    asked = record.cell.model_dump(mode="json")
-    settings = asked.pop("settings")
     machine = record.environment.model_dump(include={"device", "processor", "threads"})
-    found = dict(_flat("", {key: value for key, value in asked.items() if value not in (None, [], {})}))
-    found.update(_flat("settings.", settings))
-    found.update(_flat("environment.", machine))
-    return {_name(key): value[:_LONGEST_VALUE] for key, value in found.items()}
+    found = {**record.cell.by_key, **{f"environment.{key}": value for key, value in machine.items()}}
+    return {
+        _name(re.sub(r"\[(\d+)\]", r".\1", key)): (value if isinstance(value, str) else json.dumps(value))[
+            :_LONGEST_VALUE
+        ]
+        for key, value in found.items()
+        if "." in key or value not in (None, [], {})
+    }
 
 
 def metrics(record: Record) -> dict[str, float]:
@@ -203,15 +205,6 @@ def _tags(record: Record) -> dict[str, str]:
         if metric.value is None
     }
     return {key: value[:_LONGEST_VALUE] for key, value in found.items() if value}
-
-
-def _flat(prefix: str, value: Mapping[str, Any] | Sequence[Any]) -> Iterator[tuple[str, str]]:
-    rows = value.items() if isinstance(value, Mapping) else enumerate(value)
-    for key, inner in rows:
-        if isinstance(inner, Mapping | list | tuple) and inner:
-            yield from _flat(f"{prefix}{key}.", inner)
-        else:
-            yield f"{prefix}{key}", inner if isinstance(inner, str) else json.dumps(inner)
 
 
 def _name(text: str) -> str:

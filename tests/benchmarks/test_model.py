@@ -50,7 +50,7 @@ def test_it_prints_a_table_and_keeps_the_rows(folder, tmp_path, capsys):
 
 def test_an_unknown_model_is_one_line(capsys):
     assert main(["smollm2-135"]) == 2
-    assert "did you mean smollm2-135m?" in capsys.readouterr().err
+    assert "did you mean 'smollm2-135m'?" in capsys.readouterr().err
 
 
 def test_fewer_layers_are_a_model_that_runs():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from math import exp, isclose, isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from transformers import AutoTokenizer
 from methods.errors import InputError, NonFiniteError
 from suite.cell import CalibrationSpec
 from suite.commands.checkpoints import evaluate, prune
-from suite.commands.options import DTypeChoice, PlacementChoice
 from suite.data.corpora import calibration_set
 from tests.fuzz.plain import Plain, PlainError, failing_plainly, wanda_masks
 
@@ -43,6 +42,8 @@ MEASURED = {"magnitude": "resident", "wanda": "onload"}
 """Whose checkpoint is measured, by method: some of both kinds, at the cost of one."""
 
 Weights = Mapping[str, Tensor]
+Placement = Literal["resident", "onload"]
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 Kind = Literal["refused", "equal", "remarked", "BROKEN"]
 
 
@@ -74,9 +75,9 @@ class Trial:
         """Prunes and measures the folder, and says what came of it."""
         before = _contents(self.folder)
         dense = self._load_plain()
-        records = {each.value: self._evaluate(self.folder, each, dense) for each in PlacementChoice}
+        records = {each: self._evaluate(self.folder, each, dense) for each in PLACEMENTS}
         self._compare_records(records)
-        pruned = {each.value: self._prune(each) for each in PlacementChoice}
+        pruned = {each: self._prune(each) for each in PLACEMENTS}
         self._compare_checkpoints(pruned)
         for placement, summary in pruned.items():
             if summary is not None:
@@ -103,10 +104,10 @@ class Trial:
         return plain
 
     def _evaluate(
-        self, folder: Path, placement: PlacementChoice, plain: Plain | None, *, what: str = "evaluate"
+        self, folder: Path, placement: Placement, plain: Plain | None, *, what: str = "evaluate"
     ) -> dict[str, Any] | None:
         """The record of a folder, held against the library's numbers; None where it was refused."""
-        command = f"{what} {placement.value}"
+        command = f"{what} {placement}"
         record = self._attempt(
             command,
             folder,
@@ -119,7 +120,7 @@ class Trial:
                 prompts=self.prompts,
                 max_new_tokens=2,
                 speed=False,
-                dtype=DTypeChoice.float32,
+                dtype="float32",
                 placement=placement,
                 device="cpu",
                 as_json=True,
@@ -169,11 +170,11 @@ class Trial:
                 )
                 return
 
-    def _prune(self, placement: PlacementChoice) -> dict[str, Any] | None:
+    def _prune(self, placement: Placement) -> dict[str, Any] | None:
         """What `pruning.json` says of the folder's prune; None where it was refused."""
-        out = self._out(placement.value)
+        out = self._out(placement)
         summary = self._attempt(
-            f"prune {placement.value}",
+            f"prune {placement}",
             self.folder,
             lambda: prune(
                 str(self.folder),
@@ -183,15 +184,15 @@ class Trial:
                 calibration=str(self.text),
                 n_samples=N_SAMPLES,
                 seqlen=SEQLEN,
-                dtype=DTypeChoice.float32,
+                dtype="float32",
                 placement=placement,
                 device="cpu",
                 as_json=True,
             ),
         )
-        left = sorted(path.name for path in self.work.iterdir() if placement.value in path.name)
+        left = sorted(path.name for path in self.work.iterdir() if placement in path.name)
         if left != ([] if summary is None else [out.name]):
-            self.faults.append(f"prune {placement.value}: left {left} behind")
+            self.faults.append(f"prune {placement}: left {left} behind")
         return summary
 
     def _check_checkpoint(self, placement: str, summary: Mapping[str, Any], dense: Plain | None) -> None:
@@ -216,7 +217,7 @@ class Trial:
         self._check_forward(command, dense, pruned)
         dense.holding(before)
         if placement == MEASURED[self.method]:
-            other = next(each for each in PlacementChoice if each.value != placement)
+            other = next(each for each in PLACEMENTS if each != placement)
             self._evaluate(out, other, pruned, what=f"evaluate, pruned {placement},")
 
     def _check_forward(self, command: str, dense: Plain, pruned: Plain) -> None:

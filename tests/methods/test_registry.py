@@ -10,9 +10,9 @@ from methods import registry
 from methods.allocation import Allocation
 from methods.allocations.owl import OWL
 from methods.base import PruningMethod
-from methods.errors import InputError
+from methods.errors import InputError, did_you_mean
 from methods.llm_barber import LLMBarber
-from methods.registry import allocations, build, did_you_mean, method_class, names, origin, settings_of
+from methods.registry import allocations, build, method_class, names, origin, settings_of
 from methods.scores.sparsegpt import SparseGPT
 from methods.scores.wanda import Wanda
 

@@ -204,7 +204,7 @@ def test_sources_are_checked_before_anything_is_fetched(tmp_path: Path, text_fil
             check_source(corpus.name, split)
     (tmp_path / "notes.csv").write_text("a,b")
     for name, split, words in [
-        ("wiki-smple", "calibration", "did you mean wiki-sample"),
+        ("wiki-smple", "calibration", "did you mean 'wiki-sample'"),
         (str(tmp_path / "missing.jsonl"), "calibration", "does not exist"),
         (str(tmp_path / "notes.csv"), "calibration", "none of .txt"),
         (str(tmp_path / "ids.safetensors"), "evaluation", "unknown corpus"),

@@ -81,7 +81,7 @@ def test_known_names_resolve(folder: Path) -> None:
 
 
 def test_misspelt_name_gets_the_nearest_built_in() -> None:
-    assert "did you mean smollm2-135m?" in refusal("smolm2-135")
+    assert "did you mean 'smollm2-135m'?" in refusal("smolm2-135")
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "", "wanda model"])

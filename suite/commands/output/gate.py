@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from suite.results.gate import CellVerdict, MetricVerdict, Verdict
@@ -68,17 +69,8 @@ def _cell(cell: CellVerdict) -> dict[str, Any]:
 
 
 def _metric(metric: MetricVerdict) -> dict[str, Any]:
-    tolerance = metric.tolerance
-    return {
-        **{
-            key: getattr(metric, key)
-            for key in ("name", "protocol", "kind", "outcome", "baseline", "candidate", "change", "relative")
-        },
-        **{key: getattr(metric, key) for key in ("low", "high", "p_value", "n", "reason")},
-        "tolerance": None
-        if tolerance is None
-        else {"relative": tolerance.relative, "absolute": tolerance.absolute},
-    }
+    tolerance = metric.tolerance and metric.tolerance.model_dump(include={"relative", "absolute"})
+    return {**asdict(metric), "tolerance": tolerance}
 
 
 __all__ = ["as_json", "as_lines"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from suite.results.history.changes import Change, Outlier
 from suite.results.history.series import Point, Segment, Series
+from suite.results.wording import number
 
 WIDTH = 48
 """Characters of a sparkline at most; a longer series is drawn by the medians of neighbours."""
@@ -191,11 +192,6 @@ def _size(relative: float | None, better: bool | None) -> str:
     return size if better is None else f"{size}, {'better' if better else 'worse'}"
 
 
-def number(value: float) -> str:
-    """A value as people read it."""
-    return f"{value:,.0f}" if 10_000 <= abs(value) < 1e12 else f"{value:.4g}"
-
-
 def _segment_json(series: Series, segment: Segment) -> dict[str, Any]:
     points, found = segment.points, segment.findings
     return {
@@ -231,21 +227,11 @@ def _segment_json(series: Series, segment: Segment) -> dict[str, Any]:
 
 def _point_json(point: Point) -> dict[str, Any]:
     return {
+        **asdict(point),
         "created": point.created.isoformat(),
-        "commit": point.commit,
-        "clean": point.clean,
-        "value": point.value,
-        "low": point.low,
-        "high": point.high,
-        "n": point.n,
-        "runs": point.runs,
         "path": str(point.path),
-        "body_digest": point.body_digest,
-        "prunebench": point.prunebench,
-        "source_digest": point.source_digest,
         "packages": dict(point.packages),
-        "machine": point.machine,
     }
 
 
-__all__ = ["ASCII", "UNICODE", "Signs", "as_json_rows", "as_lines", "number", "signs_for", "sparkline"]
+__all__ = ["ASCII", "UNICODE", "Signs", "as_json_rows", "as_lines", "signs_for", "sparkline"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from suite.results.verification import CheckedRecord, Finding, Verification, one_line
@@ -99,15 +99,7 @@ def as_json_report(verified: Verified) -> dict[str, Any]:
             }
             for record in verified.records.records
         ],
-        "findings": [
-            {
-                "path": str(finding.path),
-                "check": finding.check,
-                "level": finding.level,
-                "message": finding.message,
-            }
-            for finding in verified.findings
-        ],
+        "findings": [{**asdict(finding), "path": str(finding.path)} for finding in verified.findings],
         "problems": verified.n_problems,
         "remarks": len(verified.findings) - verified.n_problems,
     }

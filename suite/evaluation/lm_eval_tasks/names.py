@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from methods.errors import InputError
+from methods.errors import InputError, did_you_mean
 from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASKS, TASKS_FOLDER
 
 if TYPE_CHECKING:
@@ -29,6 +28,12 @@ def expand_sets(names: Iterable[str]) -> list[str]:
     return [task for name in names for task in NAMED_SETS.get(name, (name,))]
 
 
+def check_folder(folder: str | None) -> None:
+    """Raises `InputError` if the user's folder of tasks does not exist."""
+    if folder is not None and not (folder and Path(folder).expanduser().is_dir()):
+        raise InputError(f"task folder {folder!r} does not exist")
+
+
 def check_task(name: str, folder: str | None = None) -> None:
     """Checks a task's name before anything is fetched.
 
@@ -41,16 +46,14 @@ def check_task(name: str, folder: str | None = None) -> None:
     """
     if name in OFFLINE_TASKS:
         return
-    if folder is not None and not Path(folder).expanduser().is_dir():
-        raise InputError(f"task folder {folder!r} does not exist")
+    check_folder(folder)
     manager = task_manager(name, folder)
     if name not in manager.all_tasks:
         if folder is not None:
             _check_files(Path(folder).expanduser())
         known = sorted({*NAMED_SETS, *OFFLINE_TASKS, *manager.all_tasks})
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise InputError(f"unknown task {name!r}{hint} (without a hub: {', '.join(OFFLINE_TASKS)})")
+        near = did_you_mean(name, known, or_all=False)
+        raise InputError(f"unknown task {name!r}{near} (without a hub: {', '.join(OFFLINE_TASKS)})")
 
 
 def task_manager(name: str, folder: str | None = None) -> TaskManager:
@@ -88,4 +91,4 @@ def _manager(folder: str | None, *, everything: bool) -> TaskManager:
         return TaskManager(include_path=folders, include_defaults=everything)
 
 
-__all__ = ["NAMED_SETS", "check_task", "expand_sets", "task_manager"]
+__all__ = ["NAMED_SETS", "check_folder", "check_task", "expand_sets", "task_manager"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.errors import InputError
-from methods.registry import did_you_mean
-from suite.cell import Cell
+from methods.errors import InputError, did_you_mean
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import Record
 from suite.results.records.state import check_side_file
@@ -139,29 +137,13 @@ def pair_cells(baseline: Side, candidate: Side, across: Sequence[str] = ()) -> P
     return Pairing(tuple(pairs), missing, tuple(right.values()))
 
 
-def flat(cell: Cell) -> dict[str, Any]:
-    """A cell's settings by dotted key, e.g. `calibration.seed`; empty tables and lists as they are."""
-    return dict(_flat("", cell.model_dump(mode="json")))
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
-    elif isinstance(value, list) and value:
-        for place, inner in enumerate(value):
-            yield from _flat(f"{prefix}[{place}]", inner)
-    else:
-        yield prefix, value
-
-
 def _keyed(side: Side, role: str, across: Sequence[str]) -> dict[Any, Entry]:
     found: dict[Any, Entry] = {}
     for entry in side.entries:
         cell = entry.record.cell
         key: Any = cell.digest
         if across:
-            key = tuple(sorted((k, repr(v)) for k, v in flat(cell).items() if not _is_in(k, across)))
+            key = tuple(sorted((k, repr(v)) for k, v in cell.by_key.items() if not _is_in(k, across)))
         if key in found:
             twice = " and ".join(str(e.path) for e in (found[key], entry))
             only = f" but for {', '.join(across)}" if found[key].record.cell != cell else ""
@@ -175,7 +157,7 @@ def _is_in(key: str, across: Sequence[str]) -> bool:
 
 
 def _check_keys(entries: Iterable[Entry], across: Sequence[str]) -> None:
-    known = sorted({key for entry in entries for key in flat(entry.record.cell)})
+    known = sorted({key for entry in entries for key in entry.record.cell.by_key})
     for name in across:
         if not any(_is_in(key, [name]) for key in known):
             raise InputError(f"--across {name}: cells have no such key{did_you_mean(name, known)}")
@@ -183,10 +165,10 @@ def _check_keys(entries: Iterable[Entry], across: Sequence[str]) -> None:
 
 def _nearest(entry: Entry, others: Iterable[Entry]) -> str:
     """How the most similar cell of the other side differs."""
-    ours = flat(entry.record.cell)
+    ours = entry.record.cell.by_key
     best: list[str] | None = None
     for other in others:
-        theirs = flat(other.record.cell)
+        theirs = other.record.cell.by_key
         keys = [k for k in [*ours, *theirs] if ours.get(k) != theirs.get(k)]
         keys = list(dict.fromkeys(keys))
         if best is None or len(keys) < len(best):
@@ -213,4 +195,4 @@ def _why_empty(path: Path) -> str:
     return "holds no records; prunebench run writes them"
 
 
-__all__ = ["Entry", "Pairing", "Side", "flat", "pair_cells", "read_side"]
+__all__ = ["Entry", "Pairing", "Side", "pair_cells", "read_side"]

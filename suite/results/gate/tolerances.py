@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from methods.errors import InputError
-from methods.registry import did_you_mean
-from suite.cell import Spec
+from methods.errors import InputError, did_you_mean
+from suite.cell import Spec, first_fault
 
 Checked = TypeVar("Checked", bound=Spec)
 
@@ -146,6 +145,8 @@ def _parse(data: bytes, file: str, known: list[str] | None) -> _File:
     for name, table in raw.items():
         if known is not None and name not in known:
             raise InputError(f"{file}: {name!r} is no metric of the gate{did_you_mean(name, known)}")
+        if not isinstance(table, dict):
+            raise InputError(f"{file}: {name}: must be a table, such as [{name}]")
         metrics[name] = _checked(MetricTolerance, table, file, name)
     return _File(significance, metrics)
 
@@ -161,19 +162,8 @@ def _checked(model: type[Checked], value: Any, file: str, *path: str) -> Checked
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-        where = ".".join([*path, *map(str, first["loc"])])
-        if first["type"] == "extra_forbidden":
-            fields = Tolerance if "protocols" in first["loc"] else model
-            hint = did_you_mean(str(first["loc"][-1]), list(fields.model_fields))
-            raise InputError(f"{file}: {where}: unknown key{hint}") from error
-        if first["type"] == "value_error":
-            raise InputError(f"{file}: {where}: {first['ctx']['error']}") from error
-        if first["type"] == "model_type":
-            raise InputError(f"{file}: {where}: must be a table, such as [{where}]") from error
-        message = first["msg"].replace("Input should", "must")
-        raise InputError(f"{file}: {where}: {message}, not {first['input']!r}") from error
+        place, message = first_fault(error, model)
+        raise InputError(f"{file}: {'.'.join([*path, *map(str, place)])}: {message}") from error
 
 
 __all__ = ["TASK", "MetricTolerance", "Tolerance", "Tolerances", "load_tolerances", "parse_tolerances"]

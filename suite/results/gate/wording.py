@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from suite.results.gate.tolerances import Tolerance
 from suite.results.gate.verdict import MetricVerdict, Verdict
+from suite.results.wording import number
 
 _ENDS = {
     0: "no regression",
@@ -36,13 +37,6 @@ def describe(metric: MetricVerdict) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def number(value: float | None) -> str:
-    """Four digits that matter; whole where it is large."""
-    if value is None:
-        return "none"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
 def change_of(metric: MetricVerdict) -> str:
     """`+2.7 %`, or `-0.05` where it is no share."""
     return "" if metric.change is None else _signed(metric.change, metric.relative)
@@ -73,4 +67,4 @@ def _signed(value: float, relative: bool) -> str:
     return f"{100 * value:+.3g} %" if relative else f"{value:+.3g}"
 
 
-__all__ = ["change_of", "describe", "interval_of", "number", "probability", "summary", "tolerance_of"]
+__all__ = ["change_of", "describe", "interval_of", "probability", "summary", "tolerance_of"]

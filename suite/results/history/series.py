@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from methods.errors import InputError
-from methods.registry import did_you_mean
+from methods.errors import InputError, did_you_mean
 from suite.cell import Cell
 from suite.results.history.changes import Findings, find_changes
 from suite.results.history.comparability import Ground, depends_on_machine, difference, ground_of, machine_of

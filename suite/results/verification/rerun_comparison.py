@@ -12,7 +12,7 @@ from suite.results.statistics.metrics import DIVERGENCES, LOSSES
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import COSTS, SPEEDS, kinds_of
-from suite.results.verification.task_scores import one_machine
+from suite.results.verification.task_scores import memory_ran_out, one_machine
 
 EXACT = 1e-6
 """Relative, where nothing that rounds differs: what a CPU's scheduling could still change is far less."""
@@ -60,7 +60,7 @@ def compare_rerun(subject: Subject, found: Record) -> Iterator[Finding]:
         found: the record of the rerun.
     """
     stored = subject.record
-    exact = one_machine(stored.environment, found.environment) and not _halved(stored, found)
+    exact = one_machine(stored.environment, found.environment) and not memory_ran_out(stored, found)
     messages = [
         *_lengths(stored, found),
         *_windows(stored, found, exact),
@@ -89,13 +89,8 @@ def _same_masks_due(stored: Record, found: Record) -> bool:
     return (
         (one.device, one.threads, one.processor) == (other.device, other.threads, other.processor)
         and one.packages.get("torch") == other.packages.get("torch")
-        and not _halved(stored, found)
+        and not memory_ran_out(stored, found)
     )
-
-
-def _halved(stored: Record, found: Record) -> bool:
-    """Whether memory ran out in one of them: other batches round otherwise."""
-    return any("memory ran out" in warning for record in (stored, found) for warning in record.warnings)
 
 
 def _lengths(stored: Record, found: Record) -> Iterator[str]:

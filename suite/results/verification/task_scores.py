@@ -202,4 +202,9 @@ def one_machine(one: Environment, other: Environment) -> bool:
     )
 
 
-__all__ = ["check_flips", "check_tasks", "one_machine"]
+def memory_ran_out(*records: Record) -> bool:
+    """Whether memory ran out in one of them: other batches round otherwise. Only its warnings say so."""
+    return any("memory ran out" in warning for record in records for warning in record.warnings)
+
+
+__all__ = ["check_flips", "check_tasks", "memory_ran_out", "one_machine"]

@@ -11,7 +11,7 @@ from suite.results.records.leftovers import PREFIX
 from suite.results.records.record import Record
 from suite.results.records.store import RECORD_SUFFIX, SAMPLES_SUFFIX
 from suite.results.verification.findings import CheckedRecord, Finding, Level, one_line
-from suite.results.verification.task_scores import one_machine
+from suite.results.verification.task_scores import memory_ran_out, one_machine
 
 _SAME_LOSS = 1e-6
 """Relative, of a window's loss on the same machine with the same code."""
@@ -89,10 +89,9 @@ def _contradiction(one: Record, other: Record) -> str | None:
     if (
         not one_machine(one.environment, other.environment)
         or one.code.source_digest != other.code.source_digest
+        or memory_ran_out(one, other)
     ):
         return None
-    if any("memory ran out" in warning for record in (one, other) for warning in record.warnings):
-        return None  # other batches, other roundings
     inputs = [
         (r.model and r.model.weight_digest, r.calibration and r.calibration.digest) for r in (one, other)
     ]

@@ -47,10 +47,10 @@ def test_questions_are_loaded_by_the_worker_and_have_to_be_the_same(tmp_path):
     spec = TaskSpec(name="mine", folder=str(write_task(tmp_path / "tasks")))
     sent = WorkerInputs.of(Inputs({}, {}, None, "digest", {spec: load_task(spec)}))
     arrived = pickle.loads(pickle.dumps(sent)).unpacked()
-    assert arrived.tasks[spec].digests == sent.tasks[spec]
+    assert arrived.tasks[spec].digests == sent.task_digests[spec]
     assert arrived.folder_digest == "digest"
     with pytest.raises(InputError, match="asks other questions on this worker's machine"):
-        replace(sent, tasks={spec: {"mine-0shot": "0" * 64}}).unpacked()
+        replace(sent, task_digests={spec: {"mine-0shot": "0" * 64}}).unpacked()
 
 
 def test_a_worker_tells_how_far_it_is_a_few_times_a_second():

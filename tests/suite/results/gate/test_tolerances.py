@@ -58,7 +58,7 @@ def test_the_larger_of_both_parts_holds() -> None:
             "own.toml: perplexity.relative: must be greater than or equal to 0, not -1",
         ),
         ("[perplexity]\nrelative = nan", "own.toml: perplexity.relative: must be a finite number, not nan"),
-        ("[perplexity]\nrelative = true", "own.toml: perplexity.relative: must be a valid number, not True"),
+        ("[perplexity]\nrelative = true", "own.toml: perplexity.relative: must be a valid number, not true"),
         ("perplexity = 0.1", "own.toml: perplexity: must be a table, such as [perplexity]"),
         ("[perplexity]\n", "own.toml: perplexity: give relative, absolute, or ignore = true"),
         ("[perplexity.protocols.x]\n", "own.toml: perplexity: give relative, absolute, or ignore = true"),

@@ -273,7 +273,10 @@ class Cell(Spec):
 
     @property
     def variant(self) -> str:
-        """The method with the settings that set variants of it apart, as a table row shows it."""
+        """As a table row shows it: the recipe, or the method with the settings that set variants apart."""
+        if "recipe" in self.settings:
+            allocation = [self.allocation.name] if self.allocation else []
+            return " | ".join([*allocation, str(self.settings["recipe"])])
         shown = [
             str(self.settings[key])
             for key in ("initial", "group", "blocks", "granularity", "rebuild_ratio")

@@ -57,6 +57,7 @@ class Score(Step):
         reconstructs: whether surviving weights may change.
     """
 
+    part = "score"
     needs_calibration: ClassVar[bool]
     reconstructs: ClassVar[bool] = False
 

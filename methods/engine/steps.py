@@ -118,11 +118,13 @@ class Step(ABC):
     """One part of a recipe.
 
     Attributes:
+        part: where it stands in a recipe: `score`, `refinement` or `update`.
         name: what users call it; lower case, words joined by hyphens.
         version: raised with every change of what it decides: records made by an older version are stale.
         statistics: what it reads of a target's inputs. A recipe gathers each kind once for all its steps.
     """
 
+    part: ClassVar[str]
     name: ClassVar[str]
     version: ClassVar[int]
     statistics: ClassVar[tuple[StatisticKind, ...]] = ()
@@ -133,6 +135,8 @@ class Step(ABC):
 
 class Refinement(Step):
     """Improves the mask of one target; survivors go back to their dense values."""
+
+    part = "refinement"
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
@@ -166,6 +170,8 @@ class RefinedBlock:
 
 class BlockRefinement(Step):
     """Improves the masks of all targets of one block together, on what the block gives with them."""
+
+    part = "refinement"
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
@@ -201,6 +207,8 @@ class BlockRefinement(Step):
 
 class Update(Step):
     """Recomputes the surviving weights of one target; the mask stays as it is."""
+
+    part = "update"
 
     @abstractmethod
     def update(self, problem: Problem, found: Solution) -> Solution:

@@ -93,7 +93,7 @@ def prune_checkpoint(
 
     Args:
         model: a hub id, a local folder or a built-in name.
-        method: a registered pruning method, e.g. `wanda`.
+        method: a registered pruning method, e.g. `wanda`, or a recipe, e.g. `wanda | swaps | refit`.
         out: a folder that is empty or does not exist; it appears whole or not at all.
         sparsity: the share of weights to remove, at least 0 and below 1.
         pattern: instead of `sparsity`, N:M: N of every M weights survive.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from methods.errors import InputError
 from suite.commands.options import (
     AsJson,
     Device,
@@ -28,8 +29,15 @@ if TYPE_CHECKING:
 
 def prune(
     model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name.")],
-    method: Annotated[str, typer.Option(help="A pruning method (prunebench list methods).")],
     out: Annotated[Path, typer.Option(help="A new folder for the checkpoint.")],
+    method: Annotated[str | None, typer.Option(help="A pruning method (prunebench list methods).")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of --method: a score, refinements and an update, such as "
+            "'alphapruning | wanda | swaps | refit(steps=20)' (prunebench list steps)."
+        ),
+    ] = None,
     sparsity: Annotated[str | None, typer.Option(help="Share of weights to remove, e.g. 0.5.")] = None,
     pattern: Annotated[
         str | None, typer.Option(help="In place of --sparsity: N:M, N of every M weights survive, e.g. 2:4.")
@@ -71,6 +79,8 @@ def prune(
     from suite.cell import CalibrationSpec
     from suite.planning.option_cells import parse_assignments
 
+    if (asked := method or recipe) is None or (method and recipe):
+        raise InputError("give either --method or --recipe")
     set_method, set_allocation = (
         parse_assignments(settings or []),
         parse_assignments(allocation_settings or [], option="--set-allocation"),
@@ -78,7 +88,7 @@ def prune(
     with progress_bars(1) as bars:
         pruned = prune_checkpoint(
             model,
-            method,
+            asked,
             out,
             sparsity=sparsity,
             pattern=pattern,

@@ -12,12 +12,12 @@ from suite.commands.options import BROKEN, AsJson, Device, Revision, Settings, T
 
 def list_(
     what: Annotated[
-        Literal["methods", "allocations", "models", "corpora", "tasks", "suites"],
+        Literal["methods", "steps", "allocations", "models", "corpora", "tasks", "suites"],
         typer.Argument(help="What to list."),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """List methods, allocations, models, corpora, tasks or suites."""
+    """List methods, steps of recipes, allocations, models, corpora, tasks or suites."""
     from suite.commands.output.listing import listing
 
     rows = listing(what)

@@ -14,12 +14,13 @@ from typing import Any, cast
 
 from methods.base import PruningMethod
 from methods.errors import InputError, did_you_mean
+from methods.recipe import is_recipe, parse_recipe
 from methods.registry import Registry, build, method_class
 
 _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
     "version": (int,),
-    "needs_calibration": (bool,),
+    "needs_calibration": (bool, property),
     "reconstructs": (bool, property),
 }
 _FUNCTIONS = ("comparison_group", "prune")
@@ -29,12 +30,17 @@ def load_method(spec: str, settings: Mapping[str, Any]) -> PruningMethod:
     """The method that `spec` names, with its settings.
 
     Args:
-        spec: a registered name, or `module:Class`; the module may lie in the current folder.
+        spec: a registered name, a recipe, or `module:Class`; the module may lie in the current folder.
         settings: of the method.
 
     Raises:
         InputError: it cannot be found, imported or built, or does not have what `PruningMethod` asks for.
     """
+    if is_recipe(spec):
+        recipe = parse_recipe(spec)
+        if recipe.allocation is not None or settings:
+            raise InputError("check a recipe without its allocation, and with its settings behind the steps")
+        return build(recipe.method, recipe.settings)
     if ":" not in spec:
         _require_interface(spec, method_class(spec))
         return build(spec, settings)

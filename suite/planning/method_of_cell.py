@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from methods.errors import ContractError
+from methods.errors import ContractError, InputError
 from methods.masks.pattern import SparsityPattern, parse_pattern
-from methods.registry import allocations, build, settings_of
+from methods.recipe import Recipe, is_recipe, parse_recipe
+from methods.registry import allocations, build, methods, settings_of, steps
 from suite.cell import AllocationSpec
 
 if TYPE_CHECKING:
@@ -28,6 +29,40 @@ def full_allocation(name: str, settings: Mapping[str, Any], patterns: Iterable[s
     for pattern in patterns:
         allocation.check_pattern(parse_pattern(pattern))
     return AllocationSpec(name=name, settings=settings_of(allocation))
+
+
+def pruned_by(
+    method: str, settings: Mapping[str, Any], allocation: AllocationSpec | None, patterns: Iterable[str]
+) -> tuple[PruningMethod, AllocationSpec | None]:
+    """What prunes a cell, from a method's name and settings or from a recipe.
+
+    Args:
+        method: a registered method, or a recipe such as `alphapruning | wanda | swaps | refit`.
+        settings: of the method; the steps of a recipe have theirs in brackets.
+        allocation: one that was asked for apart.
+        patterns: what it is to prune to.
+
+    Returns:
+        The method, and the allocation, whether it was asked for apart or by the recipe.
+
+    Raises:
+        InputError: an unknown method or step, a setting that it does not take, a recipe that makes no sense
+            or has an allocation beside another one.
+    """
+    if method in methods.names() or not (is_recipe(method) or method in steps.names()):
+        return build(method, settings), allocation
+    recipe = parse_recipe(method)
+    if settings:
+        raise InputError("a recipe's settings stand behind its steps, such as 'wanda | refit(steps=20)'")
+    if recipe.allocation is not None:
+        if allocation is not None:
+            raise InputError(
+                f"the recipe begins with the allocation {recipe.allocation.name!r}, and the allocation "
+                f"{allocation.name!r} is asked for beside it; give one of them"
+            )
+        name = recipe.allocation.name
+        allocation = full_allocation(name, settings_of(recipe.allocation), patterns)
+    return build(recipe.method, recipe.settings), allocation
 
 
 def needs_calibration(method: PruningMethod, allocation: AllocationSpec | None) -> bool:
@@ -80,10 +115,12 @@ def initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
 
 
 def part_versions(cell: Cell) -> dict[str, int]:
-    """The versions of what the cell's method builds on, by name: initial methods and the allocation."""
+    """The versions of what prunes the cell with its method: initial methods, steps, the allocation."""
     if not cell.prunes:
         return {}
-    versions = {part.name: part.version for part in initial_methods(method_of(cell))}
+    method = method_of(cell)
+    parts = method.steps if isinstance(method, Recipe) else initial_methods(method)
+    versions = {part.name: part.version for part in parts}
     if allocation := allocation_of(cell):
         versions[allocation.name] = allocation.version
     return versions
@@ -97,4 +134,5 @@ __all__ = [
     "needs_calibration",
     "part_versions",
     "pattern_for",
+    "pruned_by",
 ]

@@ -42,26 +42,26 @@ def pruning_cell(
     Raises:
         InputError: unknown names, a bad setting, or a pattern that makes no sense.
     """
-    from methods.registry import build, settings_of
+    from methods.registry import settings_of
     from suite.data.corpora import check_source
     from suite.models.source import resolve_model
-    from suite.planning.method_of_cell import full_allocation, needs_calibration
+    from suite.planning.method_of_cell import full_allocation, needs_calibration, pruned_by
 
     resolve_model(model)
-    built = build(method, settings)
     chosen = one_pattern(sparsity, pattern)
     if allocation_settings and allocation is None:
         raise InputError("--set-allocation needs --allocation NAME (prunebench list allocations)")
     spec = None
     if allocation is not None:
         spec = full_allocation(allocation, allocation_settings, [chosen])
+    built, spec = pruned_by(method, settings, spec, [chosen])
     calibrates = needs_calibration(built, spec)
     if calibrates:
         check_source(calibration.source)
     return Cell(
         model=model,
         revision=revision,
-        method=method,
+        method=built.name,
         settings=settings_of(built),
         pattern=chosen,
         allocation=spec,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from methods.errors import InputError, did_you_mean
 from methods.registry import build, method_class, settings_of
 from suite.cell import DENSE, CalibrationSpec, Cell, DType, TaskSpec
-from suite.planning.method_of_cell import full_allocation, needs_calibration
+from suite.planning.method_of_cell import full_allocation, needs_calibration, pruned_by
 from suite.planning.suite_file import MethodTable, SuiteConfig, parse_suite
 from suite.planning.toml_lines import KeyPath
 
@@ -109,14 +109,15 @@ def _templates() -> list[Traversable]:
 
 def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
     places, path = config.places, ("methods", place)
-    if table.name == DENSE:
-        raise places.error((*path, "name"), "the dense model is always measured: leave it out")
-    with places.at(*path, "name"):
-        method_class(table.name)
-    try:
-        method = build(table.name, table.settings)
-    except InputError as error:
-        raise places.error((*path, "settings", *_guilty(table)), error) from error
+    key = "name" if table.recipe is None else "recipe"
+    asked = table.name or table.recipe
+    if asked is None or (table.name and table.recipe):
+        raise places.error(path, "give either a name or a recipe")
+    if asked == DENSE:
+        raise places.error((*path, key), "the dense model is always measured: leave it out")
+    if table.name is not None:
+        with places.at(*path, "name"):
+            method_class(table.name)
     if table.patterns is not None:
         patterns = _patterns(config, table.patterns, (*path, "patterns"))
     elif config.patterns is not None:
@@ -127,9 +128,14 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
     if table.allocation is not None:
         with places.at(*path, "allocation"):
             allocation = full_allocation(table.allocation.name, table.allocation.settings, patterns)
+    try:
+        method, allocation = pruned_by(asked, table.settings, allocation, patterns)
+    except InputError as error:
+        guilty = ("recipe",) if table.recipe else ("settings", *_guilty(table))
+        raise places.error((*path, *guilty), error) from error
     return _Variant(
         path,
-        {"method": table.name, "settings": settings_of(method), "allocation": allocation},
+        {"method": method.name, "settings": settings_of(method), "allocation": allocation},
         patterns,
         needs_calibration(method, allocation),
     )
@@ -140,7 +146,7 @@ def _guilty(table: MethodTable) -> tuple[str, ...]:
     suspects = []
     for key in table.settings:
         try:
-            build(table.name, {k: v for k, v in table.settings.items() if k != key})
+            build(table.name or "", {k: v for k, v in table.settings.items() if k != key})
         except InputError:
             continue
         suspects.append(key)

@@ -80,10 +80,12 @@ class CalibrationTable(Spec):
 
 
 class MethodTable(Spec):
-    """`[[methods]]`: one variant of a method."""
+    """`[[methods]]`: one variant of a method, or a recipe."""
 
-    name: Name
+    name: Name | None = None
     """A registered method."""
+    recipe: Name | None = None
+    """In place of a name: `alphapruning | wanda | swaps | refit`."""
     settings: dict[str, SettingValue] = Field(default_factory=dict)
     """Hyper-parameters in place of the method's defaults."""
     patterns: Patterns | None = None

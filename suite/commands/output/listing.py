@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError
@@ -16,10 +17,11 @@ def listing(what: str) -> list[dict[str, Any]]:
     """The rows of one list, each with `name` and `description`.
 
     Args:
-        what: `methods`, `allocations`, `models`, `corpora`, `tasks` or `suites`.
+        what: `methods`, `steps`, `allocations`, `models`, `corpora`, `tasks` or `suites`.
     """
     return {
         "methods": _methods,
+        "steps": _steps,
         "allocations": _allocations,
         "models": _models,
         "corpora": _corpora,
@@ -32,6 +34,20 @@ def _methods() -> list[dict[str, Any]]:
     from methods.registry import methods
 
     return [_described(methods, name) for name in methods.names()]
+
+
+def _steps() -> list[dict[str, Any]]:
+    """Every step, with the `part` that it has in a recipe."""
+    from methods.registry import steps
+
+    rows = []
+    for name in steps.names():
+        row = _described(steps, name)
+        with suppress(InputError):
+            part = steps.class_of(name).part
+            row |= {"part": part, "description": f"{part}: {row['description']}"}
+        rows.append(row)
+    return rows
 
 
 def _allocations() -> list[dict[str, Any]]:
@@ -52,7 +68,7 @@ def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
     return {
         **row,
         "description": _first_line(type(built)),
-        "needs_calibration": built.needs_calibration,
+        "needs_calibration": getattr(built, "needs_calibration", True),
         "settings": settings_of(built),
     }
 

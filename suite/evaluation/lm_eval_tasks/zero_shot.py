@@ -58,6 +58,11 @@ class TaskItem:
     target_hash: str
     scores: Mapping[str, float | None]
 
+    @property
+    def hashes(self) -> tuple[str, str, str]:
+        """Those of the question's data, of what was shown, and of the answer."""
+        return self.doc_hash, self.prompt_hash, self.target_hash
+
 
 @dataclass(frozen=True)
 class TaskRun:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,30 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+    status: str = "ok"
+
+
+@dataclass(frozen=True)
+class PairedEstimate:
+    """Two models on the same items: the mean of first minus second, or the ratio of their perplexities.
+
+    Attributes:
+        value: above 0 (a ratio: above 1) the first is higher. None where it could not be had.
+        low: lower end of the interval; None from fewer pairs than it takes, or beyond the range of floats.
+        high: upper end; None likewise.
+        p_value: two-sided, of no difference; None from a single pair.
+        n: pairs.
+        interval: of a bootstrap: `bca`; `percentile` where BCa has no value (all pairs differ alike); else
+            None.
+        status: `ok`, or why there is no value.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n: int
+    interval: Literal["bca", "percentile"] | None = None
     status: str = "ok"
 
 
@@ -237,6 +262,7 @@ def finite(value: float) -> float | None:
 __all__ = [
     "CONFIDENCE",
     "Estimate",
+    "PairedEstimate",
     "Spread",
     "Values",
     "as_floats",

@@ -112,7 +112,7 @@ def rerun(
     done: dict[Path, Rerun] = {}
     by_session: dict[tuple[object, ...], list[_Chosen]] = {}
     for entry in chosen:
-        if (reason := _why_not(entry.record, trust_remote_code)) is not None:
+        if (reason := _why_not(entry, trust_remote_code)) is not None:
             done[entry.path] = _impossible(entry.path, reason)
             continue
         own = entry.record
@@ -124,15 +124,15 @@ def rerun(
     return [done[entry.path] for entry in chosen]
 
 
-def _why_not(record: Record, trust_remote_code: bool) -> str | None:
-    if record.cell.checkpoint is not None:
+def _why_not(entry: _Chosen, trust_remote_code: bool) -> str | None:
+    cell = entry.record.cell
+    if cell.checkpoint is not None:
         return "it measures a finished checkpoint, which prunebench evaluate does"
-    if record.cell.trust_remote_code and not trust_remote_code:
+    if cell.trust_remote_code and not trust_remote_code:
         # A record comes from anybody, and would choose what runs here.
         return "it runs code that comes with its model, which --trust-remote-code allows"
-    threads = record.cell.threads or record.environment.threads
-    if not 1 <= threads <= MOST_THREADS:
-        return f"it says that it ran with {threads} threads, which is not 1 to {MOST_THREADS}"
+    if not 1 <= entry.threads <= MOST_THREADS:
+        return f"it says that it ran with {entry.threads} threads, which is not 1 to {MOST_THREADS}"
     return None
 
 
@@ -146,15 +146,14 @@ def _in_one_session(
     """Runs records of one model, dtype, placement, device and thread count; the dense one first."""
     entries = sorted(entries, key=lambda entry: not entry.record.cell.is_dense)
     with using_threads(entries[0].threads):
-        for together in _readable_together(entries):
-            if isinstance(together, _Unreadable):
-                yield together.entry, _impossible(together.entry.path, together.reason)
+        for together, all_inputs in _with_inputs(entries):
+            if isinstance(all_inputs, str):
+                yield together[0], _impossible(together[0].path, all_inputs)
                 continue
-            first = together.entries[0]
-            placement = Placement(weights=first.record.placement)
-            session = ModelSession(first.device, together.inputs, placement)
-            for entry in together.entries:
-                inputs = together.inputs[model_key(entry.record.cell)]
+            placement = Placement(weights=together[0].record.placement)
+            session = ModelSession(together[0].device, all_inputs, placement)
+            for entry in together:
+                inputs = all_inputs[model_key(entry.record.cell)]
                 try:
                     result = _run_again(entry, session, inputs, keep, watcher)
                 except Exception as error:  # as `run_cell`: one record never costs the others theirs
@@ -162,34 +161,18 @@ def _in_one_session(
                 yield entry, result
 
 
-@dataclass(frozen=True)
-class _Readable:
-    """Records whose inputs are there."""
-
-    entries: list[_Chosen]
-    inputs: Mapping[ModelKey, Inputs]
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """A record whose inputs are not there."""
-
-    entry: _Chosen
-    reason: str
-
-
-def _readable_together(entries: list[_Chosen]) -> Iterator[_Readable | _Unreadable]:
-    """All of them where all inputs are there; else those apart whose inputs are not."""
+def _with_inputs(entries: list[_Chosen]) -> Iterator[tuple[list[_Chosen], Mapping[ModelKey, Inputs] | str]]:
+    """All of them with their inputs; where some are not there, each alone, with why it has none."""
     try:
         inputs = preflight([entry.record.cell for entry in entries])
     except Exception as error:  # a record names any model and text, and what reads these raises anything
         if len(entries) == 1:
-            yield _Unreadable(entries[0], _told(error))
-            return
-        for entry in entries:
-            yield from _readable_together([entry])
-        return
-    yield _Readable(entries, inputs)
+            yield entries, _told(error)
+        else:
+            for entry in entries:
+                yield from _with_inputs([entry])
+    else:
+        yield entries, inputs
 
 
 def _run_again(

@@ -7,7 +7,7 @@ from math import atanh, sqrt, tanh
 import numpy as np
 from scipy import stats
 
-from suite.results.statistics.single import CONFIDENCE, Estimate, Values, as_floats, problem_of
+from suite.results.statistics.single import CONFIDENCE, Estimate, Values, as_pairs, problem_of
 
 
 def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -31,10 +31,8 @@ def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) ->
     Raises:
         ValueError: the two do not have the same number of items.
     """
-    a, b = as_floats(x), as_floats(y)
+    a, b = as_pairs(x, y)
     n = len(a)
-    if n != len(b):
-        raise ValueError(f"{n} items cannot be paired with {len(b)}")
     problem = problem_of(np.concatenate([a, b]))
     if problem is None and n == 1:
         problem = "a single item has no order"

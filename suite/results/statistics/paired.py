@@ -21,7 +21,7 @@ from suite.results.statistics.single import (
     Estimate,
     PairedEstimate,
     Values,
-    as_floats,
+    as_pairs,
     problem_of,
     proportion,
     require_outcomes,
@@ -86,7 +86,7 @@ def paired_bootstrap(
     Raises:
         ValueError: the two do not have the same number of items.
     """
-    first, second = _pairs(a, b)
+    first, second = as_pairs(a, b)
     n = len(first)
     problem = problem_of(np.concatenate([first, second]))
     if problem is not None:
@@ -128,7 +128,7 @@ def mcnemar(a_correct: Values, b_correct: Values) -> Flips:
     Raises:
         ValueError: the two do not have the same number of answers, or one is neither 0 nor 1.
     """
-    a, b = _pairs(a_correct, b_correct)
+    a, b = as_pairs(a_correct, b_correct)
     problem = problem_of(np.concatenate([a, b]))
     if problem is not None:
         none = Estimate(None, None, None, None, len(a), problem)
@@ -173,13 +173,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, p * (len(tested) - step)))
         adjusted[place] = highest
     return adjusted
-
-
-def _pairs(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    first, second = as_floats(a), as_floats(b)
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} items cannot be paired with {len(second)}")
-    return first, second
 
 
 def _sign_flips(differences: npt.NDArray[np.float64], seed: int, resampling: dict[str, Any]) -> float:

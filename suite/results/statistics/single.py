@@ -229,6 +229,18 @@ def as_floats(values: Values) -> npt.NDArray[np.float64]:
     return np.array(values, dtype=np.float64)  # which makes NaN of None
 
 
+def as_pairs(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`as_floats` of both.
+
+    Raises:
+        ValueError: the two do not have the same number of items.
+    """
+    first, second = as_floats(a), as_floats(b)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} items cannot be paired with {len(second)}")
+    return first, second
+
+
 def problem_of(values: npt.NDArray[np.float64]) -> str | None:
     """Why nothing can be said of these items, as a status; None where something can."""
     if len(values) == 0:
@@ -266,6 +278,7 @@ __all__ = [
     "Spread",
     "Values",
     "as_floats",
+    "as_pairs",
     "finite",
     "mean_share",
     "mean_stderr",

@@ -173,7 +173,7 @@ class _CellRun:
         )
 
     def items(self) -> pd.DataFrame:
-        """A row a measured item (`suite.evaluation.measured.ItemRow`)."""
+        """A row a measured item (`suite.results.records.items.ItemRow`)."""
         return self._measured.items()
 
     def _prune(self, loaded: LoadedModel, share: CellShare) -> PruneResult:

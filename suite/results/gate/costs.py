@@ -10,9 +10,10 @@ from typing import Literal
 from scipy.stats import norm
 
 from suite.results.gate.tolerances import Tolerance, Tolerances
-from suite.results.gate.verdict import Better, MetricVerdict
+from suite.results.gate.verdict import MetricVerdict
 from suite.results.records.record import Metric, Record
 from suite.results.statistics.comparability import first_difference, machine_ground
+from suite.results.statistics.metrics import Better
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SIZES, SPEEDS
 
 COUNTS: dict[str, Better] = {"sparsity": "higher", **dict.fromkeys(SIZES, "lower")}

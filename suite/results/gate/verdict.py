@@ -9,12 +9,10 @@ from typing import Literal
 from suite.cell import Cell
 from suite.results.gate.tolerances import Tolerance
 from suite.results.records.record import CodeVersion
+from suite.results.statistics.metrics import Better
 
 Outcome = Literal["newly failing", "worse", "not comparable", "better", "same"]
 """From what matters most to what matters least."""
-
-Better = Literal["higher", "lower"]
-"""Which way is better."""
 
 OUTCOMES: tuple[Outcome, ...] = ("newly failing", "worse", "not comparable", "better", "same")
 
@@ -165,7 +163,6 @@ __all__ = [
     "INCOMPARABLE",
     "OUTCOMES",
     "REGRESSION",
-    "Better",
     "CellVerdict",
     "MetricVerdict",
     "Outcome",

@@ -11,6 +11,7 @@ from suite.results.records.record import Metric
 from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.statistics.single import Estimate, Values, mean_share, mean_stderr, proportion
 
+Better = Literal["higher", "lower"]
 Direction = Literal["higher", "lower", "none"]
 Source = TypeVar("Source", WindowLosses, WindowDivergence, AnswerSet)
 
@@ -43,7 +44,7 @@ class ItemMetric(Generic[Source]):
     since: int = 1
 
     @property
-    def better(self) -> Literal["higher", "lower"]:
+    def better(self) -> Better:
         """Which way is better, of a metric that can be judged."""
         assert self.direction != "none"
         return self.direction
@@ -149,6 +150,7 @@ __all__ = [
     "ANSWERS",
     "DIVERGENCES",
     "LOSSES",
+    "Better",
     "Direction",
     "ItemMetric",
     "Source",

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Record
 from suite.results.statistics.comparability import first_difference, items_ground
-from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, ItemMetric
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, Better, ItemMetric
 from suite.results.statistics.paired import mcnemar, paired_bootstrap
 from suite.results.statistics.perplexity import paired_log_ratio
 from suite.results.statistics.single import PairedEstimate, proportion
@@ -44,7 +44,7 @@ class PairedItems:
     name: str
     protocol: str
     kind: Literal["window", "question", "graded", "answer"]
-    direction: Literal["higher", "lower"]
+    direction: Better
     first: Values = ()
     second: Values = ()
     reason: str = ""

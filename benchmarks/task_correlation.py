@@ -15,7 +15,8 @@ from pathlib import Path
 
 from methods.errors import InputError
 from suite.results import Record, ResultStore
-from suite.results.statistics.correlation import Correlation, rank_correlation
+from suite.results.statistics.correlation import rank_correlation
+from suite.results.statistics.single import Estimate
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Row:
     protocol: str
     perplexity: str
     dense: float | None
-    correlation: Correlation
+    correlation: Estimate
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|")
     for row in rows:
         found = row.correlation
-        rho = found.status if found.rho is None else f"{found.rho:+.2f}"
+        rho = found.status if found.value is None else f"{found.value:+.2f}"
         spread = "" if found.low is None or found.high is None else f"{found.low:+.2f} to {found.high:+.2f}"
         dense = "" if row.dense is None else f"{row.dense:.2f}"
         print(f"| {row.metric} | {row.protocol} | {dense} | {rho} | {spread} | {found.n} |")

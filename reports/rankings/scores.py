@@ -101,7 +101,7 @@ def _ratios(losses: Sequence[Losses], base: Losses | None) -> list[Ratio | None]
     if base is None or not losses:
         return [None for _ in losses]
     return [
-        None if paired.ratio is None else Ratio(paired.ratio, paired.low, paired.high)
+        None if paired.value is None else Ratio(paired.value, paired.low, paired.high)
         for paired in paired_log_ratios(losses, base)
     ]
 

@@ -10,7 +10,7 @@ from suite.evaluation.measured import Measured
 from suite.evaluation.speed.sparse_kernels import KernelError, sparse_products, why_no_kernel
 from suite.evaluation.speed.tokens_per_second import Speed, measure_speed
 from suite.results.records.record import Metric
-from suite.results.statistics.metrics import PrunedModule, size_metrics
+from suite.results.statistics.model_metrics import PrunedModule, size_metrics, speeds_of
 from suite.results.statistics.single import Estimate, mean_stderr
 
 if TYPE_CHECKING:
@@ -48,11 +48,10 @@ def add_speed(
         pattern: what the model was pruned to; None for the dense one.
         log: is charged the time.
     """
-    read, write = f"b1-p{spec.prompt_tokens}", f"b1-p{spec.prompt_tokens}-g{spec.new_tokens}"
-    dense = ("prefill_tokens_per_second", read), ("generation_tokens_per_second", write)
-    sparse = ("sparse_prefill_tokens_per_second", read), ("sparse_generation_tokens_per_second", write)
+    names = speeds_of(spec.prompt_tokens, spec.new_tokens)
+    dense, sparse = names[:2], names[2:]
     if loaded.placement.weights == "onload":
-        _no_speed(measured, dense if pattern is None else (*dense, *sparse), ONLOADED)
+        _no_speed(measured, dense if pattern is None else names, ONLOADED)
         return
     with log.timed("speed"):
         speed = measure_speed(loaded.model, spec)

@@ -32,8 +32,7 @@ def measure_dense(
         reference: is filled.
         log: is charged the time.
     """
-    measured = Measured()
-    _measure_texts_and_tasks(loaded, cell, inputs, reference, log, measured, is_dense=True)
+    measured = _texts_and_tasks(loaded, cell, inputs, reference, log, is_dense=True)
     if cell.answers is not None:
         prompts = inputs.prompts[cell.answers.prompts]
         answers = give_answers(loaded, cell.answers, prompts, log, measured)
@@ -64,53 +63,39 @@ def measure_pruned(
         log: is charged the time.
         dense_again: gives the dense model, to judge the pruned one's answers; None where there is none.
     """
-    measured = Measured()
-    _measure_texts_and_tasks(loaded, cell, inputs, reference, log, measured, is_dense=False)
-    answers = None
-    if cell.answers is not None:
-        answers = give_answers(loaded, cell.answers, inputs.prompts[cell.answers.prompts], log, measured)
+    measured = _texts_and_tasks(loaded, cell, inputs, reference, log, is_dense=False)
     if cell.speed is not None:
         add_speed(measured, loaded, cell.speed, cell.pattern or "unknown", log)
-    if cell.answers is not None and answers is not None:
+    if cell.answers is not None:
         prompts = inputs.prompts[cell.answers.prompts]
+        answers = give_answers(loaded, cell.answers, prompts, log, measured)
         nll = None
         if dense_again is not None:
             nll = judge_answers(dense_again(), prompts, answers.answers, log, measured)
-        add_answers(
-            measured,
-            loaded,
-            cell.answers,
-            prompts,
-            answers,
-            dense=reference.answers.get(cell.answers),
-            dense_nll=nll,
-        )
+        dense = reference.answers.get(cell.answers)
+        add_answers(measured, loaded, cell.answers, prompts, answers, dense=dense, dense_nll=nll)
     return measured
 
 
-def _measure_texts_and_tasks(
+def _texts_and_tasks(
     loaded: LoadedModel,
     cell: Cell,
     inputs: Inputs,
     reference: DenseReference,
     log: PhaseLog,
-    measured: Measured,
     *,
     is_dense: bool,
-) -> None:
+) -> Measured:
+    measured = Measured()
     for spec in cell.perplexity:
         measure_text(
-            loaded,
-            spec,
-            inputs.windows[spec],
-            reference,
-            log,
-            measured,
+            *(loaded, spec, inputs.windows[spec], reference, log, measured),
             is_dense=is_dense,
             divergence=cell.divergence,
         )
     for task in cell.tasks:
         measure_task(loaded, inputs.tasks[task], reference, log, measured, is_dense=is_dense)
+    return measured
 
 
 __all__ = ["DenseReference", "Measured", "add_size", "measure_dense", "measure_pruned"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,14 +54,4 @@ def finite(values: Iterable[float]) -> tuple[float | None, ...]:
     return tuple(value if abs(value) < float("inf") else None for value in values)
 
 
-def window_rows(
-    protocol: str, metric: str, digests: Sequence[str], values: Sequence[float | None], n_tokens: int
-) -> list[ItemRow]:
-    """A row a window."""
-    return [
-        ItemRow(protocol, metric, item, digest, None, None, value, n_tokens)
-        for item, (digest, value) in enumerate(zip(digests, values, strict=True))
-    ]
-
-
-__all__ = ["ItemRow", "Measured", "finite", "window_rows"]
+__all__ = ["Measured", "finite"]

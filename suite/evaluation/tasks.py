@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from math import isclose
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from methods.errors import InputError, PruningError, reason
 from methods.placement.out_of_memory import is_out_of_memory
-from suite.evaluation.lm_eval_tasks.zero_shot import TaskItem, TaskRun, TaskScore, run_task
-from suite.evaluation.measured import ItemRow, Measured
+from suite.evaluation.lm_eval_tasks.zero_shot import TaskRun, run_task
+from suite.evaluation.measured import Measured
 from suite.evaluation.scoring.decoder_pass import steps_each
-from suite.results.records.items import TaskOutcomes
-from suite.results.statistics.paired import mcnemar
-from suite.results.statistics.single import Estimate, score_mean
+from suite.results.records.items import ItemRow, TaskOutcomes
+from suite.results.statistics.metrics import Direction
+from suite.results.statistics.task_items import flip_metrics, items_digest, outcomes_of, score_estimate
 
 if TYPE_CHECKING:
     from suite.evaluation.dense_reference import DenseReference
@@ -61,87 +59,51 @@ def measure_task(
     dense = {run.task: run for run in reference.tasks.get(task.spec, ())}
     for run in runs:
         _add_scores(measured, run)
-        _add_items(measured, run, task)
+        if not run.items:  # a group: its tasks have them
+            continue
+        asked = _outcomes(run, task)
+        measured.tasks.append(asked)
+        measured.rows += [
+            ItemRow(run.protocol, metric, n, *item.hashes, value, None)
+            for n, item in enumerate(run.items)
+            for metric, value in item.scores.items()
+        ]
         if not is_dense and run.task in dense:
-            _add_flips(measured, dense[run.task], run)
+            before = _outcomes(dense[run.task], task)
+            if before.items_digest == asked.items_digest:
+                measured.metrics += flip_metrics(before, asked)
+            elif before.outcomes is not None and asked.outcomes is not None:
+                measured.remarks.append(
+                    f"{run.protocol}: the dense model was asked other questions, so no flips"
+                )
     if is_dense:
         reference.tasks[task.spec] = runs
         reference.seconds[task.spec] = log.costs[-1].seconds
 
 
-def items_digest(items: Sequence[TaskItem]) -> str:
-    """SHA-256 over the hashes of questions, prompts and answers, in order."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(f"{item.doc_hash}\0{item.prompt_hash}\0{item.target_hash}\n".encode())
-    return digest.hexdigest()
-
-
-def outcomes(run: TaskRun) -> list[bool] | None:
-    """Whether each question was answered rightly, by the main metric; None where it grades otherwise."""
-    values = [item.scores.get(run.main_metric or "") for item in run.items]
-    if not values or any(value not in (0.0, 1.0) for value in values):
-        return None
-    return [value == 1.0 for value in values]
+def _outcomes(run: TaskRun, task: LoadedTask) -> TaskOutcomes:
+    return TaskOutcomes(
+        task=run.task,
+        protocol=run.protocol,
+        version=run.version,
+        num_fewshot=run.num_fewshot,
+        limit=task.spec.limit,
+        n=len(run.items),
+        docs_digest=task.digests[run.protocol],
+        items_digest=items_digest(item.hashes for item in run.items),
+        metric=run.main_metric or "",
+        outcomes=outcomes_of([item.scores.get(run.main_metric or "") for item in run.items]),
+    )
 
 
 def _add_scores(measured: Measured, run: TaskRun) -> None:
     for score in run.scores:
-        measured.add(score.metric, run.protocol, _estimate(score, run), _direction(score))
+        values = [item.scores.get(score.metric) for item in run.items]
+        estimate = score_estimate(score.metric, score.value, score.stderr, values)
+        better = score.higher_is_better
+        direction: Direction = "none" if better is None else "higher" if better else "lower"
+        # A group's own number of questions: its tasks have them.
+        measured.add(score.metric, run.protocol, replace(estimate, n=run.n), direction)
 
 
-def _estimate(score: TaskScore, run: TaskRun) -> Estimate:
-    """lm-eval's value and error; with an interval of ours where the value is the mean of the questions'."""
-    if score.value is None:
-        return Estimate(None, None, None, None, run.n, "lm-eval gives no finite value")
-    values = [item.scores.get(score.metric) for item in run.items]
-    estimate = score_mean(score.metric, values)
-    if estimate.value is not None and isclose(estimate.value, score.value, rel_tol=1e-9, abs_tol=1e-12):
-        return estimate
-    return Estimate(score.value, score.stderr, None, None, run.n)
-
-
-def _direction(score: TaskScore) -> Literal["higher", "lower", "none"]:
-    if score.higher_is_better is None:
-        return "none"
-    return "higher" if score.higher_is_better else "lower"
-
-
-def _add_items(measured: Measured, run: TaskRun, task: LoadedTask) -> None:
-    if not run.items:  # a group: its tasks have them
-        return
-    right = outcomes(run)
-    measured.tasks.append(
-        TaskOutcomes(
-            task=run.task,
-            protocol=run.protocol,
-            version=run.version,
-            num_fewshot=run.num_fewshot,
-            limit=task.spec.limit,
-            n=len(run.items),
-            docs_digest=task.digests[run.protocol],
-            items_digest=items_digest(run.items),
-            metric=run.main_metric or "",
-            outcomes=None if right is None else "".join("01"[one] for one in right),
-        )
-    )
-    measured.rows += [
-        ItemRow(run.protocol, metric, n, item.doc_hash, item.prompt_hash, item.target_hash, value, None)
-        for n, item in enumerate(run.items)
-        for metric, value in item.scores.items()
-    ]
-
-
-def _add_flips(measured: Measured, dense: TaskRun, run: TaskRun) -> None:
-    before, after = outcomes(dense), outcomes(run)
-    if before is None or after is None:
-        return
-    if items_digest(dense.items) != items_digest(run.items):
-        measured.remarks.append(f"{run.protocol}: the dense model was asked other questions, so no flips")
-        return
-    flips = mcnemar(before, after)
-    measured.add("flips_right_to_wrong", run.protocol, flips.lost, "lower")
-    measured.add("flips_wrong_to_right", run.protocol, flips.gained, "none")
-
-
-__all__ = ["items_digest", "measure_task", "outcomes"]
+__all__ = ["measure_task"]

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from methods.base import token_digest
-from suite.evaluation.measured import Measured, finite, window_rows
+from suite.evaluation.measured import Measured, finite
 from suite.evaluation.scoring.decoder_pass import steps_each
 from suite.evaluation.scoring.windows import score_windows
 from suite.results.records.items import WindowDivergence, WindowLosses
-from suite.results.statistics.metrics import DIVERGENCES, LOSSES, item_metrics
+from suite.results.statistics.metrics import DIVERGENCES, LOSSES, item_metrics, window_rows
 
 if TYPE_CHECKING:
     from suite.cell import PerplexitySpec
     from suite.data.corpora import EvaluationWindows
     from suite.evaluation.dense_reference import DenseReference
-    from suite.evaluation.scoring.windows import WindowScores
     from suite.machine.phases import PhaseLog
     from suite.models.loading import LoadedModel
 
@@ -64,49 +63,28 @@ def measure_text(
         reference.seconds[spec] = log.costs[-1].seconds
     if scores.head is not None:
         reference.head = scores.head
-    losses = _add_losses(measured, spec, windows, scores)
-    if scores.kl is not None and scores.agreement is not None:
-        _add_divergence(
-            *(measured, windows, losses.n_predicted), scores.kl.tolist(), scores.agreement.tolist()
-        )
-
-
-def _add_losses(
-    measured: Measured, spec: PerplexitySpec, windows: EvaluationWindows, scores: WindowScores
-) -> WindowLosses:
-    nll = finite(scores.nll.tolist())
     losses = WindowLosses(
-        protocol=windows.protocol,
+        protocol=protocol,
         corpus_digest=windows.corpus_digest,
         corpus_revision=windows.corpus_revision,
         seqlen=spec.seqlen,
         limit=windows.limit,
         n_first=windows.n_first,
-        nll=nll,
+        nll=finite(scores.nll.tolist()),
     )
-    measured.metrics += item_metrics(LOSSES, losses)
     measured.windows.append(losses)
-    measured.rows += window_rows(windows.protocol, "nll", _digests(windows), nll, losses.n_predicted)
-    return losses
-
-
-def _add_divergence(
-    measured: Measured,
-    windows: EvaluationWindows,
-    n_predicted: int,
-    kl: list[float],
-    agreement: list[float],
-) -> None:
-    protocol = windows.protocol
-    found = WindowDivergence(protocol=protocol, kl=finite(kl), agreement=finite(agreement))
-    measured.divergences.append(found)
-    measured.metrics += item_metrics(DIVERGENCES, found)
-    for metric, values in (("kl", found.kl), ("agreement", found.agreement)):
-        measured.rows += window_rows(protocol, metric, _digests(windows), values, n_predicted)
-
-
-def _digests(windows: EvaluationWindows) -> list[str]:
-    return [token_digest(tokens) for tokens in windows.input_ids]
+    measured.metrics += item_metrics(LOSSES, losses)
+    values = {"nll": losses.nll}
+    if scores.kl is not None and scores.agreement is not None:
+        found = WindowDivergence(
+            protocol=protocol, kl=finite(scores.kl.tolist()), agreement=finite(scores.agreement.tolist())
+        )
+        measured.divergences.append(found)
+        measured.metrics += item_metrics(DIVERGENCES, found)
+        values |= {"kl": found.kl, "agreement": found.agreement}
+    digests = [token_digest(tokens) for tokens in windows.input_ids]
+    for metric, of_windows in values.items():
+        measured.rows += window_rows(protocol, metric, digests, of_windows, losses.n_predicted)
 
 
 __all__ = ["measure_text"]

@@ -112,7 +112,7 @@ def rerun(
     done: dict[Path, Rerun] = {}
     by_session: dict[tuple[object, ...], list[_Chosen]] = {}
     for entry in chosen:
-        if (reason := _why_not(entry.record, trust_remote_code)) is not None:
+        if (reason := _why_not(entry, trust_remote_code)) is not None:
             done[entry.path] = _impossible(entry.path, reason)
             continue
         own = entry.record
@@ -124,15 +124,15 @@ def rerun(
     return [done[entry.path] for entry in chosen]
 
 
-def _why_not(record: Record, trust_remote_code: bool) -> str | None:
-    if record.cell.checkpoint is not None:
+def _why_not(entry: _Chosen, trust_remote_code: bool) -> str | None:
+    cell = entry.record.cell
+    if cell.checkpoint is not None:
         return "it measures a finished checkpoint, which prunebench evaluate does"
-    if record.cell.trust_remote_code and not trust_remote_code:
+    if cell.trust_remote_code and not trust_remote_code:
         # A record comes from anybody, and would choose what runs here.
         return "it runs code that comes with its model, which --trust-remote-code allows"
-    threads = record.cell.threads or record.environment.threads
-    if not 1 <= threads <= MOST_THREADS:
-        return f"it says that it ran with {threads} threads, which is not 1 to {MOST_THREADS}"
+    if not 1 <= entry.threads <= MOST_THREADS:
+        return f"it says that it ran with {entry.threads} threads, which is not 1 to {MOST_THREADS}"
     return None
 
 

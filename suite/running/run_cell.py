@@ -15,7 +15,6 @@ from suite.machine.environment import code_version, environment
 from suite.machine.phases import PhaseLog
 from suite.machine.threads import using_threads
 from suite.planning.method_of_cell import method_of, part_versions, pattern_for
-from suite.results.records.prune_costs import ABSENT, prune_costs
 from suite.results.records.record import (
     CalibrationIdentity,
     CodeVersion,
@@ -26,6 +25,7 @@ from suite.results.records.record import (
     ModuleReport,
     Record,
 )
+from suite.results.statistics.model_metrics import cost_metrics
 from suite.running.model_session import ModelSession
 from suite.watcher import Silent, Watcher
 
@@ -146,6 +146,7 @@ class _CellRun:
         """What was gathered, as the record of a finished cell, or of one that `error` ended."""
         result = self._result if error is None else None
         measured = self._measured if error is None else Measured()
+        shared = tuple(self._share.parts) if self._share else ()
         return Record(
             status="complete" if error is None else "failed",
             created=self._created,
@@ -157,10 +158,10 @@ class _CellRun:
             mask_digest=result.mask_digest if result else None,
             initial_mask_digest=result.initial.mask_digest if result and result.initial else None,
             placement=self._session.placement.weights,
-            shared=tuple(self._share.parts) if self._share else (),
+            shared=shared,
             phases=tuple(self._log.costs),
             floor=self._floor,
-            metrics=(*measured.metrics, *self._cost_metrics()) if error is None else (),
+            metrics=(*measured.metrics, *cost_metrics(self._log.costs, shared)) if error is None else (),
             windows=tuple(measured.windows),
             divergences=tuple(measured.divergences),
             tasks=tuple(measured.tasks),
@@ -171,7 +172,7 @@ class _CellRun:
         )
 
     def items(self) -> pd.DataFrame:
-        """A row a measured item (`suite.evaluation.measured.ItemRow`)."""
+        """A row a measured item (`suite.results.records.items.ItemRow`)."""
         return self._measured.items()
 
     def _prune(self, loaded: LoadedModel, share: CellShare) -> PruneResult:
@@ -212,19 +213,6 @@ class _CellRun:
         share.calibrated(spec.source, timed.identity.digest, timed.seconds)
         self._calibration = timed.identity
         return timed.calibration
-
-    def _cost_metrics(self) -> list[Metric]:
-        costs = prune_costs(self._log.costs, self._share.parts if self._share else ())
-        return [
-            Metric(
-                name=name,
-                protocol="",
-                value=value,
-                direction="lower",
-                status=ABSENT.get(name, "") if value is None else "ok",
-            )
-            for name, value in costs.items()
-        ]
 
     def _add_pruned(self, loaded: LoadedModel, result: PruneResult) -> None:
         self._measured.metrics.append(

@@ -25,7 +25,7 @@ def test_a_task_that_falls_as_perplexity_rises_correlates_downwards(tmp_path, ca
     (row,) = correlations(records)
     assert (row.dense, row.correlation.n) == (0.95, 6)
     # One pair of neighbours changes places: 1 - 6 * 2 / (6 * 35).
-    assert row.correlation.rho == pytest.approx(-(1 - 12 / 210))
+    assert row.correlation.value == pytest.approx(-(1 - 12 / 210))
     store = ResultStore(tmp_path)
     for one in records:
         store.write(one)

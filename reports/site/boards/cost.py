@@ -9,7 +9,7 @@ from statistics import median
 from reports.site.records.site_record import SiteRecord
 from reports.tables import Heading, TableCell
 from reports.wording import MISSING, counted, gibibytes, listed, seconds, visible
-from suite.results.history.comparability import machine_of
+from suite.results.statistics.comparability import machine_of
 
 MACHINES_NAMED = 3
 """Kinds of machine that a note names; it counts the others."""

@@ -170,14 +170,14 @@ def _result(found: Sequence[_Candidate], dense: SiteRecord) -> Result:
     reference = next(w.nll for w in dense.record.windows if w.protocol == protocol)
     ours = _mean_losses([candidate.windows.nll for candidate in found])
     paired = paired_log_ratio(reference, ours)
-    if paired.ratio is None:
+    if paired.value is None:
         return Result(0.0, None, None, None, paired.status, records, dense)
     logs = [loss for loss in ours if loss is not None]
     try:
         perplexity = math.exp(math.fsum(logs) / len(logs))
     except OverflowError:
         perplexity = None
-    return Result(paired.ratio, paired.low, paired.high, perplexity, "ok", records, dense)
+    return Result(paired.value, paired.low, paired.high, perplexity, "ok", records, dense)
 
 
 def _mean_losses(seeds: Sequence[Losses]) -> Losses:
@@ -248,9 +248,9 @@ def _tied(entrant: Entrant, best: Entrant, subjects: Sequence[Subject], n_models
                 continue
             return False
         paired = paired_log_ratio(_losses(ours), _losses(theirs))
-        if not paired.ratio or not paired.low or not paired.high:
+        if not paired.value or not paired.low or not paired.high:
             return False
-        differences.append(theirs.recovery * math.log(paired.ratio))
+        differences.append(theirs.recovery * math.log(paired.value))
         low, high = (theirs.recovery * math.log(end) for end in (paired.low, paired.high))
         ends.append((low, high))
     reach = _together(ends, n_models)

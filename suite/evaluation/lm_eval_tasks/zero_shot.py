@@ -58,6 +58,11 @@ class TaskItem:
     target_hash: str
     scores: Mapping[str, float | None]
 
+    @property
+    def hashes(self) -> tuple[str, str, str]:
+        """Those of the question's data, of what was shown, and of the answer."""
+        return self.doc_hash, self.prompt_hash, self.target_hash
+
 
 @dataclass(frozen=True)
 class TaskRun:
@@ -202,10 +207,8 @@ def _scores(scores: Mapping[str, Any], better: Mapping[str, bool | None]) -> Ite
         name, comma, filter_name = key.partition(",")
         if not comma or name.endswith("_stderr"):
             continue
-        metric = name if filter_name == "none" else f"{name}[{filter_name}]"
-        yield TaskScore(
-            metric, _number(value), _number(scores.get(f"{name}_stderr,{filter_name}")), better.get(name)
-        )
+        stderr = _number(scores.get(f"{name}_stderr,{filter_name}"))
+        yield TaskScore(_named(name, filter_name), _number(value), stderr, better.get(name))
 
 
 def _items(samples: Sequence[Mapping[str, Any]]) -> Iterator[TaskItem]:
@@ -214,11 +217,14 @@ def _items(samples: Sequence[Mapping[str, Any]]) -> Iterator[TaskItem]:
     for sample in samples:
         item = merged.setdefault(sample["doc_id"], {"sample": sample, "scores": {}})
         for name in sample["metrics"]:
-            metric = name if sample["filter"] == "none" else f"{name}[{sample['filter']}]"
-            item["scores"][metric] = _number(sample[name])
+            item["scores"][_named(name, sample["filter"])] = _number(sample[name])
     for item in merged.values():
         sample = item["sample"]
         yield TaskItem(sample["doc_hash"], sample["prompt_hash"], sample["target_hash"], item["scores"])
+
+
+def _named(metric: str, filter_name: str) -> str:
+    return metric if filter_name == "none" else f"{metric}[{filter_name}]"
 
 
 def _number(value: Any) -> float | None:

@@ -166,19 +166,16 @@ def _check_keys(entries: Iterable[Entry], across: Sequence[str]) -> None:
 def _nearest(entry: Entry, others: Iterable[Entry]) -> str:
     """How the most similar cell of the other side differs."""
     ours = entry.record.cell.by_key
-    best: list[str] | None = None
-    for other in others:
-        theirs = other.record.cell.by_key
-        keys = [k for k in [*ours, *theirs] if ours.get(k) != theirs.get(k)]
-        keys = list(dict.fromkeys(keys))
-        if best is None or len(keys) < len(best):
-            best = keys
-            values = theirs
-    if best is None:
+    differing = [
+        {key: value for key, value in theirs.items() if ours.get(key) != value}
+        for theirs in (dict.fromkeys(ours) | other.record.cell.by_key for other in others)
+    ]
+    if not differing:
         return "the candidate has no such cell"
-    key = best[0] if best else ""
-    more = f" (and {len(best) - 1} more keys)" if len(best) > 1 else ""
-    return f"the nearest of the candidate's differs in {key}: {ours.get(key)} and {values.get(key)}{more}"
+    nearest = min(differing, key=len)
+    key = next(iter(nearest), "")
+    more = f" (and {len(nearest) - 1} more keys)" if len(nearest) > 1 else ""
+    return f"the nearest of the candidate's differs in {key}: {ours.get(key)} and {nearest.get(key)}{more}"
 
 
 def _newest(stored: StoredRecord) -> Entry:

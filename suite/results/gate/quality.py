@@ -82,8 +82,7 @@ def _by_size(items: PairedItems, tolerance: Tolerance) -> MetricVerdict:
     if items.reason:
         return replace(verdict, outcome="not comparable", reason=items.reason, tolerance=None)
     first, second = _value(items, items.first), _value(items, items.second)
-    relative = tolerance.relative is not None and first != 0
-    verdict = replace(verdict, baseline=first, candidate=second, n=len(items.first), relative=relative)
+    verdict = replace(verdict, baseline=first, candidate=second, n=len(items.first))
     if not items.first:
         return replace(verdict, outcome="not comparable", reason="there are no items")
     if second is None:
@@ -94,12 +93,7 @@ def _by_size(items: PairedItems, tolerance: Tolerance) -> MetricVerdict:
         return replace(verdict, outcome="newly failing", reason=reason)
     if first is None:
         return replace(verdict, outcome="better", reason="the baseline has no finite value")
-    difference = second - first
-    verdict = replace(verdict, change=difference / abs(first) if relative else difference)
-    if abs(difference) <= tolerance.reach(first):
-        return verdict
-    is_better = (difference > 0) == (items.direction == "higher")
-    return replace(verdict, outcome="better" if is_better else "worse")
+    return verdict.by_size(second, items.direction, tolerance)
 
 
 def _value(items: PairedItems, values: Sequence[float | None]) -> float | None:

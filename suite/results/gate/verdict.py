@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from suite.cell import Cell
 from suite.results.gate.tolerances import Tolerance
 from suite.results.records.record import CodeVersion
+from suite.results.statistics.metrics import Better
 
 Outcome = Literal["newly failing", "worse", "not comparable", "better", "same"]
 """From what matters most to what matters least."""
@@ -55,6 +56,21 @@ class MetricVerdict:
     n: int | None = None
     tolerance: Tolerance | None = None
     reason: str = ""
+
+    def by_size(self, candidate: float, better: Better, tolerance: Tolerance) -> MetricVerdict:
+        """The verdict by the size of the change from the baseline's value alone."""
+        assert self.baseline is not None
+        difference = candidate - self.baseline
+        outcome: Outcome = "better" if (difference > 0) == (better == "higher") else "worse"
+        relative = tolerance.relative is not None and self.baseline != 0
+        return replace(
+            self,
+            outcome="same" if abs(difference) <= tolerance.reach(self.baseline) else outcome,
+            candidate=candidate,
+            change=difference / abs(self.baseline) if relative else difference,
+            relative=relative,
+            tolerance=tolerance,
+        )
 
     @property
     def counts(self) -> bool:
@@ -143,4 +159,12 @@ class Verdict:
         return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
 
 
-__all__ = ["INCOMPARABLE", "OUTCOMES", "REGRESSION", "CellVerdict", "MetricVerdict", "Outcome", "Verdict"]
+__all__ = [
+    "INCOMPARABLE",
+    "OUTCOMES",
+    "REGRESSION",
+    "CellVerdict",
+    "MetricVerdict",
+    "Outcome",
+    "Verdict",
+]

@@ -11,17 +11,21 @@ from typing import Literal
 from methods.errors import InputError, did_you_mean
 from suite.cell import Cell
 from suite.results.history.changes import Findings, find_changes
-from suite.results.history.comparability import Ground, depends_on_machine, difference, ground_of, machine_of
 from suite.results.history.reference_ratio import factor_of, unit_of
 from suite.results.records.archive import Archive, DatedRecord
 from suite.results.records.record import Metric
+from suite.results.statistics.comparability import differences, machine_ground, machine_of
+from suite.results.statistics.model_metrics import PRUNE_COSTS, SPEEDS
 
 By = Literal["date", "commit"]
+_Ground = tuple[tuple[str, object], ...]
+"""(what, value) of everything that comparable values share."""
 
 QUALITY_TOLERANCE = 0.01
 """Relative change of a perplexity, an accuracy... that matters."""
 COST_TOLERANCE = 0.1
 """Relative change of a time, a rate, an energy or a peak of memory that matters."""
+_OF_THE_MACHINE = (*PRUNE_COSTS, *SPEEDS)
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def history_of(
     """
     _check_known(archive, metric, protocol)
     if tolerance is None:
-        tolerance = COST_TOLERANCE if depends_on_machine(metric) else QUALITY_TOLERANCE
+        tolerance = COST_TOLERANCE if metric in _OF_THE_MACHINE else QUALITY_TOLERANCE
     grouped: dict[tuple[str, str], list[tuple[DatedRecord, Metric]]] = {}
     for record in archive.records:
         for found in record.metrics:
@@ -192,10 +196,10 @@ def _series(
     # One unit for all: where some records lack the floor, the whole series is shown as recorded.
     units = {unit_of(record, metric.name) for record, _ in measured}
     unit = units.pop() if len(units) == 1 else ""
-    groups: dict[Ground, list[Point]] = {}
+    groups: dict[_Ground, list[Point]] = {}
     for record, found in measured:
         point = _point(record, found, factor_of(record, metric.name) if unit else 1.0)
-        groups.setdefault(ground_of(record, found, floor=bool(unit)), []).append(point)
+        groups.setdefault(_ground(record, found, floor=bool(unit)), []).append(point)
     return Series(
         cell=first.cell,
         digest=first.digest,
@@ -214,12 +218,34 @@ def _series(
     )
 
 
-def _segments(groups: dict[Ground, list[Point]], by: By, tolerance: float) -> Iterator[Segment]:
-    before: Ground | None = None
+def _ground(record: DatedRecord, metric: Metric, *, floor: bool) -> _Ground:
+    """On what ground a value of a cell stands, which may be taken as a multiple of the machine's floor."""
+    model, calibration = record.model, record.calibration
+    found: dict[str, object] = {
+        "weights": model.weight_digest if model else None,
+        "dtype": model.dtype if model else None,
+        "calibration tokens": calibration.digest if calibration else None,
+        "number of threads": record.environment.threads,
+    }
+    for items in record.items:
+        if items.protocol == metric.protocol:
+            found |= {items.kind: items.digest, "extent": items.extent}
+    if metric.name in _OF_THE_MACHINE:
+        found |= machine_ground(record)
+        if floor and record.floor is not None:
+            found["batch of the machine's floor"] = (
+                f"{record.floor.batch_size} x {record.floor.seqlen} tokens"
+            )
+    return tuple(found.items())
+
+
+def _segments(groups: dict[_Ground, list[Point]], by: By, tolerance: float) -> Iterator[Segment]:
+    before: _Ground | None = None
     for key, points in groups.items():
         shown = points if by == "date" else list(_by_commit(points))
         findings = find_changes([point.value for point in shown], tolerance=tolerance)
-        yield Segment(tuple(shown), "" if before is None else difference(before, key), findings)
+        other = [] if before is None else differences(dict(before), dict(key))
+        yield Segment(tuple(shown), "; ".join(other), findings)
         before = key
 
 

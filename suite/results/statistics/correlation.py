@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import atanh, sqrt, tanh
 
 import numpy as np
 from scipy import stats
 
-from suite.results.statistics.single import CONFIDENCE, Values, as_floats, problem_of
+from suite.results.statistics.single import CONFIDENCE, Estimate, Values, as_pairs, problem_of
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """How far two orders agree.
-
-    Attributes:
-        rho: Spearman's, in [-1, 1]; None where it could not be had.
-        low: lower end of the interval; None from fewer than four items, or where the orders agree or oppose
-            each other entirely.
-        high: upper end; None likewise.
-        n: items.
-        status: `ok`, or why there is no rho.
-    """
-
-    rho: float | None
-    low: float | None
-    high: float | None
-    n: int
-    status: str = "ok"
-
-
-def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) -> Correlation:
+def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) -> Estimate:
     """Spearman's rank correlation with an interval.
 
     The interval is Fisher's z with the standard error sqrt((1 + rho^2 / 2) / (n - 3)) that ranks need
@@ -46,28 +25,27 @@ def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) ->
 
     Returns:
         Ties share their mean rank. A measure that is the same for all items orders nothing: no rho, and a
-        status. Orders that agree entirely have no interval, as z is infinite there.
+        status. Fewer than four items have no interval, nor have orders that agree or oppose each other
+        entirely, as z is infinite there. There is no standard error.
 
     Raises:
         ValueError: the two do not have the same number of items.
     """
-    a, b = as_floats(x), as_floats(y)
+    a, b = as_pairs(x, y)
     n = len(a)
-    if n != len(b):
-        raise ValueError(f"{n} items cannot be paired with {len(b)}")
     problem = problem_of(np.concatenate([a, b]))
     if problem is None and n == 1:
         problem = "a single item has no order"
     if problem is None and (len(np.unique(a)) == 1 or len(np.unique(b)) == 1):
         problem = "all values of one measure are equal"
     if problem is not None:
-        return Correlation(None, None, None, n, problem)
+        return Estimate(None, None, None, None, n, problem)
     # Rounded, as orders that agree entirely may come out just short of 1, or past it.
     rho = round(float(stats.spearmanr(a, b).statistic), 12) + 0.0
     if n < 4 or abs(rho) == 1:
-        return Correlation(rho, None, None, n)
+        return Estimate(rho, None, None, None, n)
     reach = float(stats.norm.ppf((1 + confidence) / 2)) * sqrt((1 + rho**2 / 2) / (n - 3))
-    return Correlation(rho, tanh(atanh(rho) - reach), tanh(atanh(rho) + reach), n)
+    return Estimate(rho, None, tanh(atanh(rho) - reach), tanh(atanh(rho) + reach), n)
 
 
-__all__ = ["Correlation", "rank_correlation"]
+__all__ = ["rank_correlation"]

@@ -1,17 +1,17 @@
-"""Metrics of what a record holds: each formula once, by which numbers are measured, verified and paired."""
+"""Metrics of items: each formula once, by which numbers are measured, verified and paired."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from methods.masks.pattern import SemiStructured, parse_pattern
-from suite.results.records.items import AnswerSet, AnswerText, WindowDivergence, WindowLosses
+from suite.results.records.items import AnswerSet, AnswerText, ItemRow, WindowDivergence, WindowLosses
 from suite.results.records.record import Metric
 from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.statistics.single import Estimate, Values, mean_share, mean_stderr, proportion
 
+Better = Literal["higher", "lower"]
 Direction = Literal["higher", "lower", "none"]
 Source = TypeVar("Source", WindowLosses, WindowDivergence, AnswerSet)
 
@@ -44,7 +44,7 @@ class ItemMetric(Generic[Source]):
     since: int = 1
 
     @property
-    def better(self) -> Literal["higher", "lower"]:
+    def better(self) -> Better:
         """Which way is better, of a metric that can be judged."""
         assert self.direction != "none"
         return self.direction
@@ -59,9 +59,9 @@ class ItemMetric(Generic[Source]):
         values = self.values(source)
         return [value for value in values if value is not None or not self.skips]
 
-    def formed(self, source: Source) -> Estimate:
-        """The metric of these items."""
-        return self.estimate(self.used(source))
+    def of(self, source: Source) -> Metric:
+        """The metric of these items, as a record has it."""
+        return metric_of(self.name, source.protocol, self.estimate(self.used(source)), self.direction)
 
     def shows_comparison(self, source: Source) -> bool:
         """Whether the items tell that a dense model was at hand; if not, there may have been one."""
@@ -107,10 +107,6 @@ ANSWERS: tuple[ItemMetric[AnswerSet], ...] = (
 )
 """Of the answers to a set of prompts."""
 
-SIZES = ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")
-"""Of the checkpoint as it is stored, and as its zeros would allow."""
-_ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
 
 def item_metrics(
     metrics: Iterable[ItemMetric[Source]], source: Source, *, compared: bool = True
@@ -122,11 +118,7 @@ def item_metrics(
         source: what holds the items.
         compared: whether a dense model was at hand.
     """
-    return [
-        metric_of(metric.name, source.protocol, metric.formed(source), metric.direction)
-        for metric in metrics
-        if compared or not metric.compares
-    ]
+    return [metric.of(source) for metric in metrics if compared or not metric.compares]
 
 
 def metric_of(name: str, protocol: str, estimate: Estimate, direction: Direction) -> Metric:
@@ -144,68 +136,25 @@ def metric_of(name: str, protocol: str, estimate: Estimate, direction: Direction
     )
 
 
-class PrunedModule(Protocol):
-    """What packing the weight of one target module depends on; reports of modules have it."""
-
-    @property
-    def n_weights(self) -> int:
-        """All of its weights."""
-        ...
-
-    @property
-    def n_pruned(self) -> int:
-        """Those that were removed."""
-        ...
-
-
-def size_metrics(
-    checkpoint_bytes: float, modules: Sequence[PrunedModule], *, dtype: str, pattern: str | None
-) -> list[Metric]:
-    """The bytes of a checkpoint in the model's dtype: as it is stored, and as its zeros would allow.
-
-    `bitmask_bytes`: the survivors of each target module, and a bit a weight that says which they are.
-    `packed_bytes`: the survivors and, for each, its place inside its group of M in ceil(log2 M) bits, as
-    hardware for 2:4 reads them; only where the pattern is N:M.
-
-    Args:
-        checkpoint_bytes: of all parameters, tied ones once, zeros stored.
-        modules: the target modules; none for a dense model.
-        dtype: of the weights.
-        pattern: what they were pruned to; None where nobody knows.
-    """
-    sizes: dict[str, tuple[float | None, str]] = {"checkpoint_bytes": (checkpoint_bytes, "ok")}
-    if modules:
-        saved = checkpoint_bytes - sum(module.n_pruned for module in modules) * _ITEMSIZES[dtype]
-        bitmask = saved + sum(-(-module.n_weights // 8) for module in modules)
-        sizes["bitmask_bytes"] = (bitmask, "ok")
-        sizes["packed_bytes"] = (None, "no N:M pattern")
-        parsed = None if pattern is None else parse_pattern(pattern)
-        if isinstance(parsed, SemiStructured):
-            bits = (parsed.m - 1).bit_length()
-            kept = (module.n_weights - module.n_pruned for module in modules)
-            sizes["packed_bytes"] = (saved + sum(-(-n * bits // 8) for n in kept), "ok")
+def window_rows(
+    protocol: str, metric: str, digests: Sequence[str], values: Sequence[float | None], n_tokens: int | None
+) -> list[ItemRow]:
+    """The rows of a text's windows in a side file, from the digests of their tokens and their values."""
     return [
-        Metric(name=name, protocol=dtype, value=value, direction="lower", status=status)
-        for name, (value, status) in sizes.items()
+        ItemRow(protocol, metric, item, digest, None, None, value, n_tokens)
+        for item, (digest, value) in enumerate(zip(digests, values, strict=True))
     ]
-
-
-def share_pruned(modules: Sequence[PrunedModule]) -> float:
-    """The share of the target modules' weights that were removed."""
-    return sum(module.n_pruned for module in modules) / sum(module.n_weights for module in modules)
 
 
 __all__ = [
     "ANSWERS",
     "DIVERGENCES",
     "LOSSES",
-    "SIZES",
+    "Better",
     "Direction",
     "ItemMetric",
-    "PrunedModule",
     "Source",
     "item_metrics",
     "metric_of",
-    "share_pruned",
-    "size_metrics",
+    "window_rows",
 ]

@@ -19,8 +19,9 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
 from suite.results.statistics.single import (
     CONFIDENCE,
     Estimate,
+    PairedEstimate,
     Values,
-    as_floats,
+    as_pairs,
     problem_of,
     proportion,
     require_outcomes,
@@ -31,29 +32,6 @@ FEWEST_RESAMPLED = 6
 
 BATCH_ITEMS = 2**20
 """Items resampled at once: 8 MiB of doubles."""
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """The mean difference of two models on the same items.
-
-    Attributes:
-        value: mean of first minus second; None where it could not be had.
-        low: lower end of the interval; None from fewer than `FEWEST_RESAMPLED` pairs.
-        high: upper end; None likewise.
-        p_value: two-sided, of no difference; None from a single pair.
-        n: pairs.
-        interval: `bca`; `percentile` where BCa has no value (all pairs differ alike); None without one.
-        status: `ok`, or why there is no value.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    n: int
-    interval: Literal["bca", "percentile"] | None = None
-    status: str = "ok"
 
 
 @dataclass(frozen=True)
@@ -83,7 +61,7 @@ class Flips:
 
 def paired_bootstrap(
     a: Values, b: Values, *, confidence: float = CONFIDENCE, n_resamples: int = 10_000, seed: int = 0
-) -> PairedDifference:
+) -> PairedEstimate:
     """The mean of a - b with an interval and a p-value that assume no distribution.
 
     The interval is the BCa bootstrap over pairs (Efron, Better bootstrap confidence intervals, 1987), which
@@ -108,15 +86,15 @@ def paired_bootstrap(
     Raises:
         ValueError: the two do not have the same number of items.
     """
-    first, second = _pairs(a, b)
+    first, second = as_pairs(a, b)
     n = len(first)
     problem = problem_of(np.concatenate([first, second]))
     if problem is not None:
-        return PairedDifference(None, None, None, None, n, status=problem)
+        return PairedEstimate(None, None, None, None, n, status=problem)
     with np.errstate(over="ignore"):
         differences = np.sort(first - second)
     if not np.isfinite(differences).all():
-        return PairedDifference(None, None, None, None, n, status="overflow: the items are too far apart")
+        return PairedEstimate(None, None, None, None, n, status="overflow: the items are too far apart")
     # The same pairs give the same resamples, whichever model comes first: only the sign is put back.
     mirrored = -differences[::-1]
     turned = mirrored.tolist() < differences.tolist()
@@ -126,14 +104,14 @@ def paired_bootstrap(
     unit = -scale if turned else scale
     value = unit * float(np.mean(scaled)) + 0.0  # no negative zero
     if n == 1:
-        return PairedDifference(value, None, None, None, n)
+        return PairedEstimate(value, None, None, None, n)
     resampling = {"n_resamples": n_resamples, "batch": max(1, BATCH_ITEMS // n), "vectorized": True}
     p_value = _sign_flips(scaled, seed, resampling)
     if n < FEWEST_RESAMPLED:
-        return PairedDifference(value, None, None, p_value, n)
+        return PairedEstimate(value, None, None, p_value, n)
     kind, ends = _bootstrap(scaled, confidence, seed, resampling)
     low, high = sorted(unit * end + 0.0 for end in ends)
-    return PairedDifference(value, low, high, p_value, n, kind)
+    return PairedEstimate(value, low, high, p_value, n, kind)
 
 
 def mcnemar(a_correct: Values, b_correct: Values) -> Flips:
@@ -150,7 +128,7 @@ def mcnemar(a_correct: Values, b_correct: Values) -> Flips:
     Raises:
         ValueError: the two do not have the same number of answers, or one is neither 0 nor 1.
     """
-    a, b = _pairs(a_correct, b_correct)
+    a, b = as_pairs(a_correct, b_correct)
     problem = problem_of(np.concatenate([a, b]))
     if problem is not None:
         none = Estimate(None, None, None, None, len(a), problem)
@@ -197,13 +175,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _pairs(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    first, second = as_floats(a), as_floats(b)
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} items cannot be paired with {len(second)}")
-    return first, second
-
-
 def _sign_flips(differences: npt.NDArray[np.float64], seed: int, resampling: dict[str, Any]) -> float:
     test = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", rng=np.random.default_rng(seed), **resampling
@@ -216,7 +187,7 @@ def _bootstrap(
 ) -> tuple[Literal["bca", "percentile"], tuple[float, float]]:
     def interval(method: str) -> tuple[float, float]:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # SciPy warns where BCa has no value, which `PairedDifference.interval` tells.
+            # SciPy warns where BCa has no value, which `PairedEstimate.interval` tells.
             warnings.simplefilter("ignore")
             found = stats.bootstrap(
                 (differences,),
@@ -235,7 +206,6 @@ def _bootstrap(
 __all__ = [
     "FEWEST_RESAMPLED",
     "Flips",
-    "PairedDifference",
     "holm",
     "mcnemar",
     "paired_bootstrap",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal, TypeVar
 
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Record
-from suite.results.statistics.metrics import ANSWERS, DIVERGENCES
-from suite.results.statistics.paired import PairedDifference, mcnemar, paired_bootstrap
+from suite.results.statistics.comparability import first_difference, items_ground
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, Better, ItemMetric
+from suite.results.statistics.paired import mcnemar, paired_bootstrap
 from suite.results.statistics.perplexity import paired_log_ratio
-from suite.results.statistics.single import proportion
+from suite.results.statistics.single import PairedEstimate, proportion
+from suite.results.statistics.task_items import right
 
+Text = TypeVar("Text", WindowLosses, WindowDivergence)
 Items = TypeVar("Items", WindowLosses, WindowDivergence, TaskOutcomes)
 Values = tuple[float | None, ...]
 
@@ -41,7 +44,7 @@ class PairedItems:
     name: str
     protocol: str
     kind: Literal["window", "question", "graded", "answer"]
-    direction: Literal["higher", "lower"]
+    direction: Better
     first: Values = ()
     second: Values = ()
     reason: str = ""
@@ -52,7 +55,7 @@ class PairedItems:
         """The lowest p-value that so many items can have, if all of them move one way."""
         return min(1.0, 2.0 * 0.5 ** len(self.first))
 
-    def difference(self) -> PairedDifference:
+    def difference(self) -> PairedEstimate:
         """The mean of second minus first, with a two-sided p-value of no difference.
 
         Right and wrong is tested by McNemar's exact test (without an interval), everything else by sign flips
@@ -75,32 +78,16 @@ class PairedItems:
             return found
         return replace(found, p_value=min(found.p_value, max(student, self.fewest_p_value)))
 
-    def _by_flips(self) -> PairedDifference:
+    def _by_flips(self) -> PairedEstimate:
         flips = mcnemar(self.first, self.second)
         value = None
         if flips.wrong_to_right is not None and flips.right_to_wrong is not None:
             value = (flips.wrong_to_right - flips.right_to_wrong) / flips.n
-        return PairedDifference(value, None, None, flips.p_value, flips.n, status=flips.status)
+        return PairedEstimate(value, None, None, flips.p_value, flips.n, status=flips.status)
 
 
 ItemValues = Callable[[str, str], Values | None]
 """(protocol, metric) -> the values of a record's side file, in order; None where it has none."""
-
-
-def whole_difference(first: Record, second: Record) -> str | None:
-    """What makes the quality of two finished records incomparable as a whole; None if nothing does."""
-    one, other = first.model, second.model
-    if one is None or other is None:
-        return "it is not known which model was measured"
-    if one.dtype != other.dtype:
-        return f"another dtype: {one.dtype} and {other.dtype}"
-    if one.weight_digest != other.weight_digest:
-        names = [f"{model.name} ({model.weight_digest[:12]})" for model in (one, other)]
-        return f"another dense model: {' and '.join(names)}"
-    threads = first.environment.threads, second.environment.threads
-    if threads[0] != threads[1]:
-        return f"another number of threads: {threads[0]} and {threads[1]}"
-    return None
 
 
 def pair_items(
@@ -118,30 +105,30 @@ def pair_items(
         Texts, then tasks, then answers; what cannot be paired says why.
     """
     return [
-        *_windows(first, second),
-        *_divergences(first, second),
+        *_texts(first, second),
         *_tasks(first, second, first_items, second_items),
         *_answers(first, second),
     ]
 
 
-def _windows(first: Record, second: Record) -> Iterator[PairedItems]:
-    for protocol, one, other in _both(first.windows, second.windows):
-        if reason := _other_windows(one, other):
-            yield PairedItems(PERPLEXITY, protocol, "window", "lower", reason=reason)
-        elif one is not None and other is not None:
-            yield PairedItems(PERPLEXITY, protocol, "window", "lower", one.nll, other.nll)
-
-
-def _divergences(first: Record, second: Record) -> Iterator[PairedItems]:
-    texts = {protocol: _other_windows(a, b) for protocol, a, b in _both(first.windows, second.windows)}
+def _texts(first: Record, second: Record) -> Iterator[PairedItems]:
+    reasons = {}
+    for protocol, a, b in _both(first.windows, second.windows):
+        reasons[protocol] = _other(a, b)
+        yield from _windows(LOSSES, protocol, reasons[protocol], a, b)
     for protocol, one, other in _both(first.divergences, second.divergences):
-        reason = _missing(one, other) or texts.get(protocol, "it is not known on which text")
-        for metric in DIVERGENCES:
-            items = PairedItems(metric.name, protocol, "window", metric.better, reason=reason)
-            if not reason and one is not None and other is not None:
-                items = replace(items, first=tuple(metric.values(one)), second=tuple(metric.values(other)))
-            yield items
+        reason = _missing(one, other) or reasons.get(protocol, "it is not known on which text")
+        yield from _windows(DIVERGENCES, protocol, reason, one, other)
+
+
+def _windows(
+    metrics: Sequence[ItemMetric[Text]], protocol: str, reason: str, one: Text | None, other: Text | None
+) -> Iterator[PairedItems]:
+    for metric in metrics:
+        items = PairedItems(metric.name, protocol, "window", metric.better, reason=reason)
+        if not reason and one is not None and other is not None:
+            items = replace(items, first=tuple(metric.values(one)), second=tuple(metric.values(other)))
+        yield items
 
 
 def _tasks(
@@ -157,10 +144,10 @@ def _tasks(
             "lower" if directions.get((name, protocol)) == "lower" else "higher",
             is_task=True,
         )
-        if one is None or other is None or (reason := _other_questions(one, other)):
-            yield replace(items, reason=_missing(one, other) or reason)
+        if (reason := _other(one, other)) or one is None or other is None:
+            yield replace(items, reason=reason)
         elif one.outcomes is not None and other.outcomes is not None:
-            yield replace(items, first=_right(one.outcomes), second=_right(other.outcomes))
+            yield replace(items, first=right(one.outcomes), second=right(other.outcomes))
         else:
             grades, others = first_items(protocol, name), second_items(protocol, name)
             if grades is None or others is None or len(grades) != len(others):
@@ -169,17 +156,13 @@ def _tasks(
                 yield replace(items, kind="graded", first=grades, second=others)
 
 
-def _right(outcomes: str) -> Values:
-    return tuple(float(outcome) for outcome in outcomes)
-
-
 def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
     one, other = first.answers, second.answers
     if one is None and other is None:
         return
     found = one or other
     assert found is not None
-    reason = _other_prompts(one, other)
+    reason = _other(one, other)
     for metric in ANSWERS:
         if metric.direction == "none":
             continue
@@ -201,54 +184,14 @@ def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
             yield replace(items, kind=kind, reason="no answer is long enough in both")
 
 
-def _other_windows(first: WindowLosses | None, second: WindowLosses | None) -> str:
-    """Why two window lists are not of the same items; empty where they are."""
+def _other(
+    first: WindowLosses | TaskOutcomes | AnswerSet | None,
+    second: WindowLosses | TaskOutcomes | AnswerSet | None,
+) -> str:
+    """Why two sets of windows, questions or answers are not of the same items; empty where they are."""
     if first is None or second is None:
         return _missing(first, second)
-    return _named(
-        {
-            "corpus": (first.corpus_digest, second.corpus_digest),
-            "token limit": (first.limit, second.limit),
-            "number of windows": (len(first.nll), len(second.nll)),
-        }
-    )
-
-
-def _other_questions(first: TaskOutcomes, second: TaskOutcomes) -> str:
-    """Why two lists of outcomes are not of the same questions; empty where they are."""
-    return _named(
-        {
-            "task version": (first.version, second.version),
-            "limit": (first.limit, second.limit),
-            "metric": (first.metric, second.metric),
-            "questions": (first.items_digest, second.items_digest),
-        }
-    )
-
-
-def _other_prompts(first: AnswerSet | None, second: AnswerSet | None) -> str:
-    """Why two sets of answers are not to the same prompts; empty where they are."""
-    if first is None or second is None:
-        return _missing(first, second)
-    return _named(
-        {
-            "prompts": (first.prompts_digest, second.prompts_digest),
-            "length of answers": (first.max_new_tokens, second.max_new_tokens),
-            "chat template": (first.chat_template, second.chat_template),
-            "number of prompts answered at once": (first.batch_size, second.batch_size),
-            "number of answers": (len(first.answers), len(second.answers)),
-        }
-    )
-
-
-def _named(differing: Mapping[str, tuple[object, object]]) -> str:
-    """The first thing that differs, with both values where these say something."""
-    for what, (one, other) in differing.items():
-        if one != other:
-            if what in ("corpus", "questions", "prompts"):  # digests say nothing to a reader
-                return f"another {what}" if what == "corpus" else f"other {what}"
-            return f"another {what}: {one} and {other}"
-    return ""
+    return first_difference(items_ground(first), items_ground(second))
 
 
 NOT_IN_BASELINE = "the baseline did not measure it"
@@ -286,5 +229,4 @@ __all__ = [
     "PairedItems",
     "mean",
     "pair_items",
-    "whole_difference",
 ]

@@ -8,7 +8,6 @@ of single models are a little too narrow for it, paired ones hardly, because wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp
 
 import numpy as np
@@ -18,33 +17,13 @@ from scipy import special
 from suite.results.statistics.single import (
     CONFIDENCE,
     Estimate,
+    PairedEstimate,
     Values,
     as_floats,
     finite,
     problem_of,
     row_means,
 )
-
-
-@dataclass(frozen=True)
-class PairedEstimate:
-    """A ratio of two models' perplexities on the same windows.
-
-    Attributes:
-        ratio: of the first to the second; above 1 the first is worse. None where it could not be had.
-        low: lower end of the interval; None from a single window, or beyond the range of floats.
-        high: upper end; None likewise.
-        p_value: two-sided, of the ratio being 1; None from a single window.
-        n: pairs of windows.
-        status: `ok`, or why there is no ratio.
-    """
-
-    ratio: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    n: int
-    status: str = "ok"
 
 
 def perplexity_from_nll(window_nll: Values, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -129,10 +108,11 @@ def paired_log_ratios(
 
 def _paired(log: Estimate, problem: str | None) -> PairedEstimate:
     if problem is not None:
-        return PairedEstimate(None, None, None, None, log.n, problem)
+        return PairedEstimate(None, None, None, None, log.n, status=problem)
     ratio = _exp(log.value)
     if ratio is None:
-        return PairedEstimate(None, None, None, None, log.n, "overflow: the losses are too far apart")
+        status = "overflow: the losses are too far apart"
+        return PairedEstimate(None, None, None, None, log.n, status=status)
     return PairedEstimate(ratio, _exp(log.low), _exp(log.high), _p_value(log), log.n)
 
 
@@ -157,7 +137,6 @@ def _exp(value: float | None) -> float | None:
 
 
 __all__ = [
-    "PairedEstimate",
     "paired_log_ratio",
     "paired_log_ratios",
     "perplexities_from_nll",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,30 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+    status: str = "ok"
+
+
+@dataclass(frozen=True)
+class PairedEstimate:
+    """Two models on the same items: the mean of first minus second, or the ratio of their perplexities.
+
+    Attributes:
+        value: above 0 (a ratio: above 1) the first is higher. None where it could not be had.
+        low: lower end of the interval; None from fewer pairs than it takes, or beyond the range of floats.
+        high: upper end; None likewise.
+        p_value: two-sided, of no difference; None from a single pair.
+        n: pairs.
+        interval: of a bootstrap: `bca`; `percentile` where BCa has no value (all pairs differ alike); else
+            None.
+        status: `ok`, or why there is no value.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n: int
+    interval: Literal["bca", "percentile"] | None = None
     status: str = "ok"
 
 
@@ -204,6 +229,18 @@ def as_floats(values: Values) -> npt.NDArray[np.float64]:
     return np.array(values, dtype=np.float64)  # which makes NaN of None
 
 
+def as_pairs(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`as_floats` of both.
+
+    Raises:
+        ValueError: the two do not have the same number of items.
+    """
+    first, second = as_floats(a), as_floats(b)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} items cannot be paired with {len(second)}")
+    return first, second
+
+
 def problem_of(values: npt.NDArray[np.float64]) -> str | None:
     """Why nothing can be said of these items, as a status; None where something can."""
     if len(values) == 0:
@@ -237,9 +274,11 @@ def finite(value: float) -> float | None:
 __all__ = [
     "CONFIDENCE",
     "Estimate",
+    "PairedEstimate",
     "Spread",
     "Values",
     "as_floats",
+    "as_pairs",
     "finite",
     "mean_share",
     "mean_stderr",

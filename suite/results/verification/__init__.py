@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from suite.cell import DENSE
@@ -17,7 +18,8 @@ from suite.results.records.archive import record_files
 from suite.results.records.items import ItemRow
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import Record
-from suite.results.statistics.metrics import SIZES
+from suite.results.statistics.model_metrics import SIZES
+from suite.results.statistics.task_items import FLIPS
 from suite.results.verification.arithmetic import (
     check_answers,
     check_divergence,
@@ -28,7 +30,6 @@ from suite.results.verification.cell_match import check_cell
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import CHECKS, CheckedRecord, Finding, Level, Verification, one_line
 from suite.results.verification.item_rows import check_items
-from suite.results.verification.metric_kinds import COSTS, SPEEDS
 from suite.results.verification.pruning import check_cost, check_size, check_sparsity
 from suite.results.verification.record_file import (
     PresentCode,
@@ -39,7 +40,7 @@ from suite.results.verification.record_file import (
     check_name,
 )
 from suite.results.verification.side_file import read_side_file
-from suite.results.verification.task_scores import check_flips, check_tasks, one_machine
+from suite.results.verification.task_scores import check_flips, check_tasks
 from suite.results.verification.tree_checks import check_across, check_leftovers
 
 _Check = tuple[str, Callable[[Subject], bool], Callable[[Subject], Iterator[Finding]]]
@@ -53,7 +54,7 @@ _CHECKS: tuple[_Check, ...] = (
     ("perplexity", lambda s: bool(s.record.windows), check_perplexity),
     ("divergence", lambda s: bool(s.record.divergences), check_divergence),
     ("tasks", lambda s: bool(s.record.tasks), check_tasks),
-    ("flips", lambda s: _has(s, "flips_right_to_wrong", "flips_wrong_to_right"), check_flips),
+    ("flips", lambda s: _has(s, *(name for name, _ in FLIPS)), check_flips),
     ("answers", lambda s: s.record.answers is not None, check_answers),
     ("sparsity", lambda s: bool(s.record.modules) or _has(s, "sparsity"), check_sparsity),
     ("size", lambda s: _has(s, *SIZES), check_size),
@@ -80,8 +81,8 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
             files.setdefault(file.resolve(), file)
             if path.is_dir():
                 folders.setdefault(file.parent.resolve(), file.parent)
-    dense = _Dense()
-    records = tuple(verify_record(file, present=present, dense=dense.beside(file)) for file in files.values())
+    dense = cache(_dense_in)
+    records = tuple(verify_record(file, present=present, dense=dense(file.parent)) for file in files.values())
     found_across = (*check_across(records), *check_leftovers(folders.values(), records))
     return Verification(records, tuple(found_across))
 
@@ -147,28 +148,15 @@ def _made(name: str, check: Callable[[Subject], Iterator[Finding]], subject: Sub
         yield subject.problem(name, f"holds values that cannot be worked with ({what})")
 
 
-class _Dense:
-    """The readable records of dense models, folder by folder."""
-
-    def __init__(self) -> None:
-        self._found: dict[Path, tuple[Record, ...]] = {}
-
-    def beside(self, path: Path) -> tuple[Record, ...]:
-        """Those in the folder of `path`."""
-        folder = path.parent
-        if folder not in self._found:
-            self._found[folder] = tuple(_readable(sorted(folder.glob(f"{DENSE}--{DENSE}--*.json"))))
-        return self._found[folder]
-
-
-def _readable(paths: Iterable[Path]) -> Iterator[Record]:
-    for path in paths:
+def _dense_in(folder: Path) -> tuple[Record, ...]:
+    """The readable records of dense models in a folder."""
+    found = []
+    for path in sorted(folder.glob(f"{DENSE}--{DENSE}--*.json")):
         try:
-            record = load_record(path)
+            found.append(load_record(path))
         except (FileNotFoundError, RecordError):
             continue  # its own verification says so
-        if record.status == "complete":
-            yield record
+    return tuple(record for record in found if record.status == "complete")
 
 
 def _side_file_of(read: ReadRecord) -> bytes | None:
@@ -186,8 +174,6 @@ def _has(subject: Subject, *names: str) -> bool:
 
 __all__ = [
     "CHECKS",
-    "COSTS",
-    "SPEEDS",
     "CheckedRecord",
     "Finding",
     "ItemRow",
@@ -197,7 +183,6 @@ __all__ = [
     "Verification",
     "check_bytes",
     "one_line",
-    "one_machine",
     "verify",
     "verify_content",
     "verify_record",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isclose
 
 from suite.results.records.record import Metric
@@ -17,27 +17,6 @@ RELATIVE = 1e-9
 """Of a number formed anew: another version of a library may sum in another order."""
 _ROUNDING = 1e-13
 """Of the largest number of an estimate: what is left where its others cancel out to nearly 0."""
-
-
-@dataclass(frozen=True)
-class Due:
-    """What a metric should be.
-
-    Attributes:
-        name: of the metric.
-        protocol: of the metric.
-        estimate: formed anew.
-        direction: which way is better.
-        source: what it was formed from, as a message calls it.
-        earlier: what earlier versions formed instead, which stands as well; None where they formed the same.
-    """
-
-    name: str
-    protocol: str
-    estimate: Estimate
-    direction: str
-    source: str
-    earlier: Estimate | None = None
 
 
 def check_metrics(subject: Subject) -> Iterator[Finding]:
@@ -136,55 +115,68 @@ def _formed_anew(
             continue  # the check of the items says so, and nothing can be formed of them
         # Earlier versions let the interval of a mean of shares leave [0, 1].
         earlier = mean_stderr(values) if metric.estimate is mean_share else None
-        due = Due(metric.name, source.protocol, metric.formed(source), metric.direction, called, earlier)
-        yield from compare(subject, check, due)
+        yield from compare(subject, check, metric.of(source), called, earlier=earlier)
 
 
-def compare(subject: Subject, check: str, due: Due) -> Iterator[Finding]:
-    """Holds the record's metric against what it should be."""
+def compare(
+    subject: Subject,
+    check: str,
+    due: Metric,
+    source: str,
+    *,
+    earlier: Estimate | None = None,
+    relative: float = RELATIVE,
+) -> Iterator[Finding]:
+    """Holds the record's metric against what it should be.
+
+    Args:
+        subject: the record.
+        check: whose finding it is.
+        due: the metric, formed anew.
+        source: what it was formed from, as a message calls it.
+        earlier: what earlier versions formed instead, which stands as well; None where they formed the same.
+        relative: how far numbers may be apart.
+    """
     metric = subject.record.metric(due.name, due.protocol)
-    named = f"{due.name} {due.protocol}"
+    named = f"{due.name} {due.protocol}".strip()
     if metric is None:
-        yield subject.problem(check, f"{named} is missing, and {due.source} are there")
+        yield subject.problem(check, f"{named} is missing, and {source} are there")
         return
     if metric.direction != due.direction:
         yield subject.problem(check, f"{named}: direction is {metric.direction!r}, not {due.direction!r}")
-    wrong = differences(metric, _as_old_as(subject, metric, due.estimate))
-    if wrong and due.earlier and not differences(metric, _as_old_as(subject, metric, due.earlier)):
+    if subject.is_migrated and metric.low is None and metric.high is None:  # its schema had no intervals
+        due = due.model_copy(update={"low": None, "high": None})
+        earlier = earlier and replace(earlier, low=None, high=None)
+    wrong = differences(metric, due, source, relative)
+    if wrong and earlier and not differences(metric, earlier, source, relative):
         return
     for difference in wrong:
-        yield subject.problem(check, f"{named}: {difference.format(source=due.source)}")
+        yield subject.problem(check, f"{named}: {difference}")
 
 
-def _as_old_as(subject: Subject, metric: Metric, estimate: Estimate) -> Estimate:
-    """The estimate without its interval, where the record is of a schema that had none."""
-    if subject.is_migrated and metric.low is None and metric.high is None:
-        return replace(estimate, low=None, high=None)
-    return estimate
-
-
-def differences(metric: Metric, due: Estimate) -> list[str]:
-    """How a metric differs from an estimate, a sentence each, with `{source}` for what that came from."""
+def differences(metric: Metric, due: Metric | Estimate, source: str, relative: float = RELATIVE) -> list[str]:
+    """How a metric differs from what it should be by its source, a sentence each."""
     known = [number for number in (due.value, due.low, due.high) if number is not None]
     slack = _ROUNDING * max(map(abs, known), default=0.0)
     found = []
-    for field in ("value", "stderr", "low", "high"):
+    for field in ("value", "stderr", "low", "high", "n", "status"):
         stored, expected = getattr(metric, field), getattr(due, field)
-        if not same(stored, expected, slack):
-            found.append(f"{field} is {_number(stored)}, by {{source}} {_number(expected)}")
-    if metric.n != due.n:
-        found.append(f"n is {metric.n}, by {{source}} {due.n}")
-    if metric.status != due.status:
-        stored_status = metric.status.replace("{", "(").replace("}", ")")
-        found.append(f"status is {stored_status!r}, by {{source}} {due.status!r}")
+        if field in ("n", "status"):
+            # Why a single number is missing stands there in the words of its time.
+            is_same = stored == expected or (field == "status" and due.n is None)
+        else:
+            is_same = same(stored, expected, relative, slack)
+        if not is_same:
+            shown = ["missing" if value is None else repr(value) for value in (stored, expected)]
+            found.append(f"{field} is {shown[0]}, by {source} {shown[1]}")
     return found
 
 
-def same(stored: float | None, expected: float | None, slack: float = 0.0) -> bool:
-    """Whether two numbers are one but for rounding, or both are missing."""
+def same(stored: float | None, expected: float | None, relative: float, slack: float = 0.0) -> bool:
+    """Whether two numbers are one but for so much of them, or both are missing."""
     if stored is None or expected is None:
         return stored is expected
-    return isclose(stored, expected, rel_tol=RELATIVE, abs_tol=slack)
+    return isclose(stored, expected, rel_tol=relative, abs_tol=slack)
 
 
 def _interval(metric: Metric) -> str | None:
@@ -206,13 +198,8 @@ def _interval(metric: Metric) -> str | None:
     return None
 
 
-def _number(value: float | None) -> str:
-    return "missing" if value is None else repr(value)
-
-
 __all__ = [
     "RELATIVE",
-    "Due",
     "check_answers",
     "check_divergence",
     "check_metrics",

@@ -7,70 +7,105 @@ from collections.abc import Iterable, Iterator
 
 from suite.cell import TaskSpec
 from suite.results.records.items import TaskOutcomes
-from suite.results.records.record import CalibrationIdentity, Record
+from suite.results.records.record import Record
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PAPER_WINDOWS = 256
 """So many the papers take of C4, whatever the limit (docs/protocols.md)."""
+
+_Asked = Iterator[tuple[str, object, object]]
+"""(what, as the record has it, as the cell asks for it)."""
 
 
 def check_cell(subject: Subject) -> Iterator[Finding]:
     """The record against its cell."""
     record = subject.record
-    messages = [*_model(record), *_calibration(record), *_digests(record), *_threads(record)]
-    messages += [*_asked(record)] if record.status == "complete" else [*_failed(record)]
+    is_complete = record.status == "complete"
+    held = [*_inputs(record), *(_items(record) if is_complete else ())]
+    messages = [
+        f"{what}: the record has {_shown(found)}, and the cell asks for {_shown(asked)}"
+        for what, found, asked in held
+        if found != asked
+    ]
+    messages += [*_digests(record), *(_measured(record) if is_complete else _failed(record))]
     for message in messages:
         yield subject.problem("cell", message)
-    if record.status == "complete":
+    if is_complete:
         yield from _short_texts(subject)
         yield from _groups(subject)
 
 
-def _model(record: Record) -> Iterator[str]:
-    cell, model = record.cell, record.model
-    if model is None:
-        if record.status == "complete":
-            yield "is complete and names no model"
-        return
-    measured = record.checkpoint or model
-    if measured.dtype != cell.dtype:
-        yield f"was measured in {measured.dtype}, and the cell asks for {cell.dtype}"
-    if (record.checkpoint is not None) != (cell.checkpoint is not None):
-        yield f"checkpoint is {'there' if record.checkpoint else 'missing'}, and the cell says otherwise"
-    if record.checkpoint is not None:
-        if record.checkpoint.name != cell.checkpoint:
-            yield f"measured the checkpoint {record.checkpoint.name}, and the cell names {cell.checkpoint}"
-    elif model.name != cell.model:
-        yield f"measured the model {model.name}, and the cell names {cell.model}"
-    # A branch or a tag stands for the commit that the model was found at.
-    commit = re.fullmatch(r"[0-9a-f]{40}", cell.revision or "")
-    if record.checkpoint is None and commit and model.revision != cell.revision:
-        yield f"measured revision {model.revision}, and the cell names {cell.revision}"
+def _inputs(record: Record) -> _Asked:
+    """Model, checkpoint, calibration and threads."""
+    cell, model, checkpoint = record.cell, record.model, record.checkpoint
+    if model is not None:
+        yield "dtype", (checkpoint or model).dtype, cell.dtype
+        yield "checkpoint", checkpoint and checkpoint.name, cell.checkpoint
+        if checkpoint is None:
+            yield "model", model.name, cell.model
+            # A branch or a tag stands for the commit that the model was found at.
+            if _COMMIT.fullmatch(cell.revision or ""):
+                yield "revision", model.revision, cell.revision
+    spec, found = cell.calibration, record.calibration
+    if found is not None:
+        yield "calibration", found.source, found.source if spec else None
+    elif spec is not None and cell.prunes and record.status == "complete":
+        yield "calibration", None, spec.source
+    if found is not None and spec is not None:
+        for name in ("source", "n_samples", "seqlen"):
+            yield f"calibration {name}", getattr(found, name), getattr(spec, name)
+        if spec.first_token != "auto":
+            yield "calibration first_token", found.first_token, spec.first_token == "always"
+        # Rows of a file are used as they stand, whatever the seed.
+        if found.seed is not None:
+            yield "calibration seed", found.seed, spec.seed
+    if cell.threads is not None:
+        yield "number of threads", record.environment.threads, cell.threads
 
 
-def _calibration(record: Record) -> Iterator[str]:
-    spec, found = record.cell.calibration, record.calibration
-    if found is None:
-        if spec is not None and record.cell.prunes and record.status == "complete":
-            yield "the cell asks for calibration, and the record has none"
-        return
-    if spec is None:
-        yield "has calibration, and the cell asks for none"
-        return
-    asked = (spec.source, spec.n_samples, spec.seqlen)
-    if _key(found) != asked:
-        yield f"was calibrated on {_key(found)}, and the cell asks for {asked}"
-    if spec.first_token != "auto" and found.first_token != (spec.first_token == "always"):
-        yield f"was calibrated with first_token {found.first_token}, and the cell asks for {spec.first_token}"
-    # Rows of a file are used as they stand, whatever the seed.
-    if found.seed not in (spec.seed, None):
-        yield f"was calibrated with seed {found.seed}, and the cell asks for {spec.seed}"
+def _items(record: Record) -> _Asked:
+    """Texts, divergences and answers."""
+    cell = record.cell
+    windows = {losses.protocol: losses for losses in record.windows}
+    # Where the first token was left to the model, the record says what became of it.
+    specs = {
+        next((name for name in spec.protocols if name in windows), spec.protocol): spec
+        for spec in cell.perplexity
+    }
+    yield "texts", list(windows), list(specs)
+    for protocol in windows.keys() & specs.keys():
+        losses, spec = windows[protocol], specs[protocol]
+        yield f"seqlen of {protocol}", losses.seqlen, spec.seqlen
+        yield f"limit of {protocol}", losses.limit, spec.max_tokens
+    diverged = [found.protocol for found in record.divergences]
+    if diverged or not cell.is_dense:
+        yield "texts with divergences", diverged, list(windows) if cell.divergence else []
+    given, asked = record.answers, cell.answers
+    yield (
+        "answers",
+        given and f"{given.prompts} in {given.max_new_tokens} tokens",
+        asked and f"{asked.prompts} in {asked.max_new_tokens} tokens",
+    )
+    if not cell.tasks:
+        yield "tasks", [task.task for task in record.tasks], []
 
 
-def _key(found: CalibrationIdentity) -> tuple[str, int, int]:
-    return found.source, found.n_samples, found.seqlen
+def _measured(record: Record) -> Iterator[str]:
+    """What a complete record must have, and how much of it."""
+    if record.model is None:
+        yield "is complete and names no model"
+    lengths = {losses.protocol: len(losses.nll) for losses in record.windows}
+    for losses in record.windows:
+        n_tokens = len(losses.nll) * losses.seqlen
+        if losses.limit is not None and n_tokens > losses.limit:
+            yield f"{losses.protocol} has {n_tokens} tokens, more than its limit of {losses.limit}"
+    for found in record.divergences:
+        n_windows = lengths.get(found.protocol)
+        if n_windows is not None and not len(found.kl) == len(found.agreement) == n_windows:
+            yield f"{found.protocol} has another number of divergences than of windows"
 
 
 def _digests(record: Record) -> Iterator[str]:
@@ -94,55 +129,10 @@ def _digests(record: Record) -> Iterator[str]:
         yield "has no report of any module"
 
 
-def _threads(record: Record) -> Iterator[str]:
-    asked, found = record.cell.threads, record.environment.threads
-    if asked is not None and asked != found:
-        yield f"ran with {found} threads, and the cell asks for {asked}"
-
-
 def _failed(record: Record) -> Iterator[str]:
     for name in ("metrics", "windows", "divergences", "tasks", "answers", "modules"):
         if getattr(record, name):
             yield f"failed, and has {name}"
-
-
-def _asked(record: Record) -> Iterator[str]:
-    cell = record.cell
-    windows = {losses.protocol: losses for losses in record.windows}
-    # Where the first token was left to the model, the record says what became of it.
-    specs = {
-        next((name for name in spec.protocols if name in windows), spec.protocol): spec
-        for spec in cell.perplexity
-    }
-    if list(windows) != list(specs) or len(windows) < len(record.windows):
-        yield f"was measured on {_listed(windows)}, and the cell asks for {_listed(specs)}"
-    for protocol in windows.keys() & specs.keys():
-        losses, spec = windows[protocol], specs[protocol]
-        if (losses.seqlen, losses.limit) != (spec.seqlen, spec.max_tokens):
-            yield (
-                f"{protocol} has windows of {losses.seqlen} and limit {losses.limit}, and the cell asks for "
-                f"{spec.seqlen} and {spec.max_tokens}"
-            )
-        n_tokens = len(losses.nll) * losses.seqlen
-        if losses.limit is not None and n_tokens > losses.limit:
-            yield f"{protocol} has {n_tokens} tokens in its windows, more than its limit of {losses.limit}"
-    diverged = [found.protocol for found in record.divergences]
-    if diverged and (not cell.divergence or diverged != list(windows)):
-        yield f"has divergences on {_listed(diverged)}, and the cell asks for other ones"
-    if not diverged and cell.divergence and not cell.is_dense and windows:
-        yield "the cell asks for divergence, and the record has none"
-    for found in record.divergences:
-        losses_of = windows.get(found.protocol)
-        if losses_of and not len(found.kl) == len(found.agreement) == len(losses_of.nll):
-            yield f"{found.protocol} has another number of divergences than of windows"
-    if (record.answers is not None) != (cell.answers is not None):
-        yield f"answers are {'there' if record.answers else 'missing'}, and the cell says otherwise"
-    elif record.answers is not None and cell.answers is not None:
-        asked = (cell.answers.prompts, cell.answers.max_new_tokens)
-        if (record.answers.prompts, record.answers.max_new_tokens) != asked:
-            yield f"answered {record.answers.prompts} in {record.answers.max_new_tokens} tokens, not {asked}"
-    if record.tasks and not cell.tasks:
-        yield f"was asked {_listed([task.task for task in record.tasks])}, and the cell asks for no task"
 
 
 def _short_texts(subject: Subject) -> Iterator[Finding]:
@@ -188,6 +178,10 @@ def _fits(spec: TaskSpec, task: TaskOutcomes) -> bool:
     return (
         spec.name == task.task and spec.limit == task.limit and spec.num_fewshot in (None, task.num_fewshot)
     )
+
+
+def _shown(value: object) -> str:
+    return _listed(value) if isinstance(value, list) else "none" if value is None else str(value)
 
 
 def _listed(names: Iterable[str]) -> str:

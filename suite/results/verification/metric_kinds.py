@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from suite.results.records.record import Metric, Record
-from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, SIZES
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES
+from suite.results.statistics.model_metrics import PRUNE_COSTS, SIZES, SPEEDS, cost_metrics, speeds_of
+from suite.results.statistics.task_items import FLIPS
 
 Kind = Literal[
     "perplexity", "divergence", "tasks", "flips", "answers", "sparsity", "size", "cost", "speed", "group"
 ]
 """The check that forms it anew; or `speed`, which nothing in the record is behind; or a `group` of tasks."""
 
-FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
-COSTS = (
-    *("prune_seconds", "own_prune_seconds"),
-    *("peak_host_bytes", "peak_device_bytes", "prune_energy_joules"),
-)
-SPEEDS = tuple(
-    f"{kernel}{phase}_tokens_per_second" for kernel in ("", "sparse_") for phase in ("prefill", "generation")
-)
-_DIVERGENCES = tuple(metric.name for metric in DIVERGENCES)
-_ANSWERS = tuple(metric.name for metric in ANSWERS)
-_OURS = {*_DIVERGENCES, *FLIPS, *_ANSWERS, *SIZES, *COSTS, *SPEEDS, "sparsity"}
+_DIVERGENCES, _ANSWERS = ([metric.name for metric in metrics] for metrics in (DIVERGENCES, ANSWERS))
+_FLIPS = [name for name, _ in FLIPS]
+_OURS = {*_DIVERGENCES, *_FLIPS, *_ANSWERS, *SIZES, *PRUNE_COSTS, *SPEEDS, "sparsity"}
 """Names that no task's score has. A task may have a `perplexity` of its own, as lambada does."""
 COUNTED = "checkpoint"
 """The method of a checkpoint that does not say what pruned it, so that its zeros were counted."""
@@ -35,39 +29,36 @@ def kinds_of(record: Record) -> dict[tuple[str, str], Kind]:
 
     What is not among them is backed by nothing in the record.
     """
-    kinds: dict[tuple[str, str], Kind] = {}
-    for losses in record.windows:
-        kinds["perplexity", losses.protocol] = "perplexity"
-    for found in record.divergences:
-        kinds |= dict.fromkeys(((name, found.protocol) for name in _DIVERGENCES), "divergence")
-    asked = {task.protocol for task in record.tasks}
-    for protocol in asked:
-        kinds |= dict.fromkeys(((name, protocol) for name in FLIPS), "flips")
-    for metric in record.metrics:
-        if metric.protocol in asked and metric.name not in _OURS:
-            kinds[metric.name, metric.protocol] = "tasks"
-    if record.answers is not None:
-        kinds |= dict.fromkeys(((name, record.answers.protocol) for name in _ANSWERS), "answers")
-    return {**_groups(record), **kinds, **dict(_of_the_model(record))}
+    kinds = dict(_groups(record))
+    for kind, protocol, names in _behind(record):
+        kinds |= dict.fromkeys(((name, protocol) for name in names), kind)
+    return kinds
 
 
-def _of_the_model(record: Record) -> Iterator[tuple[tuple[str, str], Kind]]:
-    """What was removed, what that saves, what it cost, and how fast the model is."""
+def _behind(record: Record) -> Iterator[tuple[Kind, str, Iterable[str]]]:
+    """Kind, protocol and names: of items first, then of the model as a whole."""
     cell = record.cell
-    for name in SIZES:
-        yield (name, cell.dtype), "size"
+    for losses in record.windows:
+        yield "perplexity", losses.protocol, ["perplexity"]
+    for found in record.divergences:
+        yield "divergence", found.protocol, _DIVERGENCES
+    for task in record.tasks:
+        yield "flips", task.protocol, _FLIPS
+        scores = {metric.name for metric in record.metrics if metric.protocol == task.protocol}
+        yield "tasks", task.protocol, scores - _OURS
+    if record.answers is not None:
+        yield "answers", record.answers.protocol, _ANSWERS
+    yield "size", cell.dtype, SIZES if record.modules else SIZES[:1]
     counted = cell.checkpoint is not None and cell.method == COUNTED
     if not cell.is_dense:
-        yield ("sparsity", "zeros" if counted else "target-modules"), "sparsity"
+        yield "sparsity", "zeros" if counted else "target-modules", ["sparsity"]
     if cell.checkpoint is None:
-        for name in COSTS:
-            yield (name, ""), "cost"
+        yield "cost", "", [metric.name for metric in cost_metrics(record.phases, record.shared)]
     elif not counted:
-        yield ("prune_seconds", "pruning.json"), "cost"
+        yield "cost", "pruning.json", ["prune_seconds"]
     if cell.speed is not None:
-        read = f"b1-p{cell.speed.prompt_tokens}"
-        for name in SPEEDS:
-            yield (name, f"{read}-g{cell.speed.new_tokens}" if "generation" in name else read), "speed"
+        for name, protocol in speeds_of(cell.speed.prompt_tokens, cell.speed.new_tokens):
+            yield "speed", protocol, [name]
 
 
 def _groups(record: Record) -> Mapping[tuple[str, str], Kind]:
@@ -97,12 +88,4 @@ def members(group: Metric, record: Record) -> list[Metric]:
     return [metric for metric in record.metrics if metric.name == group.name and metric.protocol in asked]
 
 
-__all__ = [
-    "COSTS",
-    "COUNTED",
-    "FLIPS",
-    "SPEEDS",
-    "Kind",
-    "kinds_of",
-    "members",
-]
+__all__ = ["COUNTED", "Kind", "kinds_of", "members"]

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from suite.results.records.prune_costs import prune_costs
-from suite.results.records.record import ModuleReport, Record
-from suite.results.statistics.metrics import SIZES, share_pruned, size_metrics
-from suite.results.verification.arithmetic import same
+from suite.results.records.record import Metric, ModuleReport, Record
+from suite.results.statistics.model_metrics import ITEMSIZES, cost_metrics, share_pruned, size_metrics
+from suite.results.verification.arithmetic import compare
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.metric_kinds import COSTS
 from suite.results.verification.pattern_counts import impossible_counts, read_pattern, span_of
-
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def check_sparsity(subject: Subject) -> Iterator[Finding]:
@@ -35,61 +31,33 @@ def check_sparsity(subject: Subject) -> Iterator[Finding]:
 def check_size(subject: Subject) -> Iterator[Finding]:
     """The packed sizes from the checkpoint's bytes and the modules."""
     record = subject.record
-    stored = {name: record.metric(name) for name in SIZES}
-    dense = stored["checkpoint_bytes"]
-    if dense is None or dense.value is None:
-        yield subject.problem("size", "has packed sizes and no checkpoint_bytes")
+    dtype, measured = record.cell.dtype, record.checkpoint or record.model
+    stored = record.metric("checkpoint_bytes", dtype)
+    if stored is None or stored.value is None:
+        yield subject.problem("size", f"has packed sizes and no checkpoint_bytes of {dtype}")
         return
-    itemsize = _BYTES[record.cell.dtype]
-    measured = record.checkpoint or record.model
-    if measured is not None and dense.value < measured.n_parameters * itemsize:
+    if measured is not None and stored.value < measured.n_parameters * ITEMSIZES[dtype]:
         yield subject.problem(
             "size",
-            f"checkpoint_bytes is {dense.value:.0f}, fewer than {measured.n_parameters} parameters "
-            f"of {itemsize} bytes take",
+            f"checkpoint_bytes is {stored.value:.0f}, fewer than {measured.n_parameters} parameters "
+            f"of {ITEMSIZES[dtype]} bytes take",
         )
     if record.modules and not _can_be_counted(record):
         return  # `sparsity` says so
     pattern = record.cell.pattern if read_pattern(record.cell.pattern) else None
-    sizes = size_metrics(dense.value, record.modules, dtype=record.cell.dtype, pattern=pattern)
-    due = {metric.name: metric.value for metric in sizes}
-    for name, metric in stored.items():
-        if metric is None:
-            if name in due:
-                yield subject.problem("size", f"{name} is missing, and the modules are there")
-            continue
-        if metric.protocol != record.cell.dtype:
-            yield subject.problem(
-                "size", f"{name} is of {metric.protocol}, and the cell of {record.cell.dtype}"
-            )
-        if metric.direction != "lower":
-            yield subject.problem("size", f"{name}: direction is {metric.direction!r}, not 'lower'")
-        if name not in due:
-            yield subject.problem("size", f"{name} is there, and nothing was pruned")
-        elif metric.value != due[name]:
-            yield subject.problem("size", f"{name} is {metric.value}, by the modules {due[name]}")
+    for due in size_metrics(stored.value, record.modules, dtype=dtype, pattern=pattern):
+        yield from compare(subject, "size", due, "the modules", relative=0.0)
 
 
 def check_cost(subject: Subject) -> Iterator[Finding]:
     """Prune time, memory and energy from the phases."""
     record = subject.record
-    phase = next((phase for phase in record.phases if phase.name == "prune"), None)
     if record.cell.checkpoint is not None:
         return  # others pruned it: the seconds are those of its pruning.json
-    if phase is None:
-        if any(metric.name in COSTS for metric in record.metrics):
-            yield subject.problem("cost", "has the cost of a prune, and no phase of that name")
-        return
-    for name, due in prune_costs(record.phases, record.shared).items():
-        metric = record.metric(name, "")
-        if metric is None:
-            # Energy joined with the third schema; the others have always been there.
-            if name != "prune_energy_joules":
-                yield subject.problem("cost", f"{name} is missing, and phase prune is there")
-        elif not same(metric.value, due):
-            yield subject.problem("cost", f"{name} is {metric.value}, by the phases {due}")
-        elif metric.direction != "lower":
-            yield subject.problem("cost", f"{name}: direction is {metric.direction!r}, not 'lower'")
+    for due in cost_metrics(record.phases, record.shared):
+        # Energy joined with the third schema; the others have always been there.
+        if due.name != "prune_energy_joules" or record.metric(due.name, ""):
+            yield from compare(subject, "cost", due, "the phases")
 
 
 def _impossible(module: ModuleReport) -> str | None:
@@ -110,21 +78,20 @@ def _can_be_counted(record: Record) -> bool:
 def _total(subject: Subject) -> Iterator[Finding]:
     """The sparsity of all modules together."""
     record = subject.record
-    found = share_pruned(record.modules)
-    metric = record.metric("sparsity")
+    metric, found = record.metric("sparsity"), share_pruned(record.modules)
     if metric is None or metric.value is None:
         yield subject.problem("sparsity", "sparsity is missing, and the modules are there")
         return
-    if metric.direction != "none":
-        yield subject.problem("sparsity", f"sparsity: direction is {metric.direction!r}, not 'none'")
-    if record.cell.checkpoint is not None and metric.protocol != "zeros":
-        # The modules count zeros, of which there may be more than were pruned.
-        if metric.value > found + 1e-9:
-            message = f"sparsity is {metric.value!r}, and only {found!r} of its weights are 0"
-            told = any("pruning.json" in warning for warning in record.warnings)
-            yield (subject.remark if told else subject.problem)("sparsity", message)
-    elif not same(metric.value, found, 1e-12):
-        yield subject.problem("sparsity", f"sparsity is {metric.value!r}, by its modules {found!r}")
+    due = Metric(name="sparsity", protocol=metric.protocol, value=found, direction="none")
+    if record.cell.checkpoint is None or metric.protocol == "zeros":
+        yield from compare(subject, "sparsity", due, "its modules")
+        return
+    # The modules count zeros, of which there may be more than were pruned.
+    yield from compare(subject, "sparsity", due.model_copy(update={"value": metric.value}), "its modules")
+    if metric.value > found + 1e-9:
+        message = f"sparsity is {metric.value!r}, and only {found!r} of its weights are 0"
+        told = any("pruning.json" in warning for warning in record.warnings)
+        yield (subject.remark if told else subject.problem)("sparsity", message)
 
 
 def _against_pattern(subject: Subject) -> Iterator[Finding]:

@@ -3,53 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil, isclose
+from math import ceil
 
-from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Metric, Record
 from suite.results.records.state import code_difference
 from suite.results.statistics.metrics import DIVERGENCES, LOSSES
+from suite.results.verification.arithmetic import same
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.metric_kinds import COSTS, SPEEDS, kinds_of
-from suite.results.verification.task_scores import memory_ran_out, one_machine
+from suite.results.verification.metric_kinds import Kind, kinds_of
 
 EXACT = 1e-6
 """Relative, where nothing that rounds differs: what a CPU's scheduling could still change is far less."""
-_ELSEWHERE = {of.name: of.elsewhere for of in LOSSES if of.elsewhere} | {
-    of.name: of.elsewhere for of in DIVERGENCES if of.elsewhere
-}
+_ELSEWHERE = {of.name: of.elsewhere for of in LOSSES} | {of.name: of.elsewhere for of in DIVERGENCES}
 QUESTIONS = 50
 """Elsewhere, one question in so many may be answered otherwise, and one in any case."""
 
 
+def one_machine(one: Record, other: Record) -> bool:
+    """Whether two records were made where the same numbers come out to the bit: on CPUs, never on GPUs.
+
+    A GPU adds up in an order that may change from run to run.
+    """
+    here, there = one.environment, other.environment
+    return here.device == there.device == "cpu" and all(
+        getattr(here, field) == getattr(there, field)
+        for field in ("processor", "threads", "packages", "native_bf16")
+    )
+
+
+def made_alike(one: Record, other: Record) -> bool:
+    """Whether one machine made two records with one code."""
+    return one_machine(one, other) and one.code.source_digest == other.code.source_digest
+
+
 def input_that_differs(stored: Record, found: Record) -> str | None:
     """Which input of a rerun is not the record's, so that nothing can be said; None where all are."""
-    pairs = {
-        f"the weights of {stored.cell.model}": (
-            stored.model.weight_digest if stored.model else None,
-            found.model.weight_digest if found.model else None,
-        ),
-        "the calibration tokens": (
-            stored.calibration.digest if stored.calibration else None,
-            found.calibration.digest if found.calibration else None,
-        ),
-    }
-    texts = {losses.protocol: losses.corpus_digest for losses in found.windows}
-    for losses in stored.windows:
-        pairs[f"the tokens of {losses.protocol}"] = (losses.corpus_digest, texts.get(losses.protocol))
-    questions = {task.protocol: task.items_digest for task in found.tasks}
-    for task in stored.tasks:
-        pairs[f"the questions of {task.protocol}"] = (task.items_digest, questions.get(task.protocol))
-    if stored.answers is not None:
-        pairs["the prompts"] = (
-            stored.answers.prompts_digest,
-            found.answers.prompts_digest if found.answers else None,
-        )
-    for what, (then, now) in pairs.items():
-        if then != now:
-            return f"{what} are others: digest {_short(now)}, not {_short(then)}"
+    now = _inputs(found)
+    for what, digest in _inputs(stored).items():
+        if digest != now.get(what):
+            return f"{what} are others: digest {_short(now.get(what))}, not {_short(digest)}"
     return None
+
+
+def _inputs(record: Record) -> dict[str, str | None]:
+    """What a record was made of, as a message calls it -> its digest."""
+    answers = record.answers
+    return {
+        f"the weights of {record.cell.model}": record.model.weight_digest if record.model else None,
+        "the calibration tokens": record.calibration.digest if record.calibration else None,
+        **{f"the tokens of {losses.protocol}": losses.corpus_digest for losses in record.windows},
+        **{f"the questions of {task.protocol}": task.items_digest for task in record.tasks},
+        **({"the prompts": answers.prompts_digest} if answers else {}),
+    }
+
+
+def _counts(record: Record) -> dict[str, int]:
+    """How many items of each kind a record has: a digest is only a claim, and may be that of more of them."""
+    answers = record.answers
+    return {
+        **{f"windows of {losses.protocol}": len(losses.nll) for losses in record.windows},
+        **{f"divergences of {found.protocol}": len(found.kl) for found in record.divergences},
+        **{f"questions of {task.protocol}": task.n for task in record.tasks},
+        **({f"answers of {answers.prompts}": len(answers.answers)} if answers else {}),
+    }
 
 
 def compare_rerun(subject: Subject, found: Record) -> Iterator[Finding]:
@@ -60,15 +77,20 @@ def compare_rerun(subject: Subject, found: Record) -> Iterator[Finding]:
         found: the record of the rerun.
     """
     stored = subject.record
-    exact = one_machine(stored.environment, found.environment) and not memory_ran_out(stored, found)
+    exact = one_machine(stored, found) and not _halved(stored, found)
+    then, now = _counts(stored), _counts(found)
     messages = [
-        *_lengths(stored, found),
-        *_windows(stored, found, exact),
+        *(
+            f"has {then.get(items, 0)} {items}, run again {now.get(items, 0)}"
+            for items in dict.fromkeys((*then, *now))
+            if then.get(items, 0) != now.get(items, 0)
+        ),
+        *(losses_that_differ(stored, found) if exact else ()),  # else their mean is held to a tolerance
         *_tasks(stored, found, exact),
         *_metrics(stored, found, exact),
     ]
     if exact and stored.answers is not None and found.answers is not None:
-        texts = zip(stored.answers.answers, found.answers.answers, strict=False)  # `_lengths` has the rest
+        texts = zip(stored.answers.answers, found.answers.answers, strict=False)  # their number is told above
         if other := [one.id for one, two in texts if (one.text, one.n_tokens) != (two.text, two.n_tokens)]:
             messages.append(f"{len(other)} answers are others, {other[0]!r} for one")
     if stored.mask_digest != found.mask_digest:
@@ -89,56 +111,33 @@ def _same_masks_due(stored: Record, found: Record) -> bool:
     return (
         (one.device, one.threads, one.processor) == (other.device, other.threads, other.processor)
         and one.packages.get("torch") == other.packages.get("torch")
-        and not memory_ran_out(stored, found)
+        and not _halved(stored, found)
     )
 
 
-def _lengths(stored: Record, found: Record) -> Iterator[str]:
-    """Items that one of the two does not have: a digest is only a claim, and may be that of more of them."""
-    for what, then, now in (
-        (
-            "windows",
-            {losses.protocol: len(losses.nll) for losses in stored.windows},
-            {losses.protocol: len(losses.nll) for losses in found.windows},
-        ),
-        (
-            "divergences",
-            {far.protocol: len(far.kl) for far in stored.divergences},
-            {far.protocol: len(far.kl) for far in found.divergences},
-        ),
-        (
-            "questions",
-            {task.protocol: task.n for task in stored.tasks},
-            {task.protocol: task.n for task in found.tasks},
-        ),
-        (
-            "answers",
-            {stored.answers.prompts: len(stored.answers.answers)} if stored.answers else {},
-            {found.answers.prompts: len(found.answers.answers)} if found.answers else {},
-        ),
-    ):
-        for name in dict.fromkeys((*then, *now)):
-            if then.get(name, 0) != now.get(name, 0):
-                yield f"has {then.get(name, 0)} {what} of {name}, run again {now.get(name, 0)}"
+def _halved(stored: Record, found: Record) -> bool:
+    """Whether memory ran out in one of them: other batches round otherwise."""
+    return any("memory ran out" in warning for record in (stored, found) for warning in record.warnings)
 
 
-def _windows(stored: Record, found: Record, exact: bool) -> Iterator[str]:
-    if not exact:
-        return  # their mean is held to a tolerance with the metrics
-    again = {losses.protocol: losses.nll for losses in found.windows}
-    for losses in stored.windows:
-        pairs = list(zip(losses.nll, again.get(losses.protocol, ()), strict=False))
-        if off := [n for n, (one, two) in enumerate(pairs) if not _near(one, two, EXACT, 0.0)]:
-            one, two = pairs[off[0]]
-            yield f"{len(off)} windows of {losses.protocol} have other losses: {one}, run again {two}"
+def losses_that_differ(one: Record, other: Record) -> Iterator[str]:
+    """The texts on whose same tokens two records have other losses, a sentence each."""
+    theirs = {losses.protocol: losses for losses in other.windows}
+    for losses in one.windows:
+        found = theirs.get(losses.protocol)
+        if found is None or found.corpus_digest != losses.corpus_digest:
+            continue
+        pairs = zip(losses.nll, found.nll, strict=False)
+        if off := [(a, b) for a, b in pairs if not same(a, b, EXACT)]:
+            yield f"{len(off)} windows of {losses.protocol} have other losses: {off[0][0]} and {off[0][1]}"
 
 
 def _tasks(stored: Record, found: Record, exact: bool) -> Iterator[str]:
-    again: dict[str, TaskOutcomes] = {task.protocol: task for task in found.tasks}
+    again = {task.protocol: task.outcomes for task in found.tasks}
     for task in stored.tasks:
         if task.protocol not in again:
             continue
-        one, two = task.outcomes, again[task.protocol].outcomes
+        one, two = task.outcomes, again[task.protocol]
         if one is None or two is None:
             if one != two:
                 yield f"{task.protocol} has outcomes in one of the two only"
@@ -151,9 +150,9 @@ def _tasks(stored: Record, found: Record, exact: bool) -> Iterator[str]:
 def _metrics(stored: Record, found: Record, exact: bool) -> Iterator[str]:
     kinds = kinds_of(stored)
     for metric in stored.metrics:
-        if metric.name in COSTS or metric.name in SPEEDS:
-            continue
         kind = kinds.get((metric.name, metric.protocol))
+        if kind in ("cost", "speed"):
+            continue
         if kind == "answers" and not exact:
             continue  # a greedy answer parts at the first near-tie, and then is another
         again = found.metric(metric.name, metric.protocol)
@@ -162,32 +161,26 @@ def _metrics(stored: Record, found: Record, exact: bool) -> Iterator[str]:
             yield f"{named} is not there, run again"
             continue
         relative, absolute = (EXACT, 1e-9) if exact else _tolerance(metric, kind)
-        if not _near(metric.value, again.value, relative, absolute):
+        if not same(metric.value, again.value, relative, absolute):
             yield f"{named} is {metric.value}, run again {again.value}"
         elif metric.n != again.n:
             yield f"{named} is of {metric.n} items, run again of {again.n}"
 
 
-def _tolerance(metric: Metric, kind: str | None) -> tuple[float, float]:
+def _tolerance(metric: Metric, kind: Kind | None) -> tuple[float, float]:
     """Relative and absolute, of a value from another machine."""
     share = 1 / QUESTIONS if not metric.n else ceil(metric.n / QUESTIONS) / metric.n
     share += 1e-9  # the difference of two shares is rounded
-    if kind in ("perplexity", "divergence") and metric.name in _ELSEWHERE:
-        return _ELSEWHERE[metric.name]
+    if kind in ("perplexity", "divergence") and (elsewhere := _ELSEWHERE[metric.name]):
+        return elsewhere
     if kind in ("sparsity", "size"):
         return EXACT, 1e-9
     # A flip needs one of two answers to change; the dense model's were given anew, too.
-    return (1 / QUESTIONS, 2 * share) if kind == "flips" else (1 / QUESTIONS, share)
-
-
-def _near(one: float | None, two: float | None, relative: float, absolute: float) -> bool:
-    if one is None or two is None:
-        return one is two
-    return isclose(one, two, rel_tol=relative, abs_tol=absolute)
+    return 1 / QUESTIONS, 2 * share if kind == "flips" else share
 
 
 def _short(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
-__all__ = ["compare_rerun", "input_that_differs"]
+__all__ = ["compare_rerun", "input_that_differs", "losses_that_differ", "made_alike", "one_machine"]

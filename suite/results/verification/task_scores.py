@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isclose
 
 from suite.results.records.items import TaskOutcomes
-from suite.results.records.record import Environment, Metric, Record
-from suite.results.statistics.paired import mcnemar
+from suite.results.records.record import Metric, Record
+from suite.results.statistics.metrics import metric_of
 from suite.results.statistics.single import Estimate, mean_stderr, proportion, score_mean
-from suite.results.verification.arithmetic import RELATIVE, Due, compare, differences
+from suite.results.statistics.task_items import FLIPS, flip_metrics, right, score_estimate
+from suite.results.verification.arithmetic import compare, differences
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
-from suite.results.verification.metric_kinds import FLIPS, kinds_of
+from suite.results.verification.metric_kinds import kinds_of
+from suite.results.verification.rerun_comparison import made_alike
+
+_LOST, _GAINED = (name for name, _ in FLIPS)
 
 
 def check_tasks(subject: Subject) -> Iterator[Finding]:
@@ -37,34 +42,33 @@ def check_tasks(subject: Subject) -> Iterator[Finding]:
 
 def check_flips(subject: Subject) -> Iterator[Finding]:
     """The flips of every task: possible, with the interval of their number, and those of the dense record."""
-    tasks = {task.protocol: task for task in subject.record.tasks}
-    flipped: dict[str, dict[str, Metric]] = {}
-    for metric in subject.record.metrics:
-        if metric.name in FLIPS:
-            flipped.setdefault(metric.protocol, {})[metric.name] = metric
-    for protocol, metrics in flipped.items():
+    record = subject.record
+    tasks = {task.protocol: task for task in record.tasks}
+    flipped = dict.fromkeys(metric.protocol for metric in record.metrics if metric.name in (_LOST, _GAINED))
+    for protocol in flipped:
         task = tasks.get(protocol)
         if task is None or (task.outcomes is not None and _shape(task)):
             continue  # `metrics` or `tasks` says so
         if task.outcomes is None:
             yield subject.problem("flips", f"{protocol}: flips of a task without outcomes")
             continue
-        if missing := [name for name in FLIPS if name not in metrics]:
-            yield subject.problem("flips", f"{protocol}: {missing[0]} is missing")
-            continue
-        consistent = True
-        for name, limit in zip(FLIPS, (task.outcomes.count("0"), task.outcomes.count("1")), strict=True):
-            for message in _impossible(metrics[name], task.n, limit):
-                consistent = False
-                yield subject.problem("flips", f"{name} {protocol}: {message}")
-        if consistent:  # else the dense record could only say the same again
-            yield from _against_dense(subject, task, metrics)
+        found = []
+        for name, ended in ((_LOST, "0"), (_GAINED, "1")):
+            metric = record.metric(name, protocol)
+            if metric is None:
+                found.append(f"{name} {protocol} is missing")
+            else:
+                wrong = _impossible(metric, task.n, task.outcomes.count(ended))
+                found += [f"{name} {protocol}: {message}" for message in wrong]
+        yield from (subject.problem("flips", message) for message in found)
+        if not found:  # else the dense record could only say the same again
+            yield from _against_dense(subject, task)
 
 
 def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterator[Finding]:
     values = subject.values(task.protocol, score.name)
     if values is None and score.name == task.metric and task.outcomes is not None:
-        values = [float(outcome) for outcome in task.outcomes]
+        values = list(right(task.outcomes))
     named = f"{score.name} {score.protocol}"
     if values is None:
         if subject.items is not None:
@@ -76,43 +80,27 @@ def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterato
     if subject.items is not None and len(subject.values(task.protocol, task.metric) or ()) != task.n:
         return  # `items` says so
     values += [None] * (task.n - len(values))
+    due, mean = score_estimate(score.name, score.value, score.stderr, values), score_mean(score.name, values)
     are_shares = all(value in (0.0, 1.0) for value in values)
-    due = score_mean(score.name, values)
-    if are_shares or _is_mean(score, due):
+    if due == mean or are_shares or _has_error_of(score, mean):
         # Earlier versions let the interval of graded shares leave [0, 1].
-        earlier = None if are_shares else mean_stderr(values)
-        yield from compare(
-            *(subject, "tasks"),
-            Due(score.name, score.protocol, due, score.direction, "its items", earlier=earlier),
-        )
-        return
-    if _was_mean(score, due):
-        yield subject.problem(
-            "tasks",
-            f"{named} is {score.value!r} with the error or interval of a mean, by its items {due.value!r}",
-        )
-        return
-    # lm-eval forms some scores otherwise than as a mean (F1, a perplexity); then its own number stands.
-    own = Estimate(score.value, score.stderr, None, None, task.n, score.status)
-    for difference in differences(score, own):
-        yield subject.problem("tasks", f"{named}: {difference.format(source='its questions')}")
-    yield subject.remark("tasks", f"{named} is no mean of its items, so it was not formed anew")
+        due, earlier = mean, None if are_shares else mean_stderr(values)
+    else:
+        # lm-eval forms some scores otherwise than as a mean (F1, a perplexity); then its own number stands.
+        due, earlier = replace(due, stderr=score.stderr, status=score.status), None
+        yield subject.remark("tasks", f"{named} is no mean of its items, so it was not formed anew")
+    metric = metric_of(score.name, score.protocol, due, score.direction)
+    yield from compare(subject, "tasks", metric, "its items", earlier=earlier)
 
 
-def _was_mean(score: Metric, due: Estimate) -> bool:
+def _has_error_of(score: Metric, mean: Estimate) -> bool:
     """Whether a score that is no mean of its items was written as one.
 
     Only means have an interval; and lm-eval's error of a mean is its items', to the last digits.
     """
     if (score.low, score.high) != (None, None):
         return True
-    return bool(score.stderr) and due.stderr is not None and isclose(score.stderr or 0.0, due.stderr)
-
-
-def _is_mean(score: Metric, due: Estimate) -> bool:
-    if score.value is None or due.value is None:
-        return False
-    return isclose(score.value, due.value, rel_tol=RELATIVE, abs_tol=1e-12)
+    return bool(score.stderr and mean.stderr is not None and isclose(score.stderr, mean.stderr))
 
 
 def _shape(task: TaskOutcomes) -> str | None:
@@ -137,21 +125,19 @@ def _impossible(metric: Metric, n: int, limit: int) -> Iterator[str]:
     if not 0 <= count <= limit:
         yield f"is {count} of {n} questions, and only {limit} ended that way"
         return
-    due = proportion([1] * count + [0] * (n - count))
-    for difference in differences(metric, due):
-        yield difference.format(source=f"{count} of {n} questions")
+    yield from differences(metric, proportion([1] * count + [0] * (n - count)), f"{count} of {n} questions")
 
 
-def _against_dense(subject: Subject, task: TaskOutcomes, metrics: dict[str, Metric]) -> Iterator[Finding]:
+def _against_dense(subject: Subject, task: TaskOutcomes) -> Iterator[Finding]:
     """Counts the flips against the dense records at hand that were asked the same."""
     record = subject.record
     asked = [
-        (dense, outcomes.outcomes)
+        (dense, before)
         for dense in subject.dense
-        for outcomes in dense.tasks
+        for before in dense.tasks
         if _one_model(dense, record)
-        and outcomes.outcomes is not None
-        and (outcomes.protocol, outcomes.items_digest, outcomes.metric)
+        and before.outcomes is not None
+        and (before.protocol, before.items_digest, before.metric)
         == (task.protocol, task.items_digest, task.metric)
     ]
     if not asked:
@@ -159,24 +145,21 @@ def _against_dense(subject: Subject, task: TaskOutcomes, metrics: dict[str, Metr
             "flips", f"{task.protocol}: no dense record at hand was asked the same questions"
         )
         return
-    assert task.outcomes is not None
-    after = [int(outcome) for outcome in task.outcomes]
     found = []
-    for dense, outcomes in asked:
-        if len(outcomes) != len(after) or set(outcomes) - {"0", "1"}:
+    for dense, before in asked:
+        if _shape(before) or before.n != task.n:
             continue  # that record's own check of its tasks says so
-        flips = mcnemar([int(outcome) for outcome in outcomes], after)
         wrong = [
-            f"{name} {task.protocol}: {difference.format(source='the dense record')}"
-            for name, due in zip(FLIPS, (flips.lost, flips.gained), strict=True)
-            for difference in differences(metrics[name], due)
+            finding
+            for due in flip_metrics(before, task)
+            for finding in compare(subject, "flips", due, "the dense record")
         ]
         if not wrong:
             return
-        found.append((one_machine(dense.environment, record.environment), dense, wrong[0]))
-    for same_machine, dense, message in found:
-        if same_machine and dense.code.source_digest == record.code.source_digest:
-            yield subject.problem("flips", message)
+        found.append((dense, wrong[0]))
+    for dense, finding in found:
+        if made_alike(dense, record):
+            yield finding
             return
     yield subject.remark(
         "flips",
@@ -191,20 +174,4 @@ def _one_model(one: Record, other: Record) -> bool:
     return (one.model.weight_digest, one.model.dtype) == (other.model.weight_digest, other.model.dtype)
 
 
-def one_machine(one: Environment, other: Environment) -> bool:
-    """Whether two records were made where the same numbers come out to the bit: on CPUs, never on GPUs.
-
-    A GPU adds up in an order that may change from run to run.
-    """
-    return one.device == other.device == "cpu" and all(
-        getattr(one, field) == getattr(other, field)
-        for field in ("processor", "threads", "packages", "native_bf16")
-    )
-
-
-def memory_ran_out(*records: Record) -> bool:
-    """Whether memory ran out in one of them: other batches round otherwise. Only its warnings say so."""
-    return any("memory ran out" in warning for record in records for warning in record.warnings)
-
-
-__all__ = ["check_flips", "check_tasks", "memory_ran_out", "one_machine"]
+__all__ = ["check_flips", "check_tasks"]

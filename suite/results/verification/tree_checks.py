@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from suite.results.records.items import WindowLosses
 from suite.results.records.leftovers import PREFIX
 from suite.results.records.record import Record
 from suite.results.records.store import RECORD_SUFFIX, SAMPLES_SUFFIX
-from suite.results.verification.findings import CheckedRecord, Finding, Level, one_line
-from suite.results.verification.task_scores import memory_ran_out, one_machine
-
-_SAME_LOSS = 1e-6
-"""Relative, of a window's loss on the same machine with the same code."""
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """A readable record and its file."""
-
-    path: Path
-    record: Record
-
-    @property
-    def tree(self) -> Path:
-        """The results tree: the folder of the models' folders."""
-        return self.path.absolute().parent.parent
+from suite.results.verification.checked_record import Subject
+from suite.results.verification.findings import CheckedRecord, Finding
+from suite.results.verification.rerun_comparison import losses_that_differ, made_alike
 
 
 def check_across(records: Sequence[CheckedRecord]) -> Iterator[Finding]:
     """What holds of several records together."""
-    stored = [_Stored(r.path, r.record) for r in records if r.record is not None]
-    complete = [entry for entry in stored if entry.record.status == "complete"]
-    yield from _twice(stored)
-    yield from _weights(complete)
-    yield from _texts(complete)
-    yield from _lengths(complete)
+    subjects = [Subject(r.path, r.record) for r in records if r.record is not None]
+    yield from _twice(subjects)
+    yield from _inputs([subject for subject in subjects if subject.record.status == "complete"])
 
 
 def check_leftovers(folders: Iterable[Path], records: Sequence[CheckedRecord]) -> Iterator[Finding]:
@@ -71,119 +51,70 @@ def check_leftovers(folders: Iterable[Path], records: Sequence[CheckedRecord]) -
                 yield Finding(path, "leftover", "remark", "is no record and no side file")
 
 
-def _twice(stored: Sequence[_Stored]) -> Iterator[Finding]:
-    for same in _grouped(stored, lambda entry: (entry.record.cell.digest, entry.record.status)):
-        first = same[0]
-        for other in same[1:]:
-            message = f"is of the same cell as {first.path}"
-            if other.tree == first.tree:
-                yield _finding(other, "twice", "problem", f"{message}, in one tree")
-            elif contradiction := _contradiction(first.record, other.record):
-                yield _finding(other, "twice", "problem", f"{message} and contradicts it: {contradiction}")
-            else:
-                yield _finding(other, "twice", "remark", message)
+def _twice(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    cells: dict[Hashable, Subject] = {}
+    for other in subjects:
+        first = cells.setdefault((other.record.cell.digest, other.record.status), other)
+        if first is other:
+            continue
+        message = f"is of the same cell as {first.path}"
+        if _tree(other) == _tree(first):
+            yield other.problem("twice", f"{message}, in one tree")
+        elif contradiction := _contradiction(first.record, other.record):
+            yield other.problem("twice", f"{message} and contradicts it: {contradiction}")
+        else:
+            yield other.remark("twice", message)
 
 
 def _contradiction(one: Record, other: Record) -> str | None:
     """How two records of one cell differ though one machine made them with one code; None if in nothing."""
-    if (
-        not one_machine(one.environment, other.environment)
-        or one.code.source_digest != other.code.source_digest
-        or memory_ran_out(one, other)
-    ):
+    if not made_alike(one, other):
         return None
     inputs = [
         (r.model and r.model.weight_digest, r.calibration and r.calibration.digest) for r in (one, other)
     ]
     if inputs[0] != inputs[1]:
         return None  # a model or text that was changed: `weights` and a rerun say so
-    if one.mask_digest != other.mask_digest:
-        return "the masks differ, on one machine with one code"
-    theirs = {losses.protocol: losses for losses in other.windows}
-    for losses in one.windows:
-        found = theirs.get(losses.protocol)
-        if found is None or found.corpus_digest != losses.corpus_digest:
-            continue
-        for a, b in zip(losses.nll, found.nll, strict=False):
-            if (a is None) != (b is None) or (a is not None and b is not None and _far(a, b)):
-                return f"the losses on {losses.protocol} differ, on one machine with one code"
-    return None
+    differing = "the masks differ" if one.mask_digest != other.mask_digest else None
+    differing = differing or next(losses_that_differ(one, other), None)
+    return differing and f"{differing}, on one machine with one code"
 
 
-def _far(a: float, b: float) -> bool:
-    return abs(a - b) > _SAME_LOSS * max(abs(a), abs(b))
-
-
-def _weights(stored: Sequence[_Stored]) -> Iterator[Finding]:
-    identified = [entry for entry in stored if entry.record.model is not None]
-
-    def key(entry: _Stored) -> Hashable:
-        model = entry.record.model
-        assert model is not None
-        # A model without a revision is what its folder held that day: that may differ between trees.
-        return (model.name, model.revision, model.dtype, None if model.revision else entry.tree)
-
-    for same in _grouped(identified, key):
-        yield from _differing(
-            same,
-            "weights",
-            lambda record: record.model.weight_digest if record.model else "",
-            "has dense weights",
-        )
-
-
-def _texts(stored: Sequence[_Stored]) -> Iterator[Finding]:
-    protocols = {(losses.protocol, losses.limit) for entry in stored for losses in entry.record.windows}
-    for protocol, limit in sorted(protocols, key=str):
-
-        def digest(record: Record, protocol: str = protocol, limit: int | None = limit) -> str | None:
-            for losses in record.windows:
-                if (losses.protocol, losses.limit) == (protocol, limit):
-                    return losses.corpus_digest
-            return None
-
-        measured = [entry for entry in stored if digest(entry.record) is not None]
-        for same in _grouped(measured, lambda entry: (entry.record.cell.model, entry.tree)):
-            yield from _differing(same, "texts", digest, f"was measured on tokens of {protocol}")
-
-
-def _lengths(stored: Sequence[_Stored]) -> Iterator[Finding]:
-    """The digest of tokens is of so many windows: who has fewer losses under it left some out."""
-    first: dict[str, tuple[_Stored, WindowLosses]] = {}
-    for entry in stored:
-        for losses in entry.record.windows:
-            one, known = first.setdefault(losses.corpus_digest, (entry, losses))
-            if (len(known.nll), known.seqlen) != (len(losses.nll), losses.seqlen):
-                yield _finding(
-                    entry,
+def _inputs(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """Whether records that name the same weights and texts had the same."""
+    first: dict[Hashable, tuple[Subject, str]] = {}
+    shapes: dict[str, tuple[Subject, tuple[int, int]]] = {}
+    for subject in subjects:
+        record = subject.record
+        claims: list[tuple[str, Hashable, str, str]] = []
+        if (model := record.model) is not None:
+            # A model without a revision is what its folder held that day: that may differ between trees.
+            place = None if model.revision else _tree(subject)
+            named = (model.name, model.revision, model.dtype, place)
+            claims.append(("weights", named, model.weight_digest, "has dense weights"))
+        for losses in record.windows:
+            asked = (record.cell.model, _tree(subject), losses.protocol, losses.limit)
+            what = f"was measured on tokens of {losses.protocol}"
+            claims.append(("texts", asked, losses.corpus_digest, what))
+        for check, key, digest, what in claims:
+            one, known = first.setdefault((check, key), (subject, digest))
+            if known != digest:
+                yield subject.problem(check, f"{what} {digest[:12]}, and {one.path} {known[:12]}")
+        for losses in record.windows:
+            # The digest of tokens is of so many windows: who has fewer losses under it left some out.
+            shape = len(losses.nll), losses.seqlen
+            one, other = shapes.setdefault(losses.corpus_digest, (subject, shape))
+            if other != shape:
+                yield subject.problem(
                     "texts",
-                    "problem",
-                    f"has {len(losses.nll)} windows of {losses.seqlen} tokens of {losses.protocol}, and "
-                    f"{one.path} has {len(known.nll)} of {known.seqlen} with the same digest",
+                    f"has {shape[0]} windows of {shape[1]} tokens of {losses.protocol}, and "
+                    f"{one.path} has {other[0]} of {other[1]} with the same digest",
                 )
 
 
-def _differing(
-    same: Sequence[_Stored], check: str, digest: Callable[[Record], str | None], what: str
-) -> Iterator[Finding]:
-    first = same[0]
-    for other in same[1:]:
-        one, found = digest(first.record), digest(other.record)
-        if one != found:
-            yield _finding(
-                other, check, "problem", f"{what} {(found or '')[:12]}, and {first.path} {(one or '')[:12]}"
-            )
-
-
-def _finding(entry: _Stored, check: str, level: Level, message: str) -> Finding:
-    return Finding(entry.path, check, level, one_line(message))
-
-
-def _grouped(stored: Iterable[_Stored], key: Callable[[_Stored], Hashable]) -> list[list[_Stored]]:
-    groups: dict[Hashable, list[_Stored]] = {}
-    for entry in stored:
-        groups.setdefault(key(entry), []).append(entry)
-    return [group for group in groups.values() if len(group) > 1]
+def _tree(subject: Subject) -> Path:
+    """The results tree: the folder of the models' folders."""
+    return subject.path.absolute().parent.parent
 
 
 __all__ = ["check_across", "check_leftovers"]

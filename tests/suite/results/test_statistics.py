@@ -41,7 +41,7 @@ def test_the_paired_test_on_students_sleep_data() -> None:
     found = paired_log_ratio(DRUG_2, DRUG_1)
     # R: t.test(extra[group == 2], extra[group == 1], paired = TRUE)
     assert found.p_value == pytest.approx(0.00283289, rel=1e-5)
-    assert found.ratio == pytest.approx(math.exp(1.58))
+    assert found.value == pytest.approx(math.exp(1.58))
     assert found.low == pytest.approx(math.exp(0.7001142), rel=1e-6)
     assert found.high == pytest.approx(math.exp(2.4598858), rel=1e-6)
 
@@ -67,8 +67,8 @@ def test_perplexity_is_what_scipy_says_on_the_log_scale(nll: list[float]) -> Non
 def test_the_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
     a, b = [x for x, _ in pairs], [y for _, y in pairs]
     found, mirrored = paired_log_ratio(a, b), paired_log_ratio(b, a)
-    assert found.ratio is not None and mirrored.ratio is not None
-    assert found.ratio * mirrored.ratio == pytest.approx(1)
+    assert found.value is not None and mirrored.value is not None
+    assert found.value * mirrored.value == pytest.approx(1)
     assert found.p_value == pytest.approx(mirrored.p_value)
     if np.std(np.subtract(a, b)) > 1e-6:
         assert found.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-4, abs=1e-12)
@@ -96,14 +96,14 @@ def test_a_single_window_gives_a_value_and_no_interval() -> None:
     assert found.value == pytest.approx(25)
     assert (found.stderr, found.low, found.high, found.n, found.status) == (None, None, None, 1, "ok")
     paired = paired_log_ratio([2.0], [1.0])
-    assert (paired.ratio, paired.low, paired.p_value) == (pytest.approx(math.e), None, None)
+    assert (paired.value, paired.low, paired.p_value) == (pytest.approx(math.e), None, None)
 
 
 def test_equal_models_do_not_differ_and_a_constant_gap_is_certain() -> None:
     same = paired_log_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
-    assert (same.ratio, same.low, same.high, same.p_value) == (1.0, 1.0, 1.0, 1.0)
+    assert (same.value, same.low, same.high, same.p_value) == (1.0, 1.0, 1.0, 1.0)
     shifted = paired_log_ratio([1.5, 2.5, 3.5], [1.0, 2.0, 3.0])
-    assert (shifted.ratio, shifted.p_value) == (pytest.approx(math.exp(0.5)), 0.0)
+    assert (shifted.value, shifted.p_value) == (pytest.approx(math.exp(0.5)), 0.0)
 
 
 @pytest.mark.parametrize("bad", [None, math.nan, math.inf])
@@ -112,7 +112,7 @@ def test_a_window_without_a_finite_loss_gives_no_value_and_says_so(bad: float | 
     assert (found.value, found.stderr, found.low, found.n) == (None, None, None, 3)
     assert found.status == "not finite: 1 of 3 items"
     paired = paired_log_ratio([1.0, bad], [1.0, 2.0])
-    assert (paired.ratio, paired.p_value) == (None, None)
+    assert (paired.value, paired.p_value) == (None, None)
     assert paired.status.startswith("not finite")
 
 

@@ -261,6 +261,8 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "flips of no task": (plus("flips_right_to_wrong", "other-0shot", 0.1, 0.2), "metrics"),
     "prune time of another protocol": (plus("prune_seconds", "x", 0.1), "metrics"),
     "prune time of a checkpoint": (plus("prune_seconds", "pruning.json", 0.1), "metrics"),
+    "the cost of a prune without its phase": (other(phases=()), "metrics"),
+    "an own prune time without shared work": (plus("own_prune_seconds", "", 0.1), "metrics"),
     "bytes in another dtype": (plus("checkpoint_bytes", "bfloat16", 200), "metrics"),
     "a score of no task": (plus("acc", "boolq-0shot", 0.8, 0.9, direction="higher"), "metrics"),
     "a score that is unknown": (plus("quality", "", 0.8, 0.9, direction="higher"), "metrics"),

@@ -1,0 +1,116 @@
+"""What two records must share for their numbers to be compared, and in words what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from suite.results.records.items import AnswerSet, TaskOutcomes, WindowLosses
+from suite.results.records.record import Environment, Record
+
+Ground = Mapping[str, object]
+"""What comparable values share -> what it is."""
+
+_PLURAL = ("weights", "calibration tokens", "questions", "prompts")
+_DIGESTS = ("corpus", *_PLURAL)
+
+
+def differences(one: Ground, other: Ground) -> list[str]:
+    """What is other in the second: `another dtype: float32 and bfloat16`, `other questions`."""
+    words = []
+    for what in dict.fromkeys([*one, *other]):
+        then, now = one.get(what), other.get(what)
+        if then != now:
+            # Digests say nothing to a reader.
+            shown = "" if what in _DIGESTS else f": {then} and {now}"
+            words.append(f"{'other' if what in _PLURAL else 'another'} {what}{shown}")
+    return words
+
+
+def first_difference(one: Ground, other: Ground) -> str:
+    """The first of the `differences`; empty where there is none."""
+    return next(iter(differences(one, other)), "")
+
+
+class Made(Protocol):
+    """Of a record: where and how it was made."""
+
+    @property
+    def environment(self) -> Environment:
+        """The machine."""
+        ...
+
+    @property
+    def placement(self) -> str:
+        """Where decoder layers were."""
+        ...
+
+
+def machine_ground(record: Made) -> Ground:
+    """What costs of one machine share."""
+    environment = record.environment
+    return {
+        "device": environment.device,
+        "processor": environment.processor,
+        "number of cores": environment.physical_cores,
+        "placement": record.placement,
+    }
+
+
+def machine_of(record: Made) -> str:
+    """The class of machine whose times compare: device, processor, cores, threads, and where layers were."""
+    environment = record.environment
+    onload = ", layers onloaded" if record.placement == "onload" else ""
+    cores = f"{environment.physical_cores} cores" if environment.physical_cores else "unknown cores"
+    return f"{environment.device}, {environment.processor}, {cores}, {environment.threads} threads{onload}"
+
+
+def items_ground(items: WindowLosses | TaskOutcomes | AnswerSet) -> Ground:
+    """What the same windows, questions or answers of two records share."""
+    if isinstance(items, WindowLosses):
+        return {
+            "corpus": items.corpus_digest,
+            "token limit": items.limit,
+            "number of windows": len(items.nll),
+        }
+    if isinstance(items, TaskOutcomes):
+        return {
+            "task version": items.version,
+            "limit": items.limit,
+            "metric": items.metric,
+            "questions": items.items_digest,
+        }
+    return {
+        "prompts": items.prompts_digest,
+        "length of answers": items.max_new_tokens,
+        "chat template": items.chat_template,
+        "number of prompts answered at once": items.batch_size,
+        "number of answers": len(items.answers),
+    }
+
+
+def whole_difference(first: Record, second: Record) -> str | None:
+    """What makes the quality of two finished records incomparable as a whole; None if nothing does."""
+    one, other = first.model, second.model
+    if one is None or other is None:
+        return "it is not known which model was measured"
+    if one.weight_digest != other.weight_digest and one.dtype == other.dtype:
+        names = [f"{model.name} ({model.weight_digest[:12]})" for model in (one, other)]
+        return f"another dense model: {' and '.join(names)}"
+    ours, theirs = (
+        {"dtype": model.dtype, "number of threads": record.environment.threads}
+        for model, record in ((one, first), (other, second))
+    )
+    return first_difference(ours, theirs) or None
+
+
+__all__ = [
+    "Ground",
+    "Made",
+    "differences",
+    "first_difference",
+    "items_ground",
+    "machine_ground",
+    "machine_of",
+    "whole_difference",
+]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
 
-from suite.results.records.archive import DatedRecord
-from suite.results.records.record import Environment, Metric
+from suite.results.records.record import Metric, Record
 
 Ground = tuple[tuple[str, str], ...]
 """(what, value) of everything that comparable values share."""
@@ -20,7 +19,7 @@ def depends_on_machine(metric: str) -> bool:
     return metric.endswith(_TIMED) or metric.startswith("peak_")
 
 
-def ground_of(record: DatedRecord, metric: Metric, *, floor: bool) -> Ground:
+def ground_of(record: Record, metric: Metric, *, floor: bool) -> Ground:
     """On what ground a value stands; two may be compared where it is the same.
 
     Args:
@@ -35,9 +34,9 @@ def ground_of(record: DatedRecord, metric: Metric, *, floor: bool) -> Ground:
         ("calibration tokens", calibration.digest if calibration else ""),
         ("number of threads", str(record.environment.threads)),
     ]
-    for items in record.items:
-        if items.protocol == metric.protocol:
-            found += [(items.kind, items.digest), ("extent", items.extent)]
+    for protocol, kind, digest, extent in _items(record):
+        if protocol == metric.protocol:
+            found += [(kind, digest), ("extent", extent)]
     if depends_on_machine(metric.name):
         found.append(("machine", machine_of(record)))
         if floor and record.floor is not None:
@@ -59,21 +58,7 @@ def difference(before: Ground, after: Ground) -> str:
     return "; ".join(words)
 
 
-class Made(Protocol):
-    """Of a record: where and how it was made."""
-
-    @property
-    def environment(self) -> Environment:
-        """The machine."""
-        ...
-
-    @property
-    def placement(self) -> str:
-        """Where decoder layers were."""
-        ...
-
-
-def machine_of(record: Made) -> str:
+def machine_of(record: Record) -> str:
     """The class of machine whose times compare: device, processor, cores, threads, and where layers were."""
     environment = record.environment
     onload = ", layers onloaded" if record.placement == "onload" else ""
@@ -81,4 +66,16 @@ def machine_of(record: Made) -> str:
     return f"{environment.device}, {environment.processor}, {cores}, {environment.threads} threads{onload}"
 
 
-__all__ = ["Ground", "Made", "depends_on_machine", "difference", "ground_of", "machine_of"]
+def _items(record: Record) -> Iterator[tuple[str, str, str, str]]:
+    """What identifies the items behind the metrics of each protocol: it, their kind, digest and extent."""
+    for window in record.windows:
+        extent = f"{len(window.nll)} windows of {window.seqlen}"
+        yield window.protocol, "corpus", window.corpus_digest, extent
+    for task in record.tasks:
+        yield task.protocol, "questions", task.items_digest, f"{task.n} questions, version {task.version}"
+    if (answers := record.answers) is not None:
+        # Another batch size alone parts answers.
+        yield answers.protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}"
+
+
+__all__ = ["Ground", "depends_on_machine", "difference", "ground_of", "machine_of"]

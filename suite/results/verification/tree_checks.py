@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from suite.results.records.index import RECORD_SUFFIX, StoredRecord
 from suite.results.records.items import WindowLosses
 from suite.results.records.leftovers import PREFIX
 from suite.results.records.record import Record
-from suite.results.records.store import RECORD_SUFFIX, SAMPLES_SUFFIX
+from suite.results.records.store import SAMPLES_SUFFIX
 from suite.results.verification.findings import CheckedRecord, Finding, Level, one_line
 from suite.results.verification.task_scores import one_machine
 
@@ -17,22 +17,9 @@ _SAME_LOSS = 1e-6
 """Relative, of a window's loss on the same machine with the same code."""
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A readable record and its file."""
-
-    path: Path
-    record: Record
-
-    @property
-    def tree(self) -> Path:
-        """The results tree: the folder of the models' folders."""
-        return self.path.absolute().parent.parent
-
-
 def check_across(records: Sequence[CheckedRecord]) -> Iterator[Finding]:
     """What holds of several records together."""
-    stored = [_Stored(r.path, r.record) for r in records if r.record is not None]
+    stored = [checked.stored for checked in records if checked.stored is not None]
     complete = [entry for entry in stored if entry.record.status == "complete"]
     yield from _twice(stored)
     yield from _weights(complete)
@@ -71,7 +58,7 @@ def check_leftovers(folders: Iterable[Path], records: Sequence[CheckedRecord]) -
                 yield Finding(path, "leftover", "remark", "is no record and no side file")
 
 
-def _twice(stored: Sequence[_Stored]) -> Iterator[Finding]:
+def _twice(stored: Sequence[StoredRecord]) -> Iterator[Finding]:
     for same in _grouped(stored, lambda entry: (entry.record.cell.digest, entry.record.status)):
         first = same[0]
         for other in same[1:]:
@@ -115,10 +102,10 @@ def _far(a: float, b: float) -> bool:
     return abs(a - b) > _SAME_LOSS * max(abs(a), abs(b))
 
 
-def _weights(stored: Sequence[_Stored]) -> Iterator[Finding]:
+def _weights(stored: Sequence[StoredRecord]) -> Iterator[Finding]:
     identified = [entry for entry in stored if entry.record.model is not None]
 
-    def key(entry: _Stored) -> Hashable:
+    def key(entry: StoredRecord) -> Hashable:
         model = entry.record.model
         assert model is not None
         # A model without a revision is what its folder held that day: that may differ between trees.
@@ -133,7 +120,7 @@ def _weights(stored: Sequence[_Stored]) -> Iterator[Finding]:
         )
 
 
-def _texts(stored: Sequence[_Stored]) -> Iterator[Finding]:
+def _texts(stored: Sequence[StoredRecord]) -> Iterator[Finding]:
     protocols = {(losses.protocol, losses.limit) for entry in stored for losses in entry.record.windows}
     for protocol, limit in sorted(protocols, key=str):
 
@@ -148,9 +135,9 @@ def _texts(stored: Sequence[_Stored]) -> Iterator[Finding]:
             yield from _differing(same, "texts", digest, f"was measured on tokens of {protocol}")
 
 
-def _lengths(stored: Sequence[_Stored]) -> Iterator[Finding]:
+def _lengths(stored: Sequence[StoredRecord]) -> Iterator[Finding]:
     """The digest of tokens is of so many windows: who has fewer losses under it left some out."""
-    first: dict[str, tuple[_Stored, WindowLosses]] = {}
+    first: dict[str, tuple[StoredRecord, WindowLosses]] = {}
     for entry in stored:
         for losses in entry.record.windows:
             one, known = first.setdefault(losses.corpus_digest, (entry, losses))
@@ -165,7 +152,7 @@ def _lengths(stored: Sequence[_Stored]) -> Iterator[Finding]:
 
 
 def _differing(
-    same: Sequence[_Stored], check: str, digest: Callable[[Record], str | None], what: str
+    same: Sequence[StoredRecord], check: str, digest: Callable[[Record], str | None], what: str
 ) -> Iterator[Finding]:
     first = same[0]
     for other in same[1:]:
@@ -176,12 +163,14 @@ def _differing(
             )
 
 
-def _finding(entry: _Stored, check: str, level: Level, message: str) -> Finding:
+def _finding(entry: StoredRecord, check: str, level: Level, message: str) -> Finding:
     return Finding(entry.path, check, level, one_line(message))
 
 
-def _grouped(stored: Iterable[_Stored], key: Callable[[_Stored], Hashable]) -> list[list[_Stored]]:
-    groups: dict[Hashable, list[_Stored]] = {}
+def _grouped(
+    stored: Iterable[StoredRecord], key: Callable[[StoredRecord], Hashable]
+) -> list[list[StoredRecord]]:
+    groups: dict[Hashable, list[StoredRecord]] = {}
     for entry in stored:
         groups.setdefault(key(entry), []).append(entry)
     return [group for group in groups.values() if len(group) > 1]

@@ -39,13 +39,14 @@ SHARED = ("environment", "floor", "divergences", "tasks", "answers", "modules")
 READ = """
 import sys, time
 from pathlib import Path
-from suite.results.{module}
+from suite.results.records.{module}
 before = time.perf_counter()
 found = {call}
 print(time.perf_counter() - before)
 """
-OUTLINES = READ.format(
-    module="outline import read_outlines", call="read_outlines(Path(sys.argv[1]), workers={workers})"
+INDEX = READ.format(
+    module="index import read_index, record_files",
+    call="read_index(list(record_files([Path(sys.argv[1])])), workers={workers})",
 )
 WHOLE = READ.format(module="store import ResultStore", call="ResultStore(Path(sys.argv[1])).records()")
 COMMAND = "from suite.cli import main; main()"
@@ -92,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def table(tree: Path, scratch: Path, *, whole: bool, command: bool) -> str:
     """Measures, a fresh program each, and tells it as Markdown."""
     programs = {
-        "read_outlines": ["-c", OUTLINES.format(workers=None), str(tree)],
-        "read_outlines, one process": ["-c", OUTLINES.format(workers=1), str(tree)],
+        "read_index": ["-c", INDEX.format(workers=None), str(tree)],
+        "read_index, one process": ["-c", INDEX.format(workers=1), str(tree)],
     }
     if whole:
         programs["ResultStore.records"] = ["-c", WHOLE, str(tree)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from methods.errors import InputError
 
 if TYPE_CHECKING:
-    from suite.results.records.outline import Outline
+    from suite.results.records.index import StoredRecord
     from suite.results.records.record import Record
 
 ATTEMPTS = 5
@@ -62,14 +62,14 @@ def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
     """The page, or a `RecordError` if a record is not the one that was read at first."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from suite.results.records.archive import record_files
-    from suite.results.records.outline import full, read_outlines
+    from suite.results.records.index import read_index, record_files
+    from suite.results.records.index import whole as read_again
 
     files = list(record_files(results))
     with ThreadPoolExecutor(1) as beside:
         # While other processes read, this one would only wait.
         prepared = beside.submit(_prepare_pages)
-        contents = read_outlines(files)
+        contents = read_index(files)
     prepared.result()
     if not contents.records:
         n_broken = len(contents.unreadable)
@@ -77,17 +77,17 @@ def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
         folders = ", ".join(map(str, results))
         raise InputError(f"{folders}: holds no records{broken}; prunebench run writes them")
     # A later attempt that failed is news beside the numbers that stand.
-    failures = [outline.failure for outline in contents.records if outline.failure is not None]
+    failures = [stored.failure for stored in contents.records if stored.failure is not None]
     chosen = _chosen([*contents.records, *failures], only)
-    places = {_name(outline.record): outline for outline in chosen}
+    places = {_name(stored.record): stored for stored in chosen}
 
     def whole(record: Record) -> Record:
-        return full(places[_name(record)])
+        return read_again(places[_name(record)])[0]
 
     from reports import render_report
 
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
-    return render_report([o.record for o in chosen], title=title, problems=problems, whole=whole)
+    return render_report([stored.record for stored in chosen], title=title, problems=problems, whole=whole)
 
 
 def _prepare_pages() -> None:
@@ -100,21 +100,20 @@ def _prepare_pages() -> None:
     chart_library()
 
 
-def _chosen(outlines: Sequence[Outline], only: Sequence[str]) -> list[Outline]:
+def _chosen(records: Sequence[StoredRecord], only: Sequence[str]) -> list[StoredRecord]:
     from suite.planning.suite_cells import matching
 
     if not only:
-        return list(outlines)
-    pruned = [outline.record.cell for outline in outlines if not outline.record.cell.is_dense]
+        return list(records)
+    pruned = [stored.record.cell for stored in records if not stored.record.cell.is_dense]
     if not pruned:
         raise InputError(f"--only {' '.join(only)}: there is no pruned record to choose from")
     fits = {cell.digest for cell in matching(pruned, only)}
     models = {cell.model for cell in pruned if cell.digest in fits}
     return [
-        outline
-        for outline in outlines
-        if outline.record.cell.digest in fits
-        or (outline.record.cell.is_dense and outline.record.cell.model in models)
+        stored
+        for stored in records
+        if stored.cell_digest in fits or (stored.record.cell.is_dense and stored.record.cell.model in models)
     ]
 
 

@@ -45,7 +45,7 @@ def _write(results: Path, format: Format, out: Path, title: str) -> None:
     from reports import ReportError
     from reports.export import export_csv, export_figures, export_latex, export_markdown
     from suite.results import ResultStore
-    from suite.results.records.files import FileLayer, replace_file
+    from suite.results.records.files import replace_file
 
     contents = ResultStore(results).records()
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]
@@ -68,7 +68,6 @@ def _write(results: Path, format: Format, out: Path, title: str) -> None:
                 files = {out / name: data for name, data in export_figures(records).items()}
     except ReportError as nothing:
         raise InputError(f"{results}: {nothing}") from None
-    layer = FileLayer()
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data, layer)
+        replace_file(path, data)

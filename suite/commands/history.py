@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,18 +35,15 @@ def history(
     """Show a metric over dates or commits, and where it changed."""
     from suite.commands.output.history import ASCII, as_json_rows, as_lines, signs_for
     from suite.planning.suite_cells import matching
-    from suite.results.history.series import history_of
-    from suite.results.records.archive import read_archive
+    from suite.results.history.series import history_of, read_history
 
-    archive = read_archive(results)
+    archive = read_history(results)
     for entry in archive.unreadable:
         say(f"cannot be read: {entry.path}: {entry.reason}")
-    cells = {record.digest: record.cell for record in archive.records}
+    cells = {stored.cell_digest: stored.record.cell for stored in archive.records}
     chosen = {cell.digest for cell in matching(list(cells.values()), only or [])}
-    records = tuple(record for record in archive.records if record.digest in chosen)
-    series = history_of(
-        replace(archive, records=records), metric, protocol=protocol, by=by, tolerance=tolerance
-    )
+    records = [stored for stored in archive.records if stored.cell_digest in chosen]
+    series = history_of(records, metric, protocol=protocol, by=by, tolerance=tolerance)
     if as_json:
         print_json(as_json_rows(series))
         return

@@ -161,10 +161,10 @@ def _ranked(outcome: SuiteOutcome) -> Iterator[RenderableType]:
     """The ranked tables of those records that are there."""
     from reports.terminal import ranked_tables
     from suite.results import ResultStore
-    from suite.results.records.outline import read_outlines
+    from suite.results.records.index import read_index
 
     files = [ResultStore(outcome.out).path_of(cell) for cell in outcome.cells]
-    records = [outline.record for outline in read_outlines([file for file in files if file.exists()]).records]
+    records = [stored.record for stored in read_index([file for file in files if file.exists()]).records]
     return ranked_tables(records) if records else iter(())
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
-from types import ModuleType
 from typing import Any
 
 from suite.cell import Cell
@@ -21,6 +19,7 @@ from suite.evaluation.inputs import Inputs, ModelKey, model_key
 from suite.executors.options import WorkerOptions
 from suite.executors.pool import Event, Finished, Lost, Told, Worker
 from suite.executors.worker_inputs import WorkerInputs
+from suite.results.records.processes import hidden_main
 
 WAIT_S = 1.0
 END_S = 5.0
@@ -107,7 +106,7 @@ class ProcessPool:
         process = context.Process(
             target=serve, args=(theirs, device, self._options, self._threads), name=f"prunebench {device}"
         )
-        with _hidden_main():
+        with hidden_main():
             process.start()
         theirs.close()
         return _Running(process, ours, device)
@@ -134,20 +133,6 @@ class ProcessPool:
         killed = code is not None and code < 0
         reason = f"killed by {signal.Signals(-code).name}" if killed and code else f"exit code {code}"
         return Lost(name, running.place, reason)
-
-
-@contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Keeps a new process from running the caller's script once more, which need not have a guard.
-
-    `spawn` runs what is `__main__` when a process starts, and a worker needs nothing of it.
-    """
-    own = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = own
 
 
 def _event(name: Worker, running: _Running, message: tuple[Any, ...]) -> Event:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 from platformdirs import user_cache_path
+
+from suite.results.records.files import FileLayer, replaced_folder, settle_folder
 
 MANIFEST = "manifest.json"
 
@@ -55,7 +55,11 @@ def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{name}.lock"):
             if not _is_intact(folder):
-                _build(folder, name, build)
+                with replaced_folder(folder) as staging:
+                    build(staging)
+                    _write_manifest(staging)
+                    settle_folder(staging)
+                FileLayer().sync_folder(root)
     except OSError as error:
         raise AssetError(
             f"the cache folder {root} cannot be written ({error.strerror or error}): "
@@ -74,25 +78,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _build(folder: Path, name: str, build: Callable[[Path], None]) -> None:
-    # The lock is ours, so whatever staging folder of this name lies about belongs to a killed process.
-    for leftover in folder.parent.glob(f".{name}.staging-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    # Not tempfile.mkdtemp: its folders are private, and a team may share one cache.
-    staging = folder.parent / f".{name}.staging-{uuid.uuid4().hex[:12]}"
-    staging.mkdir()
-    try:
-        build(staging)
-        _write_manifest(staging)
-        _sync(staging)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.replace(folder)
-        _sync_directory(folder.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_manifest(folder: Path) -> None:
@@ -119,24 +104,6 @@ def _is_intact(folder: Path) -> bool:
     else:
         _verified.discard(folder)
     return intact
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors writes private files; see the note on shared caches above.
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    _sync_directory(folder)
-
-
-def _sync_directory(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a directory, and needs no such flush.
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 __all__ = ["MANIFEST", "AssetError", "built_folder", "cache_root", "cached_folder", "file_sha256"]

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from suite.machine.cache import cache_root
-from suite.results.records.leftovers import PREFIX, owner_is_gone, temporary_name
+from suite.results.records.files import temporary_folder
+from suite.results.records.leftovers import left_behind
 
 VARIABLE = "PRUNEBENCH_SCRATCH"
 
@@ -32,7 +33,7 @@ def free_scratch() -> int | None:
     root = scratch_root()
     try:
         free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.is_dir())).free
-        files = [file for left in _left_behind(root) for file in left.rglob("*") if file.is_file()]
+        files = [file for left in left_behind(root) for file in left.rglob("*") if file.is_file()]
         return free + sum(file.stat().st_size for file in files)
     except OSError:
         return None
@@ -44,21 +45,8 @@ def scratch_folder() -> Iterator[Path]:
 
     What killed processes of this machine left there goes first.
     """
-    root = scratch_root()
-    root.mkdir(parents=True, exist_ok=True)
-    for left in _left_behind(root):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = root / temporary_name()
-    folder.mkdir()
-    try:
+    with temporary_folder(scratch_root()) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _left_behind(root: Path) -> list[Path]:
-    """The folders of processes of this machine that are gone."""
-    return [left for left in root.glob(f"{PREFIX}*") if owner_is_gone(left)]
 
 
 __all__ = ["VARIABLE", "free_scratch", "scratch_folder", "scratch_root"]

@@ -1,5 +1,6 @@
 """Records of finished and failed cells: what they hold, how they are stored, and what can be said of them."""
 
+from suite.results.records.index import Contents, StoredRecord, UnreadableRecord
 from suite.results.records.reading import (
     DigestError,
     NewerSchemaError,
@@ -9,7 +10,7 @@ from suite.results.records.reading import (
 )
 from suite.results.records.record import Record
 from suite.results.records.state import CellState
-from suite.results.records.store import Contents, ResultStore, StoredRecord, UnreadableRecord
+from suite.results.records.store import ResultStore
 
 __all__ = [
     "CellState",

@@ -16,6 +16,8 @@ from suite.machine.devices import resolve_device
 from suite.machine.threads import using_threads
 from suite.planning.preflight import preflight
 from suite.planning.resume import input_difference
+from suite.results.records.index import StoredRecord, whole
+from suite.results.records.reading import RecordError
 from suite.results.records.record import Record
 from suite.results.records.state import describe_failure
 from suite.results.verification import CheckedRecord, Finding, one_line
@@ -52,11 +54,18 @@ class Rerun:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A record to rerun, and what it runs on."""
+    """A record to rerun, as an index has it, and what it runs on."""
 
-    path: Path
-    record: Record
+    stored: StoredRecord
     device: torch.device
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def record(self) -> Record:
+        return self.stored.record
 
     @property
     def threads(self) -> int:
@@ -104,7 +113,8 @@ def rerun(
         InputError: there is no such device, or `keep` would replace a record that is verified.
     """
     watcher = watcher or Silent()
-    chosen = [_Chosen(r.path, r.record, _device(device, r.record)) for r in records if r.record is not None]
+    stored = [record.stored for record in records if record.stored is not None]
+    chosen = [_Chosen(one, _device(device, one.record)) for one in stored]
     if keep is not None:
         for entry in chosen:
             if keep.path_of(entry.record.cell).resolve() == entry.path.resolve():
@@ -171,13 +181,13 @@ def _in_one_session(
 def _run_again(
     entry: _Chosen, session: ModelSession, inputs: Inputs, keep: ResultStore | None, watcher: Watcher
 ) -> Rerun:
-    stored = entry.record
+    stored, _ = whole(entry.stored)
     if (difference := input_difference(stored, inputs)) is not None:
         return _impossible(entry.path, difference)
     watcher.cell_started(stored.cell)
     found, items = run_cell(stored.cell, session, watcher)
     watcher.cell_ended(stored.cell, found.status, found)
-    result = _compared(entry, found)
+    result = _compared(entry.path, stored, found)
     if keep is not None:
         try:
             keep.write(found, items)
@@ -186,15 +196,14 @@ def _run_again(
     return result
 
 
-def _compared(entry: _Chosen, found: Record) -> Rerun:
-    stored = entry.record
+def _compared(path: Path, stored: Record, found: Record) -> Rerun:
     if found.failure is not None:
-        return _impossible(entry.path, f"it failed: {describe_failure(found)}")
+        return _impossible(path, f"it failed: {describe_failure(found)}")
     if (difference := input_that_differs(stored, found)) is not None:
-        return _impossible(entry.path, difference)
-    findings = tuple(compare_rerun(Subject(entry.path, stored), found))
+        return _impossible(path, difference)
+    findings = tuple(compare_rerun(Subject(path, stored), found))
     differs = any(finding.level == "problem" for finding in findings)
-    return Rerun(entry.path, "different" if differs else "equal", findings)
+    return Rerun(path, "different" if differs else "equal", findings)
 
 
 def _not_kept(result: Rerun, keep: ResultStore, error: OSError) -> Rerun:
@@ -208,7 +217,7 @@ def _not_kept(result: Rerun, keep: ResultStore, error: OSError) -> Rerun:
 
 def _told(error: Exception) -> str:
     """Why in the user's words, where these are; else with the kind of error."""
-    if isinstance(error, InputError | PruningError | AssetError):
+    if isinstance(error, InputError | PruningError | AssetError | RecordError):
         return str(error)
     return f"{type(error).__name__}: {error}"
 

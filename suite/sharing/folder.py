@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+from suite.results.records.files import replaced_folder
 
 SPARE_SHARE = 0.1
 """Of a disk that stays free whatever is kept."""
@@ -52,19 +53,14 @@ class SharedFolder:
         Returns:
             Whether it was kept. The disk may be too full, now or halfway.
         """
-        staging = self.root / f".{name}.{uuid.uuid4().hex[:12]}"
         try:
             disk = shutil.disk_usage(self.root)
             if disk.free - n_bytes < SPARE_SHARE * disk.total:
                 return False
-            staging.mkdir()
-            write(staging)
-            shutil.rmtree(self.root / name, ignore_errors=True)
-            staging.rename(self.root / name)
+            with replaced_folder(self.root / name) as staging:
+                write(staging)
         except OSError:
             return False
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         return True
 
     def sweep(self) -> None:

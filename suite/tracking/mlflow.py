@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from methods.errors import InputError
 from suite.cell import Cell
-from suite.results.records.archive import MLFLOW_ARTIFACTS
+from suite.results.records.index import MLFLOW_ARTIFACTS
 from suite.results.records.reading import load_record
 from suite.results.records.record import Record
 from suite.results.records.state import describe_failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,10 +73,9 @@ def with_task(record: Record, accuracy: float, questions: str) -> SiteRecord:
     )
     metric = Metric(name="acc", protocol="cloze-0shot", value=accuracy, n=10, direction="higher")
     changed = record.model_copy(update={"tasks": (task,), "metrics": (*record.metrics, metric)})
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return SiteRecord(
-        Path("r.json"), changed.sealed().body_digest, changed, moment, 3, (), Judgement("verified", ())
-    )
+    judgement = Judgement("verified", ())
+    digest = changed.sealed().body_digest
+    return SiteRecord(Path("r.json"), changed, digest, schema_version=3, checks=(), judgement=judgement)
 
 
 def test_accuracy_is_held_against_the_dense_one_where_the_same_was_asked() -> None:

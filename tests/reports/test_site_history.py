@@ -13,7 +13,7 @@ from reports.site.pages.drawing import drawing_of
 from reports.site.pages.history import history_pages
 from reports.site.records.site_record import read_holdings
 from suite.results.history.series import history_of
-from suite.results.records.archive import Archive, dated_record
+from suite.results.records.index import StoredRecord
 from tests.reports.synthetic_site import dense_record, digest_of, measured, site_record, steps, write
 from tests.suite.results.consistent import CODE
 
@@ -68,8 +68,9 @@ def test_a_move_from_nothing_has_no_percentage(low: float, apart: str) -> None:
     for day, value in enumerate((low, 0.0004), 1):
         made = site_record(day=day)
         metrics = (made.metrics[0].model_copy(update={"value": value}),)
-        records.append(dated_record(Path(str(day)), made.model_copy(update={"metrics": metrics}).sealed()))
-    (series,) = history_of(Archive(tuple(records), ()))
+        record = made.model_copy(update={"metrics": metrics}).sealed()
+        records.append(StoredRecord(Path(str(day)), record, record.body_digest))
+    (series,) = history_of(records)
     assert drawing_of(series).told == (
         f"Nothing is sure yet: 2 records, highest and lowest differ by {apart}.",
     )

@@ -17,6 +17,7 @@ from suite.data.assets import ASSETS, Asset, AssetError, fetch, pip_wheel
 from suite.machine import cache
 from suite.machine.cache import built_folder, cache_root
 from suite.models.gguf import restore_rotary_order
+from suite.results.records.leftovers import PREFIX
 from tests import PATIENCE_S
 
 CONTENT = b"calibration text\n" * 100
@@ -77,7 +78,7 @@ def no_wheel(asset: Asset, folder: Path) -> Path:
 
 
 def staging_folders(root: Path) -> list[Path]:
-    return [path for path in root.iterdir() if "staging" in path.name]
+    return list(root.glob(f"{PREFIX}*"))
 
 
 def test_fetched_file_is_cached_and_not_fetched_again() -> None:

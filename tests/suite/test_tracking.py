@@ -15,7 +15,7 @@ from methods.errors import InputError
 from suite import tracking
 from suite.cli import main
 from suite.results import ResultStore
-from suite.results.records.archive import read_archive
+from suite.results.history.series import read_history
 from suite.results.records.record import Metric
 from suite.tracking import SuiteRun, Tracking, open_tracker
 from suite.tracking.mlflow import DEFAULTS, MLflowTracker, metrics, parameters
@@ -117,11 +117,9 @@ def test_the_record_its_items_and_the_report_are_artifacts(tracked, tmp_path):
 @pytest.mark.slow
 def test_all_of_it_lies_in_the_results_folder_and_no_copy_is_taken_for_a_record(tracked):
     assert {path.name for path in tracked.iterdir()} == {"model", "out", "text.txt", "tiny.toml"}
-    archive = read_archive([tracked / "out"])
+    archive = read_history([tracked / "out"])
     assert len(archive.records) == len(records_of(tracked / "out")) == 3
-    assert {record.path.parent.name for record in archive.records} == {
-        next(iter(archive.records)).cell.folder
-    }
+    assert {stored.path.parent.name for stored in archive.records} == {archive.records[0].record.cell.folder}
 
 
 @pytest.fixture

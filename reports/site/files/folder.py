@@ -31,7 +31,6 @@ class SiteFolder:
         self._before = self._read_manifest()
         self._written: set[str] = set()
         self._changed: set[Path] = set()
-        self._files = FileLayer()
         root.mkdir(parents=True, exist_ok=True)
         # A build that is cut short leaves a folder that the next one knows as a site.
         self._write_manifest(self._before)
@@ -55,7 +54,7 @@ class SiteFolder:
             self._write_manifest(self._before | self._written)
             raise
         for folder in self._changed:
-            self._files.sync_folder(folder)
+            FileLayer().sync_folder(folder)
         gone = self._before - self._written
         for path in sorted(gone):
             self._remove(path)
@@ -91,7 +90,7 @@ class SiteFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._written.add(path)
         if not _holds(target, text):
-            replace_file(target, text.encode(), self._files)
+            replace_file(target, text.encode())
             self._changed.add(target.parent)
 
     def _remove(self, path: str) -> None:

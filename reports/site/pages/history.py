@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from reports.site.files.links import further_page, record_page
@@ -24,7 +24,6 @@ from reports.site.records.site_record import SiteRecord
 from reports.tables import Heading, Table, TableCell
 from reports.wording import MISSING, decimal, visible
 from suite.results.history.series import COST_TOLERANCE, QUALITY_TOLERANCE, Point, Series, history_of
-from suite.results.records.archive import Archive, dated_record
 
 PATH = "history.html"
 DRAWINGS_A_PAGE = 24
@@ -102,11 +101,8 @@ def history_pages(ranked: Sequence[SiteRecord]) -> list[HistoryPage]:
 
 
 def _series(again: Sequence[SiteRecord]) -> list[Series]:
-    # By the digest in the file, which a migration does not move.
-    dated = [replace(dated_record(h.path, h.record), body_digest=h.digest, created=h.created) for h in again]
-    records = sorted(dated, key=lambda record: (record.created, record.body_digest))
-    archive = Archive(tuple(records), ())
-    found = [series for metric in _metrics(again) for series in history_of(archive, metric)]
+    records = sorted(again, key=lambda held: (held.created, held.digest))
+    found = [series for metric in _metrics(again) for series in history_of(records, metric)]
     return [one for one in found if sum(len(segment.points) for segment in one.segments) > 1]
 
 

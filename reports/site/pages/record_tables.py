@@ -18,8 +18,8 @@ from reports.site.files.listing import Block
 from reports.site.records.site_record import SiteRecord
 from reports.tables import Heading, Table, TableCell, ranking_table
 from reports.wording import MISSING, decimal, interval, pattern_name, visible
+from suite.results.records.index import UnreadableRecord
 from suite.results.records.state import describe_failure
-from suite.results.records.store import UnreadableRecord
 
 REASONS = "ranking reasons"
 """The style of tables whose last column is a sentence."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from methods.errors import InputError, PruningError
-from suite.results.records.files import require_folder
+from suite.results.records.files import require_folder, settle_folder
 
 SUMMARY = "pruning.json"
 _LOCK = ".writing"
@@ -60,7 +58,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
             _clear(staging)
             require_empty(out)  # it may have been filled since
             yield staging
-            _finish(staging)
+            settle_folder(staging)
             placed = _place(staging, out)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -97,28 +95,6 @@ def _clear(staging: Path) -> None:
             shutil.rmtree(path)
         elif path.name != _LOCK:
             path.unlink()
-
-
-def _finish(folder: Path) -> None:
-    """Gives every file the permissions that a new one gets here, and waits until all are on the disk.
-
-    Libraries that write to a temporary file and rename it leave one that only its owner can read.
-    """
-    usual = _usual_mode(folder)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(usual)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _usual_mode(folder: Path) -> int:
-    probe = folder / f".{secrets.token_hex(4)}"
-    probe.touch()
-    try:
-        return stat.S_IMODE(probe.stat().st_mode)
-    finally:
-        probe.unlink()
 
 
 def _place(staging: Path, out: Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 from methods.errors import InputError
 from suite.results.gate.gate_inputs import Side
 from suite.results.records.files import FileLayer
-from suite.results.records.store import RECORD_SUFFIX, SAMPLES_SUFFIX, ResultStore
+from suite.results.records.index import RECORD_SUFFIX
+from suite.results.records.store import SAMPLES_SUFFIX, ResultStore
 
 
 @dataclass(frozen=True)

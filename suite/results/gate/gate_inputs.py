@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from methods.errors import InputError, did_you_mean
+from suite.results.records.index import StoredRecord
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import Record
 from suite.results.records.state import check_side_file
-from suite.results.records.store import ResultStore, StoredRecord
+from suite.results.records.store import ResultStore, read_items
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Entry:
         if self.path is None or self.record.side_file is None:
             return None
         try:
-            frame = ResultStore(self.path.parent.parent).items(StoredRecord(self.path, self.record))
+            frame = read_items(self.path, self.record)
             if frame is None:
                 return None
             rows = frame[(frame["protocol"] == protocol) & (frame["metric"] == metric)].sort_values("item")
@@ -179,7 +180,7 @@ def _nearest(entry: Entry, others: Iterable[Entry]) -> str:
 
 
 def _newest(stored: StoredRecord) -> Entry:
-    failure = stored.failure
+    failure = None if stored.failure is None else stored.failure.record
     if failure is not None and failure.created >= stored.record.created:
         return Entry(failure)
     return Entry(stored.record, stored.path, failure)

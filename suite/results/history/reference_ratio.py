@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from suite.results.records.archive import DatedRecord
+from suite.results.records.record import Record
 
 
-def unit_of(record: DatedRecord, metric: str) -> str:
+def unit_of(record: Record, metric: str) -> str:
     """What `factor_of` makes values of a metric multiples of; empty where they stay as recorded.
 
     That is: where the metric is neither a time nor a rate, or the record has no floor.
@@ -19,7 +19,7 @@ def unit_of(record: DatedRecord, metric: str) -> str:
     return ""
 
 
-def factor_of(record: DatedRecord, metric: str) -> float:
+def factor_of(record: Record, metric: str) -> float:
     """By what a value is multiplied to be in `unit_of`; 1 where that is empty."""
     if not unit_of(record, metric):
         return 1.0
@@ -28,7 +28,7 @@ def factor_of(record: DatedRecord, metric: str) -> float:
     return 1 / rate if metric.endswith("_per_second") else rate / _forward_tokens(record)
 
 
-def _forward_tokens(record: DatedRecord) -> int:
+def _forward_tokens(record: Record) -> int:
     """The calibration tokens, which a calibrated method must forward once; else those of the floor."""
     if record.calibration is not None:
         return record.calibration.n_samples * record.calibration.seqlen

@@ -12,8 +12,16 @@ from methods.errors import InputError, did_you_mean
 from suite.cell import Cell
 from suite.results.history.changes import Findings, find_changes
 from suite.results.history.reference_ratio import factor_of, unit_of
-from suite.results.records.archive import Archive, DatedRecord
-from suite.results.records.record import Metric
+from suite.results.records.index import (
+    FAILED_SUFFIX,
+    NO_DATE,
+    Contents,
+    StoredRecord,
+    UnreadableRecord,
+    read_index,
+    record_files,
+)
+from suite.results.records.record import Metric, Record
 from suite.results.statistics.comparability import differences, machine_ground, machine_of
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SPEEDS
 
@@ -41,7 +49,7 @@ class Point:
         high: upper end; None likewise.
         n: items behind the value.
         path: the record it was read from.
-        body_digest: of that record.
+        body_digest: of that record, as its file has it.
         prunebench: version that made it.
         source_digest: of the code that decides the numbers.
         packages: (name, version) of what they depend on besides.
@@ -131,8 +139,38 @@ class Series:
         return (after > before) == (self.direction == "higher")
 
 
+def read_history(paths: Sequence[Path]) -> Contents:
+    """All finished records below `paths`, in order of time; copies of a file count once.
+
+    Args:
+        paths: folders, searched at any depth, so that results trees of many dates may stand side by side in
+            one; a record's own file will do too.
+
+    Raises:
+        InputError: there is no such folder or file, or no finished record that can be read.
+    """
+    # Failed ones have no numbers.
+    files = [file for file in record_files(paths) if not file.name.endswith(FAILED_SUFFIX)]
+    contents = read_index(files)
+    found: dict[str, StoredRecord] = {}
+    unreadable = list(contents.unreadable)
+    for stored in contents.records:
+        if stored.record.status != "complete":
+            continue
+        if stored.created == NO_DATE:
+            unreadable.append(UnreadableRecord(stored.path, f"created is no date: {stored.record.created!r}"))
+        else:
+            found.setdefault(stored.digest, stored)
+    if not found:
+        places = ", ".join(map(str, paths))
+        broken = f" that can be read ({len(unreadable)} cannot)" if unreadable else ""
+        raise InputError(f"{places}: no finished records{broken}; prunebench run writes them")
+    records = sorted(found.values(), key=lambda stored: (stored.created, str(stored.path)))
+    return Contents(tuple(records), tuple(unreadable))
+
+
 def history_of(
-    archive: Archive,
+    records: Sequence[StoredRecord],
     metric: str = "perplexity",
     *,
     protocol: str | None = None,
@@ -142,7 +180,7 @@ def history_of(
     """The series of a metric, one a cell and protocol.
 
     Args:
-        archive: the records.
+        records: finished ones, in order of time.
         metric: its name in the records.
         protocol: only this one; None = each that has the metric.
         by: `date`, a point a record; `commit`, a point a commit: of its records the one with the middle
@@ -153,32 +191,33 @@ def history_of(
     Raises:
         InputError: no record has such a metric, or not with that protocol.
     """
-    _check_known(archive, metric, protocol)
+    _check_known(records, metric, protocol)
     if tolerance is None:
         tolerance = COST_TOLERANCE if metric in _OF_THE_MACHINE else QUALITY_TOLERANCE
-    grouped: dict[tuple[str, str], list[tuple[DatedRecord, Metric]]] = {}
-    for record in archive.records:
-        for found in record.metrics:
+    grouped: dict[tuple[str, str], list[tuple[StoredRecord, Metric]]] = {}
+    for stored in records:
+        for found in stored.record.metrics:
             if found.name == metric and protocol in (None, found.protocol):
-                grouped.setdefault((record.digest, found.protocol), []).append((record, found))
-    labels = _labels(archive)
+                grouped.setdefault((stored.cell_digest, found.protocol), []).append((stored, found))
+    labels = _labels(records)
     series = [_series(rows, labels, by, tolerance) for rows in grouped.values()]
     return tuple(sorted(series, key=lambda one: (one.cell.model, one.label, one.digest, one.protocol)))
 
 
-def _check_known(archive: Archive, metric: str, protocol: str | None) -> None:
-    known = dict.fromkeys(m.name for record in archive.records for m in record.metrics)
+def _check_known(records: Sequence[StoredRecord], metric: str, protocol: str | None) -> None:
+    metrics = [metric for stored in records for metric in stored.record.metrics]
+    known = dict.fromkeys(found.name for found in metrics)
     if metric not in known:
         raise InputError(f"no record has a metric {metric!r}{did_you_mean(metric, sorted(known))}")
-    protocols = {m.protocol for record in archive.records for m in record.metrics if m.name == metric}
+    protocols = {found.protocol for found in metrics if found.name == metric}
     if protocol is not None and protocol not in protocols:
         near = did_you_mean(protocol, sorted(protocols - {""}))
         raise InputError(f"no record has {metric} with protocol {protocol!r}{near}")
 
 
-def _labels(archive: Archive) -> dict[str, str]:
+def _labels(records: Sequence[StoredRecord]) -> dict[str, str]:
     """Cell digest -> a label that no other cell has."""
-    cells = {record.digest: record.cell for record in archive.records}
+    cells = {stored.cell_digest: stored.record.cell for stored in records}
     taken: dict[str, int] = {}
     for cell in cells.values():
         taken[cell.label] = taken.get(cell.label, 0) + 1
@@ -189,21 +228,21 @@ def _labels(archive: Archive) -> dict[str, str]:
 
 
 def _series(
-    rows: Sequence[tuple[DatedRecord, Metric]], labels: dict[str, str], by: By, tolerance: float
+    rows: Sequence[tuple[StoredRecord, Metric]], labels: dict[str, str], by: By, tolerance: float
 ) -> Series:
     first, metric = rows[0]
-    measured = [(record, found) for record, found in rows if found.value is not None]
+    measured = [(stored, found) for stored, found in rows if found.value is not None]
     # One unit for all: where some records lack the floor, the whole series is shown as recorded.
-    units = {unit_of(record, metric.name) for record, _ in measured}
+    units = {unit_of(stored.record, metric.name) for stored, _ in measured}
     unit = units.pop() if len(units) == 1 else ""
     groups: dict[_Ground, list[Point]] = {}
-    for record, found in measured:
-        point = _point(record, found, factor_of(record, metric.name) if unit else 1.0)
-        groups.setdefault(_ground(record, found, floor=bool(unit)), []).append(point)
+    for stored, found in measured:
+        point = _point(stored, found, factor_of(stored.record, metric.name) if unit else 1.0)
+        groups.setdefault(_ground(stored.record, found, floor=bool(unit)), []).append(point)
     return Series(
-        cell=first.cell,
-        digest=first.digest,
-        label=labels[first.digest],
+        cell=first.record.cell,
+        digest=first.cell_digest,
+        label=labels[first.cell_digest],
         metric=metric.name,
         protocol=metric.protocol,
         unit=unit,
@@ -211,14 +250,14 @@ def _series(
         tolerance=tolerance,
         segments=tuple(_segments(groups, by, tolerance)),
         absent=tuple(
-            Absence(record.created, record.path, found.status)
-            for record, found in rows
+            Absence(stored.created, stored.path, found.status)
+            for stored, found in rows
             if found.value is None
         ),
     )
 
 
-def _ground(record: DatedRecord, metric: Metric, *, floor: bool) -> _Ground:
+def _ground(record: Record, metric: Metric, *, floor: bool) -> _Ground:
     """On what ground a value of a cell stands, which may be taken as a multiple of the machine's floor."""
     model, calibration = record.model, record.calibration
     found: dict[str, object] = {
@@ -261,19 +300,20 @@ def _by_commit(points: Iterable[Point]) -> Iterator[Point]:
         yield replace(middle, runs=len(runs))
 
 
-def _point(record: DatedRecord, metric: Metric, factor: float) -> Point:
+def _point(stored: StoredRecord, metric: Metric, factor: float) -> Point:
     assert metric.value is not None
+    record = stored.record
     commit = record.code.git_commit
     return Point(
-        created=record.created,
+        created=stored.created,
         commit=commit[:8] if commit else None,
         clean=record.code.git_clean,
         value=metric.value * factor,
         low=None if metric.low is None else metric.low * factor,
         high=None if metric.high is None else metric.high * factor,
         n=metric.n,
-        path=record.path,
-        body_digest=record.body_digest,
+        path=stored.path,
+        body_digest=stored.digest,
         prunebench=record.code.prunebench,
         source_digest=record.code.source_digest,
         packages=tuple(sorted(record.environment.packages.items())),
@@ -290,4 +330,5 @@ __all__ = [
     "Segment",
     "Series",
     "history_of",
+    "read_history",
 ]

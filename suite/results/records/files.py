@@ -1,15 +1,22 @@
-"""The few file operations the store is made of, so that a test can cut or fail any one of them."""
+"""Files and folders that are there whole or not at all, and the few operations they are made of.
+
+A test can cut or fail any one of those.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from methods.errors import InputError
-from suite.results.records.leftovers import temporary_name
+from suite.results.records.leftovers import left_behind, temporary_name
 
 
 class FileLayer:
@@ -86,13 +93,19 @@ def make_folder(folder: Path, option: str = "--out") -> None:
         raise InputError(f"{option} {folder}: cannot be made ({error.strerror or error})") from error
 
 
-def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
+def replace_file(path: Path, data: bytes, files: FileLayer | None = None) -> None:
     """Gives `path` its new contents in one step; its name lasts once the folder is synced.
+
+    Args:
+        path: the file.
+        data: what it shall hold.
+        files: the file operations, replaced in fault tests.
 
     Raises:
         OSError: the disk is full...; what `path` held is still there, and nothing beside it that can be
             removed.
     """
+    files = files or FileLayer()
     temporary = path.with_name(temporary_name())
     try:
         with files.create(temporary) as file:
@@ -109,9 +122,70 @@ def replace_file(path: Path, data: bytes, files: FileLayer) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Gives `path` its new contents, in UTF-8, in one step, and waits until they last."""
+    replace_file(path, text.encode())
+    FileLayer().sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder in `parent` that goes when the body ends.
+
+    What killed processes left there goes first. Not as `tempfile` makes it, for its owner alone: a team may
+    share a cache.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in left_behind(parent):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = parent / temporary_name()
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` when the body is done.
+
+    Whoever else may write `folder` meanwhile has to be kept from it by a lock.
+
+    Raises:
+        OSError: it cannot be made or put there.
+    """
+    with temporary_folder(folder.parent) as staging:
+        yield staging
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.replace(folder)
+
+
+def settle_folder(folder: Path) -> None:
+    """Gives every file in a folder the permissions that a new one gets there, and waits until all last.
+
+    Libraries that write to a temporary file and rename it leave one that only its owner can read.
+    """
+    probe = folder / f".{secrets.token_hex(4)}"
+    probe.touch()
+    usual = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
     files = FileLayer()
-    replace_file(path, text.encode(), files)
-    files.sync_folder(path.parent)
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            files.sync_folder(path)
+        elif path.is_file():
+            path.chmod(usual)
+            with path.open("rb+") as file:
+                files.sync(file)
+    files.sync_folder(folder)
 
 
-__all__ = ["FileLayer", "make_folder", "replace_file", "replace_text", "require_folder"]
+__all__ = [
+    "FileLayer",
+    "make_folder",
+    "replace_file",
+    "replace_text",
+    "replaced_folder",
+    "require_folder",
+    "settle_folder",
+    "temporary_folder",
+]

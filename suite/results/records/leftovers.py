@@ -40,6 +40,11 @@ def abandoned(root: Path, side_files: str, needed: Collection[Path]) -> list[Pat
     return sorted(found)
 
 
+def left_behind(folder: Path) -> list[Path]:
+    """What in `folder` has a `temporary_name` and belongs to nobody any more."""
+    return [path for path in folder.glob(f"{PREFIX}*") if owner_is_gone(path)]
+
+
 def owner_is_gone(path: Path) -> bool:
     """Whether what has a `temporary_name` belongs to nobody any more."""
     name = _NAME.fullmatch(path.name)
@@ -65,4 +70,4 @@ def _host() -> str:
     return hashlib.sha256(f"{socket.gethostname()}\0{processes}".encode()).hexdigest()[:8]
 
 
-__all__ = ["ABANDONED_AFTER_S", "PREFIX", "abandoned", "owner_is_gone", "temporary_name"]
+__all__ = ["ABANDONED_AFTER_S", "PREFIX", "abandoned", "left_behind", "owner_is_gone", "temporary_name"]

@@ -1,140 +1,129 @@
-"""Other processes that call a function on batches: they start anywhere, and if they fail cost only time."""
+"""Work on many files that several processes share; where they fail it is done without them."""
 
 from __future__ import annotations
 
 import gc
-import pickle
-import struct
-import subprocess
+import multiprocessing
+import os
+import signal
 import sys
-import zlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from importlib import import_module
-from typing import IO, Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import TypeVar
 
-MOST_NOISE = 2**20
-"""Bytes that a process may print besides its answers, before each of them."""
-_WORKER = (
-    # Before anything is imported: what a library prints then goes where errors go, not among the answers.
-    "import os, sys; answers = os.dup(1); os.dup2(2, 1); sys.path[:] = {path!a}; "
-    "from suite.results.records.processes import serve; serve(answers, {function!a})"
-)
-_MARK = b"\x00prunebench answer\xff"
-_HEAD = struct.Struct("<QI")
-"""Stands between the mark and an answer: its length and its checksum."""
+MANY = 400
+"""From so many items on several processes are quicker, although each takes a moment to start."""
+MOST_WORKERS = 8
+BATCH = 64
+"""Items that a process takes at a time."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_main = threading.Lock()
 
 
-def in_processes(function: str, batches: Sequence[Any], n: int) -> dict[int, Any]:
-    """Has `n` processes call a function on every batch.
-
-    They are plain programs, not children of `multiprocessing`: a fork may hang where the parent has threads,
-    as torch does; a spawned child imports the parent's main module, which may be a user's script; and where
-    the parent is killed, the children of a pool wait for ever, while these find that their input ends.
+def in_batches(
+    call: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], workers: int | None = None
+) -> list[Result]:
+    """What a function gives for many items, in their order.
 
     Args:
-        function: `module:name`; what it takes and gives can be pickled.
-        batches: what it is called on.
-        n: processes.
-
-    Returns:
-        What it gave, by the place of the batch. Those are left out that a process did not live to answer.
+        call: gives a result for each item of a batch; a function of a module, so that it can be pickled.
+        items: all of them.
+        workers: how many processes share the work; 1 = this one alone. None = as many as there are CPUs to
+            use, if there are many items.
     """
-    done: dict[int, Any] = {}
-    pending = iter(range(len(batches)))  # `next` of it is one step, whichever thread asks
+    if workers is None:
+        workers = min(_usable_cpus(), MOST_WORKERS) if len(items) >= MANY else 1
+    batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+    with _no_collection():
+        done = _in_processes(call, batches, workers) if workers > 1 and batches else {}
+        # A process that could not start, or died, costs time and nothing else.
+        missing = {place: call(batch) for place, batch in enumerate(batches) if place not in done}
+    return [one for place in range(len(batches)) for one in (done | missing)[place]]
 
-    def drive(worker: subprocess.Popen[bytes]) -> None:
-        assert worker.stdin is not None and worker.stdout is not None
-        # Whatever goes wrong here, this worker is done with, and what it leaves out is read without it.
-        with suppress(Exception):
-            _receive(worker.stdout)  # else both might wait, it to print a banner and we to send a batch
-            for place in pending:
-                worker.stdin.write(pickle.dumps(batches[place]))
-                worker.stdin.flush()
-                done[place] = _receive(worker.stdout)
 
-    workers: list[subprocess.Popen[bytes]] = []
-    with ExitStack() as stack:
-        stack.callback(_reap, workers)
-        threads = stack.enter_context(ThreadPoolExecutor(n))
-        # Before the threads are waited for: one that waits for an answer finds the end of it, also on Ctrl-C.
-        stack.callback(_kill, workers)
-        with suppress(OSError):
-            workers += (_start(function) for _ in range(min(n, len(batches))))
-        for driver in [threads.submit(drive, worker) for worker in workers]:
-            driver.result()
+@contextmanager
+def hidden_main() -> Iterator[None]:
+    """Keeps new processes from running the caller's script once more, which need not have a guard.
+
+    `spawn` runs what is `__main__` when a process starts, and a worker needs nothing of it.
+    """
+    with _main:
+        own = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = own
+
+
+def _in_processes(
+    call: Callable[[Sequence[Item]], list[Result]], batches: Sequence[Sequence[Item]], n: int
+) -> dict[int, list[Result]]:
+    """The results by the place of the batch, without those that no process lived to give."""
+    # A fork may hang where this process has threads, as torch does.
+    context = multiprocessing.get_context("spawn")
+    done: dict[int, list[Result]] = {}
+    theirs, ours = context.Pipe(duplex=False)
+    with theirs, suppress(Exception), ProcessPoolExecutor(n, context, _begin, (theirs,)) as pool:
+        try:
+            with hidden_main(), _held_interrupts():
+                futures = [pool.submit(call, batch) for batch in batches]
+            for place, future in enumerate(futures):
+                done[place] = future.result()
+        finally:
+            ours.close()  # ends them, whatever they are at
     return done
 
 
-def _start(function: str) -> subprocess.Popen[bytes]:
-    path = [entry for entry in sys.path if isinstance(entry, str)]  # Python itself passes over the others
-    return subprocess.Popen(
-        [sys.executable or "", "-c", _WORKER.format(path=path, function=function)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # Ctrl-C reaches it too, and one traceback is enough
-    )
+@contextmanager
+def _held_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile are deaf to Ctrl-C, which reaches them too: one traceback is enough."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _kill(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        worker.kill()
-
-
-def _reap(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        with suppress(OSError), worker:  # what it was never sent cannot be flushed
-            pass
-
-
-def serve(answers: int, function: str) -> None:
-    """The program of a process: answers the batches that come in until there are no more.
-
-    Args:
-        answers: the descriptor that was its standard output when it started.
-        function: as for `in_processes`.
-    """
-    module, _, name = function.partition(":")
-    call = getattr(import_module(module), name)
+def _begin(parent: Connection) -> None:
+    """First in a process: it ends with its parent, whose matter Ctrl-C is too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     gc.disable()
-    with open(0, "rb", closefd=False) as requests, open(answers, "wb") as out:
-        _send(out, None)
-        while True:
-            try:
-                batch = pickle.load(requests)
-            except EOFError:
-                return
-            _send(out, call(batch))
 
 
-def _send(out: IO[bytes], answer: Any) -> None:
-    data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-    out.write(_MARK + _HEAD.pack(len(data), zlib.crc32(data)))
-    out.write(data)
-    out.flush()
+def _end_with(parent: Connection) -> None:
+    with suppress(EOFError, OSError):
+        parent.recv_bytes()  # never sent: the pipe is closed, also by the death of the other end
+    os._exit(1)
 
 
-def _receive(answers: IO[bytes]) -> Any:
-    """The next answer, which may stand behind what was printed before the worker's program began.
-
-    Raises:
-        EOFError: there is none, or not within `MOST_NOISE` bytes.
-        ValueError: it is damaged.
-    """
-    seen = answers.read(len(_MARK))
-    n_skipped = 0
-    while seen != _MARK:
-        if len(seen) < len(_MARK) or n_skipped == MOST_NOISE:
-            raise EOFError("no answer")
-        seen = seen[1:] + answers.read(1)
-        n_skipped += 1
-    length, checksum = _HEAD.unpack(answers.read(_HEAD.size))
-    data = answers.read(length)
-    # Bytes of others in the midst of it might unpickle to other numbers.
-    if len(data) != length or zlib.crc32(data) != checksum:
-        raise ValueError("a damaged answer")
-    return pickle.loads(data)
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-__all__ = ["MOST_NOISE", "in_processes", "serve"]
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    # Records refer to no cycles, and to look for some among millions of objects takes seconds.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+__all__ = ["BATCH", "MANY", "MOST_WORKERS", "hidden_main", "in_batches"]

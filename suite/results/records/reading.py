@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -49,6 +49,25 @@ class DigestError(RecordError):
     """The record was changed after it was sealed, or never sealed."""
 
 
+class ParsedRecord(NamedTuple):
+    """A record as its file has it.
+
+    Attributes:
+        record: what it says, in the present schema, with the digest that stands in the file.
+        schema_version: of the file.
+        as_written: whether the file is what `record_bytes` makes of the record; else its digest fits the
+            file and not the record.
+    """
+
+    record: Record
+    schema_version: int
+    as_written: bool
+
+    def sealed(self) -> Record:
+        """The record with the digest of what it says."""
+        return self.record if self.as_written else self.record.sealed()
+
+
 def load_record(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> Record:
     """Reads the record in file `path`.
 
@@ -64,40 +83,61 @@ def load_record(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS)
         FileNotFoundError: there is no such file.
         RecordError: it cannot be read; see `parse_record`.
     """
-    return parse_record(_read(path), origin=str(path), migrations=migrations)
-
-
-def load_stored(path: Path) -> Record:
-    """The record in file `path` as `load_record` finds it, but with the digest that stands in the file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        RecordError: it cannot be read; see `parse_record`.
-    """
-    data = _read(path)
-    return _as_written(data) or _parse(data, str(path), MIGRATIONS)
+    return parse_record(read_bytes(path), origin=str(path), migrations=migrations)
 
 
 def parse_record(
     data: bytes, *, origin: str = "record", migrations: Mapping[int, Migration] = MIGRATIONS
 ) -> Record:
-    """Reads a record from the bytes of its file.
+    """Reads a record from the bytes of its file; gives what `load_record` does, and raises as `read_record`.
+
+    Args:
+        data: JSON in UTF-8.
+        origin: what to call the record in messages.
+        migrations: the steps from older schema versions.
+    """
+    return read_record(data, origin=origin, migrations=migrations).sealed()
+
+
+def read_record(
+    data: bytes, *, origin: str = "record", migrations: Mapping[int, Migration] = MIGRATIONS
+) -> ParsedRecord:
+    """Reads a record from the bytes of its file, and keeps what is only there.
 
     Args:
         data: JSON in UTF-8.
         origin: what to call the record in messages.
         migrations: the steps from older schema versions.
 
-    Returns:
-        The record, in the present schema.
-
     Raises:
         NewerSchemaError: it was written by a newer prunebench.
         DigestError: its body does not have the digest it was sealed with.
         RecordError: it is not whole JSON, or its keys and values are not a record's.
     """
+    record = _as_written(data)
+    if record is not None:
+        return ParsedRecord(record, SCHEMA_VERSION, True)
     # What was migrated, or is spelled otherwise (a default filled in, 1 that became 1.0), has a new digest.
-    return _as_written(data) or _parse(data, origin, migrations).sealed()
+    raw = _parse_json(data, origin)
+    version = _schema_version(raw, origin)
+    # As stored and before anything is filled in or converted: what was sealed is what must be found.
+    _check_digest(raw, origin)
+    return ParsedRecord(_validate(_migrate(raw, version, migrations, origin), origin), version, False)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a record's file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecordError(str(path), f"cannot be read: {error.strerror or error}") from error
 
 
 def record_bytes(record: Record) -> bytes:
@@ -108,15 +148,6 @@ def record_bytes(record: Record) -> bytes:
     """
     text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
     return f"{text}\n".encode()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise RecordError(str(path), f"cannot be read: {error.strerror or error}") from error
 
 
 def _as_written(data: bytes) -> Record | None:
@@ -144,14 +175,6 @@ def _with_small_numbers_respelled(data: bytes) -> bytes:
         pieces += data[done:start], to_json(float(data[start:end]))
         done = end
     return b"".join((*pieces, data[done:]))
-
-
-def _parse(data: bytes, origin: str, migrations: Mapping[int, Migration]) -> Record:
-    raw = _parse_json(data, origin)
-    version = _schema_version(raw, origin)
-    # As stored and before anything is filled in or converted: what was sealed is what must be found.
-    _check_digest(raw, origin)
-    return _validate(_migrate(raw, version, migrations, origin), origin)
 
 
 def _parse_json(data: bytes, origin: str) -> dict[str, Any]:
@@ -242,9 +265,11 @@ __all__ = [
     "DigestError",
     "Migration",
     "NewerSchemaError",
+    "ParsedRecord",
     "RecordError",
     "load_record",
-    "load_stored",
     "parse_record",
+    "read_bytes",
+    "read_record",
     "record_bytes",
 ]

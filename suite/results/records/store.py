@@ -12,12 +12,20 @@ import io
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suite.cell import Cell
 from suite.results.records.files import FileLayer, replace_file
+from suite.results.records.index import (
+    FAILED_SUFFIX,
+    RECORD_NAMES,
+    RECORD_SUFFIX,
+    Contents,
+    StoredRecord,
+    read_index,
+    read_whole,
+)
 from suite.results.records.leftovers import abandoned
 from suite.results.records.reading import RecordError, load_record, record_bytes
 from suite.results.records.record import CodeVersion, Record, SideFile
@@ -26,42 +34,7 @@ from suite.results.records.state import CellState, check_side_file, state_of
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD_SUFFIX = ".json"
-FAILED_SUFFIX = ".failed.json"
-RECORD_NAMES = f"*--*--*{RECORD_SUFFIX}"
-"""Matches the names of records, of failed ones too."""
 SAMPLES_SUFFIX = ".samples.parquet"
-
-
-@dataclass(frozen=True)
-class StoredRecord:
-    """A record in the tree.
-
-    Attributes:
-        path: its file.
-        record: what it says.
-        failure: the failed attempt at the same cell that stands beside a finished record, if any.
-    """
-
-    path: Path
-    record: Record
-    failure: Record | None = None
-
-
-@dataclass(frozen=True)
-class UnreadableRecord:
-    """A file that should be a record and is not; `reason` says why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class Contents:
-    """All of a results tree, in the order of file names."""
-
-    records: tuple[StoredRecord, ...]
-    unreadable: tuple[UnreadableRecord, ...]
 
 
 class ResultStore:
@@ -177,24 +150,7 @@ class ResultStore:
 
         Side files are not looked at: `check_side_file` does. A tree that does not exist is empty.
         """
-        records: list[StoredRecord] = []
-        unreadable: list[UnreadableRecord] = []
-        read: dict[Path, Record] = {}
-        for path in sorted(self.root.glob(f"*/{RECORD_NAMES}")):
-            try:
-                read[path] = load_record(path)
-            except FileNotFoundError:  # replaced by another process since the folder was listed
-                continue
-            except RecordError as error:
-                unreadable.append(UnreadableRecord(path, error.reason))
-        for path, record in read.items():
-            stem = path.name.removesuffix(FAILED_SUFFIX).removesuffix(RECORD_SUFFIX)
-            finished, failed = path.with_name(stem + RECORD_SUFFIX), path.with_name(stem + FAILED_SUFFIX)
-            if path == finished:
-                records.append(StoredRecord(path, record, read.get(failed)))
-            elif finished not in read:
-                records.append(StoredRecord(path, record))
-        return Contents(tuple(records), tuple(unreadable))
+        return read_whole(self._paths())
 
     def items(self, stored: StoredRecord) -> pd.DataFrame | None:
         """The per-item data of a record; None if it has none.
@@ -202,13 +158,7 @@ class ResultStore:
         Raises:
             RecordError: the side file is missing or is not the one the record was written with.
         """
-        import pandas as pd
-
-        problem = check_side_file(stored.path, stored.record)
-        if problem is not None:
-            raise RecordError(str(stored.path), problem)
-        side_file = stored.record.side_file
-        return pd.read_parquet(stored.path.with_name(side_file.name)) if side_file is not None else None
+        return read_items(stored.path, stored.record)
 
     def sweep(self) -> list[Path]:
         """Removes what killed writers left: temporary files and side files that no record names.
@@ -218,17 +168,17 @@ class ResultStore:
         Returns:
             What was removed.
         """
-        contents = self.records()
+        contents = read_index(self._paths())
         named = {
-            stored.path.with_name(record.side_file.name)
-            for stored in contents.records
-            for record in (stored.record, stored.failure)
-            if record is not None and record.side_file is not None
+            stored.path.with_name(stored.record.side_file.name)
+            for entry in contents.records
+            for stored in (entry, entry.failure)
+            if stored is not None and stored.record.side_file is not None
         }
         # A record that cannot be read may still name its side file, and someone may want to mend it.
-        for entry in contents.unreadable:
-            stem = entry.path.name.removesuffix(RECORD_SUFFIX)
-            named.update(entry.path.parent.glob(f"{stem}.*{SAMPLES_SUFFIX}"))
+        for unreadable in contents.unreadable:
+            stem = unreadable.path.name.removesuffix(RECORD_SUFFIX)
+            named.update(unreadable.path.parent.glob(f"{stem}.*{SAMPLES_SUFFIX}"))
         removed = abandoned(self.root, SAMPLES_SUFFIX, named)
         # A power cut could bring back the record that named a side file, were it gone from memory only.
         for folder in dict.fromkeys(path.parent for path in removed):
@@ -236,6 +186,9 @@ class ResultStore:
         for path in removed:
             self._files.remove(path)
         return removed
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.root.glob(f"*/{RECORD_NAMES}"))
 
     def _base(self, cell: Cell, suffix: str) -> Path:
         return self.root / cell.folder / f"{cell.stem}{suffix}"
@@ -278,6 +231,21 @@ class ResultStore:
             self._files.remove(path.with_name(side_file))
 
 
+def read_items(path: Path, record: Record) -> pd.DataFrame | None:
+    """The per-item data of the record in file `path`; None if it has none.
+
+    Raises:
+        RecordError: the side file is missing or is not the one the record was written with.
+    """
+    import pandas as pd
+
+    problem = check_side_file(path, record)
+    if problem is not None:
+        raise RecordError(str(path), problem)
+    side_file = record.side_file
+    return pd.read_parquet(path.with_name(side_file.name)) if side_file is not None else None
+
+
 def _side_file_named_by(path: Path) -> str | None:
     try:
         side_file = load_record(path).side_file
@@ -292,4 +260,4 @@ def _parquet(items: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-__all__ = ["Contents", "ResultStore", "StoredRecord", "UnreadableRecord"]
+__all__ = ["SAMPLES_SUFFIX", "ResultStore", "read_items"]

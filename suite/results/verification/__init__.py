@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 
 from suite.cell import DENSE
-from suite.results.records.archive import record_files
+from suite.results.records.index import Slimmer, StoredRecord, read_whole, record_files
 from suite.results.records.items import ItemRow
-from suite.results.records.reading import RecordError, load_record
+from suite.results.records.processes import in_batches
 from suite.results.records.record import Record
 from suite.results.statistics.model_metrics import SIZES
 from suite.results.statistics.task_items import FLIPS
@@ -38,6 +38,7 @@ from suite.results.verification.record_file import (
     check_code,
     check_created,
     check_name,
+    check_present_code,
 )
 from suite.results.verification.side_file import read_side_file
 from suite.results.verification.task_scores import check_flips, check_tasks
@@ -76,50 +77,39 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
     files: dict[Path, Path] = {}
     folders: dict[Path, Path] = {}
     for path in paths:
-        found = record_files([path])
-        for file in found:
+        for file in record_files([path]):
             files.setdefault(file.resolve(), file)
             if path.is_dir():
                 folders.setdefault(file.parent.resolve(), file.parent)
-    dense = cache(_dense_in)
-    records = tuple(verify_record(file, present=present, dense=dense(file.parent)) for file in files.values())
+    records = verify_files(list(files.values()))
+    if present is not None:
+        records = [_with_present_code(record, present) for record in records]
     found_across = (*check_across(records), *check_leftovers(folders.values(), records))
-    return Verification(records, tuple(found_across))
+    return Verification(tuple(records), tuple(found_across))
 
 
-def verify_record(
-    path: Path, *, present: PresentCode | None = None, dense: Sequence[Record] = ()
-) -> CheckedRecord:
-    """Verifies one record and its side file.
+def verify_files(files: Sequence[Path], *, workers: int | None = None) -> list[CheckedRecord]:
+    """Verifies files of records by themselves: with their side files, and against dense records beside them.
 
     Args:
-        path: the record's file.
-        present: as `verify`.
-        dense: the records of dense models beside it.
+        files: of records.
+        workers: how many processes share the work (`suite.results.records.processes.in_batches`).
+
+    Returns:
+        What was found, in the order of the files, with the records as an index has them.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        problem = Finding(path, "file", "problem", f"cannot be read: {error.strerror or error}")
-        return CheckedRecord(path, None, ("file",), (problem,))
-    read = check_bytes(path, data)
-    return verify_content(read, _side_file_of(read), present=present, dense=dense)
+    return in_batches(_verify_batch, files, workers)
 
 
 def verify_content(
-    read: ReadRecord,
-    side_file: bytes | None,
-    *,
-    present: PresentCode | None = None,
-    dense: Sequence[Record] = (),
+    read: ReadRecord, side_file: bytes | None, *, dense: Sequence[Record] = ()
 ) -> CheckedRecord:
     """Verifies a record that was read already.
 
     Args:
         read: the record's file, as `check_bytes` found it.
         side_file: what its side file holds; None where it is not there.
-        present: as `verify`.
-        dense: as `verify_record`.
+        dense: the records of dense models beside it.
     """
     path, record = read.path, read.record
     if record is None:
@@ -127,13 +117,43 @@ def verify_content(
     bare = Subject(path, record, dense=tuple(dense), schema_version=read.schema_version)
     items, of_side_file = read_side_file(bare, side_file)
     subject = replace(bare, items=items)
-    found = [*read.findings, *of_side_file, *check_code(subject, present)]
+    found = [*read.findings, *of_side_file, *check_code(subject)]
     made = {"file", "code", *(["side-file"] if record.side_file or of_side_file else [])}
     for name, applies, check in _CHECKS:
         if applies(subject):
             made.add(name)
             found.extend(_made(name, check, subject))
-    return CheckedRecord(path, record, tuple(name for name in CHECKS if name in made), tuple(found))
+    checks = tuple(name for name in CHECKS if name in made)
+    stored = StoredRecord(path, record, read.digest)
+    return CheckedRecord(path, stored, checks, tuple(found), read.schema_version)
+
+
+def _verify_batch(files: Sequence[Path]) -> list[CheckedRecord]:
+    slim, dense = Slimmer(), cache(_dense_in)
+    return [_without_bulk(_verify_file(file, dense), slim) for file in files]
+
+
+def _verify_file(path: Path, dense_in: Callable[[Path], Sequence[Record]]) -> CheckedRecord:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        problem = Finding(path, "file", "problem", f"cannot be read: {error.strerror or error}")
+        return CheckedRecord(path, None, ("file",), (problem,))
+    read = check_bytes(path, data)
+    return verify_content(read, _side_file_of(read), dense=dense_in(path.parent))
+
+
+def _without_bulk(checked: CheckedRecord, slim: Slimmer) -> CheckedRecord:
+    if checked.stored is None:
+        return checked
+    return replace(checked, stored=replace(checked.stored, record=slim(checked.stored.record)))
+
+
+def _with_present_code(checked: CheckedRecord, present: PresentCode) -> CheckedRecord:
+    if checked.record is None:
+        return checked
+    found = check_present_code(Subject(checked.path, checked.record), present)
+    return replace(checked, findings=(*checked.findings, *found))
 
 
 def _made(name: str, check: Callable[[Subject], Iterator[Finding]], subject: Subject) -> Iterator[Finding]:
@@ -148,15 +168,10 @@ def _made(name: str, check: Callable[[Subject], Iterator[Finding]], subject: Sub
         yield subject.problem(name, f"holds values that cannot be worked with ({what})")
 
 
-def _dense_in(folder: Path) -> tuple[Record, ...]:
-    """The readable records of dense models in a folder."""
-    found = []
-    for path in sorted(folder.glob(f"{DENSE}--{DENSE}--*.json")):
-        try:
-            found.append(load_record(path))
-        except (FileNotFoundError, RecordError):
-            continue  # its own verification says so
-    return tuple(record for record in found if record.status == "complete")
+def _dense_in(folder: Path) -> list[Record]:
+    """The finished records of dense models in a folder; that one cannot be read is told of itself."""
+    found = read_whole(sorted(folder.glob(f"{DENSE}--{DENSE}--*.json")))
+    return [stored.record for stored in found.records if stored.record.status == "complete"]
 
 
 def _side_file_of(read: ReadRecord) -> bytes | None:
@@ -185,5 +200,5 @@ __all__ = [
     "one_line",
     "verify",
     "verify_content",
-    "verify_record",
+    "verify_files",
 ]

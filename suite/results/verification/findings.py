@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from suite.results.records.record import Record
+from suite.results.records.index import StoredRecord
+from suite.results.records.record import SCHEMA_VERSION, Record
 
 Level = Literal["problem", "remark"]
 """A problem: damaged, or inconsistent with itself. A remark: what a reader should know, nothing wrong."""
@@ -66,15 +67,22 @@ class CheckedRecord:
 
     Attributes:
         path: the file.
-        record: what it says; None where it cannot be read.
+        stored: the record, without its bulk where several files were verified; None where it cannot be read.
         checks: those that had something to look at, in the order of `CHECKS`.
         findings: problems and remarks.
+        schema_version: of the file; the present one where it cannot be read.
     """
 
     path: Path
-    record: Record | None
+    stored: StoredRecord | None
     checks: tuple[str, ...]
     findings: tuple[Finding, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def record(self) -> Record | None:
+        """What it says; None where it cannot be read."""
+        return None if self.stored is None else self.stored.record
 
     @property
     def is_consistent(self) -> bool:

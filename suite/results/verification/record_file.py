@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from suite.cell import Cell
-from suite.results.records.reading import RecordError, parse_record
+from suite.results.records.index import FAILED_SUFFIX, RECORD_SUFFIX
+from suite.results.records.reading import RecordError, read_record
 from suite.results.records.record import SCHEMA_VERSION, CodeVersion, Record
 from suite.results.records.state import code_difference
-from suite.results.records.store import FAILED_SUFFIX, RECORD_SUFFIX
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding, one_line
 
@@ -29,12 +28,14 @@ class ReadRecord:
         record: what it says; None where it cannot be read.
         schema_version: of the file; the present one where it cannot be read.
         findings: of reading it.
+        digest: the record's, as the file has it; empty where it cannot be read.
     """
 
     path: Path
     record: Record | None
     schema_version: int
     findings: tuple[Finding, ...]
+    digest: str = ""
 
 
 def check_bytes(path: Path, data: bytes) -> ReadRecord:
@@ -45,7 +46,7 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
         data: what it holds.
     """
     try:
-        record = parse_record(data, origin=str(path))
+        found = read_record(data, origin=str(path))
     except RecordError as error:
         problem = Finding(path, "file", "problem", one_line(error.reason))
         return ReadRecord(path, None, SCHEMA_VERSION, (problem,))
@@ -53,11 +54,11 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
     if not data.endswith(b"\n"):
         # JSON is whole without it, and so nobody else would notice that the last byte is gone.
         findings.append(Finding(path, "file", "problem", "is cut short: the final line end is missing"))
-    version = json.loads(data)["schema_version"]
+    version = found.schema_version
     if version != SCHEMA_VERSION:
         message = f"has schema version {version} and was read as {SCHEMA_VERSION}"
         findings.append(Finding(path, "file", "remark", message))
-    return ReadRecord(path, record, version, tuple(findings))
+    return ReadRecord(path, found.sealed(), version, tuple(findings), found.record.body_digest)
 
 
 def check_name(subject: Subject) -> Iterator[Finding]:
@@ -86,7 +87,7 @@ def check_created(subject: Subject) -> Iterator[Finding]:
         yield subject.remark("created", f"created is {written}, which lies ahead: a clock was wrong")
 
 
-def check_code(subject: Subject, present: PresentCode | None) -> Iterator[Finding]:
+def check_code(subject: Subject) -> Iterator[Finding]:
     """What is known of the code that made it."""
     made_by = subject.record.code
     if made_by.git_commit is None:
@@ -97,13 +98,24 @@ def check_code(subject: Subject, present: PresentCode | None) -> Iterator[Findin
         yield subject.remark(
             "code", f"the working tree was not clean: commit {made_by.git_commit[:12]} is not all of the code"
         )
-    if present is not None:
-        now = present(subject.record.cell)
-        if now is None:
-            method = subject.record.cell.method
-            yield subject.remark("code", f"method {method!r} is not installed: it may be stale")
-        elif (difference := code_difference(made_by, now)) is not None:
-            yield subject.remark("code", f"is stale: {difference}")
 
 
-__all__ = ["PresentCode", "ReadRecord", "check_bytes", "check_code", "check_created", "check_name"]
+def check_present_code(subject: Subject, present: PresentCode) -> Iterator[Finding]:
+    """Whether the present code is another than that which made it."""
+    now = present(subject.record.cell)
+    if now is None:
+        method = subject.record.cell.method
+        yield subject.remark("code", f"method {method!r} is not installed: it may be stale")
+    elif (difference := code_difference(subject.record.code, now)) is not None:
+        yield subject.remark("code", f"is stale: {difference}")
+
+
+__all__ = [
+    "PresentCode",
+    "ReadRecord",
+    "check_bytes",
+    "check_code",
+    "check_created",
+    "check_name",
+    "check_present_code",
+]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from suite.results.records.index import RECORD_SUFFIX
 from suite.results.records.leftovers import PREFIX
 from suite.results.records.record import Record
-from suite.results.records.store import RECORD_SUFFIX, SAMPLES_SUFFIX
+from suite.results.records.store import SAMPLES_SUFFIX
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import CheckedRecord, Finding
 from suite.results.verification.rerun_comparison import losses_that_differ, made_alike
@@ -15,7 +16,7 @@ from suite.results.verification.rerun_comparison import losses_that_differ, made
 
 def check_across(records: Sequence[CheckedRecord]) -> Iterator[Finding]:
     """What holds of several records together."""
-    subjects = [Subject(r.path, r.record) for r in records if r.record is not None]
+    subjects = [Subject(r.stored.path, r.stored.record) for r in records if r.stored is not None]
     yield from _twice(subjects)
     yield from _inputs([subject for subject in subjects if subject.record.status == "complete"])
 

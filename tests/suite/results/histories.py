@@ -233,10 +233,10 @@ class History:
         shutil.rmtree(self._disk.base)
         self._disk = Disk(after.base, after.top)
         self._writes = [
-            Write(record, record.side_file is not None, self._now, self._now, True)
+            Write(held.record, held.record.side_file is not None, self._now, self._now, True)
             for stored in ResultStore(self._disk.base / "results").records().records
-            for record in (stored.record, stored.failure)
-            if record is not None
+            for held in (stored, stored.failure)
+            if held is not None
         ]
         self._now += 1
         return True
@@ -249,9 +249,9 @@ class History:
         found: dict[tuple[int, bool], Record] = {}
         needed: set[Path] = set()
         for stored in contents.records:
-            for record in filter(None, (stored.record, stored.failure)):
+            for held in filter(None, (stored, stored.failure)):
+                path, record = held.path, held.record
                 found[CELLS.index(record.cell), record.status == "complete"] = record
-                path = stored.path if record is stored.record else store.failed_path_of(record.cell)
                 problem = check_side_file(path, record)
                 if problem is not None:
                     raise self._damage(when, f"side file: {problem}")

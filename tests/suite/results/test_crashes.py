@@ -228,7 +228,7 @@ def found_after_power_cuts(disk: Disk, folder: Path) -> set[str]:
             assert check_side_file(stored.path, stored.record) is None
             if stored.failure is not None:
                 failed = stored.path.with_name(f"{stored.path.stem}.failed.json")
-                assert check_side_file(failed, stored.failure) is None
+                assert check_side_file(failed, stored.failure.record) is None
         found.add(", ".join(stored.record.created for stored in contents.records))
     return found
 

@@ -113,7 +113,7 @@ def check(root: Path, before: Record | None, after: Record, *, tidy: bool) -> No
     store = ResultStore(root)
     contents = store.records()
     assert not contents.unreadable
-    found = [record for stored in contents.records for record in (stored.record, stored.failure) if record]
+    found = [held.record for stored in contents.records for held in (stored, stored.failure) if held]
     if before is not None:
         assert [r for r in found if r.status == before.status or r.status == "complete"], "it was lost"
     named = set()

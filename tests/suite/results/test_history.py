@@ -1,6 +1,5 @@
 """Records of months as series: what is joined, what is kept apart, and what is marked."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import pytest
 
 from methods.errors import InputError
 from suite.results import ResultStore
-from suite.results.history.series import history_of
-from suite.results.records.archive import read_archive
+from suite.results.history.series import history_of, read_history
 from suite.results.records.record import CalibrationIdentity, MachineFloor, Metric, ModelIdentity
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_failed, make_record
 
@@ -34,7 +32,7 @@ def store(folder: Path, day: int, value=25.5, *, cell=None, commit=None, clean=T
 
 
 def only_series(folder: Path, *names: str, **options):
-    (series,) = history_of(read_archive([folder]), *names, **options)
+    (series,) = history_of(read_history([folder]).records, *names, **options)
     return series
 
 
@@ -78,7 +76,7 @@ def test_copies_of_a_record_count_once(tmp_path):
     copy = tmp_path / "copies" / "deep" / path.name
     copy.parent.mkdir(parents=True)
     copy.write_bytes(path.read_bytes())
-    archive = read_archive([tmp_path, tmp_path / "copies", path])
+    archive = read_history([tmp_path, tmp_path / "copies", path])
     assert len(archive.records) == 2
 
 
@@ -88,7 +86,7 @@ def test_failed_attempts_have_no_place_and_broken_files_are_named(tmp_path):
     broken = store(tmp_path, 2)
     broken.write_text(broken.read_text().replace("25.5", "24.5"))
     undated = ResultStore(tmp_path / "undated").write(make_record(created="yesterday"))
-    archive = read_archive([tmp_path])
+    archive = read_history([tmp_path])
     assert len(archive.records) == 1
     reasons = {entry.path: entry.reason for entry in archive.unreadable}
     assert set(reasons) == {broken, undated}
@@ -101,20 +99,20 @@ def test_cells_and_protocols_are_series_of_their_own(tmp_path):
     for day in range(3):
         store(tmp_path, day, metrics=(perplexity(25.5), other))
         store(tmp_path / "two", day, cell=make_cell(method="magnitude"))
-    archive = read_archive([tmp_path])
-    assert [(s.cell.method, s.protocol) for s in history_of(archive)] == [
+    archive = read_history([tmp_path])
+    assert [(s.cell.method, s.protocol) for s in history_of(archive.records)] == [
         ("magnitude", PROTOCOL),
         ("wanda", other.protocol),
         ("wanda", PROTOCOL),
     ]
-    assert len(history_of(archive, protocol=other.protocol)) == 1
+    assert len(history_of(archive.records, protocol=other.protocol)) == 1
 
 
 def test_cells_of_one_label_are_told_apart(tmp_path):
     one, two = make_cell(), make_cell(dtype="bfloat16")
     store(tmp_path, 1, cell=one)
     store(tmp_path, 1, cell=two)
-    labels = {series.label for series in history_of(read_archive([tmp_path]))}
+    labels = {series.label for series in history_of(read_history([tmp_path]).records)}
     assert labels == {f"{one.label} [{one.digest[:8]}]", f"{two.label} [{two.digest[:8]}]"}
 
 
@@ -266,20 +264,20 @@ def test_a_value_that_could_not_be_had_is_told(tmp_path):
 
 def test_a_metric_nobody_measured_is_refused_with_the_nearest(tmp_path):
     store(tmp_path, 1)
-    archive = read_archive([tmp_path])
+    archive = read_history([tmp_path])
     with pytest.raises(InputError, match="'perplexty'; did you mean 'perplexity'"):
-        history_of(archive, "perplexty")
+        history_of(archive.records, "perplexty")
     with pytest.raises(InputError, match=f"protocol 'wiki-sample-token'; did you mean '{PROTOCOL}'"):
-        history_of(archive, protocol="wiki-sample-token")
+        history_of(archive.records, protocol="wiki-sample-token")
     with pytest.raises(InputError, match="no record has"):
-        history_of(replace(archive, records=()))
+        history_of(())
 
 
 def test_wrong_places_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        read_archive([tmp_path / "nowhere"])
+        read_history([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="no finished records; "):
-        read_archive([tmp_path])
+        read_history([tmp_path])
     (tmp_path / "a--b--c.json").write_text("{")
     with pytest.raises(InputError, match=r"that can be read \(1 cannot\)"):
-        read_archive([tmp_path])
+        read_history([tmp_path])

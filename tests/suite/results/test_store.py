@@ -108,7 +108,7 @@ def test_a_failure_never_costs_a_finished_record(tmp_path: Path) -> None:
     assert state.kind == "complete" and "NonFiniteError" in state.reason
     (stored,) = store.records().records
     assert stored.record.status == "complete"
-    assert stored.failure is not None and stored.failure.status == "failed"
+    assert stored.failure is not None and stored.failure.record.status == "failed"
 
 
 def test_stale_numbers_do_not_hide_that_the_present_code_fails(tmp_path: Path) -> None:

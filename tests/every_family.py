@@ -31,8 +31,7 @@ from methods.structure.experts import stacked_matrices
 from suite.cell import CalibrationSpec, Cell
 from suite.checkpoints.evaluation import Outlet, measure_checkpoint
 from suite.checkpoints.verification import verify_checkpoint
-from suite.checkpoints.writing.layered import write_layered_checkpoint
-from suite.checkpoints.writing.resident import write_checkpoint
+from suite.checkpoints.writing.checkpoint import write_checkpoint
 from suite.evaluation.inputs import model_key
 from suite.models.loading_errors import quiet_transformers
 from suite.planning.option_cells import evaluation_cell, pruning_cell
@@ -40,7 +39,6 @@ from suite.planning.preflight import preflight
 from suite.results import ResultStore
 from suite.results.records.record import Record
 from suite.results.verification import verify
-from suite.running.model_session import ModelSession
 from suite.watcher import Silent
 from tests.tiny import byte_tokenizer, write_text
 
@@ -319,10 +317,7 @@ def check(dense: Path, text: Path, folder: Path, placement: str) -> None:
     for cell in cells:
         pruned = folder / cell.method
         inputs = preflight([cell])
-        if placement == "resident":
-            write_checkpoint(cell, ModelSession(CPU, inputs), pruned)
-        else:
-            write_layered_checkpoint(cell, inputs[model_key(cell)], CPU, pruned)
+        write_checkpoint(cell, inputs[model_key(cell)], pruned, CPU, placement)
         asked = _evaluation_cell(pruned, dense, text)
         windows = preflight([asked])[model_key(asked)].windows[asked.perplexity[0]].input_ids
         records = folder / f"{cell.method}-records"
@@ -337,7 +332,7 @@ def check(dense: Path, text: Path, folder: Path, placement: str) -> None:
                 weights=placement,
                 outlet=Outlet(ResultStore(records)),
             )
-        measured = [_perplexity(model.record) for model in evaluated]
+        measured = [_perplexity(record) for record in evaluated]
         plain = [plain_losses(model, windows) for model in (dense, pruned)]
         for ours, losses in zip(measured, plain, strict=True):
             theirs = math.exp(sum(losses) / len(losses))
@@ -345,7 +340,7 @@ def check(dense: Path, text: Path, folder: Path, placement: str) -> None:
         assert any(not math.isclose(*of_window, rel_tol=1e-3) for of_window in zip(*plain, strict=True))
         _hold_experts(dense, windows)
         problems = [f for f in verify([records]).all_findings if f.level == "problem"]
-        problems += [f for f in verify_checkpoint(pruned, evaluated[1].record) if f.level == "problem"]
+        problems += [f for f in verify_checkpoint(pruned, evaluated[1]) if f.level == "problem"]
         assert not problems, problems
 
 

@@ -15,9 +15,8 @@ from methods.errors import InputError
 from suite.api.arguments import checked
 from suite.cell import CalibrationSpec, DType, FirstToken
 from suite.checkpoints.evaluation import Outlet, measure_checkpoint
-from suite.checkpoints.writing.folder import remarks_of, require_empty
-from suite.checkpoints.writing.layered import write_layered_checkpoint
-from suite.checkpoints.writing.resident import write_checkpoint
+from suite.checkpoints.writing.checkpoint import write_checkpoint
+from suite.checkpoints.writing.folder import require_empty
 from suite.evaluation.inputs import model_key
 from suite.machine.devices import resolve_device, resolve_dtype, written_dtype
 from suite.models.loading import stored_dtypes
@@ -25,7 +24,7 @@ from suite.planning.option_cells import NOTHING, evaluation_cell, pruning_cell
 from suite.planning.preflight import preflight
 from suite.results import Record, ResultStore
 from suite.results.records.files import require_folder
-from suite.running.model_session import ModelSession
+from suite.results.records.pruning_file import Pruning
 from suite.watcher import Silent, Watcher
 
 
@@ -35,26 +34,26 @@ class PrunedCheckpoint:
 
     Attributes:
         folder: what `from_pretrained` loads, with `pruning.json` in it.
-        summary: what `pruning.json` holds.
+        pruning: what `pruning.json` holds.
     """
 
     folder: Path
-    summary: Mapping[str, Any] = field(repr=False)
+    pruning: Pruning = field(repr=False)
+
+    @property
+    def record(self) -> Record:
+        """Of the prune: its cell, what it took, masks and modules."""
+        return self.pruning.record
 
     @property
     def sparsity(self) -> float:
         """Share of the target modules' weights that were removed."""
-        return float(self.summary["sparsity"])
+        return self.pruning.sparsity
 
     @property
     def prune_seconds(self) -> float:
         """Wall-clock time of the prune with its calibration, after the model was loaded."""
-        return float(self.summary["prune_seconds"])
-
-    @property
-    def remarks(self) -> list[str]:
-        """What a reader should know, of the whole model, then of its modules."""
-        return remarks_of(self.summary)
+        return self.pruning.prune_seconds
 
 
 @dataclass(frozen=True)
@@ -135,12 +134,9 @@ def prune_checkpoint(
     cell = cell.model_copy(update={"dtype": written_dtype(dtype, stored, target)})
     inputs = preflight([cell])
     watcher.cell_started(cell)
-    if placement == "onload":
-        summary = write_layered_checkpoint(cell, inputs[model_key(cell)], target, folder, watcher)
-    else:
-        summary = write_checkpoint(cell, ModelSession(target, inputs), folder, watcher)
+    pruning = write_checkpoint(cell, inputs[model_key(cell)], folder, target, placement, watcher)
     watcher.cell_ended(cell, "complete")
-    return PrunedCheckpoint(folder, summary)
+    return PrunedCheckpoint(folder, pruning)
 
 
 @checked
@@ -236,7 +232,7 @@ def evaluate_checkpoint(
         weights=placement,
         outlet=Outlet(store, on_cell),
     )
-    return Evaluation(found.record, beside[0].record if beside else None)
+    return Evaluation(found, beside[0] if beside else None)
 
 
 def _texts(given: str | Path | Sequence[str | Path]) -> list[str]:

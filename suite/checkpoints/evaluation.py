@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,8 @@ import torch
 
 from methods.contract import dense_weights
 from methods.errors import InputError
-from suite.checkpoints.finished import Summary, count_zeros, read_summary
 from suite.checkpoints.pair import check_dense, check_pair, other_weights
-from suite.checkpoints.record import add_zeros, cell_of, dense_identity, module_reports
-from suite.checkpoints.writing.folder import SUMMARY
+from suite.checkpoints.record import add_zeros, cell_of, dense_identity, told_first_token
 from suite.evaluation.first_token import FirstTokenChoice, choose_first_token
 from suite.evaluation.inputs import Inputs, model_key
 from suite.evaluation.measure import DenseReference, Measured, add_size, measure_dense, measure_pruned
@@ -25,13 +22,15 @@ from suite.machine.phases import PhaseLog
 from suite.models.layered import LayeredModel, load_layered_model
 from suite.models.loading import LoadedModel, load_model
 from suite.models.source import find_model
+from suite.models.zeros import count_zeros
 from suite.planning.preflight import preflight
 from suite.planning.resume import input_difference
 from suite.results import ResultStore
 from suite.results.records.files import make_folder
+from suite.results.records.pruning_file import PRUNING, Pruning, read_pruning
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import MachineFloor, ModelIdentity, ModuleReport, Record
-from suite.running.run_cell import present_code
+from suite.running.run_cell import present_code, utc_now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,19 +38,6 @@ if TYPE_CHECKING:
     from methods.base import Weights
     from suite.cell import Cell
     from suite.watcher import Watcher
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One measured model.
-
-    Attributes:
-        record: sealed; where it is kept, as it is stored.
-        items: its per-item data.
-    """
-
-    record: Record
-    items: pd.DataFrame
 
 
 class Outlet:
@@ -95,12 +81,12 @@ class Outlet:
         if difference is not None:
             raise InputError(f"{path} would be lost, and {difference}: give another --out")
 
-    def put(self, record: Record, items: pd.DataFrame) -> Evaluated:
-        """Keeps a model that was measured."""
+    def put(self, record: Record, items: pd.DataFrame) -> Record:
+        """Keeps a model that was measured; its record as it is stored, sealed."""
         sealed = record.sealed() if self._store is None else load_record(self._store.write(record, items))
         if self._on_measured is not None:
             self._on_measured(sealed)
-        return Evaluated(sealed, items)
+        return sealed
 
 
 @dataclass(frozen=True)
@@ -110,6 +96,8 @@ class _Dense:
     Attributes:
         weight: gives a parameter by its name, on the host.
         again: gives the dense model; the checkpoint, which it is given, may be it afterwards.
+        record: of the dense model.
+        remarks: about the pair.
     """
 
     identity: ModelIdentity
@@ -117,18 +105,9 @@ class _Dense:
     weight: Callable[[str], torch.Tensor]
     again: Callable[[LoadedModel], LoadedModel]
     floor: MachineFloor
-    evaluated: Evaluated
+    record: Record
     first_token: FirstTokenChoice | None
-    remarks: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Machine:
-    """Where models are (their layers on `device`, all of them or one at a time), and where records go."""
-
-    device: torch.device
-    weights: Weights
-    outlet: Outlet
+    remarks: list[str]
 
 
 def measure_checkpoint(
@@ -140,7 +119,7 @@ def measure_checkpoint(
     watcher: Watcher,
     weights: Weights = "resident",
     outlet: Outlet | None = None,
-) -> list[Evaluated]:
+) -> list[Record]:
     """Measures the model that `asked` names, and its dense model beside it.
 
     One model is on the device at a time; the dense weights wait on the host, or in their files.
@@ -155,72 +134,120 @@ def measure_checkpoint(
         outlet: where each is put as soon as it is measured; None = nowhere.
 
     Returns:
-        The dense model first, if one was given, then the model.
+        The sealed records: the dense model's first, if one was given, then the model's.
 
     Raises:
         InputError: a model, text or task is not usable, the two models do not fit each other, or the outlet
             holds a record of other weights under the same name.
         PruningError: a structure cannot be read, or a model not be taken apart.
     """
-    summary = read_summary(find_model(asked.model, asked.revision)[0])
-    machine = _Machine(device, weights, outlet or Outlet())
+    folder = find_model(asked.model, asked.revision)[0]
+    pruning = read_pruning(folder)
+    remarks = []
+    if pruning is None and (folder / PRUNING).exists():
+        remarks.append(f"its {PRUNING} was written by another program, and was not read")
+    outlet = outlet or Outlet()
     if dense is None:
-        inputs = preflight([asked])
-        return [_measure_checkpoint(asked, summary, None, inputs[model_key(asked)], machine, watcher)]
+        own = _Model(asked, preflight([asked])[model_key(asked)], device, weights, outlet, watcher)
+        return [_measure_own(own, pruning, None, remarks)]
     other = asked.model_copy(update={"model": dense, "revision": dense_revision})
     inputs = preflight([asked, other])
-    remarks = check_pair(asked, other, inputs)
-    if (find_model(dense, dense_revision)[0] / SUMMARY).exists():
-        remarks.append(f"what it is held against, {dense!r}, was pruned itself: it has a {SUMMARY}")
-    held = _measure_dense(other, inputs[model_key(other)], machine, watcher, asked.model, summary)
-    held.remarks.extend(remarks)
-    found = _measure_checkpoint(asked, summary, held, inputs[model_key(asked)], machine, watcher)
-    return [held.evaluated, found]
+    of_pair = check_pair(asked, other, inputs)
+    if (find_model(dense, dense_revision)[0] / PRUNING).exists():
+        of_pair.append(f"what it is held against, {dense!r}, was pruned itself: it has a {PRUNING}")
+    beside, own = (
+        _Model(cell, inputs[model_key(cell)], device, weights, outlet, watcher) for cell in (other, asked)
+    )
+    held = _measure_dense(beside, asked.model, pruning)
+    return [held.record, _measure_own(own, pruning, held, [*remarks, *held.remarks, *of_pair])]
 
 
-def _load(cell: Cell, inputs: Inputs, machine: _Machine, log: PhaseLog) -> LoadedModel:
-    with log.timed("load"):
-        if machine.weights == "onload":
-            return load_layered_model(cell, inputs.folder_digest).staged(None, machine.device)
-        return load_model(
-            cell.model,
-            revision=cell.revision,
-            dtype=cell.dtype,
-            device=machine.device,
-            trust_remote_code=cell.trust_remote_code,
+@dataclass
+class _Model:
+    """One of the two models: how it is loaded, and where its record goes."""
+
+    asked: Cell
+    inputs: Inputs
+    device: torch.device
+    weights: Weights
+    outlet: Outlet
+    watcher: Watcher
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        self.log = PhaseLog(self.device, self.watcher)
+
+    def load(self) -> LoadedModel:
+        """The model; whoever gets it decides how long it stays in memory."""
+        cell, self.created = self.asked, utc_now()
+        self.watcher.cell_started(cell)
+        with self.log.timed("load"):
+            if self.weights == "onload":
+                return load_layered_model(cell, self.inputs.folder_digest).staged(None, self.device)
+            return load_model(
+                cell.model,
+                revision=cell.revision,
+                dtype=cell.dtype,
+                device=self.device,
+                trust_remote_code=cell.trust_remote_code,
+            )
+
+    def floor(self, loaded: LoadedModel) -> MachineFloor:
+        """The machine's floor with it."""
+        with self.log.timed("floor"):
+            return machine_floor(loaded.model, loaded.placement)
+
+    def decided(self, cell: Cell, choice: FirstTokenChoice | None) -> Cell:
+        """`cell` as it is run."""
+        return self.inputs.decided(cell, first_token=choice is not None and choice.taken)
+
+    def put(
+        self,
+        cell: Cell,
+        measured: Measured,
+        *,
+        floor: MachineFloor,
+        model: ModelIdentity,
+        checkpoint: ModelIdentity | None = None,
+        modules: tuple[ModuleReport, ...] = (),
+    ) -> Record:
+        """Keeps what was measured; the record as it is kept."""
+        record = Record(
+            status="complete",
+            created=self.created,
+            cell=cell,
+            code=present_code(cell),
+            environment=environment(self.device),
+            placement=self.weights,
+            model=model,
+            checkpoint=checkpoint,
+            phases=tuple(self.log.costs),
+            floor=floor,
+            metrics=tuple(measured.metrics),
+            windows=tuple(measured.windows),
+            divergences=tuple(measured.divergences),
+            tasks=tuple(measured.tasks),
+            answers=measured.answers,
+            modules=modules,
+            warnings=tuple(measured.remarks),
         )
+        kept = self.outlet.put(record, measured.items())
+        self.watcher.cell_ended(cell, "complete", kept)
+        return kept
 
 
-def _floor(loaded: LoadedModel, log: PhaseLog) -> MachineFloor:
-    with log.timed("floor"):
-        return machine_floor(loaded.model, loaded.placement)
-
-
-def _measure_dense(
-    cell: Cell,
-    inputs: Inputs,
-    machine: _Machine,
-    watcher: Watcher,
-    checkpoint: str,
-    summary: Summary | None,
-) -> _Dense:
-    watcher.cell_started(cell)
-    log = PhaseLog(machine.device, watcher)
-    created = _now()
-    loaded = _load(cell, inputs, machine, log)
-    remarks = [] if summary is None else check_dense(summary, loaded.identity, checkpoint)
-    machine.outlet.check(cell, loaded.identity, inputs)
-    floor = _floor(loaded, log)
+def _measure_dense(its: _Model, checkpoint: str, pruning: Pruning | None) -> _Dense:
+    loaded = its.load()
+    remarks = [] if pruning is None else check_dense(pruning, loaded.identity, checkpoint)
+    its.outlet.check(its.asked, loaded.identity, its.inputs)
+    floor = its.floor(loaded)
     reference = DenseReference(keeps_head=True)  # a finished checkpoint may have another
-    probe = inputs.first_token
-    choice = None if probe is None else choose_first_token(loaded, probe, log)
-    run = inputs.decided(cell, first_token=choice is not None and choice.taken)
-    measured = measure_dense(loaded, run, inputs, reference, log)
+    probe = its.inputs.first_token
+    choice = None if probe is None else choose_first_token(loaded, probe, its.log)
+    measured = measure_dense(loaded, its.decided(its.asked, choice), its.inputs, reference, its.log)
     add_size(measured, loaded, (), None)
     measured.remarks[:0] = [*loaded.remarks, *([choice.remark] if choice else [])]
-    record = _record(cell, created, machine, measured, log, floor=floor, model=loaded.identity)
-    evaluated = machine.outlet.put(record, measured.items())
-    watcher.cell_ended(cell, "complete", evaluated.record)
+    record = its.put(its.asked, measured, floor=floor, model=loaded.identity)
     if isinstance(loaded, LayeredModel):
         layered = loaded
         weight: Callable[[str], torch.Tensor] = loaded.dense_weight
@@ -228,30 +255,7 @@ def _measure_dense(
     else:
         kept = dense_weights(loaded.model)
         weight, again = kept.__getitem__, partial(_with_weights, kept)
-    return _Dense(
-        identity=loaded.identity,
-        reference=reference,
-        weight=weight,
-        again=again,
-        floor=floor,
-        evaluated=evaluated,
-        first_token=choice,
-        remarks=remarks,
-    )
-
-
-def _first_token(
-    loaded: LoadedModel, inputs: Inputs, told: bool | None, log: PhaseLog
-) -> FirstTokenChoice | None:
-    """What is chosen where no dense model was asked: what the prune was `told`, or what this model shows."""
-    if inputs.first_token is None:
-        return None
-    if told is None:
-        return choose_first_token(loaded, inputs.first_token, log, whose="this model's")
-    begin = "begin" if told else "do not begin"
-    return FirstTokenChoice(
-        told, f"sequences {begin} with the tokenizer's first token, as in its pruning.json"
-    )
+    return _Dense(loaded.identity, reference, weight, again, floor, record, choice, remarks)
 
 
 def _with_weights(weights: Mapping[str, torch.Tensor], loaded: LoadedModel) -> LoadedModel:
@@ -262,103 +266,60 @@ def _with_weights(weights: Mapping[str, torch.Tensor], loaded: LoadedModel) -> L
     return loaded
 
 
-def _measure_checkpoint(
-    asked: Cell,
-    summary: Summary | None,
-    dense: _Dense | None,
-    inputs: Inputs,
-    machine: _Machine,
-    watcher: Watcher,
-) -> Evaluated:
-    log = PhaseLog(machine.device, watcher)
-    created = _now()
-    watcher.cell_started(asked)
-    loaded = _load(asked, inputs, machine, log)
-    with log.timed("count zeros"):
-        zeros = count_zeros(loaded.model, loaded.placement)
-    model = dense_identity(asked, summary, dense.identity if dense else None, loaded.identity)
-    cell = cell_of(asked, summary, zeros, model)
+def _measure_own(
+    own: _Model, pruning: Pruning | None, dense: _Dense | None, remarks: Sequence[str]
+) -> Record:
+    """Measures the model that was asked for.
+
+    Args:
+        own: that model.
+        pruning: what lies beside it.
+        dense: what it is held against.
+        remarks: of its folder, and of the pair.
+    """
+    loaded = own.load()
+    with own.log.timed("count zeros"):
+        zeros = count_zeros(loaded.model, loaded.placement, find_pattern=pruning is None)
+    model = dense_identity(own.asked, pruning, dense.identity if dense else None, loaded.identity)
+    cell = cell_of(own.asked, pruning, zeros, model)
     if cell.is_dense:  # nothing was pruned, so it is nobody's pruned model, whatever it is held against
         model = loaded.identity
-    machine.outlet.check(cell, loaded.identity, inputs)
-    remarks = list(loaded.remarks)
-    if summary is None and (find_model(asked.model, asked.revision)[0] / SUMMARY).exists():
-        remarks.append(f"its {SUMMARY} was written by another program, and was not read")
-    if dense is not None:
-        remarks += [*dense.remarks, *other_weights(loaded, dense.weight)]
-    floor = dense.floor if dense is not None else _floor(loaded, log)
-    reference = dense.reference if dense is not None else DenseReference()
-    if dense is not None:
-        choice = dense.first_token
+    own.outlet.check(cell, loaded.identity, own.inputs)
+    told = [*loaded.remarks, *remarks]
+    if dense is None:
+        floor, reference = own.floor(loaded), DenseReference()
+        choice = _first_token(own, loaded, told_first_token(pruning))
     else:
-        choice = _first_token(loaded, inputs, None if summary is None else summary.led, log)
+        floor, reference, choice = dense.floor, dense.reference, dense.first_token
+        told += other_weights(loaded, dense.weight)
     if choice is not None:
-        remarks.append(choice.remark)
-    run = inputs.decided(cell, first_token=choice is not None and choice.taken)
+        told.append(choice.remark)
+    run = own.decided(cell, choice)
     if cell.is_dense and dense is None:
-        measured = measure_dense(loaded, run, inputs, reference, log)
+        measured = measure_dense(loaded, run, own.inputs, reference, own.log)
     else:
-        measured = measure_pruned(
-            loaded,
-            run,
-            inputs,
-            reference,
-            log,
-            dense_again=None if dense is None else partial(dense.again, loaded),
-        )
-    measured.remarks += remarks
-    add_zeros(measured, loaded, cell, summary, zeros)
-    record = _record(
+        again = None if dense is None else partial(dense.again, loaded)
+        measured = measure_pruned(loaded, run, own.inputs, reference, own.log, dense_again=again)
+    measured.remarks += told
+    add_zeros(measured, loaded, cell, pruning, zeros)
+    return own.put(
         cell,
-        created,
-        machine,
         measured,
-        log,
         floor=floor,
         model=model,
         checkpoint=None if cell.is_dense else loaded.identity,
-        modules=() if cell.is_dense else module_reports(zeros),
-    )
-    evaluated = machine.outlet.put(record, measured.items())
-    watcher.cell_ended(cell, "complete", evaluated.record)
-    return evaluated
-
-
-def _record(
-    cell: Cell,
-    created: str,
-    machine: _Machine,
-    measured: Measured,
-    log: PhaseLog,
-    *,
-    floor: MachineFloor,
-    model: ModelIdentity,
-    checkpoint: ModelIdentity | None = None,
-    modules: tuple[ModuleReport, ...] = (),
-) -> Record:
-    return Record(
-        status="complete",
-        created=created,
-        cell=cell,
-        code=present_code(cell),
-        environment=environment(machine.device),
-        placement=machine.weights,
-        model=model,
-        checkpoint=checkpoint,
-        phases=tuple(log.costs),
-        floor=floor,
-        metrics=tuple(measured.metrics),
-        windows=tuple(measured.windows),
-        divergences=tuple(measured.divergences),
-        tasks=tuple(measured.tasks),
-        answers=measured.answers,
-        modules=modules,
-        warnings=tuple(measured.remarks),
+        modules=() if cell.is_dense else zeros.modules,
     )
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _first_token(own: _Model, loaded: LoadedModel, told: bool | None) -> FirstTokenChoice | None:
+    """What is chosen where no dense model was asked: what the prune was `told`, or what this model shows."""
+    if own.inputs.first_token is None:
+        return None
+    if told is None:
+        return choose_first_token(loaded, own.inputs.first_token, own.log, whose="this model's")
+    begin = "begin" if told else "do not begin"
+    return FirstTokenChoice(told, f"sequences {begin} with the tokenizer's first token, as in its {PRUNING}")
 
 
-__all__ = ["Evaluated", "Outlet", "measure_checkpoint"]
+__all__ = ["Outlet", "measure_checkpoint"]

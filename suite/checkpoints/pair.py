@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from suite.cell import Cell
-    from suite.checkpoints.finished import Summary
     from suite.models.loading import LoadedModel, Skeleton
+    from suite.results.records.pruning_file import Pruning
     from suite.results.records.record import ModelIdentity
 
 _HARMLESS = ("dtype", "torch_dtype", "transformers_version", "use_cache", "architectures")
@@ -82,11 +82,11 @@ def other_weights(loaded: LoadedModel, dense_weight: Callable[[str], Tensor]) ->
     ]
 
 
-def check_dense(summary: Summary, dense: ModelIdentity, checkpoint: str) -> list[str]:
+def check_dense(pruning: Pruning, dense: ModelIdentity, checkpoint: str) -> list[str]:
     """Refuses a dense model that is not the one a checkpoint says it was pruned from.
 
     Args:
-        summary: the checkpoint's `pruning.json`.
+        pruning: the checkpoint's `pruning.json`.
         dense: the model that it shall be held against.
         checkpoint: what the user calls the checkpoint.
 
@@ -96,7 +96,7 @@ def check_dense(summary: Summary, dense: ModelIdentity, checkpoint: str) -> list
     Raises:
         InputError: their weights have different digests.
     """
-    pruned = summary.model
+    pruned = pruning.model
     if pruned.dtype != dense.dtype:
         return [
             f"whether it was pruned from {dense.name!r} could not be checked: its pruning.json has "

@@ -6,37 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from methods.base import PruneResult
 from methods.errors import InputError, PruningError
 from methods.masks.pattern import SemiStructured, parse_pattern
 from methods.structure.decoder import read_decoder
-from suite.checkpoints.finished import CountedZeros, Summary, count_zeros, disagreements, read_summary
-from suite.checkpoints.writing.folder import SUMMARY
+from suite.checkpoints.disagreements import disagreements
 from suite.models.loading import load_model
+from suite.models.zeros import Zeros, count_zeros, keeps
+from suite.results.records.pruning_file import PRUNING, Pruning, read_pruning
 from suite.results.verification import Finding, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from suite.cell import DType
     from suite.results.records.record import Record
-
-_DTYPES: dict[str, DType] = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
-
-
-class _Masks(BaseModel):
-    """What `pruning.json` says of the masks as a whole."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    mask_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether `prunebench prune` wrote that folder."""
-    return (folder / SUMMARY).is_file()
+    return (folder / PRUNING).is_file()
 
 
 def verify_checkpoint(
@@ -53,45 +41,40 @@ def verify_checkpoint(
         What was found; nothing where all is consistent.
     """
     try:
-        summary = read_summary(folder)
-        if summary is None:
-            return [Finding(folder, "checkpoint", "problem", f"holds no {SUMMARY} written by prunebench")]
-        told = _Masks.model_validate_json((folder / SUMMARY).read_bytes()).mask_digest
-        dtype = _DTYPES.get(summary.model.dtype, "float32")
+        pruning = read_pruning(folder)
+        if pruning is None:
+            return [_problem(folder, f"holds no {PRUNING} written by prunebench")]
+        dtype = pruning.record.cell.dtype
         model = load_model(str(folder.absolute()), dtype=dtype, trust_remote_code=trust_remote_code).model
         zeros = count_zeros(model)
-    except ValidationError as error:
-        return [Finding(folder, "checkpoint", "problem", one_line(f"{SUMMARY}: {error.errors()[0]['msg']}"))]
     except (InputError, PruningError, OSError) as error:
-        return [Finding(folder, "checkpoint", "problem", one_line(str(error)))]
-    messages = [*disagreements(summary, zeros), *_groups(model, summary)]
-    findings = [Finding(folder, "checkpoint", "problem", one_line(message)) for message in messages]
-    findings += _mask(folder, model, summary, zeros, told)
-    if record is not None:
-        for message in _against_record(record, summary, zeros, told):
-            findings.append(Finding(folder, "checkpoint", "problem", one_line(message)))
-    return findings
+        return [_problem(folder, str(error))]
+    messages = [*disagreements(pruning, zeros), *_groups(model, pruning)]
+    against = [] if record is None else _against_record(record, pruning, zeros)
+    return [
+        *(_problem(folder, message) for message in messages),
+        *_mask(folder, model, pruning, zeros),
+        *(_problem(folder, message) for message in against),
+    ]
 
 
-def _groups(model: PreTrainedModel, summary: Summary) -> Iterator[str]:
+def _problem(folder: Path, message: str, check: str = "checkpoint") -> Finding:
+    return Finding(folder, check, "problem", one_line(message))
+
+
+def _groups(model: PreTrainedModel, pruning: Pruning) -> Iterator[str]:
     """The modules whose groups of M keep more than N weights; they may keep fewer, where others are 0 too."""
-    pattern = parse_pattern(summary.pattern)
+    pattern = parse_pattern(pruning.record.cell.pattern or "")
     if isinstance(pattern, SemiStructured):
         for _, _, target in read_decoder(model).targets():
-            weight = target.weight
-            groups = (
-                weight.reshape(weight.shape[0], -1, pattern.m) if weight.shape[1] % pattern.m == 0 else None
-            )
-            if groups is None or bool((groups.count_nonzero(-1) > pattern.n).any()):
+            if not keeps(target.weight, pattern.n, pattern.m):
                 yield f"{target.name}: more than {pattern.n} of {pattern.m} consecutive weights are not 0"
 
 
-def _mask(
-    folder: Path, model: PreTrainedModel, summary: Summary, zeros: CountedZeros, told: str
-) -> Iterator[Finding]:
+def _mask(folder: Path, model: PreTrainedModel, pruning: Pruning, zeros: Zeros) -> Iterator[Finding]:
     """Forms the mask digest anew, where every 0 is a pruned weight: then the zeros are the mask."""
-    pruned = {name: module.n_pruned for name, module in summary.modules.items()}
-    more = [module.name for module in zeros.modules if pruned.get(module.name) != module.n_zeros]
+    pruned = {module.module: module.n_pruned for module in pruning.record.modules}
+    more = [name for name, n_zeros in zeros.counts.items() if pruned.get(name) != n_zeros]
     if more:
         message = (
             f"{len(more)} modules have zeros that were not pruned, so the mask digest was not formed anew"
@@ -99,26 +82,29 @@ def _mask(
         yield Finding(folder, "mask", "remark", message)
         return
     keep = {t.mask_name: t.pack(t.weight != 0) for _, _, t in read_decoder(model).targets()}
-    found = PruneResult(keep, (), {}).mask_digest
+    found, told = PruneResult(keep, (), {}).mask_digest, pruning.record.mask_digest
     if found != told:
-        message = f"mask_digest is {told[:12]}, by the zeros of the weights {found[:12]}"
-        yield Finding(folder, "mask", "problem", one_line(message))
+        yield _problem(
+            folder, f"mask_digest is {_short(told)}, by the zeros of the weights {_short(found)}", "mask"
+        )
 
 
-def _against_record(record: Record, summary: Summary, zeros: CountedZeros, told: str) -> Iterator[str]:
-    cell = record.cell
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]
+
+
+def _against_record(record: Record, pruning: Pruning, zeros: Zeros) -> Iterator[str]:
+    own = pruning.record
     for name in ("method", "settings", "pattern", "allocation"):
-        if getattr(cell, name) != getattr(summary, name):
-            yield f"{SUMMARY} has {name} {getattr(summary, name)}, and the record {getattr(cell, name)}"
-    dense = record.model
-    if dense is not None and (dense.weight_digest, dense.dtype) != (
-        summary.model.weight_digest,
-        summary.model.dtype,
-    ):
+        said, other = getattr(own.cell, name), getattr(record.cell, name)
+        if said != other:
+            yield f"{PRUNING} has {name} {said}, and the record {other}"
+    dense, pruned = record.model, pruning.model
+    if dense is not None and (dense.weight_digest, dense.dtype) != (pruned.weight_digest, pruned.dtype):
         yield "it was pruned from other dense weights, or in another dtype, than the record"
-    if record.cell.prunes and record.mask_digest != told:
-        yield f"mask_digest is {told[:12]}, and the record's {(record.mask_digest or 'none')[:12]}"
-    counted = {module.name: module.n_zeros for module in zeros.modules}
+    if record.cell.prunes and record.mask_digest != own.mask_digest:
+        yield f"mask_digest is {_short(own.mask_digest)}, and the record's {_short(record.mask_digest)}"
+    counted = zeros.counts
     reported = {module.module: module.n_pruned for module in record.modules}
     if counted.keys() != reported.keys():
         off = min(counted.keys() ^ reported.keys())

@@ -109,10 +109,10 @@ def prune(
             placement=placement,
             watcher=bars,
         )
-    for remark in pruned.remarks:
+    for remark in pruned.record.warnings:
         say(remark)
     if as_json:
-        print_json(pruned.summary)
+        print_json(pruned.pruning.model_dump(mode="json"))
     else:
         print(out)
         say(f"sparsity {pruned.sparsity:.4f}, {pruned.prune_seconds:.1f} s after the model was loaded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -86,22 +87,29 @@ class OnloadedModel:
         folder_digest: of its files, as the preflight found it.
         device: where layers compute.
         placement: how it is pruned.
+        pruned_layers: an empty folder for them, which nobody else uses; None = one that goes with the model.
     """
 
     def __init__(
-        self, cell: Cell, folder_digest: str | None, device: torch.device, placement: Placement
+        self,
+        cell: Cell,
+        folder_digest: str | None,
+        device: torch.device,
+        placement: Placement,
+        pruned_layers: Path | None = None,
     ) -> None:
         self._unstaged = load_layered_model(cell, folder_digest)
         self._before = ModelState.of(self._unstaged.model, {})
         self._device = device
         self._batch_size = placement.batch_size
+        self._pruned_layers = pruned_layers
         self._staging = ExitStack()
         self.loaded = self._unstaged
 
     def dense(self) -> LoadedModel:
         """See `ReusableModel.dense`."""
         self.release()
-        folder = self._staging.enter_context(scratch_folder())
+        folder = self._pruned_layers or self._staging.enter_context(scratch_folder())
         self.loaded = self._unstaged.staged(folder, self._device, self._batch_size)
         return self.loaded
 

@@ -15,6 +15,8 @@ from suite.models.reusable import OnloadedModel, ResidentModel, ReusableModel
 from suite.sharing import CellShare, SharedWork
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from methods.base import PruneResult, PruningMethod
@@ -43,6 +45,7 @@ class ModelSession:
         placement: where models are (`resident`: on `device`; `onload`: in their files), and the batch size of
             every prune.
         shared: what cells share beyond this process; None = nothing is kept in files.
+        pruned_layers: for `onload`, an empty folder where a single prune leaves them; None = they go with it.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class ModelSession:
         inputs: Mapping[ModelKey, Inputs],
         placement: Placement = Placement(),
         shared: SharedWork | None = None,
+        pruned_layers: Path | None = None,
     ) -> None:
         self.device = device
         self.placement = placement
         self._inputs = inputs
         self._shared = shared or SharedWork()
+        self._pruned_layers = pruned_layers
         self._held: _Held | None = None
         self._reference: tuple[object, DenseReference] | None = None
         self._first_tokens: dict[object, FirstTokenChoice] = {}
@@ -141,7 +146,8 @@ class ModelSession:
     def _load(self, cell: Cell) -> ReusableModel:
         if self.placement.weights == "resident":
             return ResidentModel(cell, self.device, self.placement)
-        return OnloadedModel(cell, self.inputs(cell).folder_digest, self.device, self.placement)
+        digest = self.inputs(cell).folder_digest
+        return OnloadedModel(cell, digest, self.device, self.placement, self._pruned_layers)
 
     @property
     def _current(self) -> _Held:

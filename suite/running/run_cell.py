@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ def run_cell(
     Returns:
         The record, not yet sealed, and its per-item data (None where it failed).
     """
-    run = _CellRun(cell, session, watcher or Silent())
+    run = CellRun(cell, session, watcher or Silent())
     with using_threads(cell.threads):
         try:
             run.measure()
@@ -84,7 +83,7 @@ def failed_record(cell: Cell, phase: str, error: Exception) -> Record:
     """
     return Record(
         status="failed",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=utc_now(),
         cell=cell,
         code=present_code(cell),
         environment=environment(),
@@ -92,39 +91,45 @@ def failed_record(cell: Cell, phase: str, error: Exception) -> Record:
     )
 
 
-class _CellRun:
-    """What is gathered while one cell runs."""
+def utc_now() -> str:
+    """The time, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class CellRun:
+    """One cell, step by step, and what is gathered on the way.
+
+    Args:
+        cell: what to run.
+        session: keeps what cells of one model share.
+        watcher: hears of progress.
+
+    Attributes:
+        remarks: what a reader of its record should know of the model, one sentence each.
+    """
 
     def __init__(self, cell: Cell, session: ModelSession, watcher: Watcher) -> None:
+        self.remarks: list[str] = []
         self._planned = cell
         self._cell = cell  # as it is run, once the model has said whether it needs its first token
         self._session = session
         self._watcher = watcher
-        self._created = datetime.now(UTC).isoformat(timespec="seconds")
+        self._created = utc_now()
         self._log = PhaseLog(session.device, watcher)
         self._model: ModelIdentity | None = None
-        self._remarks: tuple[str, ...] = ()
         self._calibration: CalibrationIdentity | None = None
         self._floor: MachineFloor | None = None
         self._share: CellShare | None = None
         self._result: PruneResult | None = None
+        self._pruned = Measured()
         self._measured = Measured()
 
     def measure(self) -> None:
         """Loads, prunes, checks and evaluates."""
-        planned, session, log = self._planned, self._session, self._log
-        with log.timed("load"):
-            loaded = session.dense_model(planned)
-        self._model = loaded.identity
-        self._remarks = loaded.remarks
-        with log.timed("floor"):
-            self._floor = session.floor()
-        inputs, reference = session.inputs(planned), session.reference(planned)
-        choice = session.first_token(planned, log)
-        cell = self._cell = inputs.decided(planned, first_token=choice is not None and choice.taken)
-        if choice is not None:
-            self._remarks += (choice.remark,)
-        self._share = share = session.share(cell, planned)
+        session, log = self._session, self._log
+        loaded = self.load(floor=True)
+        cell, share = self._cell, self._shared
+        inputs, reference = session.inputs(cell), session.reference(cell)
         if cell.is_dense:
             with share.dense_measured():
                 self._measured = measure_dense(loaded, cell, inputs, reference, log)
@@ -135,18 +140,68 @@ class _CellRun:
             self._watcher,
             lambda missing, inner: measure_dense(loaded, missing, inputs, reference, inner),
         )
-        result = self._prune(loaded, share)
+        self.prune(loaded)
         self._measured = measure_pruned(
             loaded, cell, inputs, reference, log, dense_again=lambda: session.dense_model(cell)
         )
         self._measured.remarks += [f"the dense reference: {remark}" for remark in remarks]
-        self._add_pruned(loaded, result)
+
+    def load(self, *, floor: bool) -> LoadedModel:
+        """Loads the dense model, and asks it whether it needs its first token.
+
+        Args:
+            floor: whether to measure the machine's floor with it.
+        """
+        planned, session, log = self._planned, self._session, self._log
+        with log.timed("load"):
+            loaded = session.dense_model(planned)
+        self._model = loaded.identity
+        self.remarks += loaded.remarks
+        if floor:
+            with log.timed("floor"):
+                self._floor = session.floor()
+        choice = session.first_token(planned, log)
+        if choice is not None:
+            self._cell = session.inputs(planned).decided(planned, first_token=choice.taken)
+            self.remarks.append(choice.remark)
+        self._share = session.share(self._cell, planned)
+        return loaded
+
+    def prune(self, loaded: LoadedModel) -> None:
+        """Prunes the model that was loaded, under the clock and the memory watch, and checks it."""
+        method, share, log = method_of(self._cell), self._shared, self._log
+        spec = self._cell.calibration
+        calibration = None if spec is None else self._calibrate(spec, share)
+        pattern = self._pattern(loaded, calibration)
+        n_targets = sum(1 for _ in read_decoder(loaded.model).targets())
+        with share.initial_prunes(), log.timed("prune", n_targets):
+            result = method.prune(
+                loaded.model,
+                pattern,
+                calibration,
+                placement=loaded.placement,
+                on_layer=lambda _: log.stepped(),
+            )
+        cost = log.costs[-1]
+        if (known := share.known_prunes) is not None:
+            log.charge(known)
+        for name, seconds in result.phases.items():
+            log.add(name, seconds)
+        with log.timed("check"):
+            self._session.check(method, pattern, result)
+        share.offer(method, loaded, calibration, result, cost)
+        self._result = result
+        self._pruned.metrics.append(
+            Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
+        )
+        add_size(self._pruned, loaded, result.layers, self._cell.pattern)
 
     def record(self, error: Exception | None = None) -> Record:
         """What was gathered, as the record of a finished cell, or of one that `error` ended."""
         result = self._result if error is None else None
         measured = self._measured if error is None else Measured()
         shared = tuple(self._share.parts) if self._share else ()
+        pruned = [*self._pruned.metrics, *cost_metrics(self._log.costs, shared)] if error is None else []
         return Record(
             status="complete" if error is None else "failed",
             created=self._created,
@@ -161,13 +216,13 @@ class _CellRun:
             shared=shared,
             phases=tuple(self._log.costs),
             floor=self._floor,
-            metrics=(*measured.metrics, *cost_metrics(self._log.costs, shared)) if error is None else (),
+            metrics=(*measured.metrics, *pruned),
             windows=tuple(measured.windows),
             divergences=tuple(measured.divergences),
             tasks=tuple(measured.tasks),
             answers=measured.answers,
-            modules=_module_reports(result) if result else (),
-            warnings=(*self._remarks, *(_warnings(result) if result else ()), *measured.remarks),
+            modules=tuple(map(ModuleReport.of, result.layers)) if result else (),
+            warnings=(*self.remarks, *(_warnings(result) if result else ()), *measured.remarks),
             failure=None if error is None else _failure(self._log.current, error),
         )
 
@@ -175,30 +230,10 @@ class _CellRun:
         """A row a measured item (`suite.results.records.items.ItemRow`)."""
         return self._measured.items()
 
-    def _prune(self, loaded: LoadedModel, share: CellShare) -> PruneResult:
-        method = method_of(self._cell)
-        spec = self._cell.calibration
-        calibration = None if spec is None else self._calibrate(spec, share)
-        pattern = self._pattern(loaded, calibration)
-        n_targets = sum(1 for _ in read_decoder(loaded.model).targets())
-        with share.initial_prunes(), self._log.timed("prune", n_targets):
-            result = method.prune(
-                loaded.model,
-                pattern,
-                calibration,
-                placement=loaded.placement,
-                on_layer=lambda _: self._log.stepped(),
-            )
-        cost = self._log.costs[-1]
-        if (known := share.known_prunes) is not None:
-            self._log.charge(known)
-        for name, seconds in result.phases.items():
-            self._log.add(name, seconds)
-        with self._log.timed("check"):
-            self._session.check(method, pattern, result)
-        share.offer(method, loaded, calibration, result, cost)
-        self._result = result
-        return result
+    @property
+    def _shared(self) -> CellShare:
+        assert self._share is not None, "load comes first"
+        return self._share
 
     def _pattern(self, loaded: LoadedModel, calibration: CalibrationSet | None) -> SparsityPattern:
         if self._cell.allocation is None:
@@ -214,16 +249,6 @@ class _CellRun:
         self._calibration = timed.identity
         return timed.calibration
 
-    def _add_pruned(self, loaded: LoadedModel, result: PruneResult) -> None:
-        self._measured.metrics.append(
-            Metric(name="sparsity", protocol="target-modules", value=result.sparsity, direction="none")
-        )
-        add_size(self._measured, loaded, result.layers, self._cell.pattern)
-
-
-def _module_reports(result: PruneResult) -> tuple[ModuleReport, ...]:
-    return tuple(ModuleReport(**asdict(report), n_weights=report.n_weights) for report in result.layers)
-
 
 def _warnings(result: PruneResult) -> tuple[str, ...]:
     return tuple(f"{report.module}: {warning}" for report in result.layers for warning in report.warnings)
@@ -238,4 +263,4 @@ def _failure(phase: str, error: Exception) -> Failure:
     )
 
 
-__all__ = ["failed_record", "present_code", "run_cell"]
+__all__ = ["CellRun", "failed_record", "present_code", "run_cell", "utc_now"]

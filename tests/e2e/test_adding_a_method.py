@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from suite.results.records.pruning_file import read_pruning
 from tests import PATIENCE_S
 from tests.tiny import save_tiny_model, write_text
 
@@ -68,9 +69,9 @@ def test_it_prunes_and_its_settings_are_checked(prunebench, tmp_path):
     done = prunebench("prune", model, "--method", "gram", "--pattern", "2:4", "--set", "power=0.5", *small,
                       "--out", "pruned")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert (summary["method"], summary["settings"]) == ("gram", {"power": 0.5})
-    assert summary["sparsity"] == 0.5
+    told = read_pruning(tmp_path / "pruned")
+    assert (told.record.cell.method, told.record.cell.settings) == ("gram", {"power": 0.5})
+    assert told.sparsity == 0.5
     wrong = prunebench("prune", model, "--method", "gram", "--sparsity", 0.5, "--set", "power=0", *small,
                        "--out", "other")  # fmt: skip
     assert wrong.returncode == 2
@@ -92,5 +93,4 @@ def test_llm_barber_may_start_from_it(prunebench, tmp_path):
         *("--dtype", "float32", "--out", "pruned"),
     )
     assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert summary["code"]["part_versions"] == {"gram": 1}
+    assert read_pruning(tmp_path / "pruned").record.code.part_versions == {"gram": 1}

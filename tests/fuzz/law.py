@@ -198,7 +198,9 @@ class Trial:
     def _check_checkpoint(self, placement: str, summary: Mapping[str, Any], dense: Plain | None) -> None:
         """Holds a written checkpoint against the dense model with a mask on it, as the library loads both."""
         command, out = f"prune {placement}", self._out(placement)
-        remarks = self._remark(summary["warnings"])
+        of_modules = {module["module"] for module in summary["record"]["modules"]}
+        of_model = [w for w in summary["record"]["warnings"] if w.partition(": ")[0] not in of_modules]
+        remarks = self._remark(of_model)
         if dense is None:
             self.faults.append(
                 f"{command}: wrote a checkpoint, though plain transformers: {self.plain_error}"
@@ -248,15 +250,16 @@ class Trial:
                 self.faults.append(f"{command}: {name} is neither dense nor 0")
                 return
         n_gone = sum(int(((after[name] == 0) & (weight != 0)).sum()) for name, weight in before.items())
-        n_said = sum(module["n_pruned"] for module in summary["modules"].values())
+        n_said = sum(module["n_pruned"] for module in summary["record"]["modules"])
         if n_gone > n_said:
             self.faults.append(f"{command}: {n_gone} weights were pruned, {n_said} are said to be")
-        for name, module in summary["modules"].items():
+        for module in summary["record"]["modules"]:
+            name, n_zeros = module["module"], summary["n_zeros"][module["module"]]
             if f"{name}.weight" not in before:
                 continue
             weight, left = before[f"{name}.weight"], after[f"{name}.weight"]
-            if (found := int((left == 0).sum())) != module["n_zeros"]:
-                self.faults.append(f"{command}: {found} zeros in {name}, {module['n_zeros']} are said to be")
+            if (found := int((left == 0).sum())) != n_zeros:
+                self.faults.append(f"{command}: {found} zeros in {name}, {n_zeros} are said to be")
             if module["n_pruned"] * 2 != weight.numel():
                 self.faults.append(f"{command}: {module['n_pruned']} of {weight.numel()} pruned in {name}")
             gone = weight[(left == 0) & (weight != 0)].abs()
@@ -267,7 +270,7 @@ class Trial:
     def _check_wanda(self, command: str, dense: Plain, pruned: Plain, summary: Mapping[str, Any]) -> None:
         """The zeros are those of a plain Wanda, which prunes the dense model on the way."""
         has_zeros = {name for name, weight in dense.weights.items() if bool((weight == 0).any())}
-        layers = {name: module["layer"] for name, module in summary["modules"].items()}
+        layers = {module["module"]: module["layer"] for module in summary["record"]["modules"]}
         masks = wanda_masks(dense.model, self._calibration(summary), layers)
         for name, keep in (masks or {}).items():
             share = float(((pruned.weights[f"{name}.weight"] != 0) != keep).float().mean())
@@ -279,7 +282,7 @@ class Trial:
             source=str(self.text),
             n_samples=N_SAMPLES,
             seqlen=SEQLEN,
-            first_token="always" if summary["calibration"]["first_token"] else "never",
+            first_token="always" if summary["record"]["calibration"]["first_token"] else "never",
         )
         return calibration_set(spec, AutoTokenizer.from_pretrained(self.folder)).input_ids
 
@@ -296,7 +299,8 @@ class Trial:
         resident, onload = summaries["resident"], summaries["onload"]
         if resident is None and onload is not None:
             self.faults.append("prune: onload prunes what resident refuses")
-        if resident is not None and onload is not None and resident["mask_digest"] != onload["mask_digest"]:
+        masks = {summary["record"]["mask_digest"] for summary in (resident, onload) if summary is not None}
+        if len(masks) > 1:
             self.faults.append("prune: resident and onload choose other weights")
 
     def _remark(self, found: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from suite.cli import main
+from suite.results.records.record import body_digest
 from tests.tiny import save_tiny_model, write_text
 
 
@@ -77,6 +78,23 @@ def edit_json(path, **keys):
     """Changes keys of a JSON file, which need not be there."""
     content = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**content, **keys}))
+
+
+def edit_pruning(folder, n_zeros=None, **of_record):
+    """Changes what a `pruning.json` says, its record sealed anew."""
+    path = folder / "pruning.json"
+    content = json.loads(path.read_text())
+    content["n_zeros"] |= n_zeros or {}
+    record = {**content["record"], **of_record}
+    del record["body_digest"]
+    content["record"] = {**record, "body_digest": body_digest(record)}
+    path.write_text(json.dumps(content))
+
+
+def with_metric(folder, name, value):
+    """The metrics of a `pruning.json`, one of them with another value."""
+    metrics = json.loads((folder / "pruning.json").read_text())["record"]["metrics"]
+    return [{**metric, "value": value} if metric["name"] == name else metric for metric in metrics]
 
 
 def refusal(answer: tuple[int, str, str]) -> str:

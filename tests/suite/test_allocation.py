@@ -1,7 +1,5 @@
 """A sparsity that is divided among the layers: asked for, carried out, recorded."""
 
-import json
-
 import pytest
 
 from methods.allocations.owl import OWL
@@ -10,6 +8,7 @@ from suite.cell import AllocationSpec, Cell
 from suite.planning.suite_cells import plan
 from suite.planning.suite_file import parse_suite
 from suite.results import ResultStore
+from suite.results.records.pruning_file import read_pruning
 from suite.results.records.state import code_difference
 from suite.running.run_cell import present_code
 from tests.suite.conftest import refusal
@@ -87,19 +86,21 @@ def test_a_checkpoint_is_pruned_more_where_there_are_fewer_outliers(prune, tmp_p
     owl = ("--allocation", "owl")
     set_owl = ("--set-allocation", "outlier_threshold=3", "--set-allocation", "max_deviation=0.2")
     assert prune("--method", "wanda", "--sparsity", 0.5, *owl, *set_owl)[0] == 0
-    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert summary["allocation"] == {
+    told = read_pruning(tmp_path / "pruned")
+    record = told.record
+    assert record.cell.allocation.model_dump() == {
         "name": "owl",
         "settings": {"outlier_threshold": 3.0, "max_deviation": 0.2},
     }
-    assert summary["code"]["part_versions"] == {"owl": 1}
-    assert summary["prune_seconds"] > summary["phases"]["allocate"] > 0
-    by_layer = {module["layer"]: set() for module in summary["modules"].values()}
-    for module in summary["modules"].values():
-        by_layer[module["layer"]].add(round(module["sparsity"], 1))
+    assert record.code.part_versions == {"owl": 1}
+    seconds = {phase.name: phase.seconds for phase in record.phases}
+    assert told.prune_seconds > seconds["allocate"] > 0
+    by_layer = {module.layer: set() for module in record.modules}
+    for module in record.modules:
+        by_layer[module.layer].add(round(module.sparsity, 1))
     assert sorted(by_layer) == [0, 1]
     assert by_layer[0] != by_layer[1]
-    assert summary["sparsity"] == pytest.approx(0.5, abs=0.03)
+    assert told.sparsity == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_a_checkpoint_is_pruned_and_measured(tiny, tmp_path):
         device="cpu",
     )
     assert pruned.sparsity == 0.5
-    assert pruned.summary["method"] == "wanda"
+    assert pruned.record.cell.method == "wanda"
     assert pruned.prune_seconds > 0
     seen = []
     found = evaluate_checkpoint(

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from typer.main import get_command
 
 from suite.cli import PANELS, app
+from suite.results.records.pruning_file import read_pruning
 from tests.suite.conftest import refusal
 from tests.tiny import write_suite
 
@@ -48,20 +49,20 @@ def test_a_checkpoint_has_the_zeros_that_it_promises(prune, choice, tmp_path):
     code, out, err = prune(*choice)
     assert code == 0, err
     assert out.strip() == "pruned"
-    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    zeros = zeros_of(tmp_path / "pruned")
-    for module, report in summary["modules"].items():
-        assert zeros[module] == report["n_zeros"] >= report["n_pruned"] > 0
-    pruned = sum(report["n_pruned"] for report in summary["modules"].values())
-    total = sum(report["shape"][0] * report["shape"][1] for report in summary["modules"].values())
-    assert summary["sparsity"] == pytest.approx(pruned / total)
-    assert summary["prune_seconds"] > 0
+    told = read_pruning(tmp_path / "pruned")
+    zeros, modules = zeros_of(tmp_path / "pruned"), told.record.modules
+    for report in modules:
+        assert zeros[report.module] == told.n_zeros[report.module] >= report.n_pruned > 0
+    pruned = sum(report.n_pruned for report in modules)
+    total = sum(report.shape[0] * report.shape[1] for report in modules)
+    assert told.sparsity == pytest.approx(pruned / total)
+    assert told.prune_seconds > 0
     assert (tmp_path / "pruned" / "tokenizer.json").exists()
 
 
 def test_settings_reach_the_method(prune, tmp_path):
     prune("--method", "llm-barber", "--sparsity", "0.5", "--set", "initial=sparsegpt")
-    settings = json.loads((tmp_path / "pruned" / "pruning.json").read_text())["settings"]
+    settings = read_pruning(tmp_path / "pruned").record.cell.settings
     assert settings["initial"] == "sparsegpt"
     assert settings["rebuild_ratio"] == 0.01
 
@@ -72,9 +73,9 @@ def test_settings_of_the_initial_method_are_a_table(prune, tmp_path):
         *("--set", "initial_settings.damping=0.1"),
     )
     assert code == 0, err
-    summary = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert summary["settings"]["initial_settings"] == {"damping": 0.1, "block_size": 128}
-    assert {report["damping"] for report in summary["modules"].values()} == {0.1}
+    record = read_pruning(tmp_path / "pruned").record
+    assert record.cell.settings["initial_settings"] == {"damping": 0.1, "block_size": 128}
+    assert {report.damping for report in record.modules} == {0.1}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
+from suite.checkpoints.record import told_first_token
 from suite.data.corpora import calibration_set, evaluation_windows
 from suite.data.tokenized_text import first_tokens
 from suite.results import ResultStore
+from suite.results.records.pruning_file import read_pruning
 from tests.suite.conftest import refusal
 from tests.tiny import (
     byte_tokenizer,
@@ -185,10 +187,9 @@ def test_a_checkpoint_is_calibrated_and_measured_as_its_model_needs(
     )
     assert code == 0, err
     assert "perplexity is 2 with it and 257 without it" in err
-    told = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert told["first_token"] is True
-    assert told["calibration"]["first_token"] is True
-    assert any("257 without" in warning for warning in told["warnings"])
+    told = read_pruning(tmp_path / "pruned").record
+    assert told.calibration.first_token is True
+    assert any("257 without" in warning for warning in told.warnings)
     measured = ("--perplexity", letters, "--seqlen", 32, "--max-tokens", 320, "--task", "none", "--json")
     rest = ("--prompts", "none", "--no-speed", "--dtype", "float32", "--placement", placement)
     for dense in ((), ("--dense", needy)):  # alone, as pruning.json says
@@ -259,8 +260,9 @@ def test_sequences_too_short_for_it_and_text_stay_without(prunebench, needy, let
     sizes = ("--n-samples", 4, "--seqlen", seqlen, "--out", "pruned")
     code, _, err = prunebench(*prune, *sizes)
     assert code == 0, err
-    told = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert told["first_token"] is (None if seqlen < 4 else True)
+    told = read_pruning(tmp_path / "pruned").record
+    assert told.calibration.first_token is (seqlen >= 4)
+    assert any("first token" in warning for warning in told.warnings) is (seqlen >= 4)
 
 
 def test_stored_tokens_are_used_as_they_stand(prunebench, needy, tmp_path):
@@ -272,4 +274,4 @@ def test_stored_tokens_are_used_as_they_stand(prunebench, needy, tmp_path):
     assert "get no first token" in refusal(prunebench(*prune, "--first-token", "always"))
     code, _, err = prunebench(*prune)
     assert code == 0, err
-    assert json.loads((tmp_path / "pruned" / "pruning.json").read_text())["first_token"] is None
+    assert told_first_token(read_pruning(tmp_path / "pruned")) is None

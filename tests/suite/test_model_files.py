@@ -12,6 +12,7 @@ from suite.models.files import FORMATS
 from suite.models.loading import load_model, load_skeleton
 from suite.models.source import folder_digest
 from suite.results import ResultStore
+from suite.results.records.pruning_file import read_pruning
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import edit_json, refusal
 from tests.tiny import write_measured_suite, write_suite
@@ -154,7 +155,7 @@ def test_a_tensor_without_a_place_is_remarked_by_name(
     code, _, err = prune("--method", "wanda", "--sparsity", "0.5", "--placement", placement)
     assert code == 0, err
     assert f"left out: {name}" in err
-    assert name in json.loads((tmp_path / "pruned" / "pruning.json").read_text())["warnings"][0]
+    assert name in read_pruning(tmp_path / "pruned").record.warnings[0]
     assert name not in load_file(next((tmp_path / "pruned").glob("*.safetensors")))
     asked = ("--task", "none", "--prompts", "none", "--no-speed", "--json", "--placement", placement)
     code, out, err = prunebench("evaluate", model, "--perplexity", text, "--seqlen", 32, *asked)

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from methods.placement.tensor_files import TensorFiles
 from suite.results import ResultStore
+from suite.results.records.pruning_file import read_pruning
 from tests import PATIENCE_S
 from tests.tiny import byte_tokenizer, write_text
 
@@ -154,8 +155,7 @@ def test_a_model_is_pruned_in_less_memory_than_its_weights_take(folder, method):
     assert sum(stored.n_bytes for stored in weights) > N_BYTES
     done = prune_under_limit(folder, "onload", *method)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((folder / f"onload-{method[0]}-large" / "pruning.json").read_text())
-    assert summary["sparsity"] == pytest.approx(0.5)
+    assert read_pruning(folder / f"onload-{method[0]}-large").sparsity == pytest.approx(0.5)
     files = TensorFiles.of_folder(folder / f"onload-{method[0]}-large")
     assert files.stored.keys() == TensorFiles.of_folder(folder / "large").stored.keys()
     last = files.read(f"model.layers.{N_LAYERS - 1}.mlp.up_proj.weight")

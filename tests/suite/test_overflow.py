@@ -23,7 +23,8 @@ def enlarge(folder):
 
 def modules(folder):
     text = (folder / "pruned" / "pruning.json").read_text()
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["modules"]
+    told = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return {module["module"]: module for module in told["record"]["modules"]}
 
 
 @pytest.mark.parametrize("placement", ["resident", "onload"])

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedTokenizerF
 from suite.cell import Cell
 from suite.models.loading import load_model
 from suite.results import ResultStore
+from suite.results.records.pruning_file import read_pruning
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import edit_json, refusal
 from tests.tiny import byte_tokenizer, write_suite, write_task
@@ -63,7 +64,7 @@ def test_settings_of_what_a_forward_returns_are_set_aside(
 ):
     code, _, err = prune("--method", "llm-barber", "--sparsity", "0.5", "--placement", placement)
     assert code == 0, err
-    plain = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
+    plain = read_pruning(tmp_path / "pruned").record
     dense = perplexity(evaluate(model, "--placement", placement, "--json"))
     shutil.rmtree(tmp_path / "pruned")
 
@@ -71,8 +72,8 @@ def test_settings_of_what_a_forward_returns_are_set_aside(
     code, _, err = prune("--method", "llm-barber", "--sparsity", "0.5", "--placement", placement)
 
     assert code == 0, err
-    flagged = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert flagged["mask_digest"] == plain["mask_digest"]
+    flagged = read_pruning(tmp_path / "pruned").record
+    assert flagged.mask_digest == plain.mask_digest
     assert json.loads((tmp_path / "pruned" / "config.json").read_text())[flag] == value
     # With attentions asked for, the library computes attention by other code.
     found = perplexity(evaluate(model, "--placement", placement, "--json"))

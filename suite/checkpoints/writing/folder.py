@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from methods.errors import InputError, PruningError
 from suite.results.records.files import require_folder, settle_folder
 
-SUMMARY = "pruning.json"
 _LOCK = ".writing"
 
 
@@ -75,19 +72,6 @@ def appearing_whole(out: Path) -> Iterator[Path]:
         lock.release()
 
 
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Writes `pruning.json`."""
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
-def remarks_of(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader of a `pruning.json` should know: of the whole model, then of its modules."""
-    of_modules = [
-        f"{name}: {warning}" for name, module in summary["modules"].items() for warning in module["warnings"]
-    ]
-    return [*summary["warnings"], *of_modules]
-
-
 def _clear(staging: Path) -> None:
     """Removes what a killed process left; the lock stays."""
     for path in staging.iterdir():
@@ -107,4 +91,4 @@ def _place(staging: Path, out: Path) -> Path:
         return staging.replace(out.with_name(f"{out.name}-{secrets.token_hex(4)}"))
 
 
-__all__ = ["SUMMARY", "appearing_whole", "remarks_of", "require_empty", "write_summary"]
+__all__ = ["appearing_whole", "require_empty"]

@@ -266,9 +266,9 @@ def _ground(record: Record, metric: Metric, *, floor: bool) -> _Ground:
         "calibration tokens": calibration.digest if calibration else None,
         "number of threads": record.environment.threads,
     }
-    for items in record.items:
-        if items.protocol == metric.protocol:
-            found |= {items.kind: items.digest, "extent": items.extent}
+    for protocol, kind, digest, extent in _items(record):
+        if protocol == metric.protocol:
+            found |= {kind: digest, "extent": extent}
     if metric.name in _OF_THE_MACHINE:
         found |= machine_ground(record)
         if floor and record.floor is not None:
@@ -276,6 +276,18 @@ def _ground(record: Record, metric: Metric, *, floor: bool) -> _Ground:
                 f"{record.floor.batch_size} x {record.floor.seqlen} tokens"
             )
     return tuple(found.items())
+
+
+def _items(record: Record) -> Iterator[tuple[str, str, str, str]]:
+    """What identifies the items behind the metrics of each protocol: it, their kind, digest and extent."""
+    for window in record.windows:
+        extent = f"{len(window.nll)} windows of {window.seqlen}"
+        yield window.protocol, "corpus", window.corpus_digest, extent
+    for task in record.tasks:
+        yield task.protocol, "questions", task.items_digest, f"{task.n} questions, version {task.version}"
+    if (answers := record.answers) is not None:
+        # Another batch size alone parts answers.
+        yield answers.protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}"
 
 
 def _segments(groups: dict[_Ground, list[Point]], by: By, tolerance: float) -> Iterator[Segment]:

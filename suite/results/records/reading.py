@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from suite.cell import Spec
 from suite.results.records.record import SCHEMA_VERSION, Record, body_digest
 
+Kind = TypeVar("Kind", bound=Spec)
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 """Turns the body of one schema version into the next one's; it need not touch `schema_version`."""
 
@@ -122,7 +124,7 @@ def read_record(
     version = _schema_version(raw, origin)
     # As stored and before anything is filled in or converted: what was sealed is what must be found.
     _check_digest(raw, origin)
-    return ParsedRecord(_validate(_migrate(raw, version, migrations, origin), origin), version, False)
+    return ParsedRecord(validated(Record, _migrate(raw, version, migrations, origin), origin), version, False)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -249,10 +251,15 @@ def _migrate(
     return raw
 
 
-def _validate(raw: dict[str, Any], origin: str) -> Record:
+def validated(kind: type[Kind], raw: dict[str, Any], origin: str) -> Kind:
+    """An object of JSON values in the present schema, a record whatever its digest.
+
+    Raises:
+        RecordError: its keys and values are not those of its kind.
+    """
     try:
         # Strict, so that no value is quietly converted into another; through JSON, where lists are tuples.
-        return Record.model_validate_json(json.dumps(raw), strict=True)
+        return kind.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
@@ -272,4 +279,5 @@ __all__ = [
     "read_bytes",
     "read_record",
     "record_bytes",
+    "validated",
 ]

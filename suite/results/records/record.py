@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_validator
 
+from methods.layer_report import LayerReport
 from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
@@ -147,6 +148,11 @@ class ModuleReport(Spec):
     swaps: int | None = None
     n_tokens: int | None = None
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, report: LayerReport) -> ModuleReport:
+        """What a method said of a module; both have the same fields, here the number of weights is stored."""
+        return cls.model_validate(report, from_attributes=True)
 
     @property
     def sparsity(self) -> float:

@@ -1,7 +1,6 @@
 """Which counts of pruned weights a sparsity pattern allows, with the rounding that its groups bring.
 
-Records and finished checkpoints are held to the same rules: `check_sparsity` holds the former to them, and
-`suite.checkpoints.finished` the latter.
+`check_sparsity` holds records to these rules, and with them what the `pruning.json` of a checkpoint says.
 """
 
 from __future__ import annotations

@@ -8,9 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, LlamaConfig, LlamaForCausalLM
 
-from suite.checkpoints.finished import count_zeros
+from methods.errors import InputError
+from suite.models.zeros import count_zeros
 from suite.results import ResultStore
-from tests.suite.conftest import refusal
+from suite.results.records.pruning_file import read_pruning
+from tests.suite.checkpoints.conftest import STORED
+from tests.suite.conftest import edit_pruning, refusal, with_metric
 
 
 @pytest.fixture
@@ -262,20 +265,20 @@ def test_weights_that_pruning_json_does_not_describe_are_noticed(evaluate, prune
 
 def test_zeros_tell_a_pattern(model):
     loaded = AutoModelForCausalLM.from_pretrained(model)
-    assert count_zeros(loaded).pattern is None
+    assert count_zeros(loaded, find_pattern=True).pattern is None
     with torch.no_grad():
         for name, weight in loaded.named_parameters():
             if name.endswith("proj.weight"):
                 weight.view(-1, 4)[:, :2] = 0.0
-    assert count_zeros(loaded).pattern == "2:4"
+    assert count_zeros(loaded, find_pattern=True).pattern == "2:4"
     with torch.no_grad():
         loaded.model.layers[0].mlp.up_proj.weight[0, :4] = 1.0
-    assert count_zeros(loaded).pattern.startswith("0.49")
+    assert count_zeros(loaded, find_pattern=True).pattern.startswith("0.49")
     with torch.no_grad():
         for name, weight in loaded.named_parameters():
             if name.endswith("proj.weight"):
                 weight.view(-1, 8)[:, :7] = 0.0
-    assert count_zeros(loaded).pattern == "0.875"
+    assert count_zeros(loaded, find_pattern=True).pattern == "0.875"
 
 
 def test_what_cannot_be_measured_costs_one_line(evaluate, prunebench, model, pruned, text, tmp_path):
@@ -290,28 +293,80 @@ def test_what_cannot_be_measured_costs_one_line(evaluate, prunebench, model, pru
     assert "pruning.json: model: Field required" in refusal(evaluate(pruned))
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *(("modules", []), ("modules", {"x": "y"}), ("settings", []), ("settings", {"x": []})),
-        *(("sparsity", None), ("sparsity", "abc"), ("sparsity", 2.0), ("calibration", {})),
-        *(("calibration", "c4"), ("model", "x"), ("model", {}), ("allocation", "owl")),
-        *(("prune_seconds", "x"), ("pattern", 0.5), ("pattern", "banana"), ("method", 5)),
-        *(("method", "../../x"), ("method", "dense")),
-    ],
-)
-def test_a_summary_that_was_edited_into_nonsense_costs_one_line(evaluate, pruned, key, value):
-    path = pruned / "pruning.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+NONSENSE = [
+    *(("modules", []), ("modules", {"x": "y"}), ("settings", []), ("settings", {"x": []})),
+    *(("sparsity", None), ("sparsity", "abc"), ("sparsity", 2.0), ("calibration", {})),
+    *(("calibration", "c4"), ("model", "x"), ("model", {}), ("allocation", "owl")),
+    *(("prune_seconds", "x"), ("pattern", 0.5), ("pattern", "banana"), ("method", 5)),
+    *(("method", "../../x"), ("method", "dense")),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), NONSENSE)
+def test_what_was_edited_into_nonsense_costs_one_line(evaluate, pruned, key, value):
+    cell = json.loads((pruned / "pruning.json").read_text())["record"]["cell"]
+    if key in ("sparsity", "prune_seconds"):
+        edit_pruning(pruned, metrics=with_metric(pruned, key, value))
+    elif key in cell and key not in ("model", "calibration"):
+        edit_pruning(pruned, cell={**cell, key: value})
+    else:
+        edit_pruning(pruned, **{key: value})
     assert "pruning.json" in refusal(evaluate(pruned))
 
 
-def test_a_summary_that_claims_another_sparsity_is_contradicted(evaluate, pruned):
+@pytest.mark.parametrize(("key", "value"), NONSENSE)
+def test_nonsense_in_the_first_layout_is_refused(tmp_path, key, value):
+    stored = json.loads(STORED.read_text())
+    (tmp_path / "pruning.json").write_text(json.dumps({**stored, key: value}))
+    with pytest.raises(InputError, match=r"pruning\.json"):
+        read_pruning(tmp_path)
+
+
+def test_a_change_after_it_was_written_is_refused(evaluate, pruned):
     path = pruned / "pruning.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "sparsity": 0.9, "pattern": "0.9"}))
+    path.write_text(path.read_text().replace('"2:4"', '"1:4"'))
+    assert "pruning.json: was changed after it was written" in refusal(evaluate(pruned))
+
+
+def test_a_newer_layout_is_refused(evaluate, pruned):
+    path = pruned / "pruning.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 3}))
+    assert "pruning.json: has schema version 3" in refusal(evaluate(pruned))
+
+
+def test_another_sparsity_than_that_of_its_modules_is_contradicted(evaluate, pruned):
+    cell = json.loads((pruned / "pruning.json").read_text())["record"]["cell"]
+    metrics = with_metric(pruned, "sparsity", 0.9)
+    edit_pruning(pruned, cell={**cell, "pattern": "0.9"}, metrics=metrics)
     _, _, err = evaluate(pruned)
-    assert "pruning.json contradicts itself: sparsity 0.9, by its modules 0.5" in err
-    assert "names the pattern 0.9, and its counts do not fit: model.layers.0" in err
+    assert "pruning.json contradicts itself: model.layers.0" in err
+    assert "sparsity is 0.9, by its modules 0.5" in err
+    assert "by pattern 0.9" in err
+
+
+def test_the_first_layout_says_the_same(evaluate, prunebench, pruned, model, first_layout):
+    """Such a checkpoint is measured and verified as before, alone and against the dense model."""
+    told, ways = read_pruning(pruned), ((), ("--dense", model))
+    found = [json.loads(evaluate(pruned, *dense, "--json")[1]) for dense in ways]
+    stored = json.loads(first_layout(pruned).read_text())
+    old = read_pruning(pruned)
+    assert (old.sparsity, old.prune_seconds) == (stored["sparsity"], stored["prune_seconds"])
+    assert old.n_zeros == told.n_zeros
+    for name in ("model", "mask_digest", "calibration", "placement", "warnings"):
+        assert getattr(old.record, name) == getattr(told.record, name), name
+    assert old.record.cell == told.record.cell
+    for module, same in zip(old.record.modules, told.record.modules, strict=True):
+        assert module.model_dump(exclude={"error_after"}) == same.model_dump(exclude={"error_after"})
+    for dense, record in zip(ways, found, strict=True):
+        code, out, err = evaluate(pruned, *dense, "--json")
+        assert code == 0, err
+        again = json.loads(out)
+        assert [again[key] for key in ("cell", "warnings", "modules")] == [
+            record[key] for key in ("cell", "warnings", "modules")
+        ]
+        assert metrics_of(out)["prune_seconds"]["value"] == old.prune_seconds
+    code, out, _ = prunebench("verify", pruned)
+    assert (code, out.strip()) == (0, "0 records; 0 problems, 0 remarks")
 
 
 def test_zeros_of_an_earlier_prune_contradict_nothing(evaluate, prunebench, pruned, text, tmp_path):

@@ -1,6 +1,5 @@
 """Where results go is looked at before anything is computed, and nothing that was computed is lost."""
 
-import json
 import threading
 
 import pytest
@@ -9,6 +8,7 @@ from methods.errors import InputError, PruningError
 from suite.checkpoints.writing import folder as folders
 from suite.checkpoints.writing.folder import appearing_whole
 from suite.results import ResultStore
+from suite.results.records.pruning_file import read_pruning
 from tests.suite.conftest import refusal
 from tests.suite.test_model_files import change_tensors
 from tests.tiny import write_suite
@@ -148,7 +148,7 @@ def test_a_prune_that_fails_takes_the_folders_it_made_with_it(prune, tmp_path, m
     def fails(*_, **__):
         raise RuntimeError("the sky fell")
 
-    monkeypatch.setattr("suite.checkpoints.writing.resident.prune_measured", fails)
+    monkeypatch.setattr("suite.running.run_cell.CellRun.prune", fails)
     assert prune(*HALF, "--out", "far/below/pruned")[0] == 3
     assert not (tmp_path / "far").exists()
 
@@ -172,5 +172,4 @@ def test_the_dense_record_stands_when_the_other_fails(evaluate, prune, model, tm
 
 def test_pruning_json_says_what_was_remarked(prune, tmp_path):
     assert prune(*HALF)[0] == 0
-    told = json.loads((tmp_path / "pruned" / "pruning.json").read_text())
-    assert told["warnings"] == []
+    assert read_pruning(tmp_path / "pruned").record.warnings == ()

@@ -10,19 +10,28 @@ from transformers import AutoModelForCausalLM
 
 from methods.scores.magnitude import Magnitude
 from methods.structure.target import Target
-from suite.checkpoints.writing import layered
+from suite.checkpoints.writing import checkpoint
+from suite.results.records.pruning_file import read_pruning
+from suite.results.statistics.metrics import SIZES
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import refusal
 from tests.tiny import save_tiny_model
 
-OF_THE_RUN = ("prune_seconds", "phases", "peak_host_bytes", "placement")
-"""What `pruning.json` says of a run, and not of its outcome."""
+OF_THE_RUN = ("created", "shared", "phases", "placement", "metrics", "body_digest")
+"""What `pruning.json` says of a run, and not of its outcome; of its metrics only costs are."""
 
 
 def state_of(folder):
     model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
     assert not any(loading.values())
     return model.state_dict()
+
+
+def outcome(pruning):
+    """What `pruning.json` says of a prune's outcome."""
+    record = pruning.record
+    metrics = [metric for metric in record.metrics if metric.name == "sparsity" or metric.name in SIZES]
+    return pruning.n_zeros, metrics, record.model_dump(exclude=set(OF_THE_RUN))
 
 
 def assert_same(onload, resident):
@@ -32,11 +41,9 @@ def assert_same(onload, resident):
     for name, tensor in expected.items():
         assert state[name].dtype == tensor.dtype
         assert torch.equal(state[name], tensor), name
-    told, tells = (json.loads((folder / "pruning.json").read_text()) for folder in (resident, onload))
-    assert (told["placement"], tells["placement"]) == ("resident", "onload")
-    assert {k: v for k, v in tells.items() if k not in OF_THE_RUN} == {
-        k: v for k, v in told.items() if k not in OF_THE_RUN
-    }
+    told, tells = (read_pruning(folder) for folder in (resident, onload))
+    assert (told.record.placement, tells.record.placement) == ("resident", "onload")
+    assert outcome(tells) == outcome(told)
     weights = {"model.safetensors", "model.safetensors.index.json"}
     files = {path.name for path in onload.iterdir() if "-of-" not in path.name}
     assert files - weights == {path.name for path in resident.iterdir()} - weights
@@ -213,7 +220,7 @@ def test_a_full_disk_leaves_nothing(onload, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layered, "_write_shards", full)
+    monkeypatch.setattr(checkpoint, "write_shards", full)
     code, _, err = onload("--method", "magnitude")
     assert (code, "No space left on device" in err) == (3, True)
     assert left_over(tmp_path) == []

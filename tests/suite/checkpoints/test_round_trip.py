@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from suite.checkpoints.writing import layered
+from suite.checkpoints.writing import checkpoint
 from tests.methods.tiny_models import ALL_FAMILIES, make_model
 
 PLACEMENTS = ["resident", "onload"]
@@ -74,7 +74,7 @@ def damage(monkeypatch, placement, change):
     if placement == "resident":
         after(monkeypatch, PreTrainedModel, "save_pretrained", change)
     else:
-        after(monkeypatch, layered, "_write_shards", change)
+        after(monkeypatch, checkpoint, "write_shards", change)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

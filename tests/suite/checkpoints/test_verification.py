@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from suite.results.records.pruning_file import read_pruning
 from suite.results.records.reading import load_record
 from suite.results.records.record import SideFile
 from suite.results.records.store import ResultStore
 from tests.methods.tiny_models import make_model
+from tests.suite.conftest import edit_pruning, with_metric
 from tests.tiny import byte_tokenizer
 
 
@@ -35,9 +37,10 @@ def prune_to(prunebench, text, tmp_path):
     return call
 
 
-def edit_summary(folder, **changes):
-    path = folder / "pruning.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+def edit_cell(folder, **changes):
+    """Another cell in a `pruning.json`."""
+    cell = json.loads((folder / "pruning.json").read_text())["record"]["cell"]
+    edit_pruning(folder, cell={**cell, **changes})
 
 
 def edit_weights(folder, change):
@@ -80,18 +83,22 @@ def test_zeros_that_were_not_pruned_leave_the_mask_open(prunebench, pruned):
         tensors["model.layers.0.mlp.up_proj.weight"][0] = 0
 
     edit_weights(pruned, clear)
-    summary = json.loads((pruned / "pruning.json").read_text())
-    module = summary["modules"]["model.layers.0.mlp.up_proj"]
     weight = load_file(pruned / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
-    module["n_zeros"] = int((weight == 0).sum())
-    edit_summary(pruned, modules=summary["modules"])
+    edit_pruning(pruned, n_zeros={"model.layers.0.mlp.up_proj": int((weight == 0).sum())})
     code, out, _ = prunebench("verify", pruned)
     assert code == 0 and "remark (mask)" in out
 
 
-@pytest.mark.parametrize("changes", [{"sparsity": 0.6}, {"pattern": "1:4"}, {"mask_digest": None}])
-def test_an_edited_summary_is_told(prunebench, pruned, changes):
-    edit_summary(pruned, **changes)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda folder: edit_pruning(folder, metrics=with_metric(folder, "sparsity", 0.6)),
+        lambda folder: edit_cell(folder, pattern="1:4"),
+        lambda folder: edit_pruning(folder, mask_digest=None),
+    ],
+)
+def test_an_edited_pruning_json_is_told(prunebench, pruned, edit):
+    edit(pruned)
     code, out, _ = prunebench("verify", pruned)
     assert code == 1 and "problem (checkpoint)" in out
 
@@ -188,42 +195,46 @@ def test_a_zero_that_a_reconstruction_made_is_no_problem(prunebench, pruned):
         weight.view(-1)[int(weight.view(-1).nonzero()[0])] = 0
 
     edit_weights(pruned, clear)
-    modules = json.loads((pruned / "pruning.json").read_text())["modules"]
-    modules[name]["n_zeros"] += 1
-    edit_summary(pruned, modules=modules)
+    edit_pruning(pruned, n_zeros={name: read_pruning(pruned).n_zeros[name] + 1})
     code, out, _ = prunebench("verify", pruned)
     assert code == 0 and "problem (" not in out
 
 
-def raised(summary, key, by):
-    """The modules with another count in one of them, and the sparsity that follows."""
-    modules = summary["modules"]
-    modules["model.layers.0.mlp.up_proj"][key] += by
-    gone = sum(module["n_pruned"] for module in modules.values())
-    n_weights = sum(module["shape"][0] * module["shape"][1] for module in modules.values())
-    return {"modules": modules, "sparsity": gone / n_weights}
+def raise_pruned(folder, by):
+    """Another count in one of the modules, and the sparsity that follows."""
+    modules = json.loads((folder / "pruning.json").read_text())["record"]["modules"]
+    (module,) = (module for module in modules if module["module"] == "model.layers.0.mlp.up_proj")
+    module["n_pruned"] += by
+    gone, n_weights = (sum(module[key] for module in modules) for key in ("n_pruned", "n_weights"))
+    edit_pruning(folder, modules=modules, metrics=with_metric(folder, "sparsity", gone / n_weights))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda summary: {"sparsity": 0.31}, "pruning.json contradicts itself"),
-        (lambda summary: {"pattern": "0.37"}, "names the pattern 0.37"),
-        (lambda summary: {"pattern": "0.2"}, "names the pattern 0.2"),
-        (lambda summary: {"pattern": "2:4"}, "names the pattern 2:4"),
-        (lambda summary: {"pattern": "1:99999999999"}, "names the pattern 1:99999999999"),
-        (lambda summary: raised(summary, "n_pruned", 60), "by pattern 0.3 153.6"),
-        (lambda summary: raised(summary, "n_pruned", -60), "by pattern 0.3 153.6"),
-        (lambda summary: raised(summary, "n_pruned", 400), "and only 256 are 0"),
-        (lambda summary: raised(summary, "n_zeros", -1), "does not fit the weights"),
-        (lambda summary: {"mask_digest": "none"}, "String should match pattern"),
+        (
+            lambda folder: edit_pruning(folder, metrics=with_metric(folder, "sparsity", 0.31)),
+            "pruning.json contradicts itself: sparsity is 0.31",
+        ),
+        (lambda folder: edit_cell(folder, pattern="0.37"), "by pattern 0.37"),
+        (lambda folder: edit_cell(folder, pattern="0.2"), "by pattern 0.2"),
+        (lambda folder: edit_cell(folder, pattern="2:4"), "by 2:4"),
+        (lambda folder: edit_cell(folder, pattern="1:99999999999"), "by 1:99999999999"),
+        (lambda folder: raise_pruned(folder, 60), "by pattern 0.3 153.6"),
+        (lambda folder: raise_pruned(folder, -60), "by pattern 0.3 153.6"),
+        (lambda folder: raise_pruned(folder, 400), "and only 256 are 0"),
+        (
+            lambda folder: edit_pruning(folder, n_zeros={"model.layers.0.mlp.up_proj": 255}),
+            "does not fit the weights",
+        ),
+        (lambda folder: edit_pruning(folder, mask_digest="none"), "lacks its model or its mask_digest"),
     ],
 )
 def test_counts_that_the_pattern_cannot_have_left_are_told(prunebench, prune_to, model, change, message):
     """Also where there are more zeros than were pruned, which alone is no problem."""
     first = prune_to(model, "first", "--method", "magnitude", "--sparsity", 0.5)
     folder = prune_to(first, "lower", "--method", "magnitude", "--sparsity", 0.3)
-    edit_summary(folder, **change(json.loads((folder / "pruning.json").read_text())))
+    change(folder)
     code, out, _ = prunebench("verify", folder)
     assert code == 1 and "problem (checkpoint)" in out
     assert message in out

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from methods.layer_report import LayerReport
 from suite.cell import SettingValue
 from suite.results.records.items import WindowLosses
 from suite.results.records.reading import (
@@ -21,7 +23,7 @@ from suite.results.records.reading import (
     parse_record,
     record_bytes,
 )
-from suite.results.records.record import SCHEMA_VERSION, Metric, Record, SideFile, body_digest
+from suite.results.records.record import SCHEMA_VERSION, Metric, ModuleReport, Record, SideFile, body_digest
 from tests.suite.results.examples import make_cell, make_failed, make_record
 
 
@@ -29,6 +31,13 @@ def stored(record: Record, **changes: Any) -> bytes:
     """The record's file with some top-level keys changed and the digest made right again."""
     body = {**record.body(), **changes}
     return json.dumps({**body, "body_digest": body_digest(body)}).encode()
+
+
+def test_what_a_method_says_of_a_module_is_stored_whole() -> None:
+    said = LayerReport("m", 1, "mlp", (4, 6), 5, 0.5, 0.25, 0.01, 2, 96, ("few tokens",))
+    told = ModuleReport.of(said)
+    assert told.model_dump(exclude={"n_weights"}) == asdict(said)
+    assert (told.n_weights, told.sparsity) == (24, said.sparsity)
 
 
 def test_a_record_comes_back_as_it_was_written() -> None:

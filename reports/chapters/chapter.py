@@ -8,12 +8,9 @@ from dataclasses import dataclass
 
 from reports.rankings.frame import cell_id
 from reports.rankings.ranking import Ranking
-from reports.tables import Heading, Table, TableCell
+from reports.tables import Column, Table, TableCell, numbers, words
 from reports.wording import MISSING, Unit, counted, pattern_name, visible
 from suite.results.records.record import Metric, Record
-
-Column = tuple[Heading, Sequence[TableCell]]
-"""A heading and a cell a row."""
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "neither way is better"}
@@ -98,15 +95,11 @@ def dense_subject(rankings: Sequence[Ranking], has: Callable[[Record], bool]) ->
 
 def chapter_table(caption: str, subjects: Sequence[Subject], columns: Sequence[Column]) -> Table:
     """A table with a row a subject: its name, its pattern, then the columns."""
-    named: list[Column] = [
-        (
-            Heading("Method", "with its settings", numeric=False),
-            [TableCell(s.label, link=cell_id(s.record)) for s in subjects],
-        ),
-        (Heading("Pattern", numeric=False), [TableCell(pattern_name(s.pattern)) for s in subjects]),
-    ]
-    headings = tuple(heading for heading, _ in (*named, *columns))
-    return Table(caption, headings, tuple(zip(*(cells for _, cells in (*named, *columns)), strict=True)))
+    named = (
+        words("Method", [TableCell(s.label, link=cell_id(s.record)) for s in subjects], "with its settings"),
+        words("Pattern", [pattern_name(s.pattern) for s in subjects]),
+    )
+    return Table(caption, (*named, *columns))
 
 
 def metric_column(
@@ -132,17 +125,16 @@ def metric_column(
     """
     held = [metric for metric in metrics if metric is not None]
     direction = held[0].direction if held else "none"
-    usual = _usual_n(held)
+    usual = usual_n(held)
     details = [visible(about), unit.name, f"n = {counted(usual, item)}" if usual is not None else ""]
     if any(metric.low is not None for metric in held):
         details.append("95\u00a0% interval")
     details.append(BETTER[direction])
-    heading = Heading(f"{title} {ARROWS[direction]}".strip(), "\n".join(filter(None, details)))
     cells = [
         TableCell(MISSING) if metric is None and s.is_dense else metric_cell(metric, unit, usual, says_why)
         for s, metric in zip(subjects, metrics, strict=True)
     ]
-    return heading, cells
+    return numbers(f"{title} {ARROWS[direction]}".strip(), cells, "\n".join(filter(None, details)))
 
 
 def metric_cell(metric: Metric | None, unit: Unit, usual_n: int | None, says_why: bool = True) -> TableCell:
@@ -159,7 +151,7 @@ def metric_cell(metric: Metric | None, unit: Unit, usual_n: int | None, says_why
     return TableCell(unit.value(metric.value), ", ".join(filter(None, details)))
 
 
-def _usual_n(metrics: Sequence[Metric]) -> int | None:
+def usual_n(metrics: Sequence[Metric]) -> int | None:
     """The n that most have; None where nothing was counted."""
     counts = Counter(metric.n for metric in metrics if metric.n is not None and metric.value is not None)
     return counts.most_common(1)[0][0] if counts else None

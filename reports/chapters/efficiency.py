@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from reports.chapters.chapter import (
     Chapter,
-    Column,
     Part,
     Subject,
     chapter_table,
     metric_column,
     pruned_subjects,
 )
+from reports.rankings.frame import value_of
 from reports.rankings.ranking import Ranking
-from reports.tables import Heading, TableCell
+from reports.tables import Column, TableCell, numbers
 from reports.wording import MISSING, Unit, decimal, listed, mebibytes, pattern_name, visible
 from suite.results.records.record import Record
 
@@ -55,11 +55,11 @@ def efficiency_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
 
 
 def _size_part(subjects: Sequence[Subject]) -> Part | None:
-    sized = [s for s in subjects if any(_value(s.record, name) is not None for name in _SIZES)]
+    sized = [s for s in subjects if any(value_of(s.record, name) is not None for name in _SIZES)]
     if not sized:
         return None
-    base = next((_value(s.record, "checkpoint_bytes") for s in sized if s.is_dense), None)
-    shown = [name for name in _SIZES if any(_value(s.record, name) is not None for s in sized)]
+    base = next((value_of(s.record, "checkpoint_bytes") for s in sized if s.is_dense), None)
+    shown = [name for name in _SIZES if any(value_of(s.record, name) is not None for s in sized)]
     columns = [_size_column(sized, name, base) for name in shown]
     return Part(chapter_table("size", sized, columns), "Size", _absences(sized, *shown))
 
@@ -67,7 +67,7 @@ def _size_part(subjects: Sequence[Subject]) -> Part | None:
 def _speed_part(subjects: Sequence[Subject]) -> Part | None:
     """Tokens per second; and the energy of the prune, where a machine counted it."""
     costs = (*_SPEEDS, _ENERGY)
-    timed = [s for s in subjects if any(_value(s.record, name) is not None for name in costs)]
+    timed = [s for s in subjects if any(value_of(s.record, name) is not None for name in costs)]
     if not timed:
         return None
     columns = [
@@ -80,7 +80,7 @@ def _speed_part(subjects: Sequence[Subject]) -> Part | None:
             "over repeats on one machine; speeds of two machines do not compare. Dense kernels multiply by "
             "the zeros too, so that pruning brings no speed there."
         )
-    if any(_value(s.record, _ENERGY) is not None for s in timed):
+    if any(value_of(s.record, _ENERGY) is not None for s in timed):
         columns.append(_energy_column(timed))
         notes += _absences(timed, _ENERGY)
     return Part(chapter_table("speed", timed, columns), "Speed", tuple(notes))
@@ -89,7 +89,7 @@ def _speed_part(subjects: Sequence[Subject]) -> Part | None:
 def _dense(rankings: Sequence[Ranking]) -> list[Record]:
     """The dense record with the most to say: speed may have been measured in an older one."""
     references = [r for r in rankings[0].references if _is_measured(r)]
-    timed = [r for r in references if any(_value(r, name) is not None for name in _SPEEDS)]
+    timed = [r for r in references if any(value_of(r, name) is not None for name in _SPEEDS)]
     return (timed or references)[:1]
 
 
@@ -97,15 +97,10 @@ def _is_measured(record: Record) -> bool:
     return any(m.name in _SIZES or m.name in _SPEEDS or m.name == _ENERGY for m in record.metrics)
 
 
-def _value(record: Record, name: str) -> float | None:
-    metric = record.metric(name)
-    return None if metric is None else metric.value
-
-
 def _size_column(subjects: Sequence[Subject], name: str, base: float | None) -> Column:
     title, about = _SIZES[name]
-    heading = Heading(title, f"MiB\n{about}\nratio to dense\nlower is better")
-    return heading, [_size_cell(_value(s.record, name), base) for s in subjects]
+    cells = [_size_cell(value_of(s.record, name), base) for s in subjects]
+    return numbers(title, cells, f"MiB\n{about}\nratio to dense\nlower is better")
 
 
 def _size_cell(n_bytes: float | None, base: float | None) -> TableCell:
@@ -135,10 +130,10 @@ def _speed_column(subjects: Sequence[Subject], name: str, protocol: str) -> Colu
 def _energy_column(subjects: Sequence[Subject]) -> Column:
     cells = []
     for subject in subjects:
-        joules = _value(subject.record, _ENERGY)
+        joules = value_of(subject.record, _ENERGY)
         meters = " + ".join(map(visible, subject.record.environment.energy_meters))
         cells.append(TableCell(decimal(joules, 0), meters if joules is not None else ""))
-    return Heading("Prune energy ↓", "J, of these counters\none run\nlower is better"), cells
+    return numbers("Prune energy ↓", cells, "J, of these counters\none run\nlower is better")
 
 
 def _absences(subjects: Sequence[Subject], *names: str) -> tuple[str, ...]:

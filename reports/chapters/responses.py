@@ -10,7 +10,6 @@ from markupsafe import escape
 
 from reports.chapters.chapter import (
     Chapter,
-    Column,
     Dialogue,
     Part,
     Reply,
@@ -21,6 +20,7 @@ from reports.chapters.chapter import (
 )
 from reports.rankings.labels import ANSWERS
 from reports.rankings.ranking import Ranking
+from reports.tables import Column
 from reports.wording import SHARE, counted, decimal, listed, pattern_name, visible
 from suite.results.records.items import AnswerSet, AnswerText
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.chapters.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
+from reports.chapters.chapter import Chapter, Part, Subject, chapter_table, pruned_subjects
+from reports.rankings.frame import value_of
 from reports.rankings.ranking import Protocol, Ranking, distinct_labels
-from reports.tables import Heading, TableCell
+from reports.tables import TableCell, numbers, words
 from reports.wording import counted, decimal, visible
 from suite.results.records.record import Record
 from suite.results.statistics.single import Spread, seed_spread
@@ -49,26 +50,29 @@ def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     if not families:
         return None
     spreads = [family.spread for family in families]
-    columns: list[Column] = [
-        (
-            Heading("Protocol", numeric=False),
+    columns = (
+        words(
+            "Protocol",
             [TableCell(visible(f.protocol.name), f"n = {counted(f.protocol.n, 'window')}") for f in families],
         ),
-        (
-            Heading("Seeds", "how many\nand which"),
+        numbers(
+            "Seeds",
             [TableCell(str(len(f.seeds)), ", ".join(map(str, f.seeds))) for f in families],
+            "how many\nand which",
         ),
-        (
-            Heading("Mean perplexity ↓", "over seeds\nlower is better"),
+        numbers(
+            "Mean perplexity ↓",
             [TableCell(decimal(s.mean), "" if s.status == "ok" else visible(s.status)) for s in spreads],
+            "over seeds\nlower is better",
         ),
-        (
-            Heading("Deviation ↓", "sample standard deviation\nover seeds\nlower is steadier"),
-            [TableCell(decimal(s.deviation, 3)) for s in spreads],
+        numbers(
+            "Deviation ↓",
+            [decimal(s.deviation, 3) for s in spreads],
+            "sample standard deviation\nover seeds\nlower is steadier",
         ),
-        (Heading("Minimum", "over seeds"), [TableCell(decimal(s.minimum)) for s in spreads]),
-        (Heading("Maximum", "over seeds"), [TableCell(decimal(s.maximum)) for s in spreads]),
-    ]
+        numbers("Minimum", [decimal(s.minimum) for s in spreads], "over seeds"),
+        numbers("Maximum", [decimal(s.maximum) for s in spreads], "over seeds"),
+    )
     notes = (
         "Spread over calibration seeds, apart from the error over items: how far the number moves when the "
         "method sees other calibration samples, not how it would move on other windows, for which the "
@@ -115,5 +119,4 @@ def _labels(records: Sequence[Record]) -> list[str]:
 
 
 def _spread(seeds: Seeds, protocol: str) -> Spread:
-    metrics = [record.metric("perplexity", protocol) for record in seeds.values()]
-    return seed_spread([None if metric is None else metric.value for metric in metrics])
+    return seed_spread([value_of(record, "perplexity", protocol) for record in seeds.values()])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from reports.chapters.chapter import (
     BETTER,
     Chapter,
-    Column,
     Part,
     Subject,
     chapter_table,
@@ -19,7 +18,7 @@ from reports.chapters.chapter import (
     pruned_subjects,
 )
 from reports.rankings.ranking import Ranking
-from reports.tables import Heading, TableCell
+from reports.tables import Column, TableCell, numbers, words
 from reports.wording import MISSING, SHARE, Unit, counted, listed, probability, visible
 from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Metric, Record
@@ -116,10 +115,7 @@ def _part(
         columns += [
             _flips_column(subjects, against, questions.protocol, lost=True),
             _flips_column(subjects, against, questions.protocol, lost=False),
-            (
-                Heading("Against dense", "McNemar, exact\nadjusted by Holm", numeric=False),
-                [_verdict_cell(one) for one in against],
-            ),
+            words("Against dense", map(_verdict_cell, against), "McNemar, exact\nadjusted by Holm"),
         ]
     title = questions.title
     if sum(other.title == title for other in rows) > 1:
@@ -191,7 +187,7 @@ def _flips_column(
         _flips_cell(one, s.record.metric(name, protocol), lost=lost)
         for s, one in zip(subjects, against, strict=True)
     ]
-    return Heading(title, f"questions\nshare, 95\u00a0% interval\n{BETTER[direction]}"), cells
+    return numbers(title, cells, f"questions\nshare, 95\u00a0% interval\n{BETTER[direction]}")
 
 
 def _flips_cell(against: Against | None, metric: Metric | None, *, lost: bool) -> TableCell:

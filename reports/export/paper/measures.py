@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.chapters.tasks import QuestionSet
+from reports.chapters.tasks import LEVEL, QuestionSet, question_set
 from reports.rankings.labels import ANSWERS, DIVERGENCES
 from reports.rankings.ranking import Ranking
 from reports.wording import visible
-from suite.results.records.items import TaskOutcomes, WindowDivergence
+from suite.results.records.items import WindowDivergence
 from suite.results.records.record import Metric, Record
 from suite.results.statistics import metrics
 from suite.results.statistics.paired import mcnemar
 from suite.results.statistics.single import mean_stderr
 
 Items = Sequence[float | None]
-LEVEL = 0.05
 
 _SPEEDS = {
     "prefill_tokens_per_second": "Prefill, tokens/s",
@@ -98,7 +97,7 @@ def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """The metric of each task that `outcomes` is about, one measure a set of questions."""
-    asked = dict.fromkeys(_questions(task) for record in _records(rankings) for task in record.tasks)
+    asked = dict.fromkeys(question_set(task) for record in _records(rankings) for task in record.tasks)
     for questions in asked:
         share = questions.metric.startswith(("acc", "exact_match"))
         heading = f"{visible(questions.protocol)}, {visible(questions.metric)}" + (", %" if share else "")
@@ -159,13 +158,9 @@ def _divergence_items(
     return items
 
 
-def _questions(task: TaskOutcomes) -> QuestionSet:
-    return QuestionSet(task.protocol, task.version, task.limit or 0, task.n, task.items_digest, task.metric)
-
-
 def _task_metric(questions: QuestionSet) -> Callable[[Record], Metric | None]:
     def metric(record: Record) -> Metric | None:
-        if all(_questions(task) != questions for task in record.tasks):
+        if all(question_set(task) != questions for task in record.tasks):
             return None
         return record.metric(questions.metric, questions.protocol)
 
@@ -174,7 +169,7 @@ def _task_metric(questions: QuestionSet) -> Callable[[Record], Metric | None]:
 
 def _outcomes(questions: QuestionSet) -> Callable[[Record], Items | None]:
     def items(record: Record) -> Items | None:
-        task = next((t for t in record.tasks if _questions(t) == questions), None)
+        task = next((t for t in record.tasks if question_set(t) == questions), None)
         if task is None or task.outcomes is None or not set(task.outcomes) <= {"0", "1"}:
             return None
         return tuple(float(outcome) for outcome in task.outcomes)

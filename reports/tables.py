@@ -77,6 +77,10 @@ class Table:
         """The cells, row by row."""
         return tuple(zip(*(column.cells for column in self.columns), strict=True))
 
+    def noted(self, *notes: str) -> Table:
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
     def part(self, start: int, stop: int) -> Table:
         """The table with its rows from `start` to before `stop`."""
         columns = (replace(column, cells=column.cells[start:stop]) for column in self.columns)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reports.rankings.frame import cell_id
 from reports.rankings.ranking import Ranking
 from reports.tables import Column, Table, TableCell, numbers, words
 from reports.wording import MISSING, Unit, counted, pattern_name, visible
 from suite.results.records.record import Metric, Record
+
+Key = TypeVar("Key", bound=Hashable)
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "neither way is better"}
@@ -47,12 +50,11 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Part:
-    """A table with what stands above and beneath it."""
+    """A table with what stands above and beneath it, its notes aside."""
 
     table: Table
     heading: str = ""
     """Empty where the chapter's title says it all."""
-    notes: tuple[str, ...] = ()
     dialogues: tuple[Dialogue, ...] = ()
 
 
@@ -87,10 +89,22 @@ def pruned_subjects(rankings: Sequence[Ranking]) -> list[Subject]:
     return [Subject(e.label, r.pattern, e.record) for r in rankings for e in r.entries]
 
 
-def dense_subject(rankings: Sequence[Ranking], has: Callable[[Record], bool]) -> Subject | None:
-    """The newest dense model of the setting of which that was measured."""
-    found = next((record for record in rankings[0].references if has(record)), None)
-    return None if found is None else Subject("dense", None, found)
+def dense_subjects(rankings: Sequence[Ranking]) -> list[Subject]:
+    """The dense models of a setting, the newest first."""
+    return [Subject("dense", None, record) for record in rankings[0].references]
+
+
+def grouped(
+    subjects: Iterable[Subject], keys: Callable[[Subject], Iterable[Key]]
+) -> dict[Key, list[Subject]]:
+    """Subjects by what was asked of them; of several dense models the first stands for all."""
+    groups: dict[Key, list[Subject]] = {}
+    for subject in subjects:
+        for key in keys(subject):
+            among = groups.setdefault(key, [])
+            if not (subject.is_dense and among):
+                among.append(subject)
+    return groups
 
 
 def chapter_table(caption: str, subjects: Sequence[Subject], columns: Sequence[Column]) -> Table:

@@ -9,7 +9,7 @@ from reports.chapters.chapter import (
     Part,
     Subject,
     chapter_table,
-    dense_subject,
+    dense_subjects,
     pruned_subjects,
 )
 from reports.rankings.frame import value_of
@@ -68,8 +68,7 @@ def published_matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Pr
     """Every published number that a record of the setting answers, with that record and the protocol."""
     # A capped text has the protocol's name and is another text; without windows nobody knows which it was.
     whole = [p for p in rankings[0].setting.protocols if p.corpus_digest and not p.limit]
-    dense = dense_subject(rankings, lambda _: True)
-    for subject in [*([dense] if dense else []), *pruned_subjects(rankings)]:
+    for subject in [*dense_subjects(rankings)[:1], *pruned_subjects(rankings)]:
         cell = subject.record.cell
         for protocol in whole:
             if value_of(subject.record, "perplexity", protocol.name) is None:

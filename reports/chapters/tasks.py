@@ -14,6 +14,8 @@ from reports.chapters.chapter import (
     Part,
     Subject,
     chapter_table,
+    dense_subjects,
+    grouped,
     metric_column,
     pruned_subjects,
 )
@@ -69,16 +71,11 @@ def tasks_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     """A table a question set, the dense model first."""
     references = rankings[0].references
     pruned = [s for s in pruned_subjects(rankings) if s.record.tasks]
-    dense = [Subject("dense", None, record) for record in references if record.tasks]
+    dense = [s for s in dense_subjects(rankings) if s.record.tasks]
     if not pruned and not dense:
         return None
     judged = {id(s.record): against_dense(s.record, references) for s in pruned}
-    rows: dict[QuestionSet, list[Subject]] = {}
-    for subject in [*dense, *pruned]:
-        for task in subject.record.tasks:
-            asked = rows.setdefault(question_set(task), [])
-            if not (subject.is_dense and asked):  # the newest dense model says it
-                asked.append(subject)
+    rows = grouped([*dense, *pruned], lambda subject: map(question_set, subject.record.tasks))
     parts = tuple(_part(questions, rows, judged) for questions in rows)
     notes = (
         "Intervals of shares are Wilson's 95 %, over the questions. A flip is an answer whose correctness "

@@ -56,8 +56,8 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     x = Range.of(spent for spent in data["cost"] if spent > 0)
     # A log axis has no place for 0 seconds; such a method stays in the table.
     shown = data[data["cost"] > 0] if x.is_log else data
-    kept, left_out = first_panels(list(dict.fromkeys(shown["panel"])))
-    shown = shown[shown["panel"].isin(kept)].reset_index(drop=True)
+    shown, kept, left_out = first_panels(shown)
+    shown = shown.reset_index(drop=True)
     dense = {
         pattern_name(r.pattern): r.dense.scores[0].value
         for r in rankings
@@ -89,10 +89,9 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
             + _zero_note(unplaced, cost)
             + left_out
         ),
-        chart=panels(chart, "panel", kept, columns=min(2, len(kept))),
+        chart=panels(chart, kept, columns=2),
         data=_table(data, cost),
         panel_width=280,
-        columns=min(2, len(kept)),
         tab=cost.tab,
         narrow_columns=1,
         narrow_height=124,

@@ -24,15 +24,14 @@ def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
     data = pd.DataFrame([_row(one, kept) for one, kept in found if kept.value is not None])
     if data.empty:
         return None
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
+    drawn, kept, left_out = first_panels(data)
     names, no_row = first_rows(zip(drawn["method"], drawn["place"], strict=True))
     drawn = drawn[drawn["method"].isin(names)]
     widest = max(WIDEST, drawn["value"].max())
     cut = bool((drawn["high"] > widest).any())
     x = Range.of([100.0, *drawn["value"], *drawn["low"], *drawn["high"].clip(upper=widest)])
     chart = _chart(drawn, kept, x, names)
-    columns = min(max(2, data["task"].nunique()), 4, len(kept))
+    columns = min(max(2, data["task"].nunique()), 4)
     bars = "bars: paired 95 % interval" if data["low"].notna().any() else "no interval"
     return Figure(
         name="recovery",
@@ -46,10 +45,9 @@ def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
             + left_out
             + no_row
         ),
-        chart=panels(chart, "panel", kept, columns=columns),
+        chart=panels(chart, kept, columns=columns),
         data=_table(data),
         panel_width=150,
-        columns=columns,
         tab="Recovery",
     )
 

@@ -34,8 +34,7 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
     data = pd.DataFrame(rows)
     if data.empty or data["pattern"].nunique() < 2:
         return None
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
+    drawn, kept, left_out = first_panels(data)
     y = Range.of([*drawn["y"], *drawn["low"], *drawn["high"], *([1.0] if has_dense else [])])
     lines = pd.DataFrame({"panel": kept, "dense": 1.0})
     style = _styles(data)
@@ -56,10 +55,9 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
             + log_note({"perplexity": y})
             + left_out
         ),
-        chart=panels(chart, "panel", kept, columns=min(2, len(kept))),
+        chart=panels(chart, kept, columns=2),
         data=_table(data, what),
         panel_width=280,
-        columns=min(2, len(kept)),
         tab="Sparsity",
         narrow_columns=1,
         narrow_height=130,

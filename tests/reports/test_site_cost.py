@@ -28,7 +28,7 @@ def columns(root: Path, *records: Record) -> tuple[dict[str, list[str]], tuple[s
     assert block.table is not None
     names = [heading.text for heading in block.table.columns]
     cells = [[f"{cell.text}|{cell.detail}" for cell in row] for row in block.table.rows]
-    return {name: [row[n] for row in cells] for n, name in enumerate(names)}, block.notes
+    return {name: [row[n] for row in cells] for n, name in enumerate(names)}, block.table.notes
 
 
 def test_a_row_has_the_median_of_its_runs_their_range_and_their_number(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.chapters.tasks import LEVEL, QuestionSet, question_set
-from reports.rankings.labels import ANSWERS, DIVERGENCES
+from reports.rankings.labels import ANSWERS, DIVERGENCES, SPEEDS
 from reports.rankings.ranking import Ranking
 from reports.wording import visible
 from suite.results.records.items import WindowDivergence
@@ -16,13 +16,6 @@ from suite.results.statistics.paired import mcnemar
 from suite.results.statistics.single import mean_stderr
 
 Items = Sequence[float | None]
-
-_SPEEDS = {
-    "prefill_tokens_per_second": "Prefill, tokens/s",
-    "generation_tokens_per_second": "Generation, tokens/s",
-    "sparse_prefill_tokens_per_second": "Sparse prefill, tokens/s",
-    "sparse_generation_tokens_per_second": "Sparse generation, tokens/s",
-}
 
 
 @dataclass(frozen=True)
@@ -129,9 +122,9 @@ def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 def speed_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """Tokens per second, where somebody has them."""
-    for name, heading in _SPEEDS.items():
+    for name, label in SPEEDS.items():
         for protocol in _protocols(rankings, (name,)):
-            shown = f"{heading}, {visible(protocol)}"
+            shown = f"{label.paper}, {visible(protocol)}"
             yield Measure(name, shown, protocol, "repeat", _named(name, protocol))
 
 

@@ -15,26 +15,24 @@ PAGE_ROWS = 200
 
 @dataclass(frozen=True)
 class Block:
-    """A table with what stands above and beneath it.
+    """A table with what stands above and beneath it, its notes aside.
 
     Attributes:
         heading: of the table.
         table: whose cells link to paths below the site's root.
-        notes: beneath.
         more: (path below the root, words) of where the rest stands.
         kind: the style of the table.
     """
 
     heading: str
     table: Table
-    notes: tuple[str, ...] = ()
     more: tuple[str, str] | None = None
     kind: str = "ranking"
 
 
 def block(heading: str, columns: Iterable[Column], notes: tuple[str, ...] = (), **more: Any) -> Block:
     """A block whose table has its heading's name."""
-    return Block(heading, Table(heading, tuple(columns)), notes, **more)
+    return Block(heading, Table(heading, tuple(columns), notes), **more)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
 
 def _with_rule(ranking: Block) -> Block:
     """Beneath the ranking, where it does not push it down."""
-    return replace(ranking, heading="Ranking", notes=(*ranking.notes, RULE, TIES))
+    return replace(ranking, heading="Ranking", table=ranking.table.noted(RULE, TIES))
 
 
 def _model(name: str, records: Sequence[SiteRecord]) -> Listing:

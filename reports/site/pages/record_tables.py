@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from reports.chapters import chapters
 from reports.chapters.chapter import Chapter
-from reports.chapters.divergence import divergence_chapter
-from reports.chapters.efficiency import efficiency_chapter
-from reports.chapters.tasks import tasks_chapter
 from reports.rankings.comparison import compare
 from reports.rankings.frame import cell_id
 from reports.rankings.ranking import Ranking
@@ -120,10 +118,10 @@ def _ranking_block(ranking: Ranking, where: str, by_record: Mapping[int, SiteRec
 def _chapter_blocks(
     rankings: Sequence[Ranking], where: str, by_record: Mapping[int, SiteRecord]
 ) -> list[Block]:
-    found = (divergence_chapter(rankings), tasks_chapter(rankings), efficiency_chapter(rankings))
     pages = {cell_id(held.record): record_page(held.digest) for held in by_record.values()}
     shown = {e.cell: record_page(by_record[id(e.record)].digest) for r in rankings for e in r.entries}
-    return [part for chapter in found if chapter for part in _parts(chapter, where, pages | shown)]
+    found = chapters(rankings, ("divergence", "tasks", "efficiency"))
+    return [part for chapter in found.values() for part in _parts(chapter, where, pages | shown)]
 
 
 def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block]:
@@ -134,7 +132,7 @@ def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block
         heading = f"{chapter.title}{': ' if name else ''}{name}, {where}"
         names, *others = part.table.columns
         linked = names.linked(pages.get(cell.link, "") for cell in names.cells)
-        notes = (*part.notes, *(chapter.notes if number == len(chapter.parts) - 1 else ()))
+        notes = (*part.table.notes, *(chapter.notes if number == len(chapter.parts) - 1 else ()))
         blocks.append(block(heading, (linked, *others), notes))
     return blocks
 

@@ -14,7 +14,7 @@ from reports.chapters.chapter import (
     metric_column,
     pruned_subjects,
 )
-from reports.rankings.frame import value_of
+from reports.rankings.frame import protocols_of, value_of
 from reports.rankings.labels import SPEEDS
 from reports.rankings.ranking import Ranking
 from reports.tables import Column, TableCell, numbers
@@ -67,7 +67,9 @@ def _speed_part(subjects: Sequence[Subject]) -> Part | None:
     if not timed:
         return None
     columns = [
-        _speed_column(timed, name, protocol) for name in SPEEDS for protocol in _protocols(timed, name)
+        _speed_column(timed, name, protocol)
+        for name in SPEEDS
+        for protocol in protocols_of([s.record for s in timed], name)
     ]
     notes = [*_absences(timed, *(name for name in SPEEDS if name.startswith("sparse_")))]
     if columns:
@@ -103,12 +105,6 @@ def _size_cell(n_bytes: float | None, base: float | None) -> TableCell:
     if n_bytes is None:
         return TableCell(MISSING)
     return TableCell(mebibytes(n_bytes), f"{decimal(n_bytes / base, 3)} × dense" if base else "")
-
-
-def _protocols(subjects: Sequence[Subject], name: str) -> list[str]:
-    """Those under which somebody has a value: a column of dashes would say less than the note does."""
-    found = (m for s in subjects for m in s.record.metrics if m.name == name)
-    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
 
 
 def _speed_column(subjects: Sequence[Subject], name: str, protocol: str) -> Column:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reports.chapters.chapter import Chapter, Part, Subject, chapter_table, pruned_subjects
 from reports.rankings.frame import value_of
-from reports.rankings.ranking import Protocol, Ranking, distinct_labels
+from reports.rankings.ranking import Protocol, Ranking, distinct_labels, without_seed
 from reports.tables import TableCell, numbers, words
 from reports.wording import counted, decimal, visible
 from suite.results.records.record import Record
@@ -89,7 +89,7 @@ def _families(rankings: Sequence[Ranking]) -> list[Seeds]:
     for subject in pruned_subjects(rankings):
         record = subject.record
         if record.cell.calibration is not None:
-            key = (_without_seed(record).cell.digest, record.code.source_digest)
+            key = (without_seed(record).cell.digest, record.code.source_digest)
             families.setdefault(key, []).append(record)
     return [
         {r.cell.calibration.seed: r for r in sorted(group, key=_seed_then_age) if r.cell.calibration}
@@ -101,17 +101,9 @@ def _seed_then_age(record: Record) -> tuple[int, str]:
     return (record.cell.calibration.seed if record.cell.calibration else 0, record.created)
 
 
-def _without_seed(record: Record) -> Record:
-    """Its cell as far as that decides what is pruned and how perplexity is measured, whatever the seed."""
-    cell = record.cell
-    calibration = cell.calibration.model_copy(update={"seed": 0}) if cell.calibration else None
-    alike = {"calibration": calibration, "divergence": False, "tasks": (), "answers": None, "speed": None}
-    return record.model_copy(update={"cell": cell.model_copy(update=alike)})
-
-
 def _labels(records: Sequence[Record]) -> list[str]:
     """Told apart where they read the same, pattern by pattern as in the rankings."""
-    plain = [_without_seed(record) for record in records]
+    plain = [without_seed(record) for record in records]
     patterns = {record.cell.pattern for record in plain}
     alike = {pattern: [r for r in plain if r.cell.pattern == pattern] for pattern in patterns}
     named = {pattern: iter(distinct_labels(group)) for pattern, group in alike.items()}

@@ -95,12 +95,12 @@ def export_latex(records: Sequence[Record], *, title: str, problems: Sequence[st
                 tables.append(name)
     figures: list[tuple[str, str, str]] = []
     for section in sections:
-        for figure in paper_figures(section.rankings, section.title, titled=False):
-            name = names.of(f"figure-{section.name}{figure.name}")
-            out[f"figures/{name}.pdf"] = figure.pdf
-            out[f"figures/{name}.csv"] = figure.data_csv
-            note = f"{clipped(figure.note, LONGEST_TEXT)} {figure.part}".strip()
-            figures.append((name, clipped(figure.title, LONGEST_NAME * 2), note))
+        for drawn in paper_figures(section.rankings, section.title, titled=False):
+            name = names.of(f"figure-{section.name}{drawn.name}")
+            out[f"figures/{name}.pdf"] = drawn.pdf
+            out[f"figures/{name}.csv"] = drawn.data_csv
+            note = f"{clipped(drawn.figure.note, LONGEST_TEXT)} {drawn.part}".strip()
+            figures.append((name, clipped(drawn.title, LONGEST_NAME * 2), note))
     facts = reproducibility(shown, comparison.failed)
     out["reproducibility.tex"] = _render("reproducibility.tex.j2", facts=facts, used=_cited(used))
     out["cells.tex"] = _render("cells.tex.j2", facts=facts)

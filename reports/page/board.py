@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.accuracy import MeanAccuracy, Questions, common_questions, marks_of, mean_accuracy
+from reports.rankings.comparison import finished_records
 from reports.rankings.frame import value_of
 from reports.rankings.ranking import Entry, Protocol, Ranking, Setting, pattern_order
 from reports.rankings.scores import Mark
@@ -123,7 +124,7 @@ class _Measured:
 
 
 def _board(place: int, rankings: Sequence[Ranking], linked: Collection[str]) -> Board:
-    records = list({id(r): r for ranking in rankings for r in _records(ranking)}.values())
+    records = finished_records(rankings)
     questions = common_questions(records)
     settings = list(dict.fromkeys(ranking.setting for ranking in rankings))
     models = dict(zip(settings, setting_titles(settings), strict=True))
@@ -226,10 +227,6 @@ def _dense_accuracy(references: Sequence[Record], questions: Questions) -> MeanA
 
 LEADING = ("best", "tied", "only", "lowest")
 """Marks of those that nothing measured is better than."""
-
-
-def _records(ranking: Ranking) -> list[Record]:
-    return [*ranking.references, *(entry.record for entry in ranking.entries)]
 
 
 def _accuracy_cell(row: _Measured) -> TableCell:

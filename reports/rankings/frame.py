@@ -108,6 +108,12 @@ def value_of(record: Record, name: str, protocol: str | None = None) -> float | 
     return None if metric is None else metric.value
 
 
+def protocols_of(records: Iterable[Record], *names: str) -> list[str]:
+    """The protocols under which some record has a value of one of these metrics, in order of appearance."""
+    found = (m for record in records for m in record.metrics if m.name in names)
+    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
+
+
 def _identified(records: Iterable[Record]) -> Iterator[tuple[Record, dict[str, object]]]:
     return ((record, identity(record)) for record in records)
 

@@ -182,6 +182,18 @@ def distinct_labels(records: Sequence[Record]) -> list[str]:
     return _told_apart(labels, [{"measured": _measured(r)} for r in records])
 
 
+def without_seed(record: Record, **alike: object) -> Record:
+    """Its cell as far as that decides what is pruned and how perplexity is measured, whatever the seed.
+
+    Args:
+        record: any.
+        **alike: fields of its cell that are to be this, too.
+    """
+    calibration = record.cell.calibration and record.cell.calibration.model_copy(update={"seed": 0})
+    same = {"calibration": calibration, "divergence": False, "tasks": (), "answers": None, "speed": None}
+    return record.model_copy(update={"cell": record.cell.model_copy(update={**same, **alike})})
+
+
 def _told_apart(labels: Sequence[str], facts: Sequence[Mapping[str, object]]) -> list[str]:
     full = []
     for label, own in zip(labels, facts, strict=True):

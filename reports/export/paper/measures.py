@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.chapters.tasks import LEVEL, QuestionSet, question_set
+from reports.rankings.comparison import finished_records
+from reports.rankings.frame import protocols_of
 from reports.rankings.labels import ANSWERS, DIVERGENCES, SPEEDS
 from reports.rankings.ranking import Ranking
 from reports.wording import visible
@@ -74,7 +76,7 @@ class Measure:
 
 def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """KL divergence from dense and top-1 agreement, text by text."""
-    for protocol in _protocols(rankings, list(DIVERGENCES)):
+    for protocol in protocols_of(finished_records(rankings), *DIVERGENCES):
         for metric in metrics.DIVERGENCES:
             label = DIVERGENCES[metric.name]
             yield Measure(
@@ -90,7 +92,9 @@ def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """The metric of each task that `outcomes` is about, one measure a set of questions."""
-    asked = dict.fromkeys(question_set(task) for record in _records(rankings) for task in record.tasks)
+    asked = dict.fromkeys(
+        question_set(task) for record in finished_records(rankings) for task in record.tasks
+    )
     for questions in asked:
         share = questions.metric.startswith(("acc", "exact_match"))
         heading = f"{visible(questions.protocol)}, {visible(questions.metric)}" + (", %" if share else "")
@@ -109,7 +113,7 @@ def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """How far greedy answers are from the dense model's, for the prompts that most records answered."""
     for name, label in ANSWERS.items():
-        for protocol in _protocols(rankings, (name,)) if label.paper else ():
+        for protocol in protocols_of(finished_records(rankings), name) if label.paper else ():
             yield Measure(
                 name,
                 label.paper or "",
@@ -123,18 +127,9 @@ def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 def speed_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """Tokens per second, where somebody has them."""
     for name, label in SPEEDS.items():
-        for protocol in _protocols(rankings, (name,)):
+        for protocol in protocols_of(finished_records(rankings), name):
             shown = f"{label.paper}, {visible(protocol)}"
             yield Measure(name, shown, protocol, "repeat", _named(name, protocol))
-
-
-def _records(rankings: Sequence[Ranking]) -> list[Record]:
-    return [*rankings[0].references, *(entry.record for ranking in rankings for entry in ranking.entries)]
-
-
-def _protocols(rankings: Sequence[Ranking], names: Sequence[str]) -> list[str]:
-    found = (m for record in _records(rankings) for m in record.metrics if m.name in names)
-    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
 
 
 def _named(name: str, protocol: str) -> Callable[[Record], Metric | None]:
@@ -180,7 +175,7 @@ def _answers_metric(
         return answers.prompts_digest, answers.chat_template, answers.batch_size, answers.max_new_tokens
 
     # Other prompts under the same name are another measurement; most decide which one is shown.
-    held = [asked(r) for r in _records(rankings) if r.metric(name, protocol) is not None]
+    held = [asked(r) for r in finished_records(rankings) if r.metric(name, protocol) is not None]
     usual = max(held, key=held.count)
     return lambda record: record.metric(name, protocol) if asked(record) == usual else None
 

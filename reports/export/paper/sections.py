@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reports.export.paper.cost_tables import cost_table, published_table, seeds_table
 from reports.export.paper.metric_tables import metric_tables
-from reports.rankings.comparison import Comparison
+from reports.rankings.comparison import Comparison, finished_records
 from reports.rankings.ranking import Ranking
 from reports.tables import Table
 from suite.results.records.record import Record
@@ -29,8 +29,7 @@ class ExportSection:
     @property
     def records(self) -> list[Record]:
         """Its records, the dense ones first."""
-        ranked = [entry.record for ranking in self.rankings for entry in ranking.entries]
-        return [*self.rankings[0].references, *ranked]
+        return finished_records(self.rankings)
 
 
 def export_sections(comparison: Comparison) -> list[ExportSection]:

@@ -16,12 +16,12 @@ from reports.rankings.scores import Score
 from reports.wording import (
     MISSING,
     NBSP,
+    SHARE,
     counted,
     decimal,
     gibibytes,
     interval,
     pattern_name,
-    percent,
     seconds,
     target_sparsity,
     visible,
@@ -115,7 +115,7 @@ def ranking_table(ranking: Ranking) -> Table:
         *perplexity_columns(entries, texts),
         numbers(
             "Sparsity",
-            [percent(value_of(e.record, "sparsity")) for e in entries],
+            [SHARE.value(value_of(e.record, "sparsity")) for e in entries],
             "achieved" if target is None else f"achieved\ntarget {100 * target:g}{NBSP}%",
         ),
         *cost_columns(entries, end_to_end=True),

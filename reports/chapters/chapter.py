@@ -10,13 +10,10 @@ from typing import TypeVar
 from reports.rankings.frame import cell_id
 from reports.rankings.ranking import Ranking
 from reports.tables import Column, Table, TableCell, numbers, words
-from reports.wording import MISSING, Unit, counted, pattern_name, visible
+from reports.wording import ARROWS, BETTER, MISSING, Unit, counted, pattern_name, visible
 from suite.results.records.record import Metric, Record
 
 Key = TypeVar("Key", bound=Hashable)
-
-ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "neither way is better"}
 
 
 @dataclass(frozen=True)

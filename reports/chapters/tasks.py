@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.chapters.chapter import (
-    BETTER,
     Chapter,
     Part,
     Subject,
@@ -21,7 +20,7 @@ from reports.chapters.chapter import (
 )
 from reports.rankings.ranking import Ranking
 from reports.tables import Column, TableCell, numbers, words
-from reports.wording import MISSING, SHARE, Unit, counted, listed, probability, visible
+from reports.wording import BETTER, MISSING, SHARE, Unit, counted, listed, probability, visible
 from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Metric, Record
 from suite.results.statistics.paired import Flips, holm, mcnemar

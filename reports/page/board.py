@@ -26,7 +26,7 @@ from reports.tables import (
     perplexity_columns,
     words,
 )
-from reports.wording import MISSING, SHARE, counted, pattern_name, percent, target_sparsity, visible
+from reports.wording import MISSING, SHARE, counted, pattern_name, target_sparsity, visible
 from suite.results.records.record import Record
 
 PAGE_ROWS = 100
@@ -216,7 +216,7 @@ def _asked(pattern: str | None) -> float | None:
 
 def _pattern_cell(row: _Measured) -> TableCell:
     achieved = None if row.pattern is None else value_of(row.entry.record, "sparsity")
-    return TableCell(pattern_name(row.pattern), "" if achieved is None else percent(achieved))
+    return TableCell(pattern_name(row.pattern), "" if achieved is None else SHARE.value(achieved))
 
 
 def _dense_accuracy(references: Sequence[Record], questions: Questions) -> MeanAccuracy | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reports.chapters.chapter import BETTER, usual_n
+from reports.chapters.chapter import usual_n
 from reports.export.paper.measures import (
     Measure,
     answer_measures,
@@ -18,7 +18,7 @@ from reports.export.paper.quantity import Quantity
 from reports.rankings.comparison import Comparison
 from reports.rankings.ranking import Entry, Protocol, Ranking, Setting, distinct_labels
 from reports.tables import Table, TableCell, numbers, words
-from reports.wording import MISSING, counted, listed, pattern_name, visible
+from reports.wording import BETTER, MISSING, counted, listed, pattern_name, visible
 from suite.results.records.record import Metric, Record
 from suite.results.records.state import describe_failure
 from suite.results.statistics.perplexity import perplexity_from_nll

@@ -22,7 +22,7 @@ from reports.site.pages.drawing import (
 )
 from reports.site.records.site_record import SiteRecord
 from reports.tables import Table, TableCell, numbers, words
-from reports.wording import MISSING, decimal, visible
+from reports.wording import MISSING, better, decimal, visible
 from suite.results.history.series import COST_TOLERANCE, QUALITY_TOLERANCE, Point, Series, history_of
 from suite.results.records.archive import Archive, dated_record
 
@@ -160,8 +160,7 @@ def _table(heading: str, series: Sequence[Series], pages: dict[Path, str]) -> Ta
 
 
 def _detail(series: Series) -> str:
-    better = "" if series.direction == "none" else f"{series.direction} is better"
-    return "\n".join(part for part in (about(series), "95\u00a0% interval", better) if part)
+    return "\n".join(filter(None, (about(series), "95\u00a0% interval", better(series.direction))))
 
 
 def _value(point: Point | None, changed: set[str]) -> TableCell:

@@ -11,7 +11,7 @@ from reports.site.pages.record_tables import name_of, trust_word
 from reports.site.records.site_record import SiteRecord
 from reports.site.records.trust import TRUST_WORDS
 from reports.tables import Table, TableCell, numbers, words
-from reports.wording import MISSING, counted, decimal, gibibytes, pattern_name, seconds, visible
+from reports.wording import MISSING, better, counted, decimal, gibibytes, pattern_name, seconds, visible
 from suite.results.records.record import Metric, ModuleReport, Record
 from suite.results.records.state import describe_failure
 from suite.results.verification import CHECKS
@@ -21,8 +21,6 @@ ANSWER_CHARACTERS = 1_000
 
 OPENING_CHARACTERS = 70
 """Of a prompt, beside its name."""
-
-_BETTER = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _calibration(record: Record) -> str:
 def _metrics(metrics: Sequence[Metric]) -> Table:
     spreads = [f"{m.low:.6g} to {m.high:.6g}" if None not in (m.low, m.high) else MISSING for m in metrics]
     columns = (
-        words("Metric", [TableCell(visible(m.name), _BETTER[m.direction]) for m in metrics]),
+        words("Metric", [TableCell(visible(m.name), better(m.direction)) for m in metrics]),
         words("Protocol", [visible(m.protocol) or MISSING for m in metrics]),
         numbers(
             "Value",

@@ -140,6 +140,12 @@ def panels(chart: alt.Chart | alt.LayerChart, order: Sequence[str], *, columns: 
     return chart.facet(facet=facet, columns=min(columns, len(order)))
 
 
+def dense_line(**encoding: str) -> alt.Chart:
+    """Where the dense model stands: a dashed line across every panel."""
+    line: alt.Chart = alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)")
+    return line.encode(**encoding)
+
+
 def family_color(families: Iterable[str], *, has_legend: bool = True) -> alt.Color:
     """The colour of a family, the same in every figure of a page.
 

@@ -19,8 +19,7 @@ def flips_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
     if data.empty or not (data["n_lost"] + data["n_gained"]).any():
         return None
     drawn, kept, left_out = first_panels(data)
-    names, no_row = first_rows(zip(drawn["method"], drawn["place"], strict=True))
-    drawn = drawn[drawn["method"].isin(names)]
+    drawn, names, no_row = first_rows(drawn)
     columns = min(max(2, data["task"].nunique()), 4)
     return Figure(
         name="flips",

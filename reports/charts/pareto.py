@@ -13,6 +13,7 @@ from reports.charts.costs import COSTS, Cost, machine_numbers, machines_note, on
 from reports.charts.drawing import (
     Figure,
     Range,
+    dense_line,
     family_color,
     family_shape,
     first_panels,
@@ -179,8 +180,7 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
     ).encode(y="perplexity:Q", text="digits:N", color=alt.value("var(--ink)"))
     layers = [steps, whiskers, points, hollow, ranks]
     if "dense" in drawn.columns:
-        floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
-        layers.insert(0, floor)
+        layers.insert(0, dense_line(y="dense:Q"))
     return alt.LayerChart(layer=layers, data=drawn).properties(height=240)
 
 

@@ -39,8 +39,7 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
     if not phases:
         return None
     drawn, kept, left_out = first_panels(data, "pattern")
-    best, no_row = first_rows(zip(drawn["row"], drawn["place"], strict=True))
-    drawn = drawn[drawn["row"].isin(best)]
+    drawn, _, no_row = first_rows(drawn, "row")
     names = mean_places(zip(drawn["row"], drawn["prune time"], strict=True))
     return Figure(
         name="phases",

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, log_note, panels
+from reports.charts.drawing import (
+    Figure,
+    Range,
+    dense_line,
+    family_color,
+    family_shape,
+    first_panels,
+    log_note,
+    panels,
+)
 from reports.charts.rows import names_over_patterns
 from reports.rankings.ranking import Entry, Ranking
 from reports.wording import counted, decimal, interval, listed, pattern_name, target_sparsity, visible
@@ -200,8 +209,7 @@ def _chart(
         )
         layers.append(hollow.encode(x=x, y=up, shape=shape, tooltip=told))
     if "dense" in rows.columns:
-        floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
-        layers.insert(0, floor)
+        layers.insert(0, dense_line(y="dense:Q"))
     return alt.LayerChart(layer=layers, data=rows[[*columns, *extra]]).properties(height=260)
 
 

@@ -33,14 +33,6 @@ _FLOATS_A_CLEARING = 12
 
 
 @dataclass(frozen=True)
-class TexRow:
-    """A row of a table, ready for the template."""
-
-    cells: tuple[Tex, ...]
-    is_dense: bool
-
-
-@dataclass(frozen=True)
 class TexTable:
     """A table, ready for the template."""
 
@@ -52,7 +44,8 @@ class TexTable:
     groups: Tex
     """The line of headings that several columns share; empty for none."""
     headings: Tex
-    rows: tuple[TexRow, ...]
+    rows: tuple[tuple[Tex, ...], ...]
+    n_dense: int
     notes: tuple[str, ...]
     footnotes: tuple[tuple[str, str], ...]
     """Letter and text."""
@@ -138,11 +131,11 @@ def _tex_table(piece: Piece, name: str) -> TexTable:
     stubs, numbers = table.columns[: piece.n_stubs], table.columns[piece.n_stubs :]
     letters = _Letters()
     rows = []
-    for place, row in enumerate(table.rows):
+    for row in table.rows:
         named = [tex(clipped(cell.text, LONGEST_NAME), is_narrow=True) for cell in row[: piece.n_stubs]]
         named[0] = Tex(named[0] + letters.marks(row[0].detail.splitlines()))
         cells = [part for cell in row[piece.n_stubs :] for part in _number(cell, letters)]
-        rows.append(TexRow((*named, *cells), place < table.n_dense))
+        rows.append((*named, *cells))
     part = f", part {piece.place} of {piece.parts}" if piece.parts > 1 else ""
     headings = [tex(clipped(column.text, LONGEST_HEADING)) for column in numbers]
     return TexTable(
@@ -158,8 +151,9 @@ def _tex_table(piece: Piece, name: str) -> TexTable:
             )
         ),
         rows=tuple(rows),
+        n_dense=table.n_dense,
         notes=tuple(clipped(note, LONGEST_TEXT) for note in table.notes),
-        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for letter, note in letters.told.items()),
+        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for note, letter in letters.told.items()),
     )
 
 
@@ -168,22 +162,16 @@ class _Letters:
 
     def __init__(self) -> None:
         self.told: dict[str, str] = {}
-        self._letters: dict[str, str] = {}
 
     def marks(self, notes: Sequence[str]) -> str:
         """The letters of these notes, raised; empty for none."""
-        found = [self._letter(note) for note in notes if note]
+        found = [self.told.setdefault(note, _letter(len(self.told))) for note in notes if note]
         return rf"\textsuperscript{{{','.join(found)}}}" if found else ""
 
-    def _letter(self, note: str) -> str:
-        if note not in self._letters:
-            n = len(self._letters)
-            letter = (
-                ascii_lowercase[n] if n < 26 else f"{ascii_lowercase[n // 26 - 1]}{ascii_lowercase[n % 26]}"
-            )
-            self._letters[note] = letter
-            self.told[letter] = note
-        return self._letters[note]
+
+def _letter(n: int) -> str:
+    """a to z, then aa, ab..."""
+    return (ascii_lowercase[n // 26 - 1] if n >= 26 else "") + ascii_lowercase[n % 26]
 
 
 def _number(cell: TableCell, letters: _Letters) -> tuple[Tex, Tex]:

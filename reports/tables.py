@@ -1,25 +1,27 @@
-"""Tables as rows of text, ready for any page: every heading says unit, protocol, n and direction."""
+"""Tables as columns of text, ready for page, site and paper: headings say unit, protocol, n and direction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
+from reports.rankings.frame import value_of
 from reports.rankings.phases import PHASES, spent_by_phase
 from reports.rankings.ranking import Entry, Ranking
 from reports.rankings.scores import Score
 from reports.wording import (
     MISSING,
     NBSP,
+    SHARE,
     counted,
     decimal,
     gibibytes,
     interval,
     pattern_name,
-    percent,
     seconds,
     target_sparsity,
     visible,
@@ -29,58 +31,122 @@ MARKS = {"best": "best", "tied": "tied with best", "only": "only one", "lowest":
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A column's name, and in smaller print what its numbers need to be read rightly."""
-
-    text: str
-    detail: str = ""
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
 class TableCell:
     """One cell: the number, what qualifies it, and a mark in words."""
 
     text: str
     detail: str = ""
+    """In smaller print beneath; in a paper, a footnote."""
     mark: str = ""
     link: str = ""
-    """The anchor of the cell's provenance."""
+    """Where it leads; in a paper, the key of what is cited for it."""
+    error: str = ""
+    """The digits of its standard error, where a paper prints it."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name, in smaller print what its numbers need to be read rightly, and its cells."""
+
+    text: str
+    cells: tuple[TableCell, ...]
+    detail: str = ""
+    numeric: bool = True
+    group: str = ""
+    """What it shares with its neighbours, above them; empty for none."""
+
+    def linked(self, links: Iterable[str]) -> Column:
+        """The same with these links, a cell each."""
+        cells = (replace(cell, link=link) for cell, link in zip(self.cells, links, strict=True))
+        return replace(self, cells=tuple(cells))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names its rows."""
+    """A table: all that pages, Markdown and papers need to write it. Its first column names its rows."""
 
     caption: str
-    headings: tuple[Heading, ...]
-    rows: tuple[tuple[TableCell, ...], ...]
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...] = ()
+    """Beneath it, a sentence each."""
+    n_dense: int = 0
+    """How many rows at its top are the dense model's, where a paper sets them apart."""
+
+    @cached_property
+    def rows(self) -> tuple[tuple[TableCell, ...], ...]:
+        """The cells, row by row."""
+        return tuple(zip(*(column.cells for column in self.columns), strict=True))
+
+    def noted(self, *notes: str) -> Table:
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def part(self, start: int, stop: int) -> Table:
+        """The table with its rows from `start` to before `stop`."""
+        columns = (replace(column, cells=column.cells[start:stop]) for column in self.columns)
+        return replace(self, columns=tuple(columns), n_dense=max(0, self.n_dense - start))
+
+
+def words(text: str, cells: Iterable[TableCell | str], detail: str = "") -> Column:
+    """A column of words."""
+    return replace(numbers(text, cells, detail), numeric=False)
+
+
+def numbers(text: str, cells: Iterable[TableCell | str], detail: str = "") -> Column:
+    """A column of numbers."""
+    return Column(text, tuple(TableCell(c) if isinstance(c, str) else c for c in cells), detail)
 
 
 def ranking_table(ranking: Ranking) -> Table:
     """Dense first, then best to worst."""
-    entries = ([ranking.dense] if ranking.dense else []) + list(ranking.entries)
-    on_device = any(e.peak_device_bytes is not None for e in entries)
+    entries = ranking.with_dense
     target = target_sparsity(ranking.pattern)
-    headings = [Heading("Method", "with its settings", numeric=False)]
-    for protocol in ranking.setting.protocols:
-        n = counted(protocol.n, "window")
-        headings.append(
-            Heading("Perplexity ↓", f"{visible(protocol.name)}\nn = {n}\n95\u00a0% interval\nlower is better")
-        )
-        headings.append(Heading("× dense ↓", "same windows\npaired 95\u00a0% interval\nlower is better"))
-    headings += [
-        Heading(
-            "Sparsity", f"achieved\ntarget {100 * target:g}{NBSP}%" if target is not None else "achieved"
+    places = [f"{e.rank}. " if e.rank is not None else "" for e in entries]
+    texts = [f"{visible(p.name)}\nn = {counted(p.n, 'window')}" for p in ranking.setting.protocols]
+    columns = (
+        words(
+            "Method",
+            [
+                TableCell(f"{place}{e.label}", "; ".join(e.remarks), link=e.cell)
+                for place, e in zip(places, entries, strict=True)
+            ],
+            "with its settings",
         ),
-        Heading("Prune time ↓", "s, method phases\none run\nlower is better"),
-        Heading("End to end ↓", "s, model loaded\none run\nlower is better"),
-        Heading("Host memory ↓", "GiB, peak\none run\nlower is better"),
-    ]
-    if on_device:
-        headings.append(Heading("Device memory ↓", "GiB, peak\none run\nlower is better"))
-    rows = tuple(_ranking_row(entry, on_device=on_device) for entry in entries)
-    return Table(f"{ranking.setting.model}, {pattern_name(ranking.pattern)}", tuple(headings), rows)
+        *perplexity_columns(entries, texts),
+        numbers(
+            "Sparsity",
+            [SHARE.value(value_of(e.record, "sparsity")) for e in entries],
+            "achieved" if target is None else f"achieved\ntarget {100 * target:g}{NBSP}%",
+        ),
+        *cost_columns(entries, end_to_end=True),
+    )
+    return Table(f"{ranking.setting.model}, {pattern_name(ranking.pattern)}", columns)
+
+
+def perplexity_columns(entries: Sequence[Entry], texts: Sequence[str]) -> Iterator[Column]:
+    """For each text that was measured its perplexity, and that over the dense model's."""
+    for place, about in enumerate(texts):
+        scores = [entry.scores[place] for entry in entries]
+        dense = [entry.record.cell.is_dense for entry in entries]
+        detail = f"{about}\n95{NBSP}% interval\nlower is better"
+        yield numbers("Perplexity ↓", map(_score_cell, scores), detail)
+        ratios = map(_ratio_cell, scores, dense)
+        yield numbers("× dense ↓", ratios, f"same windows\npaired 95{NBSP}% interval\nlower is better")
+
+
+def cost_columns(entries: Sequence[Entry], *, end_to_end: bool = False) -> Iterator[Column]:
+    """Seconds and memory of pruning; memory of an accelerator where one was used."""
+    better = "one run\nlower is better"
+    took = [seconds(e.method_seconds) for e in entries]
+    yield numbers("Prune time ↓", took, f"s, method phases\n{better}")
+    if end_to_end:
+        whole = [seconds(e.end_to_end_seconds) for e in entries]
+        yield numbers("End to end ↓", whole, f"s, model loaded\n{better}")
+    host = [gibibytes(e.peak_host_bytes) for e in entries]
+    yield numbers("Host memory ↓", host, f"GiB, peak\n{better}")
+    device = [gibibytes(e.peak_device_bytes) for e in entries]
+    if set(device) - {MISSING}:
+        yield numbers("Device memory ↓", device, f"GiB, peak\n{better}")
 
 
 def cost_table(rankings: Sequence[Ranking]) -> Table:
@@ -89,60 +155,36 @@ def cost_table(rankings: Sequence[Ranking]) -> Table:
     dense = rankings[0].dense
     if dense is not None:
         rows.insert(0, (None, dense))
-    spent = [spent_by_phase(entry.record) for _, entry in rows]
+    entries = [entry for _, entry in rows]
+    spent = [spent_by_phase(entry.record) for entry in entries]
     names = {name for phases in spent for name in phases}
     phases = [p for p in PHASES if p in names] + sorted(names - set(PHASES))
-    headings = (
-        Heading("Method", "with its settings", numeric=False),
-        Heading("Pattern", numeric=False),
-        *(Heading(visible(phase), "s") for phase in phases),
-        Heading("All", "s"),
-        Heading("End to end", "s, the prune\nmodel loaded"),
-        Heading("× forward", "prune time over one\ndense forward"),
+    columns = (
+        words("Method", [TableCell(e.label, link=e.cell) for e in entries], "with its settings"),
+        words("Pattern", [pattern_name(pattern) for pattern, _ in rows]),
+        *(numbers(visible(phase), [seconds(took.get(phase)) for took in spent], "s") for phase in phases),
+        numbers("All", [seconds(sum(took.values()) if took else None) for took in spent], "s"),
+        numbers("End to end", [seconds(e.end_to_end_seconds) for e in entries], "s, the prune\nmodel loaded"),
+        numbers(
+            "× forward", [decimal(_forwards(e), 1) for e in entries], "prune time over one\ndense forward"
+        ),
     )
-    body = tuple(
-        (
-            TableCell(entry.label, link=entry.cell),
-            TableCell(pattern_name(pattern)),
-            *(TableCell(seconds(took.get(phase))) for phase in phases),
-            TableCell(seconds(sum(took.values()) if took else None)),
-            TableCell(seconds(entry.end_to_end_seconds)),
-            TableCell(decimal(_forwards(entry), 1)),
-        )
-        for (pattern, entry), took in zip(rows, spent, strict=True)
-    )
-    return Table("seconds by phase, one run each, lower is better", headings, body)
+    return Table("seconds by phase, one run each, lower is better", columns)
 
 
 def frame_table(frame: pd.DataFrame, caption: str) -> Table:
     """A figure's data, one row a mark."""
-    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns}
-    headings = tuple(
-        Heading(name.replace("_", " "), numeric=is_number) for name, is_number in numeric.items()
+    columns = (
+        replace(
+            numbers(name.replace("_", " "), map(_plain, frame[name].array)),
+            numeric=pd.api.types.is_numeric_dtype(frame[name]),
+        )
+        for name in frame.columns
     )
-    rows = tuple(
-        tuple(TableCell(_plain(value)) for value in row) for row in frame.itertuples(index=False, name=None)
-    )
-    return Table(caption, headings, rows)
+    return Table(caption, tuple(columns))
 
 
-def _ranking_row(entry: Entry, *, on_device: bool) -> tuple[TableCell, ...]:
-    place = f"{entry.rank}. " if entry.rank is not None else ""
-    named = TableCell(place + entry.label, "; ".join(entry.remarks), link=entry.cell)
-    cells = [named]
-    for score in entry.scores:
-        cells += [score_cell(score), ratio_cell(score, is_dense=entry.record.cell.is_dense)]
-    sparsity = entry.record.metric("sparsity")
-    cells += [
-        TableCell(percent(sparsity.value if sparsity else None)),
-        TableCell(seconds(entry.method_seconds)),
-        TableCell(seconds(entry.end_to_end_seconds)),
-        TableCell(gibibytes(entry.peak_host_bytes)),
-    ]
-    return (*cells, TableCell(gibibytes(entry.peak_device_bytes))) if on_device else tuple(cells)
-
-
-def score_cell(score: Score) -> TableCell:
+def _score_cell(score: Score) -> TableCell:
     """A perplexity with its interval and its mark."""
     if score.value is None:
         return TableCell(MISSING, visible(score.status))
@@ -150,7 +192,7 @@ def score_cell(score: Score) -> TableCell:
     return TableCell(decimal(score.value), spread or f"no interval, n = {score.n}", MARKS[score.mark])
 
 
-def ratio_cell(score: Score, *, is_dense: bool) -> TableCell:
+def _ratio_cell(score: Score, is_dense: bool) -> TableCell:
     """The perplexity as a multiple of dense, with its paired interval."""
     if is_dense:
         return TableCell(decimal(1.0), "by definition")

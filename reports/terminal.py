@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.accuracy import mean_accuracy, questions_of
-from reports.page.board import Board, BoardRow, boards
+from reports.page.board import Board, boards
 from reports.rankings.comparison import compare
 from reports.rankings.ranking import method_seconds
+from reports.tables import TableCell
 from reports.wording import SHARE, counted, decimal, seconds
 from suite.results.records.record import Record
 
@@ -61,26 +62,24 @@ def ranked_tables(records: Sequence[Record]) -> Iterator[Table | Text]:
 def _table(board: Board) -> Table:
     many = len(board.patterns) > 1
     names = (*_SHOWN, "Pattern") if many else _SHOWN
-    places = [place for place, heading in enumerate(board.headings) if heading.text.startswith(names)]
+    places = [place for place, heading in enumerate(board.table.columns) if heading.text.startswith(names)]
     title = board.title if many or not board.patterns else f"{board.patterns[0]}, {board.title}"
     shown = Table(title=title, title_justify="left", pad_edge=False, box=None, header_style="dim")
     for place in places:
-        heading = board.headings[place]
+        heading = board.table.columns[place]
         name = "Prune s ↓" if heading.text.startswith("Prune time") else heading.text
         shown.add_column(name, justify="right" if heading.numeric else "left", overflow="fold")
-    for row in board.rows[:MOST_ROWS]:
+    for row, cells in zip(board.rows[:MOST_ROWS], board.table.rows, strict=False):
         if row.starts and shown.rows:
             shown.add_row()
-        shown.add_row(*(_cell(row, place) for place in places))
+        shown.add_row(*(_cell(cells[place], row.rank if place == 0 else None) for place in places))
     return shown
 
 
-def _cell(row: BoardRow, place: int) -> Text:
+def _cell(cell: TableCell, rank: int | None) -> Text:
     """A number with its mark, in bold where it is best."""
-    cell = row.cells[place]
     mark = MARKS.get(cell.mark, "")
-    rank = f"{row.rank}. " if place == 0 and row.rank is not None else ""
-    text = f"{rank}{cell.text}{f' {mark}' if mark else ''}"
+    text = f"{'' if rank is None else f'{rank}. '}{cell.text}{f' {mark}' if mark else ''}"
     return Text(text, style="bold" if mark in ("best", "lowest") else "")
 
 

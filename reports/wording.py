@@ -13,6 +13,10 @@ MISSING = "–"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
+ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "neither way is better"}
+"""Which way is better."""
+
 GIB = 2**30
 _MIB = 2**20
 
@@ -60,16 +64,16 @@ SHARE = Unit(sign="%", factor=100.0)
 """A share of 1, as per cent."""
 
 
+def better(direction: str) -> str:
+    """Which way is better; empty where neither is."""
+    return "" if direction == "none" else BETTER[direction]
+
+
 def seconds(value: float | None) -> str:
     """Seconds with one place; what is shorter than the last place says so instead of reading 0."""
     if value is not None and 0 < value < 0.05:
         return "< 0.1"
     return decimal(value, 1)
-
-
-def percent(share: float | None, places: int = 2) -> str:
-    """A share as per cent."""
-    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.{places}f}{NBSP}%"
 
 
 def gibibytes(n_bytes: float | None) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reports.rankings.frame import cell_id
 from reports.rankings.ranking import Ranking
-from reports.tables import Heading, Table, TableCell
-from reports.wording import MISSING, Unit, counted, pattern_name, visible
+from reports.tables import Column, Table, TableCell, numbers, words
+from reports.wording import ARROWS, BETTER, MISSING, Unit, counted, pattern_name, visible
 from suite.results.records.record import Metric, Record
 
-Column = tuple[Heading, Sequence[TableCell]]
-"""A heading and a cell a row."""
-
-ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "neither way is better"}
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,11 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Part:
-    """A table with what stands above and beneath it."""
+    """A table with what stands above and beneath it, its notes aside."""
 
     table: Table
     heading: str = ""
     """Empty where the chapter's title says it all."""
-    notes: tuple[str, ...] = ()
     dialogues: tuple[Dialogue, ...] = ()
 
 
@@ -90,23 +86,31 @@ def pruned_subjects(rankings: Sequence[Ranking]) -> list[Subject]:
     return [Subject(e.label, r.pattern, e.record) for r in rankings for e in r.entries]
 
 
-def dense_subject(rankings: Sequence[Ranking], has: Callable[[Record], bool]) -> Subject | None:
-    """The newest dense model of the setting of which that was measured."""
-    found = next((record for record in rankings[0].references if has(record)), None)
-    return None if found is None else Subject("dense", None, found)
+def dense_subjects(rankings: Sequence[Ranking]) -> list[Subject]:
+    """The dense models of a setting, the newest first."""
+    return [Subject("dense", None, record) for record in rankings[0].references]
+
+
+def grouped(
+    subjects: Iterable[Subject], keys: Callable[[Subject], Iterable[Key]]
+) -> dict[Key, list[Subject]]:
+    """Subjects by what was asked of them; of several dense models the first stands for all."""
+    groups: dict[Key, list[Subject]] = {}
+    for subject in subjects:
+        for key in keys(subject):
+            among = groups.setdefault(key, [])
+            if not (subject.is_dense and among):
+                among.append(subject)
+    return groups
 
 
 def chapter_table(caption: str, subjects: Sequence[Subject], columns: Sequence[Column]) -> Table:
     """A table with a row a subject: its name, its pattern, then the columns."""
-    named: list[Column] = [
-        (
-            Heading("Method", "with its settings", numeric=False),
-            [TableCell(s.label, link=cell_id(s.record)) for s in subjects],
-        ),
-        (Heading("Pattern", numeric=False), [TableCell(pattern_name(s.pattern)) for s in subjects]),
-    ]
-    headings = tuple(heading for heading, _ in (*named, *columns))
-    return Table(caption, headings, tuple(zip(*(cells for _, cells in (*named, *columns)), strict=True)))
+    named = (
+        words("Method", [TableCell(s.label, link=cell_id(s.record)) for s in subjects], "with its settings"),
+        words("Pattern", [pattern_name(s.pattern) for s in subjects]),
+    )
+    return Table(caption, (*named, *columns))
 
 
 def metric_column(
@@ -132,17 +136,16 @@ def metric_column(
     """
     held = [metric for metric in metrics if metric is not None]
     direction = held[0].direction if held else "none"
-    usual = _usual_n(held)
+    usual = usual_n(held)
     details = [visible(about), unit.name, f"n = {counted(usual, item)}" if usual is not None else ""]
     if any(metric.low is not None for metric in held):
         details.append("95\u00a0% interval")
     details.append(BETTER[direction])
-    heading = Heading(f"{title} {ARROWS[direction]}".strip(), "\n".join(filter(None, details)))
     cells = [
         TableCell(MISSING) if metric is None and s.is_dense else metric_cell(metric, unit, usual, says_why)
         for s, metric in zip(subjects, metrics, strict=True)
     ]
-    return heading, cells
+    return numbers(f"{title} {ARROWS[direction]}".strip(), cells, "\n".join(filter(None, details)))
 
 
 def metric_cell(metric: Metric | None, unit: Unit, usual_n: int | None, says_why: bool = True) -> TableCell:
@@ -159,7 +162,7 @@ def metric_cell(metric: Metric | None, unit: Unit, usual_n: int | None, says_why
     return TableCell(unit.value(metric.value), ", ".join(filter(None, details)))
 
 
-def _usual_n(metrics: Sequence[Metric]) -> int | None:
+def usual_n(metrics: Sequence[Metric]) -> int | None:
     """The n that most have; None where nothing was counted."""
     counts = Counter(metric.n for metric in metrics if metric.n is not None and metric.value is not None)
     return counts.most_common(1)[0][0] if counts else None

@@ -7,28 +7,24 @@ from dataclasses import replace
 
 from reports.chapters.chapter import (
     Chapter,
-    Column,
     Part,
     Subject,
     chapter_table,
+    dense_subjects,
     metric_column,
     pruned_subjects,
 )
+from reports.rankings.frame import protocols_of, value_of
+from reports.rankings.labels import SPEEDS
 from reports.rankings.ranking import Ranking
-from reports.tables import Heading, TableCell
-from reports.wording import MISSING, Unit, decimal, listed, mebibytes, pattern_name, visible
+from reports.tables import Column, TableCell, numbers
+from reports.wording import MISSING, decimal, listed, mebibytes, pattern_name, visible
 from suite.results.records.record import Record
 
 _SIZES = {
     "checkpoint_bytes": ("Stored ↓", "every weight, zeros too"),
     "bitmask_bytes": ("With a bitmask ↓", "survivors and\na bit a weight"),
     "packed_bytes": ("N:M packed ↓", "survivors and\ntheir places"),
-}
-_SPEEDS = {
-    "prefill_tokens_per_second": "Prefill",
-    "generation_tokens_per_second": "Generation",
-    "sparse_prefill_tokens_per_second": "Prefill, sparse kernels",
-    "sparse_generation_tokens_per_second": "Generation, sparse kernels",
 }
 _ENERGY = "prune_energy_joules"
 _ABSENT = {
@@ -43,69 +39,66 @@ _ABSENT = {
 
 def efficiency_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     """Bytes and tokens per second, dense first."""
-    dense = [Subject("dense", None, r) for r in _dense(rankings)]
-    subjects = [s for s in [*dense, *pruned_subjects(rankings)] if _is_measured(s.record)]
+    measured = [s for s in pruned_subjects(rankings) if _is_measured(s.record)]
+    subjects = [*_dense(rankings), *measured]
     parts = [part for part in (_size_part(subjects), _speed_part(subjects)) if part is not None]
     if not parts:
         return None
     # Of dense kernels one reason holds for reading and for writing.
     untimed = _absences(subjects, "prefill_tokens_per_second")
-    parts[-1] = replace(parts[-1], notes=(*parts[-1].notes, *untimed))
+    parts[-1] = replace(parts[-1], table=parts[-1].table.noted(*untimed))
     return Chapter("efficiency", "Size and speed", tuple(parts))
 
 
 def _size_part(subjects: Sequence[Subject]) -> Part | None:
-    sized = [s for s in subjects if any(_value(s.record, name) is not None for name in _SIZES)]
+    sized = [s for s in subjects if any(value_of(s.record, name) is not None for name in _SIZES)]
     if not sized:
         return None
-    base = next((_value(s.record, "checkpoint_bytes") for s in sized if s.is_dense), None)
-    shown = [name for name in _SIZES if any(_value(s.record, name) is not None for s in sized)]
+    base = next((value_of(s.record, "checkpoint_bytes") for s in sized if s.is_dense), None)
+    shown = [name for name in _SIZES if any(value_of(s.record, name) is not None for s in sized)]
     columns = [_size_column(sized, name, base) for name in shown]
-    return Part(chapter_table("size", sized, columns), "Size", _absences(sized, *shown))
+    return Part(chapter_table("size", sized, columns).noted(*_absences(sized, *shown)), "Size")
 
 
 def _speed_part(subjects: Sequence[Subject]) -> Part | None:
     """Tokens per second; and the energy of the prune, where a machine counted it."""
-    costs = (*_SPEEDS, _ENERGY)
-    timed = [s for s in subjects if any(_value(s.record, name) is not None for name in costs)]
+    costs = (*SPEEDS, _ENERGY)
+    timed = [s for s in subjects if any(value_of(s.record, name) is not None for name in costs)]
     if not timed:
         return None
     columns = [
-        _speed_column(timed, name, protocol) for name in _SPEEDS for protocol in _protocols(timed, name)
+        _speed_column(timed, name, protocol)
+        for name in SPEEDS
+        for protocol in protocols_of([s.record for s in timed], name)
     ]
-    notes = [*_absences(timed, *(name for name in _SPEEDS if name.startswith("sparse_")))]
+    notes = [*_absences(timed, *(name for name in SPEEDS if name.startswith("sparse_")))]
     if columns:
         notes.append(
             "One sequence at a time (b1): p tokens of prompt read in one go, g tokens written. Intervals are "
             "over repeats on one machine; speeds of two machines do not compare. Dense kernels multiply by "
             "the zeros too, so that pruning brings no speed there."
         )
-    if any(_value(s.record, _ENERGY) is not None for s in timed):
+    if any(value_of(s.record, _ENERGY) is not None for s in timed):
         columns.append(_energy_column(timed))
         notes += _absences(timed, _ENERGY)
-    return Part(chapter_table("speed", timed, columns), "Speed", tuple(notes))
+    return Part(chapter_table("speed", timed, columns).noted(*notes), "Speed")
 
 
-def _dense(rankings: Sequence[Ranking]) -> list[Record]:
-    """The dense record with the most to say: speed may have been measured in an older one."""
-    references = [r for r in rankings[0].references if _is_measured(r)]
-    timed = [r for r in references if any(_value(r, name) is not None for name in _SPEEDS)]
-    return (timed or references)[:1]
+def _dense(rankings: Sequence[Ranking]) -> list[Subject]:
+    """The dense model with the most to say: speed may have been measured of an older one."""
+    found = [s for s in dense_subjects(rankings) if _is_measured(s.record)]
+    timed = [s for s in found if any(value_of(s.record, name) is not None for name in SPEEDS)]
+    return (timed or found)[:1]
 
 
 def _is_measured(record: Record) -> bool:
-    return any(m.name in _SIZES or m.name in _SPEEDS or m.name == _ENERGY for m in record.metrics)
-
-
-def _value(record: Record, name: str) -> float | None:
-    metric = record.metric(name)
-    return None if metric is None else metric.value
+    return any(m.name in _SIZES or m.name in SPEEDS or m.name == _ENERGY for m in record.metrics)
 
 
 def _size_column(subjects: Sequence[Subject], name: str, base: float | None) -> Column:
     title, about = _SIZES[name]
-    heading = Heading(title, f"MiB\n{about}\nratio to dense\nlower is better")
-    return heading, [_size_cell(_value(s.record, name), base) for s in subjects]
+    cells = [_size_cell(value_of(s.record, name), base) for s in subjects]
+    return numbers(title, cells, f"MiB\n{about}\nratio to dense\nlower is better")
 
 
 def _size_cell(n_bytes: float | None, base: float | None) -> TableCell:
@@ -114,19 +107,13 @@ def _size_cell(n_bytes: float | None, base: float | None) -> TableCell:
     return TableCell(mebibytes(n_bytes), f"{decimal(n_bytes / base, 3)} × dense" if base else "")
 
 
-def _protocols(subjects: Sequence[Subject], name: str) -> list[str]:
-    """Those under which somebody has a value: a column of dashes would say less than the note does."""
-    found = (m for s in subjects for m in s.record.metrics if m.name == name)
-    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
-
-
 def _speed_column(subjects: Sequence[Subject], name: str, protocol: str) -> Column:
     return metric_column(
         subjects,
         [s.record.metric(name, protocol) for s in subjects],
-        title=_SPEEDS[name],
-        about=f"tokens/s, {protocol}",
-        unit=Unit(places=1),
+        title=SPEEDS[name].title,
+        about=f"{SPEEDS[name].about}, {protocol}",
+        unit=SPEEDS[name].unit,
         item="repeat",
         says_why=False,
     )
@@ -135,10 +122,10 @@ def _speed_column(subjects: Sequence[Subject], name: str, protocol: str) -> Colu
 def _energy_column(subjects: Sequence[Subject]) -> Column:
     cells = []
     for subject in subjects:
-        joules = _value(subject.record, _ENERGY)
+        joules = value_of(subject.record, _ENERGY)
         meters = " + ".join(map(visible, subject.record.environment.energy_meters))
         cells.append(TableCell(decimal(joules, 0), meters if joules is not None else ""))
-    return Heading("Prune energy ↓", "J, of these counters\none run\nlower is better"), cells
+    return numbers("Prune energy ↓", cells, "J, of these counters\none run\nlower is better")
 
 
 def _absences(subjects: Sequence[Subject], *names: str) -> tuple[str, ...]:

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from reports.chapters.chapter import (
     Chapter,
-    Column,
     Part,
     Subject,
     chapter_table,
-    dense_subject,
+    dense_subjects,
     pruned_subjects,
 )
+from reports.rankings.frame import value_of
 from reports.rankings.ranking import Protocol, Ranking
-from reports.tables import Heading, TableCell
+from reports.tables import TableCell, numbers, words
 from reports.wording import MISSING, counted, decimal, interval, visible
 from suite.results.published import PublishedValue, published_values
 from suite.results.records.record import Record
@@ -28,29 +28,33 @@ def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     found = list(published_matches(rankings))
     if not found:
         return None
-    columns: list[Column] = [
-        (Heading("Protocol", numeric=False), [_protocol_cell(protocol) for _, protocol, _ in found]),
-        (
-            Heading("Ours ↓", "perplexity\n95\u00a0% interval\nlower is better"),
+    columns = (
+        words("Protocol", [_protocol_cell(protocol) for _, protocol, _ in found]),
+        numbers(
+            "Ours ↓",
             [_ours(subject.record, protocol) for subject, protocol, _ in found],
+            "perplexity\n95\u00a0% interval\nlower is better",
         ),
-        (
-            Heading("Published ↓", "perplexity, as printed\nno interval\nlower is better"),
-            [TableCell(f"{value.value:g}") for _, _, value in found],
+        numbers(
+            "Published ↓",
+            [f"{value.value:g}" for _, _, value in found],
+            "perplexity, as printed\nno interval\nlower is better",
         ),
-        (Heading("Paper", numeric=False), [_paper(value) for _, _, value in found]),
-        (
-            Heading("Calibration", "theirs\nours", numeric=False),
+        words("Paper", [_paper(value) for _, _, value in found]),
+        words(
+            "Calibration",
             [
                 TableCell(visible(value.calibration or MISSING), _calibration(subject.record))
                 for subject, _, value in found
             ],
+            "theirs\nours",
         ),
-        (
-            Heading("Evidence", "where it was read", numeric=False),
+        words(
+            "Evidence",
             [TableCell(_EVIDENCE[value.evidence], visible(value.note or "")) for _, _, value in found],
+            "where it was read",
         ),
-    ]
+    )
     notes = (
         "A published number stands here only where model, method and its settings, pattern and protocol "
         "are the same, and the whole text was read here. Library versions, dtype and calibration may still "
@@ -64,11 +68,10 @@ def published_matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Pr
     """Every published number that a record of the setting answers, with that record and the protocol."""
     # A capped text has the protocol's name and is another text; without windows nobody knows which it was.
     whole = [p for p in rankings[0].setting.protocols if p.corpus_digest and not p.limit]
-    dense = dense_subject(rankings, lambda _: True)
-    for subject in [*([dense] if dense else []), *pruned_subjects(rankings)]:
+    for subject in [*dense_subjects(rankings)[:1], *pruned_subjects(rankings)]:
         cell = subject.record.cell
         for protocol in whole:
-            if _metric_value(subject.record, protocol) is None:
+            if value_of(subject.record, "perplexity", protocol.name) is None:
                 continue
             for value in published_values(
                 model=cell.model,
@@ -81,11 +84,6 @@ def published_matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Pr
                 yield subject, protocol, value
 
 
-def _metric_value(record: Record, protocol: Protocol) -> float | None:
-    metric = record.metric("perplexity", protocol.name)
-    return None if metric is None else metric.value
-
-
 def _protocol_cell(protocol: Protocol) -> TableCell:
     return TableCell(visible(protocol.name), f"n = {counted(protocol.n, 'window')}, whole text")
 
@@ -96,7 +94,7 @@ def _ours(record: Record, protocol: Protocol) -> TableCell:
     if losses is not None:
         estimate = perplexity_from_nll(losses)
         spread = interval(estimate.low, estimate.high)
-    return TableCell(decimal(_metric_value(record, protocol)), spread or "no interval")
+    return TableCell(decimal(value_of(record, "perplexity", protocol.name)), spread or "no interval")
 
 
 def _paper(value: PublishedValue) -> TableCell:

@@ -10,17 +10,19 @@ from markupsafe import escape
 
 from reports.chapters.chapter import (
     Chapter,
-    Column,
     Dialogue,
     Part,
     Reply,
     Subject,
     chapter_table,
+    dense_subjects,
+    grouped,
     metric_column,
     pruned_subjects,
 )
 from reports.rankings.labels import ANSWERS
 from reports.rankings.ranking import Ranking
+from reports.tables import Column
 from reports.wording import SHARE, counted, decimal, listed, pattern_name, visible
 from suite.results.records.items import AnswerSet, AnswerText
 
@@ -44,7 +46,7 @@ class PromptGroup:
     chat_template: bool
 
 
-def answers_chapter(rankings: Sequence[Ranking], budget: int | None) -> Chapter | None:
+def answers_chapter(rankings: Sequence[Ranking], budget: int | None = None) -> Chapter | None:
     """The answers to every set of prompts.
 
     Args:
@@ -52,12 +54,8 @@ def answers_chapter(rankings: Sequence[Ranking], budget: int | None) -> Chapter 
         budget: bytes that the answers may take word by word; None leaves them out.
     """
     pruned = [s for s in pruned_subjects(rankings) if s.record.answers is not None]
-    dense = [Subject("dense", None, r) for r in rankings[0].references if r.answers is not None]
-    groups: dict[PromptGroup, list[Subject]] = {}
-    for subject in [*dense, *pruned]:
-        among = groups.setdefault(_group(_answers(subject)), [])
-        if not (subject.is_dense and among):  # the newest dense model says it
-            among.append(subject)
+    dense = [s for s in dense_subjects(rankings) if s.record.answers is not None]
+    groups = grouped([*dense, *pruned], lambda subject: [_group(_answers(subject))])
     if not groups:
         return None
     share = None if budget is None else budget // len(groups)
@@ -79,12 +77,11 @@ def _part(subjects: Sequence[Subject], budget: int | None) -> Part:
     title = (
         f"{visible(answers.prompts)} ({prompts}, {put}), at most {answers.max_new_tokens} tokens an answer"
     )
-    table = chapter_table(title, subjects, _columns(subjects))
-    notes = _batches(subjects)
+    table = chapter_table(title, subjects, _columns(subjects)).noted(*_batches(subjects))
     if budget is None:
-        return Part(table, title, notes)
+        return Part(table, title)
     dialogues, left_out = _shown(subjects, budget)
-    return Part(table, title, (*notes, left_out) if left_out else notes, dialogues)
+    return Part(table.noted(left_out) if left_out else table, title, dialogues)
 
 
 def _batches(subjects: Sequence[Subject]) -> tuple[str, ...]:

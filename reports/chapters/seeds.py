@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.chapters.chapter import Chapter, Column, Part, Subject, chapter_table, pruned_subjects
-from reports.rankings.ranking import Protocol, Ranking, distinct_labels
-from reports.tables import Heading, TableCell
+from reports.chapters.chapter import Chapter, Part, Subject, chapter_table, pruned_subjects
+from reports.rankings.frame import value_of
+from reports.rankings.ranking import Protocol, Ranking, distinct_labels, without_seed
+from reports.tables import TableCell, numbers, words
 from reports.wording import counted, decimal, visible
 from suite.results.records.record import Record
 from suite.results.statistics.single import Spread, seed_spread
@@ -49,26 +50,29 @@ def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     if not families:
         return None
     spreads = [family.spread for family in families]
-    columns: list[Column] = [
-        (
-            Heading("Protocol", numeric=False),
+    columns = (
+        words(
+            "Protocol",
             [TableCell(visible(f.protocol.name), f"n = {counted(f.protocol.n, 'window')}") for f in families],
         ),
-        (
-            Heading("Seeds", "how many\nand which"),
+        numbers(
+            "Seeds",
             [TableCell(str(len(f.seeds)), ", ".join(map(str, f.seeds))) for f in families],
+            "how many\nand which",
         ),
-        (
-            Heading("Mean perplexity ↓", "over seeds\nlower is better"),
+        numbers(
+            "Mean perplexity ↓",
             [TableCell(decimal(s.mean), "" if s.status == "ok" else visible(s.status)) for s in spreads],
+            "over seeds\nlower is better",
         ),
-        (
-            Heading("Deviation ↓", "sample standard deviation\nover seeds\nlower is steadier"),
-            [TableCell(decimal(s.deviation, 3)) for s in spreads],
+        numbers(
+            "Deviation ↓",
+            [decimal(s.deviation, 3) for s in spreads],
+            "sample standard deviation\nover seeds\nlower is steadier",
         ),
-        (Heading("Minimum", "over seeds"), [TableCell(decimal(s.minimum)) for s in spreads]),
-        (Heading("Maximum", "over seeds"), [TableCell(decimal(s.maximum)) for s in spreads]),
-    ]
+        numbers("Minimum", [decimal(s.minimum) for s in spreads], "over seeds"),
+        numbers("Maximum", [decimal(s.maximum) for s in spreads], "over seeds"),
+    )
     notes = (
         "Spread over calibration seeds, apart from the error over items: how far the number moves when the "
         "method sees other calibration samples, not how it would move on other windows, for which the "
@@ -85,7 +89,7 @@ def _families(rankings: Sequence[Ranking]) -> list[Seeds]:
     for subject in pruned_subjects(rankings):
         record = subject.record
         if record.cell.calibration is not None:
-            key = (_without_seed(record).cell.digest, record.code.source_digest)
+            key = (without_seed(record).cell.digest, record.code.source_digest)
             families.setdefault(key, []).append(record)
     return [
         {r.cell.calibration.seed: r for r in sorted(group, key=_seed_then_age) if r.cell.calibration}
@@ -97,17 +101,9 @@ def _seed_then_age(record: Record) -> tuple[int, str]:
     return (record.cell.calibration.seed if record.cell.calibration else 0, record.created)
 
 
-def _without_seed(record: Record) -> Record:
-    """Its cell as far as that decides what is pruned and how perplexity is measured, whatever the seed."""
-    cell = record.cell
-    calibration = cell.calibration.model_copy(update={"seed": 0}) if cell.calibration else None
-    alike = {"calibration": calibration, "divergence": False, "tasks": (), "answers": None, "speed": None}
-    return record.model_copy(update={"cell": cell.model_copy(update=alike)})
-
-
 def _labels(records: Sequence[Record]) -> list[str]:
     """Told apart where they read the same, pattern by pattern as in the rankings."""
-    plain = [_without_seed(record) for record in records]
+    plain = [without_seed(record) for record in records]
     patterns = {record.cell.pattern for record in plain}
     alike = {pattern: [r for r in plain if r.cell.pattern == pattern] for pattern in patterns}
     named = {pattern: iter(distinct_labels(group)) for pattern, group in alike.items()}
@@ -115,5 +111,4 @@ def _labels(records: Sequence[Record]) -> list[str]:
 
 
 def _spread(seeds: Seeds, protocol: str) -> Spread:
-    metrics = [record.metric("perplexity", protocol) for record in seeds.values()]
-    return seed_spread([None if metric is None else metric.value for metric in metrics])
+    return seed_spread([value_of(record, "perplexity", protocol) for record in seeds.values()])

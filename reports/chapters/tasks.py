@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.chapters.chapter import (
-    BETTER,
     Chapter,
-    Column,
     Part,
     Subject,
     chapter_table,
+    dense_subjects,
+    grouped,
     metric_column,
     pruned_subjects,
 )
 from reports.rankings.ranking import Ranking
-from reports.tables import Heading, TableCell
-from reports.wording import MISSING, SHARE, Unit, counted, listed, probability, visible
+from reports.tables import Column, TableCell, numbers, words
+from reports.wording import BETTER, MISSING, SHARE, Unit, counted, listed, probability, visible
 from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Metric, Record
 from suite.results.statistics.paired import Flips, holm, mcnemar
@@ -70,16 +70,11 @@ def tasks_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     """A table a question set, the dense model first."""
     references = rankings[0].references
     pruned = [s for s in pruned_subjects(rankings) if s.record.tasks]
-    dense = [Subject("dense", None, record) for record in references if record.tasks]
+    dense = [s for s in dense_subjects(rankings) if s.record.tasks]
     if not pruned and not dense:
         return None
     judged = {id(s.record): against_dense(s.record, references) for s in pruned}
-    rows: dict[QuestionSet, list[Subject]] = {}
-    for subject in [*dense, *pruned]:
-        for task in subject.record.tasks:
-            asked = rows.setdefault(question_set(task), [])
-            if not (subject.is_dense and asked):  # the newest dense model says it
-                asked.append(subject)
+    rows = grouped([*dense, *pruned], lambda subject: map(question_set, subject.record.tasks))
     parts = tuple(_part(questions, rows, judged) for questions in rows)
     notes = (
         "Intervals of shares are Wilson's 95 %, over the questions. A flip is an answer whose correctness "
@@ -116,10 +111,7 @@ def _part(
         columns += [
             _flips_column(subjects, against, questions.protocol, lost=True),
             _flips_column(subjects, against, questions.protocol, lost=False),
-            (
-                Heading("Against dense", "McNemar, exact\nadjusted by Holm", numeric=False),
-                [_verdict_cell(one) for one in against],
-            ),
+            words("Against dense", map(_verdict_cell, against), "McNemar, exact\nadjusted by Holm"),
         ]
     title = questions.title
     if sum(other.title == title for other in rows) > 1:
@@ -191,7 +183,7 @@ def _flips_column(
         _flips_cell(one, s.record.metric(name, protocol), lost=lost)
         for s, one in zip(subjects, against, strict=True)
     ]
-    return Heading(title, f"questions\nshare, 95\u00a0% interval\n{BETTER[direction]}"), cells
+    return numbers(title, cells, f"questions\nshare, 95\u00a0% interval\n{BETTER[direction]}")
 
 
 def _flips_cell(against: Against | None, metric: Metric | None, *, lost: bool) -> TableCell:

@@ -43,10 +43,9 @@ class Figure:
         name: a word for its anchor.
         title: what is seen, in a sentence.
         note: axes, protocol, n, uncertainty and which way is better.
-        chart: a faceted chart.
+        chart: a faceted chart, with the most panels side by side.
         data: what is drawn, as a table to read.
         panel_width: the narrowest a panel may become, in pixels.
-        columns: the most panels side by side.
         tab: the short word on its tab, where several figures share a place.
         narrow_columns: the most panels side by side in a column of a paper.
         narrow_height: of a panel there, in points; where each method has a row, the rows say it.
@@ -58,7 +57,6 @@ class Figure:
     chart: alt.FacetChart
     data: pd.DataFrame
     panel_width: int
-    columns: int
     tab: str = ""
     narrow_columns: int = 2
     narrow_height: int = 70
@@ -118,21 +116,34 @@ def log_note(ranges: dict[str, Range]) -> str:
     return f" Log scale: {listed(logged)}." if logged else ""
 
 
-def first_panels(order: Sequence[str]) -> tuple[list[str], str]:
-    """The panels that are drawn, and a sentence for the note about those that are not."""
-    kept, left = list(order[:MOST_PANELS]), len(order) - MOST_PANELS
-    if left <= 0:
-        return kept, ""
+def first_panels(data: pd.DataFrame, by: str = "panel") -> tuple[pd.DataFrame, list[str], str]:
+    """The rows whose panels are drawn, these panels, and a sentence for the note about the others."""
+    order = list(dict.fromkeys(data[by]))
+    kept, left = order[:MOST_PANELS], len(order) - MOST_PANELS
     verb = "is" if left == 1 else "are"
-    return kept, f" {counted(left, 'further panel')} {verb} not drawn; the table beneath has all."
+    said = (
+        f" {counted(left, 'further panel')} {verb} not drawn; the table beneath has all." if left > 0 else ""
+    )
+    return data[data[by].isin(kept)], kept, said
 
 
-def panels(
-    chart: alt.Chart | alt.LayerChart, by: str, order: Sequence[str], *, columns: int
-) -> alt.FacetChart:
-    """A panel a value of `by`; line breaks in the values break the panels' titles."""
+def panels(chart: alt.Chart | alt.LayerChart, order: Sequence[str], *, columns: int) -> alt.FacetChart:
+    """A panel a value of `panel`; line breaks in the values break the panels' titles.
+
+    Args:
+        chart: what every panel shows of its own rows.
+        order: the values, in the order of the panels.
+        columns: the most panels side by side.
+    """
     header = alt.Header(title=None, labelExpr="split(datum.value, '\\n')", labelLimit=0)
-    return chart.facet(facet=alt.Facet(f"{by}:N", sort=list(order), header=header), columns=columns)
+    facet = alt.Facet("panel:N", sort=list(order), header=header)
+    return chart.facet(facet=facet, columns=min(columns, len(order)))
+
+
+def dense_line(**encoding: str) -> alt.Chart:
+    """Where the dense model stands: a dashed line across every panel."""
+    line: alt.Chart = alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)")
+    return line.encode(**encoding)
 
 
 def family_color(families: Iterable[str], *, has_legend: bool = True) -> alt.Color:

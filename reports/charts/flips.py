@@ -18,11 +18,9 @@ def flips_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
     data = pd.DataFrame([_row(one) for one in answers])
     if data.empty or not (data["n_lost"] + data["n_gained"]).any():
         return None
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
-    names, no_row = first_rows(zip(drawn["method"], drawn["place"], strict=True))
-    drawn = drawn[drawn["method"].isin(names)]
-    columns = min(max(2, data["task"].nunique()), 4, len(kept))
+    drawn, kept, left_out = first_panels(data)
+    drawn, names, no_row = first_rows(drawn)
+    columns = min(max(2, data["task"].nunique()), 4)
     return Figure(
         name="flips",
         title=_title(data),
@@ -32,10 +30,9 @@ def flips_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
             "panel's title). Fewer from right to wrong are better; both ways are shown, as they cancel "
             "in the accuracy." + left_out + no_row
         ),
-        chart=panels(_chart(drawn, names), "panel", kept, columns=columns),
+        chart=panels(_chart(drawn, names), kept, columns=columns),
         data=_table(data),
         panel_width=150,
-        columns=columns,
         tab="Flips",
     )
 

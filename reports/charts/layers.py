@@ -38,8 +38,7 @@ def weights_moved(blocks: pd.DataFrame) -> Figure | None:
     if data.empty:
         return None
     data = data.assign(moved=100 * data["moved"])
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
+    drawn, kept, left_out = first_panels(data)
     y = Range.of(drawn["moved"])
     chart = _block_lines(drawn, "moved", "weights moved, %", y)
     top = data.iloc[int(data["moved"].argmax())]
@@ -55,10 +54,9 @@ def weights_moved(blocks: pd.DataFrame) -> Figure | None:
             + log_note({"share": y})
             + left_out
         ),
-        chart=panels(chart, "panel", kept, columns=min(3, len(kept))),
+        chart=panels(chart, kept, columns=3),
         data=_by_layer(data, {"swaps": "swaps", "moved": "%"}),
         panel_width=150,
-        columns=min(3, len(kept)),
         tab="Weights moved",
     )
 
@@ -69,14 +67,12 @@ def block_error(blocks: pd.DataFrame) -> Figure | None:
     if data.empty:
         return None
     drawn = data.assign(panel=data["panel"] + ", " + data["block"])
-    kept, left_out = first_panels(list(dict.fromkeys(drawn["panel"])))
-    drawn = drawn[drawn["panel"].isin(kept)]
+    drawn, kept, left_out = first_panels(drawn)
     y = Range.of([*drawn["error_before"], *drawn["error_after"]])
     fell = data["error_before"] - data["error_after"]
     fallen = int((fell > 0).sum())
     median = 100 * float((fell / data["error_before"]).median())
     half = f", by {median:.2g} % in the median block" if median > 0 else ""
-    columns = min(4, len(kept))
     return Figure(
         name="error",
         title=f"The rebuild lowered the block error in {fallen:,} of {len(data):,} blocks{half}",
@@ -86,10 +82,9 @@ def block_error(blocks: pd.DataFrame) -> Figure | None:
             + log_note({"error": y})
             + left_out
         ),
-        chart=panels(_error_lines(drawn, y), "panel", kept, columns=columns),
+        chart=panels(_error_lines(drawn, y), kept, columns=4),
         data=_by_layer(data, {"error_before": "before", "error_after": "after"}),
         panel_width=150,
-        columns=columns,
         tab="Block error",
     )
 
@@ -105,8 +100,7 @@ def layer_sparsity(blocks: pd.DataFrame) -> Figure | None:
         return None
     data = data.assign(sparsity=100 * data["sparsity"])
     where = str(varied.idxmax()).replace("\n", " ")
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
+    drawn, kept, left_out = first_panels(data)
     chart = _block_lines(drawn, "sparsity", "sparsity, %", Range.of(drawn["sparsity"]))
     return Figure(
         name="sparsity",
@@ -115,10 +109,9 @@ def layer_sparsity(blocks: pd.DataFrame) -> Figure | None:
             "Share of zeros in a block's weights. An exact count, no interval; neither way is better."
             + left_out
         ),
-        chart=panels(chart, "panel", kept, columns=min(3, len(kept))),
+        chart=panels(chart, kept, columns=3),
         data=_by_layer(data, {"sparsity": "%"}),
         panel_width=150,
-        columns=min(3, len(kept)),
         tab="Sparsity by layer",
     )
 

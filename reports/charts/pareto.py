@@ -13,6 +13,7 @@ from reports.charts.costs import COSTS, Cost, machine_numbers, machines_note, on
 from reports.charts.drawing import (
     Figure,
     Range,
+    dense_line,
     family_color,
     family_shape,
     first_panels,
@@ -56,8 +57,8 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     x = Range.of(spent for spent in data["cost"] if spent > 0)
     # A log axis has no place for 0 seconds; such a method stays in the table.
     shown = data[data["cost"] > 0] if x.is_log else data
-    kept, left_out = first_panels(list(dict.fromkeys(shown["panel"])))
-    shown = shown[shown["panel"].isin(kept)].reset_index(drop=True)
+    shown, kept, left_out = first_panels(shown)
+    shown = shown.reset_index(drop=True)
     dense = {
         pattern_name(r.pattern): r.dense.scores[0].value
         for r in rankings
@@ -89,10 +90,9 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
             + _zero_note(unplaced, cost)
             + left_out
         ),
-        chart=panels(chart, "panel", kept, columns=min(2, len(kept))),
+        chart=panels(chart, kept, columns=2),
         data=_table(data, cost),
         panel_width=280,
-        columns=min(2, len(kept)),
         tab=cost.tab,
         narrow_columns=1,
         narrow_height=124,
@@ -180,8 +180,7 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
     ).encode(y="perplexity:Q", text="digits:N", color=alt.value("var(--ink)"))
     layers = [steps, whiskers, points, hollow, ranks]
     if "dense" in drawn.columns:
-        floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
-        layers.insert(0, floor)
+        layers.insert(0, dense_line(y="dense:Q"))
     return alt.LayerChart(layer=layers, data=drawn).properties(height=240)
 
 

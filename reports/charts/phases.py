@@ -38,12 +38,9 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
     phases = [phase for phase in DRAWN if data[phase].gt(0).any()]
     if not phases:
         return None
-    kept, left_out = first_panels(list(dict.fromkeys(data["pattern"])))
-    drawn = data[data["pattern"].isin(kept)]
-    best, no_row = first_rows(zip(drawn["row"], drawn["place"], strict=True))
-    drawn = drawn[drawn["row"].isin(best)]
+    drawn, kept, left_out = first_panels(data, "pattern")
+    drawn, _, no_row = first_rows(drawn, "row")
     names = mean_places(zip(drawn["row"], drawn["prune time"], strict=True))
-    columns = min(3, len(kept))
     return Figure(
         name="phases",
         title=_title(data, sum(entry.record.checkpoint is None for entry in untimed)),
@@ -58,10 +55,9 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
             + left_out
             + no_row
         ),
-        chart=panels(_chart(drawn, phases, names), "panel", kept, columns=columns),
+        chart=panels(_chart(drawn, phases, names), kept, columns=3),
         data=_table(data, phases),
         panel_width=190,
-        columns=columns,
         tab="Phases",
     )
 

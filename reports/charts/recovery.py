@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, panels
+from reports.charts.drawing import Figure, Range, dense_line, family_color, family_shape, first_panels, panels
 from reports.charts.paired import PairedAnswers
 from reports.charts.rows import first_rows, row_axis, row_height
 from reports.rankings.recovery import Recovery, recovery
@@ -24,15 +24,13 @@ def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
     data = pd.DataFrame([_row(one, kept) for one, kept in found if kept.value is not None])
     if data.empty:
         return None
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
-    names, no_row = first_rows(zip(drawn["method"], drawn["place"], strict=True))
-    drawn = drawn[drawn["method"].isin(names)]
+    drawn, kept, left_out = first_panels(data)
+    drawn, names, no_row = first_rows(drawn)
     widest = max(WIDEST, drawn["value"].max())
     cut = bool((drawn["high"] > widest).any())
     x = Range.of([100.0, *drawn["value"], *drawn["low"], *drawn["high"].clip(upper=widest)])
     chart = _chart(drawn, kept, x, names)
-    columns = min(max(2, data["task"].nunique()), 4, len(kept))
+    columns = min(max(2, data["task"].nunique()), 4)
     bars = "bars: paired 95 % interval" if data["low"].notna().any() else "no interval"
     return Figure(
         name="recovery",
@@ -46,10 +44,9 @@ def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
             + left_out
             + no_row
         ),
-        chart=panels(chart, "panel", kept, columns=columns),
+        chart=panels(chart, kept, columns=columns),
         data=_table(data),
         panel_width=150,
-        columns=columns,
         tab="Recovery",
     )
 
@@ -73,8 +70,7 @@ def _row(one: PairedAnswers, kept: Recovery) -> dict[str, object]:
 def _chart(drawn: pd.DataFrame, kept: list[str], x: Range, names: list[str]) -> alt.LayerChart:
     columns = ["panel", "method", "family", "value", "low", "high", "interval", "right"]
     rows = pd.concat([drawn[columns], pd.DataFrame({"panel": kept, "dense": 100.0})])
-    base = alt.Chart()
-    whole = base.transform_filter("isValid(datum.value)")
+    whole = alt.Chart().transform_filter("isValid(datum.value)")
     title = "recovery, %"
     room = 0.04 * (x.high - x.low) or 1.0
     scale = alt.Scale(domain=[max(0.0, x.low - room), x.high + room], zero=False, nice=False, clamp=True)
@@ -91,8 +87,9 @@ def _chart(drawn: pd.DataFrame, kept: list[str], x: Range, names: list[str]) -> 
         ],
     )
     whiskers = place.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(x="dense:Q")
-    return alt.LayerChart(layer=[floor, whiskers, points], data=rows).properties(height=row_height(names))
+    return alt.LayerChart(layer=[dense_line(x="dense:Q"), whiskers, points], data=rows).properties(
+        height=row_height(names)
+    )
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import altair as alt
+import pandas as pd
 
 from reports.rankings.ranking import Ranking, distinct_labels
 from reports.wording import counted
@@ -44,12 +45,12 @@ def mean_places(placed: Iterable[tuple[str, float]]) -> list[str]:
     return sorted(places, key=lambda name: sum(places[name]) / len(places[name]))
 
 
-def first_rows(placed: Iterable[tuple[str, float]]) -> tuple[list[str], str]:
-    """The rows that are drawn, in the order of `mean_places`, and a sentence about those that are not."""
-    names = mean_places(placed)
+def first_rows(drawn: pd.DataFrame, row: str = "method") -> tuple[pd.DataFrame, list[str], str]:
+    """What is drawn, its rows in the order of `mean_places`, and a sentence about those left out."""
+    names = mean_places(zip(drawn[row], drawn["place"], strict=True))
     left = len(names) - MOST_ROWS
     said = f" {counted(left, 'further method')} not drawn: see the table beneath." if left > 0 else ""
-    return names[:MOST_ROWS], said
+    return drawn[drawn[row].isin(names[:MOST_ROWS])], names[:MOST_ROWS], said
 
 
 def row_axis(names: list[str]) -> alt.Y:

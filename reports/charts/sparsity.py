@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from reports.charts.drawing import Figure, Range, family_color, family_shape, first_panels, log_note, panels
+from reports.charts.drawing import (
+    Figure,
+    Range,
+    dense_line,
+    family_color,
+    family_shape,
+    first_panels,
+    log_note,
+    panels,
+)
 from reports.charts.rows import names_over_patterns
 from reports.rankings.ranking import Entry, Ranking
 from reports.wording import counted, decimal, interval, listed, pattern_name, target_sparsity, visible
@@ -34,8 +43,7 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
     data = pd.DataFrame(rows)
     if data.empty or data["pattern"].nunique() < 2:
         return None
-    kept, left_out = first_panels(list(dict.fromkeys(data["panel"])))
-    drawn = data[data["panel"].isin(kept)]
+    drawn, kept, left_out = first_panels(data)
     y = Range.of([*drawn["y"], *drawn["low"], *drawn["high"], *([1.0] if has_dense else [])])
     lines = pd.DataFrame({"panel": kept, "dense": 1.0})
     style = _styles(data)
@@ -56,10 +64,9 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
             + log_note({"perplexity": y})
             + left_out
         ),
-        chart=panels(chart, "panel", kept, columns=min(2, len(kept))),
+        chart=panels(chart, kept, columns=2),
         data=_table(data, what),
         panel_width=280,
-        columns=min(2, len(kept)),
         tab="Sparsity",
         narrow_columns=1,
         narrow_height=130,
@@ -202,8 +209,7 @@ def _chart(
         )
         layers.append(hollow.encode(x=x, y=up, shape=shape, tooltip=told))
     if "dense" in rows.columns:
-        floor = base.mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)").encode(y="dense:Q")
-        layers.insert(0, floor)
+        layers.insert(0, dense_line(y="dense:Q"))
     return alt.LayerChart(layer=layers, data=rows[[*columns, *extra]]).properties(height=260)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -88,22 +88,23 @@ def _measured_on(record: Record, metric: Metric | None) -> dict[str, object]:
 
 
 def _whose(record: Record) -> dict[str, object]:
-    return dict(_facts(record))
-
-
-def _facts(record: Record) -> Iterator[tuple[str, object]]:
     cell, code, used = record.cell, record.code, record.calibration
-    yield from {
+    return {
         **identity(record),
         "revision": record.model.revision if record.model else cell.revision,
         "settings": json.dumps(cell.settings),
         "allocation": visible(cell.allocation.name) if cell.allocation else None,
         "checkpoint": visible(cell.checkpoint) if cell.checkpoint else None,
         "threads": record.environment.threads,
+        "calibration_source": visible(used.source) if used else None,
+        "calibration_samples": used.n_samples if used else None,
+        "calibration_seqlen": used.seqlen if used else None,
+        "calibration_seed": used.seed if used else None,
         "cell_digest": cell.digest,
         "record_digest": record.body_digest,
         "weight_digest": record.model.weight_digest if record.model else None,
         "mask_digest": record.mask_digest,
+        "calibration_digest": used.digest if used else None,
         "prunebench": code.prunebench,
         "method_version": code.method_version,
         "source_digest": code.source_digest,
@@ -114,13 +115,7 @@ def _facts(record: Record) -> Iterator[tuple[str, object]]:
         "placement": record.placement,
         "created": record.created,
         "failure": visible(describe_failure(record)) or None,
-    }.items()
-    if used is not None:
-        yield "calibration_source", visible(used.source)
-        yield "calibration_samples", used.n_samples
-        yield "calibration_seqlen", used.seqlen
-        yield "calibration_seed", used.seed
-        yield "calibration_digest", used.digest
+    }
 
 
 __all__ = ["COLUMNS", "export_csv", "long_frame"]

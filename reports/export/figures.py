@@ -11,7 +11,6 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-import pandas as pd
 import vl_convert
 
 from reports.charts import figures
@@ -42,27 +41,25 @@ class PaperFigure:
     """A figure, drawn.
 
     Attributes:
+        figure: what is drawn.
         name: a word for its file.
-        title: what is seen, in a sentence without its stop.
-        note: axes, protocol, n, uncertainty and which way is better.
+        title: its own, with the setting's.
         part: which part of the panels it shows; empty where it shows all.
         svg: with the width in points.
         pdf: with its fonts inside.
-        data: what all parts show, as a table.
     """
 
+    figure: Figure
     name: str
     title: str
-    note: str
     part: str
     svg: bytes
     pdf: bytes
-    data: pd.DataFrame
 
     @property
     def data_csv(self) -> bytes:
-        """The data as a CSV file."""
-        return self.data.to_csv(index=False).encode()
+        """What all parts show, as a CSV file."""
+        return self.figure.data.to_csv(index=False).encode()
 
 
 def export_figures(records: Sequence[Record]) -> dict[str, bytes]:
@@ -78,10 +75,10 @@ def export_figures(records: Sequence[Record]) -> dict[str, bytes]:
     out: dict[str, bytes] = {}
     pages: list[str] = []
     for section in export_sections(compare(records)):
-        for figure in paper_figures(section.rankings, section.title, titled=True):
-            name = f"{section.name}{figure.name}"
-            out |= {f"{name}.svg": figure.svg, f"{name}.pdf": figure.pdf, f"{name}.csv": figure.data_csv}
-            pages.append(_page(name, figure))
+        for drawn in paper_figures(section.rankings, section.title, titled=True):
+            name = f"{section.name}{drawn.name}"
+            out |= {f"{name}.svg": drawn.svg, f"{name}.pdf": drawn.pdf, f"{name}.csv": drawn.data_csv}
+            pages.append(_page(name, drawn))
     if not out:
         raise ReportError(
             "nothing to draw: no finished cell has both a prune time and a perplexity, or layers"
@@ -121,7 +118,7 @@ def _parts(figure: Figure, setting: str, *, titled: bool) -> list[PaperFigure]:
         part = f"Part {place} of {len(chunks)}; linear axes of two parts may differ." if several else ""
         name = f"{figure.name}-{place}" if several else figure.name
         pdf = vl_convert.vegalite_to_pdf(narrow)
-        drawn.append(PaperFigure(name, title, figure.note, part, _in_points(svg), pdf, figure.data))
+        drawn.append(PaperFigure(figure, name, title, part, _in_points(svg), pdf))
     return drawn
 
 
@@ -222,9 +219,9 @@ def _palette() -> dict[str, str]:
     return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{3,6});", light))
 
 
-def _page(name: str, figure: PaperFigure) -> str:
-    table = markdown_table(frame_table(figure.data, figure.title))
-    title, note = markdown(figure.title), markdown(f"{figure.note} {figure.part}")
+def _page(name: str, drawn: PaperFigure) -> str:
+    table = markdown_table(frame_table(drawn.figure.data, drawn.title))
+    title, note = markdown(drawn.title), markdown(f"{drawn.figure.note} {drawn.part}")
     return f"## {title}\n\n![{title}]({name}.svg)\n\n{note}\n\n{table}\n"
 
 

@@ -6,18 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from string import ascii_lowercase
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports.export.figures import paper_figures
-from reports.export.layout import COLUMN_GAP, LEAST_GROUP, Piece, fitted
+from reports.export.layout import COLUMN_GAP, LEAST_GROUP, Piece, fitted, mantissa
 from reports.export.paper.bibliography import Entry, Used, bibtex, entries, used_by
-from reports.export.paper.paper_table import PaperCell
 from reports.export.paper.reproducibility import reproducibility
 from reports.export.paper.sections import export_sections, section_tables
 from reports.export.tex import Tex, clipped, tex
 from reports.rankings.comparison import ReportError, compare
+from reports.tables import TableCell
 from reports.wording import visible
 from suite.results.records.record import Record
 from suite.results.records.state import describe_failure
@@ -32,14 +33,6 @@ _FLOATS_A_CLEARING = 12
 
 
 @dataclass(frozen=True)
-class TexRow:
-    """A row of a table, ready for the template."""
-
-    cells: tuple[Tex, ...]
-    is_dense: bool
-
-
-@dataclass(frozen=True)
 class TexTable:
     """A table, ready for the template."""
 
@@ -51,7 +44,8 @@ class TexTable:
     groups: Tex
     """The line of headings that several columns share; empty for none."""
     headings: Tex
-    rows: tuple[TexRow, ...]
+    rows: tuple[tuple[Tex, ...], ...]
+    n_dense: int
     notes: tuple[str, ...]
     footnotes: tuple[tuple[str, str], ...]
     """Letter and text."""
@@ -85,21 +79,21 @@ def export_latex(records: Sequence[Record], *, title: str, problems: Sequence[st
     keys = {entry.key: entry for entry in entries()}
     names = _FileNames()
     for section in sections:
-        for table in section_tables(section, comparison):
-            cited |= {c.cites: keys[c.cites] for row in table.rows for c in row.cells if c.cites}
-            stem = names.of(f"table-{table.name}")
+        for table_name, table in section_tables(section, comparison).items():
+            cited |= {c.link: keys[c.link] for column in table.columns for c in column.cells if c.link}
+            stem = names.of(f"table-{table_name}")
             for piece in fitted(table):
                 name = stem if piece.parts == 1 else names.of(f"{stem}-{piece.place}")
                 out[f"{name}.tex"] = _render("table.tex.j2", table=_tex_table(piece, name))
                 tables.append(name)
     figures: list[tuple[str, str, str]] = []
     for section in sections:
-        for figure in paper_figures(section.rankings, section.title, titled=False):
-            name = names.of(f"figure-{section.name}{figure.name}")
-            out[f"figures/{name}.pdf"] = figure.pdf
-            out[f"figures/{name}.csv"] = figure.data_csv
-            note = f"{clipped(figure.note, LONGEST_TEXT)} {figure.part}".strip()
-            figures.append((name, clipped(figure.title, LONGEST_NAME * 2), note))
+        for drawn in paper_figures(section.rankings, section.title, titled=False):
+            name = names.of(f"figure-{section.name}{drawn.name}")
+            out[f"figures/{name}.pdf"] = drawn.pdf
+            out[f"figures/{name}.csv"] = drawn.data_csv
+            note = f"{clipped(drawn.figure.note, LONGEST_TEXT)} {drawn.part}".strip()
+            figures.append((name, clipped(drawn.title, LONGEST_NAME * 2), note))
     facts = reproducibility(shown, comparison.failed)
     out["reproducibility.tex"] = _render("reproducibility.tex.j2", facts=facts, used=_cited(used))
     out["cells.tex"] = _render("cells.tex.j2", facts=facts)
@@ -134,14 +128,16 @@ class _FileNames:
 
 def _tex_table(piece: Piece, name: str) -> TexTable:
     table = piece.table
+    stubs, numbers = table.columns[: piece.n_stubs], table.columns[piece.n_stubs :]
     letters = _Letters()
     rows = []
     for row in table.rows:
-        stubs = [tex(clipped(stub, LONGEST_NAME), is_narrow=True) for stub in row.stubs]
-        stubs[0] = Tex(stubs[0] + letters.marks(row.notes))
-        cells = [part for cell in row.cells for part in _number(cell, letters)]
-        rows.append(TexRow((*stubs, *cells), row.is_dense))
+        named = [tex(clipped(cell.text, LONGEST_NAME), is_narrow=True) for cell in row[: piece.n_stubs]]
+        named[0] = Tex(named[0] + letters.marks(row[0].detail.splitlines()))
+        cells = [part for cell in row[piece.n_stubs :] for part in _number(cell, letters)]
+        rows.append((*named, *cells))
     part = f", part {piece.place} of {piece.parts}" if piece.parts > 1 else ""
+    headings = [tex(clipped(column.text, LONGEST_HEADING)) for column in numbers]
     return TexTable(
         label=f"tab:{name.removeprefix('table-')}",
         environment="table*" if piece.is_wide else "table",
@@ -150,16 +146,14 @@ def _tex_table(piece: Piece, name: str) -> TexTable:
         groups=_group_line(piece),
         headings=Tex(
             " & ".join(
-                [*(tex(stub) for stub in table.stubs)]
-                + [
-                    rf"\multicolumn{{2}}{{c}}{{{tex(clipped(column.heading, LONGEST_HEADING))}}}"
-                    for column in table.columns
-                ]
+                [*(tex(column.text) for column in stubs)]
+                + [rf"\multicolumn{{2}}{{c}}{{{heading}}}" for heading in headings]
             )
         ),
         rows=tuple(rows),
+        n_dense=table.n_dense,
         notes=tuple(clipped(note, LONGEST_TEXT) for note in table.notes),
-        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for letter, note in letters.told.items()),
+        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for note, letter in letters.told.items()),
     )
 
 
@@ -168,72 +162,63 @@ class _Letters:
 
     def __init__(self) -> None:
         self.told: dict[str, str] = {}
-        self._letters: dict[str, str] = {}
 
     def marks(self, notes: Sequence[str]) -> str:
         """The letters of these notes, raised; empty for none."""
-        found = [self._letter(note) for note in notes if note]
+        found = [self.told.setdefault(note, _letter(len(self.told))) for note in notes if note]
         return rf"\textsuperscript{{{','.join(found)}}}" if found else ""
 
-    def _letter(self, note: str) -> str:
-        if note not in self._letters:
-            n = len(self._letters)
-            letter = (
-                ascii_lowercase[n] if n < 26 else f"{ascii_lowercase[n // 26 - 1]}{ascii_lowercase[n % 26]}"
-            )
-            self._letters[note] = letter
-            self.told[letter] = note
-        return self._letters[note]
+
+def _letter(n: int) -> str:
+    """a to z, then aa, ab..."""
+    return (ascii_lowercase[n // 26 - 1] if n >= 26 else "") + ascii_lowercase[n % 26]
 
 
-def _number(cell: PaperCell, letters: _Letters) -> tuple[Tex, Tex]:
+def _number(cell: TableCell, letters: _Letters) -> tuple[Tex, Tex]:
     """The number, aligned at its point, and what stands right of it."""
-    marks = letters.marks([cell.note])
-    quantity = cell.quantity
-    if quantity is None:
+    marks = letters.marks([cell.detail])
+    if not (digits := mantissa(cell)):
         return Tex("{--}"), Tex(marks)
-    bold = r"\bfseries " if cell.is_best else ""
-    cites = rf"\,\cite{{{cell.cites}}}" if cell.cites else ""
-    if quantity.exponent:
-        power = rf"\times 10^{{{quantity.exponent}}}"
-        error = rf" \pm {quantity.error}" if quantity.error else ""
-        math = rf"({quantity.mantissa}{error}) {power}" if error else f"{quantity.mantissa} {power}"
-        weight = r"\boldmath" if cell.is_best else ""
+    bold = r"\bfseries " if cell.mark else ""
+    cites = rf"\,\cite{{{cell.link}}}" if cell.link else ""
+    if exponent := cell.text.partition("e")[2]:
+        power = rf"\times 10^{{{exponent}}}"
+        math = rf"({digits} \pm {cell.error}) {power}" if cell.error else f"{digits} {power}"
+        weight = r"\boldmath" if cell.mark else ""
         return Tex(f"{{{weight}${math}$}}"), Tex(marks + cites)
-    error = rf"{{{bold}\scriptsize$\pm$\,{quantity.error}}}" if quantity.error else ""
-    return Tex(bold + quantity.mantissa), Tex(error + marks + cites)
+    error = rf"{{{bold}\scriptsize$\pm$\,{cell.error}}}" if cell.error else ""
+    return Tex(bold + digits), Tex(error + marks + cites)
 
 
 def _specification(piece: Piece) -> Tex:
     """Stubs ragged, numbers aligned by siunitx, and a column for what qualifies each number."""
-    stubs = [rf">{{\raggedright\arraybackslash}}p{{{width:.1f}pt}}" for width in piece.stub_widths]
-    numbers = []
-    for i in range(len(piece.table.columns)):
-        written = [row.cells[i].quantity for row in piece.table.rows if row.cells[i].quantity is not None]
-        plain = [q.mantissa.partition(".") for q in written if q is not None and not q.exponent]
-        whole = max((len(before) for before, _, _ in plain), default=1)
-        places = max((len(after) for _, _, after in plain), default=0)
-        numbers.append(rf"S[table-format={whole}.{places}]@{{\,}}l")
-    return Tex("".join([*stubs, *numbers]))
+    parts = []
+    for column, width in zip(piece.table.columns, piece.widths, strict=True):
+        if column.numeric:
+            plain = [cell.text.partition(".") for cell in column.cells if "e" not in cell.text]
+            whole = max((len(before) for before, _, _ in plain), default=1)
+            places = max((len(after) for _, _, after in plain), default=0)
+            parts.append(rf"S[table-format={whole}.{places}]@{{\,}}l")
+        else:
+            parts.append(rf">{{\raggedright\arraybackslash}}p{{{width:.1f}pt}}")
+    return Tex("".join(parts))
 
 
 def _group_line(piece: Piece) -> Tex:
-    columns = piece.table.columns
-    if not any(column.group for column in columns):
+    n_stubs = piece.n_stubs
+    numbers = list(zip(piece.table.columns, piece.widths, strict=True))[n_stubs:]
+    if not any(column.group for column, _ in numbers):
         return Tex("")
-    n_stubs = len(piece.stub_widths)
-    parts, rules, i = [], [], 0
-    while i < len(columns):
-        end = i
-        while end < len(columns) and columns[end].group == columns[i].group:
-            end += 1
-        width = max(LEAST_GROUP, sum(piece.number_widths[i:end]) + COLUMN_GAP * (end - i - 1))
-        centered = r">{\centering\arraybackslash}"
-        group = tex(clipped(columns[i].group, LONGEST_NAME), is_narrow=True)
-        parts.append(rf"\multicolumn{{{2 * (end - i)}}}{{{centered}p{{{width:.1f}pt}}}}{{{group}}}")
-        first = n_stubs + 2 * i + 1
-        rules.append(rf"\cmidrule(lr){{{first}-{n_stubs + 2 * end}}}")
-        i = end
+    parts, rules, first = [], [], n_stubs + 1
+    for name, group in groupby(numbers, key=lambda one: one[0].group):
+        widths = [width for _, width in group]
+        width = max(LEAST_GROUP, sum(widths) + COLUMN_GAP * (len(widths) - 1))
+        last = first + 2 * len(widths) - 1
+        heading = tex(clipped(name, LONGEST_NAME), is_narrow=True)
+        centered = rf">{{\centering\arraybackslash}}p{{{width:.1f}pt}}"
+        parts.append(rf"\multicolumn{{{2 * len(widths)}}}{{{centered}}}{{{heading}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
+        first = last + 1
     return Tex(f"{' & ' * n_stubs}{' & '.join(parts)} \\\\\n{''.join(rules)}")
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
-from reports.export.paper.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
 from reports.export.tex import set_length
+from reports.tables import Column, Table, TableCell
+from reports.wording import MISSING
 
 COLUMN = 234.0
 """A column of a two-column page: 3.25 inches."""
@@ -36,35 +38,40 @@ class Piece:
     """A part of a table that fits the page.
 
     Attributes:
-        table: the columns and rows of this part.
-        stub_widths: of the columns that name rows, in points.
-        number_widths: of the columns of numbers, what qualifies them included.
+        table: the columns and rows of this part; those of words come first and name the rows.
+        widths: of its columns, in points; what qualifies numbers is included.
         is_wide: whether it takes both columns of the page.
         place: which part it is, from 1.
         parts: how many there are.
     """
 
-    table: PaperTable
-    stub_widths: tuple[float, ...]
-    number_widths: tuple[float, ...]
+    table: Table
+    widths: tuple[float, ...]
     is_wide: bool
     place: int = 1
     parts: int = 1
 
+    @property
+    def n_stubs(self) -> int:
+        """How many columns name rows."""
+        return sum(not column.numeric for column in self.table.columns)
 
-def fitted(table: PaperTable) -> list[Piece]:
+
+def fitted(table: Table) -> list[Piece]:
     """The table as parts that fit, columns first, then rows."""
-    stubs = _stub_widths(table)
-    numbers = [_number_width(table, i) for i in range(len(table.columns))]
+    stubs = [column for column in table.columns if not column.numeric]
+    numbers = [column for column in table.columns if column.numeric]
+    stub_widths = _stub_widths(stubs, len(numbers))
+    number_widths = [_number_width(column, numbers) for column in numbers]
+    room = PAGE - _taken(stub_widths)
     pieces = []
-    for chosen in _column_chunks(sum(stubs) + COLUMN_GAP * len(stubs), numbers, table.columns):
-        columns = tuple(table.columns[i] for i in chosen)
-        widths = tuple(numbers[i] for i in chosen)
-        taken = sum(stubs) + sum(widths) + COLUMN_GAP * (len(stubs) + len(widths))
-        for rows in _row_chunks(table, stubs):
-            cut = tuple(replace(row, cells=tuple(row.cells[i] for i in chosen)) for row in rows)
-            part = replace(table, columns=columns, rows=cut)
-            pieces.append(Piece(part, stubs, widths, is_wide=taken > COLUMN))
+    for chosen in _column_chunks(room, number_widths, numbers):
+        widths = (*stub_widths, *(number_widths[i] for i in chosen))
+        part = replace(table, columns=(*stubs, *(numbers[i] for i in chosen)))
+        pieces += [
+            Piece(part.part(start, stop), widths, is_wide=_taken(widths) > COLUMN)
+            for start, stop in _row_chunks(table, stub_widths)
+        ]
     return [replace(p, place=place, parts=len(pieces)) for place, p in enumerate(pieces, 1)]
 
 
@@ -73,88 +80,78 @@ def lines_of(text: str, width: float) -> int:
     return max(1, math.ceil(_CHARACTER * set_length(text) / width))
 
 
-def _stub_widths(table: PaperTable) -> tuple[float, ...]:
-    longest = [
-        max(len(heading), *(set_length(row.stubs[i]) for row in table.rows), 0)
-        for i, heading in enumerate(table.stubs)
-    ]
-    # The first one names the method and may wrap; patterns and protocols beside it are short, or wrap too.
-    most = [_MOST_STUB if i == 0 else 90.0 for i in range(len(longest))]
-    least = [_LEAST_STUB if i == 0 else 24.0 for i in range(len(longest))]
-    wanted = [min(m, max(low, _CHARACTER * n)) for n, m, low in zip(longest, most, least, strict=True)]
-    if len(table.columns) * 60.0 + wanted[0] + COLUMN_GAP > COLUMN > len(table.columns) * 60.0 + 88.0:
+def mantissa(cell: TableCell) -> str:
+    """The digits of a cell's number without its power of ten; empty where there is none."""
+    return "" if cell.text == MISSING else cell.text.partition("e")[0]
+
+
+def _taken(widths: Sequence[float]) -> float:
+    return sum(widths) + COLUMN_GAP * len(widths)
+
+
+def _stub_widths(stubs: Sequence[Column], n_numbers: int) -> list[float]:
+    wanted = []
+    for i, column in enumerate(stubs):
+        longest = max(len(column.text), *(set_length(cell.text) for cell in column.cells), 0)
+        # The first names the method and may wrap; patterns and protocols beside it are short, or wrap too.
+        least, most = (_LEAST_STUB, _MOST_STUB) if i == 0 else (24.0, 90.0)
+        wanted.append(min(most, max(least, _CHARACTER * longest)))
+    if n_numbers * 60.0 + wanted[0] + COLUMN_GAP > COLUMN > n_numbers * 60.0 + 88.0:
         wanted[0] = min(wanted[0], 88.0)  # two patterns fit one column if names wrap a little sooner
-    return tuple(wanted)
+    return wanted
 
 
-def _number_width(table: PaperTable, i: int) -> float:
-    cells = [row.cells[i] for row in table.rows]
-    whole = max((len(_whole(cell)) for cell in cells), default=0)
-    places = max((len(_places(cell)) for cell in cells), default=0)
-    powers = max((4 if c.quantity and c.quantity.exponent else 0 for c in cells), default=0)
+def _number_width(column: Column, columns: Sequence[Column]) -> float:
+    cells = column.cells
+    parts = [mantissa(cell).partition(".") for cell in cells]
+    whole = max((len(before) for before, _, _ in parts), default=0)
+    places = max((len(point + after) for _, point, after in parts), default=0)
+    powers = 4 if any("e" in cell.text for cell in cells) else 0
     aside = max((_aside(cell) for cell in cells), default=0.0)
-    digit = _BOLD_DIGIT if any(cell.is_best for cell in cells) else _DIGIT
+    digit = _BOLD_DIGIT if any(cell.mark for cell in cells) else _DIGIT
     number = digit * (whole + places + powers) + aside
-    group = table.columns[i].group
-    is_alone = group and sum(column.group == group for column in table.columns) == 1
+    is_alone = column.group and sum(other.group == column.group for other in columns) == 1
     least = LEAST_GROUP if is_alone else _LEAST_NUMBER
-    return max(least, number, _CHARACTER * set_length(table.columns[i].heading) + 2.0)
+    return max(least, number, _CHARACTER * set_length(column.text) + 2.0)
 
 
-def _whole(cell: PaperCell) -> str:
-    return "" if cell.quantity is None else cell.quantity.mantissa.partition(".")[0]
-
-
-def _places(cell: PaperCell) -> str:
-    return "" if cell.quantity is None else "".join(cell.quantity.mantissa.partition(".")[1:])
-
-
-def _aside(cell: PaperCell) -> float:
+def _aside(cell: TableCell) -> float:
     """What stands right of the number: its error, a footnote's letter, a citation."""
-    error = cell.quantity.error if cell.quantity else ""
-    digit = _BOLD_SMALL_DIGIT if cell.is_best else _SMALL_DIGIT
-    width = digit * len(error) + 7.0 if error else 0.0
-    return width + (6.0 if cell.note else 0.0) + (22.0 if cell.cites else 0.0)
+    digit = _BOLD_SMALL_DIGIT if cell.mark else _SMALL_DIGIT
+    width = digit * len(cell.error) + 7.0 if cell.error else 0.0
+    return width + (6.0 if cell.detail else 0.0) + (22.0 if cell.link else 0.0)
 
 
-def _column_chunks(
-    taken: float, numbers: Sequence[float], columns: Sequence[PaperColumn]
-) -> Iterator[list[int]]:
+def _column_chunks(room: float, widths: Sequence[float], columns: Sequence[Column]) -> Iterator[list[int]]:
     """Neighbouring columns that fit the page together; a group is cut only if it must be."""
-    room = PAGE - taken
-    groups: list[list[int]] = []
-    for i, column in enumerate(columns):
-        if groups and columns[groups[-1][-1]].group == column.group:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
     chunk: list[int] = []
     used = 0.0
-    for group in groups:
-        wide = sum(numbers[i] + COLUMN_GAP for i in group)
+    for _, group in groupby(range(len(columns)), key=lambda i: columns[i].group):
+        places = list(group)
+        wide = _taken([widths[i] for i in places])
         if chunk and used + wide > room:
             yield chunk
             chunk, used = [], 0.0
-        for i in group:
-            if chunk and used + numbers[i] + COLUMN_GAP > room:
+        for i in places:
+            if chunk and used + widths[i] + COLUMN_GAP > room:
                 yield chunk
                 chunk, used = [], 0.0
             chunk.append(i)
-            used += numbers[i] + COLUMN_GAP
+            used += widths[i] + COLUMN_GAP
     if chunk:
         yield chunk
 
 
-def _row_chunks(table: PaperTable, widths: Sequence[float]) -> Iterator[tuple[PaperRow, ...]]:
-    chunk: list[PaperRow] = []
-    lines = 0
-    for row in table.rows:
-        tall = max(lines_of(stub, width) for stub, width in zip(row.stubs, widths, strict=True))
+def _row_chunks(table: Table, widths: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """First row and the one after the last of each part."""
+    start, lines = 0, 0
+    for place, row in enumerate(table.rows):
+        stubs, numbers = row[: len(widths)], row[len(widths) :]
+        tall = max(lines_of(stub.text, width) for stub, width in zip(stubs, widths, strict=True))
         # Footnotes take lines of their own beneath.
-        tall += sum(bool(cell.note) for cell in row.cells) // 2 + len(row.notes)
-        if chunk and lines + tall > MOST_LINES:
-            yield tuple(chunk)
-            chunk, lines = [], 0
-        chunk.append(row)
+        tall += sum(bool(cell.detail) for cell in numbers) // 2 + len(stubs[0].detail.splitlines())
+        if place > start and lines + tall > MOST_LINES:
+            yield start, place
+            start, lines = place, 0
         lines += tall
-    yield tuple(chunk)
+    yield start, len(table.rows)

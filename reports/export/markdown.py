@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reports.chapters.chapter import Chapter
-from reports.chapters.divergence import divergence_chapter
-from reports.chapters.efficiency import efficiency_chapter
-from reports.chapters.published import published_chapter
-from reports.chapters.responses import answers_chapter
-from reports.chapters.seeds import seeds_chapter
-from reports.chapters.tasks import tasks_chapter
+from reports.chapters import chapters
 from reports.export.markdown_text import markdown, markdown_table
 from reports.export.paper.sections import ExportSection, export_sections
 from reports.rankings.comparison import Comparison, compare
@@ -49,30 +43,18 @@ def _section(section: ExportSection) -> Iterator[str]:
     for ranking in section.rankings:
         yield f"### {markdown(pattern_name(ranking.pattern))}"
         yield markdown_table(ranking_table(ranking))
-    for chapter in _chapters(section):
+    for chapter in chapters(section.rankings).values():
         yield f"### {markdown(chapter.title)}"
         for part in chapter.parts:
             if part.heading:
                 yield f"#### {markdown(part.heading)}"
             yield markdown_table(part.table)
-            yield from (markdown(note) for note in part.notes)
+            yield from (markdown(note) for note in part.table.notes)
         yield from (markdown(note) for note in chapter.notes)
     yield "### Cost"
     costs = cost_table(section.rankings)
     yield markdown_table(costs)
     yield markdown(f"{costs.caption}.")
-
-
-def _chapters(section: ExportSection) -> Iterator[Chapter]:
-    found = (
-        divergence_chapter(section.rankings),
-        tasks_chapter(section.rankings),
-        answers_chapter(section.rankings, None),
-        efficiency_chapter(section.rankings),
-        seeds_chapter(section.rankings),
-        published_chapter(section.rankings),
-    )
-    return (chapter for chapter in found if chapter is not None)
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:

@@ -18,8 +18,8 @@ def markdown(text: str) -> str:
 
 def markdown_table(table: Table) -> str:
     """A table, numbers to the right; what qualifies a number stands behind it."""
-    headings = [_cell(heading.text, heading.detail) for heading in table.headings]
-    rules = ["---:" if heading.numeric else "---" for heading in table.headings]
+    headings = [_cell(column.text, column.detail) for column in table.columns]
+    rules = ["---:" if column.numeric else "---" for column in table.columns]
     rows = [[_marked(cell) for cell in row] for row in table.rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, rules, *rows])
 

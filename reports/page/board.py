@@ -11,21 +11,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.accuracy import MeanAccuracy, Questions, common_questions, marks_of, mean_accuracy
+from reports.rankings.comparison import finished_records
+from reports.rankings.frame import value_of
 from reports.rankings.ranking import Entry, Protocol, Ranking, Setting, pattern_order
 from reports.rankings.scores import Mark
 from reports.rankings.settings import protocol_title, setting_titles
-from reports.tables import MARKS, Heading, TableCell, ratio_cell, score_cell
-from reports.wording import (
-    MISSING,
-    SHARE,
-    counted,
-    gibibytes,
-    pattern_name,
-    percent,
-    seconds,
-    target_sparsity,
-    visible,
+from reports.tables import (
+    MARKS,
+    Column,
+    Table,
+    TableCell,
+    cost_columns,
+    numbers,
+    perplexity_columns,
+    words,
 )
+from reports.wording import MISSING, SHARE, counted, pattern_name, target_sparsity, visible
 from suite.results.records.record import Record
 
 PAGE_ROWS = 100
@@ -34,10 +35,9 @@ PAGE_ROWS = 100
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A measured model.
+    """What is known of a row of a board besides its cells.
 
     Attributes:
-        cells: the first names it.
         rank: by the first perplexity, among those of its model, dtype and pattern.
         model: place in the board's `models`.
         method: place in its `methods`.
@@ -48,7 +48,6 @@ class BoardRow:
         starts: whether it is the first of its model, dtype and pattern.
     """
 
-    cells: tuple[TableCell, ...]
     rank: int | None
     model: int
     method: int
@@ -66,9 +65,9 @@ class Board:
     Attributes:
         anchor: a word for its place on the page.
         title: the texts that perplexity was measured on.
-        caption: a name that no other table of the page has.
-        headings: one a column.
-        rows: best first, model by model and pattern by pattern.
+        table: under a name that no other table of the page has; best first, model by model and pattern by
+            pattern.
+        rows: what else is known of each of its rows.
         models: settings, as the filter names them.
         methods: method families.
         patterns: by sparsity.
@@ -76,8 +75,7 @@ class Board:
 
     anchor: str
     title: str
-    caption: str
-    headings: tuple[Heading, ...]
+    table: Table
     rows: tuple[BoardRow, ...]
     models: tuple[str, ...]
     methods: tuple[str, ...]
@@ -107,69 +105,118 @@ def _texts(setting: Setting) -> tuple[Protocol, ...]:
     )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A model that was measured: what its row of the board is made of."""
+
+    entry: Entry
+    setting: Setting
+    pattern: str | None
+    """None for dense."""
+    accuracy: MeanAccuracy | None
+    mark: Mark
+    """Of the accuracy."""
+    starts: bool
+
+    @property
+    def is_dense(self) -> bool:
+        return self.entry.record.cell.is_dense
+
+
 def _board(place: int, rankings: Sequence[Ranking], linked: Collection[str]) -> Board:
-    found = (record for ranking in rankings for record in _records(ranking))
-    records = list({id(record): record for record in found}.values())
+    records = finished_records(rankings)
+    questions = common_questions(records)
     settings = list(dict.fromkeys(ranking.setting for ranking in rankings))
     models = dict(zip(settings, setting_titles(settings), strict=True))
-    columns = _Columns(
-        protocols=_texts(rankings[0].setting),
-        questions=common_questions(records),
-        with_models=len(models) > 1,
-        on_device=any(e.peak_device_bytes is not None for r in rankings for e in r.entries),
-        linked=frozenset(linked),
-    )
-    methods = dict.fromkeys(visible(r.cell.method) for r in records if not r.cell.is_dense)
+    methods = list(dict.fromkeys(visible(r.cell.method) for r in records if not r.cell.is_dense))
     patterns = sorted({r.pattern for r in rankings if r.pattern is not None}, key=pattern_order)
-    choices = _Choices(
-        {setting: number for number, setting in enumerate(settings)},
-        {method: number for number, method in enumerate(methods)},
-        {pattern: number for number, pattern in enumerate(patterns)},
-    )
-    rows: list[BoardRow] = []
-    for number, ranking in enumerate(rankings):
-        is_first = number == 0 or rankings[number - 1].setting != ranking.setting
-        rows += _rows(ranking, models[ranking.setting], columns, choices, with_dense=is_first)
-    title = " and ".join(protocol_title(p) for p in columns.protocols) or "No perplexity"
+    firsts = {ranking.setting: ranking for ranking in reversed(rankings)}
+    measured = [one for r in rankings for one in _measured(r, questions, with_dense=r is firsts[r.setting])]
+    texts = _texts(rankings[0].setting)
+    title = " and ".join(map(protocol_title, texts)) or "No perplexity"
     return Board(
         anchor=f"board-{place}",
         title=title,
-        caption=f"Ranking {place}: {title}",
-        headings=tuple(columns.headings(rankings)),
-        rows=tuple(rows),
+        table=Table(
+            f"Ranking {place}: {title}", tuple(_columns(measured, rankings, models, questions, linked))
+        ),
+        rows=tuple(
+            BoardRow(
+                rank=one.entry.rank,
+                model=settings.index(one.setting),
+                method=-1 if one.is_dense else methods.index(visible(one.entry.record.cell.method)),
+                pattern=-1 if one.pattern is None else patterns.index(one.pattern),
+                sparsity=_asked(one.pattern),
+                is_dense=one.is_dense,
+                is_leading=not {one.mark, *(score.mark for score in one.entry.scores)}.isdisjoint(LEADING),
+                starts=one.starts,
+            )
+            for one in measured
+        ),
         models=tuple(models.values()),
         methods=tuple(methods),
         patterns=tuple(pattern_name(pattern) for pattern in patterns),
     )
 
 
-def _rows(
-    ranking: Ranking, model: str, columns: _Columns, choices: _Choices, *, with_dense: bool
-) -> Iterator[BoardRow]:
+def _measured(ranking: Ranking, questions: Questions, *, with_dense: bool) -> Iterator[_Measured]:
     """Those of one ranking; dense stands once a model, ahead of all its patterns."""
     records = [entry.record for entry in ranking.entries]
-    means = [mean_accuracy(record, columns.questions) for record in records]
-    marks = marks_of(records, means)
-    dense = [ranking.dense] if ranking.dense is not None and with_dense else []
-    rows: list[tuple[Entry, MeanAccuracy | None, Mark]] = [
-        (entry, _dense_accuracy(ranking.references, columns.questions), "") for entry in dense
-    ]
-    rows += zip(ranking.entries, means, marks, strict=True)
-    target = target_sparsity(ranking.pattern)
+    means = [mean_accuracy(record, questions) for record in records]
+    found = zip(ranking.entries, means, marks_of(records, means), strict=True)
+    rows: list[tuple[Entry, MeanAccuracy | None, Mark]] = [*found]
+    if ranking.dense is not None and with_dense:
+        rows.insert(0, (ranking.dense, _dense_accuracy(ranking.references, questions), ""))
     for number, (entry, accuracy, mark) in enumerate(rows):
-        is_dense = entry.record.cell.is_dense
-        pattern = None if is_dense else ranking.pattern
-        yield BoardRow(
-            cells=tuple(columns.cells(entry, model, pattern, _accuracy_cell(accuracy, mark, entry.record))),
-            rank=entry.rank,
-            model=choices.models[ranking.setting],
-            method=choices.methods.get(visible(entry.record.cell.method), -1),
-            pattern=choices.patterns.get(pattern or "", -1),
-            sparsity=None if is_dense or target is None else round(100 * target, 4),
-            is_dense=is_dense,
-            is_leading=mark in LEADING or any(score.mark in LEADING for score in entry.scores),
-            starts=number == 0,
+        pattern = None if entry.record.cell.is_dense else ranking.pattern
+        yield _Measured(entry, ranking.setting, pattern, accuracy, mark, starts=number == 0)
+
+
+def _columns(
+    rows: Sequence[_Measured],
+    rankings: Sequence[Ranking],
+    models: Mapping[Setting, str],
+    questions: Questions,
+    linked: Collection[str],
+) -> Iterator[Column]:
+    """What stands in a board, under everything that its numbers need to be read."""
+    entries = [row.entry for row in rows]
+    names = [
+        TableCell(e.label, "; ".join(e.remarks), link=e.cell if e.cell in linked else "") for e in entries
+    ]
+    yield words("Method", names, "with its settings")
+    if len(models) > 1:
+        yield words("Model", [models[row.setting] for row in rows], "and dtype")
+    yield words("Pattern", map(_pattern_cell, rows), "and sparsity achieved")
+    yield from perplexity_columns(
+        entries, [_about(rankings, place) for place in range(len(rankings[0].setting.protocols))]
+    )
+    if questions:
+        n_items = counted(sum(question.n for question in questions), "question")
+        yield numbers(
+            "Accuracy ↑",
+            map(_accuracy_cell, rows),
+            f"mean of {counted(len(questions), 'task')}\nn = {n_items}\n95\u00a0% interval\nhigher is better",
         )
+    yield from cost_columns(entries)
+
+
+def _about(rankings: Sequence[Ranking], place: int) -> str:
+    """A text that all of a board were measured on."""
+    found = [ranking.setting.protocols[place] for ranking in rankings]
+    cap = f"\nfirst {found[0].limit:,} tokens" if found[0].limit else ""
+    return f"{visible(found[0].name)}{cap}\nn = {_span([protocol.n for protocol in found])} windows"
+
+
+def _asked(pattern: str | None) -> float | None:
+    """The sparsity that a pattern asks for, in per cent."""
+    target = target_sparsity(pattern)
+    return None if target is None else round(100 * target, 4)
+
+
+def _pattern_cell(row: _Measured) -> TableCell:
+    achieved = None if row.pattern is None else value_of(row.entry.record, "sparsity")
+    return TableCell(pattern_name(row.pattern), "" if achieved is None else SHARE.value(achieved))
 
 
 def _dense_accuracy(references: Sequence[Record], questions: Questions) -> MeanAccuracy | None:
@@ -182,82 +229,12 @@ LEADING = ("best", "tied", "only", "lowest")
 """Marks of those that nothing measured is better than."""
 
 
-def _records(ranking: Ranking) -> list[Record]:
-    return [*ranking.references, *(entry.record for entry in ranking.entries)]
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """What the filters choose from, each with its place."""
-
-    models: Mapping[Setting, int]
-    methods: Mapping[str, int]
-    patterns: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Which columns a board has, and what stands in them."""
-
-    protocols: tuple[Protocol, ...]
-    questions: Questions
-    with_models: bool
-    on_device: bool
-    linked: frozenset[str]
-
-    def headings(self, rankings: Sequence[Ranking]) -> Iterator[Heading]:
-        """One a column, with everything that its numbers need to be read."""
-        yield Heading("Method", "with its settings", numeric=False)
-        if self.with_models:
-            yield Heading("Model", "and dtype", numeric=False)
-        yield Heading("Pattern", "and sparsity achieved", numeric=False)
-        for place, protocol in enumerate(self.protocols):
-            n = _span([r.setting.protocols[place].n for r in rankings])
-            cap = f"\nfirst {protocol.limit:,} tokens" if protocol.limit else ""
-            yield Heading(
-                "Perplexity ↓",
-                f"{visible(protocol.name)}{cap}\nn = {n} windows\n95\u00a0% interval\nlower is better",
-            )
-            yield Heading("× dense ↓", "same windows\npaired 95\u00a0% interval\nlower is better")
-        if self.questions:
-            tasks = counted(len(self.questions), "task")
-            n_items = sum(question.n for question in self.questions)
-            yield Heading(
-                "Accuracy ↑",
-                f"mean of {tasks}\nn = {counted(n_items, 'question')}\n95\u00a0% interval\nhigher is better",
-            )
-        yield Heading("Prune time ↓", "s, method phases\none run\nlower is better")
-        yield Heading("Host memory ↓", "GiB, peak\none run\nlower is better")
-        if self.on_device:
-            yield Heading("Device memory ↓", "GiB, peak\none run\nlower is better")
-
-    def cells(
-        self, entry: Entry, model: str, pattern: str | None, accuracy: TableCell
-    ) -> Iterator[TableCell]:
-        """One a heading."""
-        link = entry.cell if entry.cell in self.linked else ""
-        yield TableCell(entry.label, "; ".join(entry.remarks), link=link)
-        if self.with_models:
-            yield TableCell(model)
-        sparsity = entry.record.metric("sparsity")
-        achieved = percent(sparsity.value) if sparsity is not None and pattern is not None else ""
-        yield TableCell(pattern_name(pattern), achieved)
-        for score in entry.scores:
-            yield score_cell(score)
-            yield ratio_cell(score, is_dense=entry.record.cell.is_dense)
-        if self.questions:
-            yield accuracy
-        yield TableCell(seconds(entry.method_seconds))
-        yield TableCell(gibibytes(entry.peak_host_bytes))
-        if self.on_device:
-            yield TableCell(gibibytes(entry.peak_device_bytes))
-
-
-def _accuracy_cell(accuracy: MeanAccuracy | None, mark: Mark, record: Record) -> TableCell:
+def _accuracy_cell(row: _Measured) -> TableCell:
+    accuracy = row.accuracy
     if accuracy is None:
-        return TableCell(MISSING, "other questions" if record.tasks else "not measured")
+        return TableCell(MISSING, "other questions" if row.entry.record.tasks else "not measured")
     spread = SHARE.interval(accuracy.low, accuracy.high)
-    return TableCell(SHARE.value(accuracy.value), spread, MARKS[mark])
+    return TableCell(SHARE.value(accuracy.value), spread, MARKS[row.mark])
 
 
 def _span(counts: Sequence[int]) -> str:

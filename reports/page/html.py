@@ -12,12 +12,11 @@ from reports.page.board import PAGE_ROWS, boards
 from reports.page.chart_theme import chart_library
 from reports.page.focus import WholeRecord, in_focus, with_whole_records
 from reports.page.sections import Section, first_anchors, sections_of, with_answers
-from reports.page.unranked import unranked
 from reports.rankings.comparison import Comparison, ReportError, compare, finished_records
 from reports.rankings.frame import cell_id
 from reports.rankings.headline import answer
 from reports.rankings.provenance import machines, provenance
-from reports.rankings.ranking import Ranking
+from reports.rankings.ranking import Entry, Ranking
 from reports.templating import templates
 from reports.wording import counted, pattern_name, visible
 from suite.results.records.record import Record
@@ -66,7 +65,7 @@ def render_report(
     sections = sections_of(focus)
     detailed = [*finished_records(focus), *failed]
     linked = {cell_id(record) for record in detailed}
-    without_rank = unranked(comparison)
+    without_rank = _unranked(comparison.rankings)
     context = {
         "title": title,
         "answer": answer(comparison, len(problems)),
@@ -103,6 +102,22 @@ def render_waiting(*, title: str) -> str:
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     return templates(PackageLoader("reports"))
+
+
+def _unranked(rankings: Sequence[Ranking]) -> list[tuple[str, str, str]]:
+    """Finished cells without a place, in the order of the rankings: cell, what it is, and the reason."""
+    return [
+        (entry.cell, f"{r.setting.model}, {entry.label}, {pattern_name(r.pattern)}", _reason(entry))
+        for r in rankings
+        for entry in r.entries
+        if entry.rank is None
+    ]
+
+
+def _reason(entry: Entry) -> str:
+    if not entry.scores:
+        return "perplexity was not measured"
+    return f"it has no perplexity on the text that ranks: {visible(entry.scores[0].status)}"
 
 
 def _left_out(rankings: Sequence[Ranking], focus: Sequence[Ranking]) -> list[str]:

@@ -8,13 +8,9 @@ from typing import Any
 
 from altair.utils.schemapi import debug_mode
 
+from reports.chapters import chapters
 from reports.chapters.chapter import Chapter, Part
-from reports.chapters.divergence import divergence_chapter
-from reports.chapters.efficiency import efficiency_chapter
-from reports.chapters.published import published_chapter
 from reports.chapters.responses import answers_chapter
-from reports.chapters.seeds import seeds_chapter
-from reports.chapters.tasks import tasks_chapter
 from reports.charts import Figure, figures
 from reports.charts.drawing import specification
 from reports.page.chart_theme import THEME
@@ -124,19 +120,11 @@ def _section(number: int, heading: str, rankings: list[Ranking]) -> Section:
     # The library checks every part against its whole schema, which takes longer than all else on the page.
     with debug_mode(False):
         drawn = {f.name: _drawn(f, f"{anchor}-chart-{f.name}", heading) for f in figures(rankings)}
-    chapters = {
-        "tasks": tasks_chapter(rankings),
-        "divergence": divergence_chapter(rankings),
-        "answers": answers_chapter(rankings, None),
-        "cost": _cost_chapter(rankings),
-        "efficiency": efficiency_chapter(rankings),
-        "seeds": seeds_chapter(rankings),
-        "published": published_chapter(rankings),
-    }
+    told = {**chapters(rankings), "cost": _cost_chapter(rankings)}
     topics = []
     for name, (title, names) in TOPICS.items():
         shown = tuple(drawn.pop(one) for one in names if one in drawn)
-        chapter = chapters.get(name)
+        chapter = told.get(name)
         captioned = None if chapter is None else _captioned(chapter, heading)
         topics.append(Topic(name, title, shown, captioned, is_tabbed=name == "pareto" and len(shown) > 1))
     assert not drawn, f"figures without a place: {list(drawn)}"
@@ -145,7 +133,7 @@ def _section(number: int, heading: str, rankings: list[Ranking]) -> Section:
 
 
 def _cost_chapter(rankings: Sequence[Ranking]) -> Chapter:
-    return Chapter("cost", "Cost by phase", (Part(cost_table(rankings), notes=(_COST_NOTE,)),))
+    return Chapter("cost", "Cost by phase", (Part(cost_table(rankings).noted(_COST_NOTE)),))
 
 
 def _captioned(chapter: Chapter, heading: str) -> Chapter:
@@ -161,7 +149,7 @@ def _drawn(figure: Figure, anchor: str, heading: str) -> DrawnFigure:
     spec = specification(figure.chart.properties(description=figure.title), validate=False)
     spec["config"] = THEME
     spec["datasets"] = {name: _rounded(rows) for name, rows in spec["datasets"].items()}
-    spec["usermeta"] = {"panelWidth": figure.panel_width, "columns": figure.columns}
+    spec["usermeta"] = {"panelWidth": figure.panel_width, "columns": spec["columns"]}
     return DrawnFigure(anchor, figure, spec, frame_table(figure.data, f"{heading}: {figure.title}"))
 
 

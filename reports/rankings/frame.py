@@ -7,39 +7,29 @@ Missing numbers are NaN, never a stand-in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from reports.wording import visible
-from suite.results.records.record import Record
+from suite.results.records.record import Metric, ModuleReport, PhaseCost, Record
 
 IDENTITY = ("cell", "status", "model", "method", "variant", "pattern", "dtype")
-METRIC_COLUMNS = (*IDENTITY, "metric", "protocol", "value", "stderr", "n", "direction", "metric_status")
-MODULE_COLUMNS = (
-    *IDENTITY,
-    *("module", "layer", "block", "n_weights", "n_pruned", "sparsity"),
-    *("error_before", "error_after", "damping", "swaps", "moved"),
-)
-PHASE_COLUMNS = (*IDENTITY, "phase", "seconds", "peak_host_bytes", "peak_device_bytes")
+_OF_METRIC = ("protocol", "value", "stderr", "n", "direction")
+_OF_MODULE = ("layer", "n_weights", "n_pruned", "sparsity", "error_before", "error_after", "damping", "swaps")
+_OF_PHASE = ("seconds", "peak_host_bytes", "peak_device_bytes")
+METRIC_COLUMNS = (*IDENTITY, "metric", *_OF_METRIC, "metric_status")
+MODULE_COLUMNS = (*IDENTITY, "module", "layer", "block", *_OF_MODULE[1:], "moved")
+PHASE_COLUMNS = (*IDENTITY, "phase", *_OF_PHASE)
 
 
 def metrics_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row a metric of every record (`METRIC_COLUMNS`)."""
-    rows = [
-        {
-            **identity(record),
-            "metric": metric.name,
-            "protocol": metric.protocol,
-            "value": metric.value,
-            "stderr": metric.stderr,
-            "n": metric.n,
-            "direction": metric.direction,
-            "metric_status": metric.status,
-        }
-        for record in records
+    rows = (
+        {**whose, **_fields(metric, _OF_METRIC), "metric": metric.name, "metric_status": metric.status}
+        for record, whose in _identified(records)
         for metric in record.metrics
-    ]
+    )
     return _frame(rows, METRIC_COLUMNS, numbers=("value", "stderr", "n"))
 
 
@@ -49,42 +39,28 @@ def modules_frame(records: Iterable[Record]) -> pd.DataFrame:
     `moved` is the share of the module's weights that a rebuild changed sides: two a swap, one that comes back
     and one that goes.
     """
-    rows = [
+    rows = (
         {
-            **identity(record),
+            **whose,
+            **_fields(report, _OF_MODULE),
             "module": visible(report.module),
-            "layer": report.layer,
             "block": visible(report.block),
-            "n_weights": report.n_weights,
-            "n_pruned": report.n_pruned,
-            "sparsity": report.sparsity,
-            "error_before": report.error_before,
-            "error_after": report.error_after,
-            "damping": report.damping,
-            "swaps": report.swaps,
             "moved": None if report.swaps is None else 2 * report.swaps / report.n_weights,
         }
-        for record in records
+        for record, whose in _identified(records)
         for report in record.modules
-    ]
-    numbers = ("sparsity", "error_before", "error_after", "damping", "swaps", "moved")
-    return _frame(rows, MODULE_COLUMNS, numbers)
+    )
+    return _frame(rows, MODULE_COLUMNS, numbers=(*_OF_MODULE[3:], "moved"))
 
 
 def phases_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row a phase of every record (`PHASE_COLUMNS`)."""
-    rows = [
-        {
-            **identity(record),
-            "phase": phase.name,
-            "seconds": phase.seconds,
-            "peak_host_bytes": phase.peak_host_bytes,
-            "peak_device_bytes": phase.peak_device_bytes,
-        }
-        for record in records
+    rows = (
+        {**whose, **_fields(phase, _OF_PHASE), "phase": phase.name}
+        for record, whose in _identified(records)
         for phase in record.phases
-    ]
-    return _frame(rows, PHASE_COLUMNS, numbers=("seconds", "peak_host_bytes", "peak_device_bytes"))
+    )
+    return _frame(rows, PHASE_COLUMNS, numbers=_OF_PHASE)
 
 
 def blocks_frame(modules: pd.DataFrame) -> pd.DataFrame:
@@ -126,8 +102,27 @@ def identity(record: Record) -> dict[str, object]:
     }
 
 
+def value_of(record: Record, name: str, protocol: str | None = None) -> float | None:
+    """The value of a metric; None where it has none or was not measured."""
+    metric = record.metric(name, protocol)
+    return None if metric is None else metric.value
+
+
+def protocols_of(records: Iterable[Record], *names: str) -> list[str]:
+    """The protocols under which some record has a value of one of these metrics, in order of appearance."""
+    found = (m for record in records for m in record.metrics if m.name in names)
+    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
+
+
+def _identified(records: Iterable[Record]) -> Iterator[tuple[Record, dict[str, object]]]:
+    return ((record, identity(record)) for record in records)
+
+
+def _fields(of: Metric | ModuleReport | PhaseCost, names: tuple[str, ...]) -> dict[str, object]:
+    return {name: getattr(of, name) for name in names}
+
+
 def _frame(
-    rows: list[dict[str, object]], columns: tuple[str, ...], numbers: tuple[str, ...] = ()
+    rows: Iterable[dict[str, object]], columns: tuple[str, ...], numbers: tuple[str, ...]
 ) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(columns))
-    return frame.astype(dict.fromkeys(numbers, "float64"))
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(dict.fromkeys(numbers, "float64"))

@@ -1,4 +1,4 @@
-"""How metrics that are formed of items are called and written, on pages and in papers."""
+"""How metrics that pages and papers both show are called and written, on pages and in papers."""
 
 from __future__ import annotations
 
@@ -46,4 +46,18 @@ ANSWERS: Mapping[str, Label] = {
 }
 """Of greedy answers to prompts."""
 
-__all__ = ["ANSWERS", "DIVERGENCES", "Label"]
+_RATE = Unit(places=1)
+
+SPEEDS: Mapping[str, Label] = {
+    "prefill_tokens_per_second": Label("Prefill", _RATE, "tokens/s", "Prefill, tokens/s"),
+    "generation_tokens_per_second": Label("Generation", _RATE, "tokens/s", "Generation, tokens/s"),
+    "sparse_prefill_tokens_per_second": Label(
+        "Prefill, sparse kernels", _RATE, "tokens/s", "Sparse prefill, tokens/s"
+    ),
+    "sparse_generation_tokens_per_second": Label(
+        "Generation, sparse kernels", _RATE, "tokens/s", "Sparse generation, tokens/s"
+    ),
+}
+"""Of reading and writing."""
+
+__all__ = ["ANSWERS", "DIVERGENCES", "SPEEDS", "Label"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from reports.rankings.frame import cell_id
+from reports.rankings.frame import cell_id, value_of
 from reports.rankings.scores import Score, scores_of
 from reports.wording import counted, target_sparsity, visible
 from suite.results.records.record import Record
@@ -66,8 +66,7 @@ class Entry:
     @property
     def end_to_end_seconds(self) -> float | None:
         """Seconds of the whole prune once the model is loaded; None when dense or not recorded."""
-        metric = self.record.metric("prune_seconds")
-        return metric.value if metric is not None else None
+        return value_of(self.record, "prune_seconds")
 
     @property
     def peak_host_bytes(self) -> float | None:
@@ -80,9 +79,9 @@ class Entry:
         return self._peak("peak_device_bytes")
 
     def _peak(self, name: str) -> float | None:
-        metric = self.record.metric(name)
-        if metric is not None and metric.value is not None:
-            return metric.value
+        value = value_of(self.record, name)
+        if value is not None:
+            return value
         phases = [getattr(phase, name) for phase in self.record.phases]
         return max((float(p) for p in phases if p is not None), default=None)
 
@@ -99,6 +98,11 @@ class Ranking:
     references: tuple[Record, ...] = ()
     """Every dense record of the setting that has something to compare with, newest first: tasks, answers and
     speed may have been measured in another one than `dense`."""
+
+    @property
+    def with_dense(self) -> tuple[Entry, ...]:
+        """The dense entry, if there is one, and then the others."""
+        return (self.dense, *self.entries) if self.dense else self.entries
 
 
 def method_seconds(record: Record) -> float | None:
@@ -176,6 +180,18 @@ def distinct_labels(records: Sequence[Record]) -> list[str]:
     """
     labels = _told_apart([visible(r.cell.variant) for r in records], [_facts(r) for r in records])
     return _told_apart(labels, [{"measured": _measured(r)} for r in records])
+
+
+def without_seed(record: Record, **alike: object) -> Record:
+    """Its cell as far as that decides what is pruned and how perplexity is measured, whatever the seed.
+
+    Args:
+        record: any.
+        **alike: fields of its cell that are to be this, too.
+    """
+    calibration = record.cell.calibration and record.cell.calibration.model_copy(update={"seed": 0})
+    same = {"calibration": calibration, "divergence": False, "tasks": (), "answers": None, "speed": None}
+    return record.model_copy(update={"cell": record.cell.model_copy(update={**same, **alike})})
 
 
 def _told_apart(labels: Sequence[str], facts: Sequence[Mapping[str, object]]) -> list[str]:

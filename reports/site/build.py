@@ -86,48 +86,28 @@ def build_site(
 
 def _files(holdings: Holdings, boards: Boards, title: str, url: str | None) -> Iterator[tuple[str, str]]:
     """Every file of the site, made as it is asked for."""
+
+    def shown(template: str, path: str, heading: str, section: str, page: object) -> tuple[str, str]:
+        return path, render(template, path, page, site=title, title=heading, section=section)
+
     yield STYLE_PATH, style()
     for held in holdings.records:
         record, data = whole(held)
-        path = record_page(held.digest)
         page = record_page_of(held, record)
-        shown = render("record.html.j2", path, site=title, title=page.title, section="records", page=page)
-        yield path, shown
+        yield shown("record.html.j2", record_page(held.digest), page.title, "records", page)
         yield record_file(held.digest), data.decode()
     for listing in listings(holdings, boards):
         for part in cut(listing):
-            yield (
-                part.path,
-                render(
-                    "listing.html.j2",
-                    part.path,
-                    site=title,
-                    title=numbered(listing.title, part.number),
-                    section=listing.section,
-                    page=part,
-                ),
-            )
+            heading = numbered(listing.title, part.number)
+            yield shown("listing.html.j2", part.path, heading, listing.section, part)
     for series in history_pages(holdings.ranked):
-        yield (
-            series.path,
-            render(
-                "history.html.j2",
-                series.path,
-                site=title,
-                title=numbered("History", series.number),
-                section="history",
-                page=series,
-            ),
-        )
+        heading = numbered("History", series.number)
+        yield shown("history.html.j2", series.path, heading, "history", series)
     yield CSV_PATH, as_csv(holdings.records)
     yield JSON_PATH, as_json(holdings.records)
     yield FEED_PATH, feed(holdings.records, title=title, url=url)
     # Last, so that it never leads to what is not there yet.
-    index = overview(holdings, boards)
-    yield (
-        "index.html",
-        render("index.html.j2", "index.html", site=title, title=title, section="boards", page=index),
-    )
+    yield shown("index.html.j2", "index.html", title, "boards", overview(holdings, boards))
 
 
 def _check_names(holdings: Holdings) -> None:

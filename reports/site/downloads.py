@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from reports.site.files.links import record_file, record_page
 from reports.site.pages.record_tables import trust_word
 from reports.site.records.site_record import SiteRecord
+from suite.results.records.record import Metric
 
 CSV_PATH = "data/records.csv"
 JSON_PATH = "data/records.json"
@@ -26,37 +27,39 @@ def as_csv(records: Sequence[SiteRecord]) -> str:
 
     A text that a spreadsheet would take for a formula begins with an apostrophe here.
     """
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for held in records:
-        cell = held.record.cell
-        identity = [
-            held.digest,
-            _inert(held.record.created),
-            trust_word(held),
-            _inert(cell.model),
-            _inert(cell.method),
-            _inert(cell.variant),
-            _inert(cell.pattern or "dense"),
-            cell.dtype,
-            "" if cell.calibration is None else cell.calibration.seed,
-        ]
-        for metric in held.record.metrics:
-            numbers = (metric.value, metric.stderr, metric.low, metric.high, metric.n)
-            writer.writerow(
-                [
-                    *identity,
-                    _inert(metric.name),
-                    _inert(metric.protocol),
-                    *("" if number is None else repr(number) for number in numbers),
-                    metric.direction,
-                    _inert(metric.status),
-                ]
-            )
-        if not held.record.metrics:
-            writer.writerow([*identity, *[""] * 8, "none"])
-    return _encodable(buffer.getvalue())
+    rows = [
+        {**whose, **_numbers(metric)}
+        for held in records
+        for whose in [_whose(held)]
+        for metric in held.record.metrics or (None,)
+    ]
+    # As objects: numbers of items stay whole beside those that are missing.
+    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _whose(held: SiteRecord) -> dict[str, object]:
+    cell = held.record.cell
+    return {
+        "record": held.digest,
+        "created": _inert(held.record.created),
+        "trust": trust_word(held),
+        "model": _inert(cell.model),
+        "method": _inert(cell.method),
+        "variant": _inert(cell.variant),
+        "pattern": _inert(cell.pattern or "dense"),
+        "dtype": cell.dtype,
+        "seed": cell.calibration and cell.calibration.seed,
+    }
+
+
+def _numbers(metric: Metric | None) -> dict[str, object]:
+    if metric is None:
+        return {"status": "none"}
+    texts = {"metric": metric.name, "protocol": metric.protocol, "status": metric.status}
+    numbers = {name: getattr(metric, name) for name in ("value", "stderr", "low", "high", "n", "direction")}
+    return {**{name: _inert(text) for name, text in texts.items()}, **numbers}
 
 
 def as_json(records: Sequence[SiteRecord]) -> str:
@@ -79,7 +82,3 @@ def _object(held: SiteRecord) -> dict[str, Any]:
 
 def _inert(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -17,10 +17,9 @@ def board_of(records: list[Record]) -> Board:
 
 def column(board: Board, heading: str, detail: str = "") -> list[str]:
     """The texts under the one heading that starts so."""
-    [place] = [
-        i for i, h in enumerate(board.headings) if h.text.startswith(heading) and h.detail.startswith(detail)
-    ]
-    return [row.cells[place].text.replace("\u00a0", " ") for row in board.rows]
+    columns = board.table.columns
+    [found] = [c for c in columns if c.text.startswith(heading) and c.detail.startswith(detail)]
+    return [cell.text.replace("\u00a0", " ") for cell in found.cells]
 
 
 def test_dense_stands_once_then_every_pattern_best_first() -> None:
@@ -44,7 +43,7 @@ def test_rows_say_what_filters_ask_for() -> None:
 
 
 def test_headings_name_text_cap_n_uncertainty_and_direction() -> None:
-    heading = next(h for h in board_of(quickstart()).headings if h.text == "Perplexity ↓")
+    heading = next(h for h in board_of(quickstart()).table.columns if h.text == "Perplexity ↓")
     for piece in (
         "wiki-sample-token-s512",
         "first 10,240 tokens",
@@ -63,7 +62,7 @@ def test_models_share_a_table_though_their_tokenizers_make_other_windows() -> No
     assert board.models == ("a, float32", "b, float32")
     assert column(board, "Model") == 3 * ["a, float32"] + 3 * ["b, float32"]
     assert [row.rank for row in board.rows] == [None, 1, 2, None, 1, 2]
-    assert "n = 17 to 20 windows" in board.headings[3].detail
+    assert "n = 17 to 20 windows" in board.table.columns[3].detail
 
 
 KINDS = ("dense", "sparsegpt", "wanda")
@@ -78,25 +77,26 @@ def test_another_text_or_another_cap_makes_a_table_of_its_own() -> None:
         "wiki-sample-token-s512, first 10,240 tokens and news-sample-token-s512, first 10,240 tokens",
         "wiki-sample-token-s512, first 20,480 tokens and news-sample-token-s512, first 20,480 tokens",
     ]
-    assert len({board.caption for board in found}) == len({board.anchor for board in found}) == 3
+    assert len({board.table.caption for board in found}) == len({board.anchor for board in found}) == 3
 
 
 def test_accuracy_is_a_column_where_tasks_were_asked_with_its_own_marks() -> None:
     board = board_of(measured_quickstart())
-    [place] = [i for i, heading in enumerate(board.headings) if heading.text == "Accuracy ↑"]
-    assert "mean of 2 tasks" in board.headings[place].detail
-    marks = {row.cells[0].text: row.cells[place].mark for row in board.rows if row.pattern == 0}
+    [place] = [i for i, heading in enumerate(board.table.columns) if heading.text == "Accuracy ↑"]
+    assert "mean of 2 tasks" in board.table.columns[place].detail
+    rows = list(zip(board.rows, board.table.rows, strict=True))
+    marks = {cells[0].text: cells[place].mark for row, cells in rows if row.pattern == 0}
     assert marks["sparsegpt"] == "best" and marks["wanda [seed=0]"] == "tied with best"
-    unasked = next(row for row in board.rows if row.cells[0].text == "wanda [seed=1]")
-    assert unasked.cells[place].detail == "not measured"
-    assert not [h for h in board_of(quickstart()).headings if h.text.startswith("Accuracy")]
+    unasked = next(cells for cells in board.table.rows if cells[0].text == "wanda [seed=1]")
+    assert unasked[place].detail == "not measured"
+    assert not [h for h in board_of(quickstart()).table.columns if h.text.startswith("Accuracy")]
 
 
 def test_a_name_leads_only_to_what_is_on_the_page() -> None:
     records = quickstart()
     shown = {records[1].cell.digest[:8]}
     [board] = boards(compare(records).rankings, shown)
-    assert {row.cells[0].link for row in board.rows} == {"", *shown}
+    assert {cell.link for cell in board.table.columns[0].cells} == {"", *shown}
 
 
 def test_without_perplexity_there_is_a_table_that_says_so() -> None:
@@ -115,8 +115,8 @@ def asked(record: Record, n: int) -> Record:
 
 
 def accuracy_of(board: Board) -> tuple[str, list[str]]:
-    [place] = [i for i, heading in enumerate(board.headings) if heading.text == "Accuracy ↑"]
-    return board.headings[place].detail, [row.cells[place].text for row in board.rows]
+    [place] = [i for i, heading in enumerate(board.table.columns) if heading.text == "Accuracy ↑"]
+    return board.table.columns[place].detail, [cell.text for cell in board.table.columns[place].cells]
 
 
 def test_the_pruned_models_say_which_questions_are_common_and_n_is_theirs() -> None:
@@ -147,8 +147,8 @@ def test_dense_has_the_accuracy_of_whichever_dense_record_was_asked() -> None:
 
 def test_without_windows_to_compare_by_the_first_is_lowest_and_not_best() -> None:
     board = board_of([make_record(kind, windows=()) for kind in ("wanda", "sparsegpt")])
-    place = next(i for i, h in enumerate(board.headings) if h.text.startswith("Perplexity"))
-    assert [row.cells[place].mark for row in board.rows] == ["lowest", ""]
+    place = next(i for i, h in enumerate(board.table.columns) if h.text.startswith("Perplexity"))
+    assert [cell.mark for cell in board.table.columns[place].cells] == ["lowest", ""]
 
 
 def test_models_of_other_tokenizers_share_a_table_by_the_revision_of_the_text() -> None:

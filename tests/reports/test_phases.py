@@ -60,6 +60,6 @@ def test_other_phases_come_last_by_name() -> None:
 
 def test_the_table_sums_each_second_once() -> None:
     table = cost_table(compare([with_phases(AS_RECORDED)]).rankings)
-    row = {h.text: cell.text for h, cell in zip(table.headings, table.rows[0], strict=True)}
+    row = {h.text: cell.text for h, cell in zip(table.columns, table.rows[0], strict=True)}
     assert row["All"] == f"{sum(AS_RECORDED.values()) - 8.5 - 7.9 - 75.6:.1f}"
     assert row[REST] == "0.8" and row["statistics"] == "75.6"

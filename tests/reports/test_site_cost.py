@@ -26,9 +26,9 @@ def columns(root: Path, *records: Record) -> tuple[dict[str, list[str]], tuple[s
     (board,) = boards_of(read_holdings([root]).ranked).boards
     block = board_block(board)
     assert block.table is not None
-    names = [heading.text for heading in block.table.headings]
+    names = [heading.text for heading in block.table.columns]
     cells = [[f"{cell.text}|{cell.detail}" for cell in row] for row in block.table.rows]
-    return {name: [row[n] for row in cells] for n, name in enumerate(names)}, block.notes
+    return {name: [row[n] for row in cells] for n, name in enumerate(names)}, block.table.notes
 
 
 def test_a_row_has_the_median_of_its_runs_their_range_and_their_number(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_page_of_a_method_has_the_cost_on_each_model(tmp_path: Path) -> None
     (board,) = boards_of(read_holdings([tmp_path]).ranked).boards
     table = method_block(board, "wanda").table
     assert table is not None
-    place = [heading.text for heading in table.headings].index("Prune time ↓")
+    place = [heading.text for heading in table.columns].index("Prune time ↓")
     told = {row[1].text: (row[place].text, row[place].detail) for row in table.rows}
     assert told == {"easy": ("3.0", "n = 1 run"), "hard": ("–", "")}
 

@@ -43,7 +43,7 @@ def test_what_stays_within_the_tolerance_is_named_and_has_its_values_in_the_tabl
     (page,) = history_pages(read_holdings([steps(tmp_path, "org/alpha")]).ranked)
     (cell,) = page.cells
     assert cell.level == ("Prune time ↓ (s)",)
-    assert [heading.text for heading in cell.table.headings[2:]] == ["Perplexity ↓", "Prune time ↓"]
+    assert [heading.text for heading in cell.table.columns[2:]] == ["Perplexity ↓", "Prune time ↓"]
     newest = cell.table.rows[0]
     assert (newest[3].text, newest[3].detail) == ("2.010", "one run")
     assert newest[2].detail.endswith(", n = 4")
@@ -102,7 +102,7 @@ def test_divergence_and_accuracy_are_followed_too(tmp_path: Path) -> None:
         made = {"created": f"2026-02-{day:02}T10:00:00+00:00"}
         write(tmp_path / str(day), dense, pruned.model_copy(update=made).sealed())
     (page,) = history_pages(read_holdings([tmp_path]).ranked)
-    found = {cell.heading: [heading.text for heading in cell.table.headings[2:]] for cell in page.cells}
+    found = {cell.heading: [heading.text for heading in cell.table.columns[2:]] for cell in page.cells}
     (pruned_cell,) = (names for heading, names in found.items() if "wanda" in heading)
     assert pruned_cell == ["Perplexity ↓", "KL divergence ↓", "acc ↑", "Prune time ↓"]
     # Nothing moved: one line shows it, and the others are named.

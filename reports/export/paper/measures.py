@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.chapters.tasks import QuestionSet
-from reports.rankings.labels import ANSWERS, DIVERGENCES
+from reports.chapters.tasks import LEVEL, QuestionSet, question_set
+from reports.rankings.comparison import finished_records
+from reports.rankings.frame import protocols_of
+from reports.rankings.labels import ANSWERS, DIVERGENCES, SPEEDS
 from reports.rankings.ranking import Ranking
 from reports.wording import visible
-from suite.results.records.items import TaskOutcomes, WindowDivergence
+from suite.results.records.items import WindowDivergence
 from suite.results.records.record import Metric, Record
 from suite.results.statistics import metrics
 from suite.results.statistics.paired import mcnemar
 from suite.results.statistics.single import mean_stderr
 
 Items = Sequence[float | None]
-LEVEL = 0.05
-
-_SPEEDS = {
-    "prefill_tokens_per_second": "Prefill, tokens/s",
-    "generation_tokens_per_second": "Generation, tokens/s",
-    "sparse_prefill_tokens_per_second": "Sparse prefill, tokens/s",
-    "sparse_generation_tokens_per_second": "Sparse generation, tokens/s",
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ class Measure:
 
 def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """KL divergence from dense and top-1 agreement, text by text."""
-    for protocol in _protocols(rankings, list(DIVERGENCES)):
+    for protocol in protocols_of(finished_records(rankings), *DIVERGENCES):
         for metric in metrics.DIVERGENCES:
             label = DIVERGENCES[metric.name]
             yield Measure(
@@ -98,7 +92,9 @@ def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """The metric of each task that `outcomes` is about, one measure a set of questions."""
-    asked = dict.fromkeys(_questions(task) for record in _records(rankings) for task in record.tasks)
+    asked = dict.fromkeys(
+        question_set(task) for record in finished_records(rankings) for task in record.tasks
+    )
     for questions in asked:
         share = questions.metric.startswith(("acc", "exact_match"))
         heading = f"{visible(questions.protocol)}, {visible(questions.metric)}" + (", %" if share else "")
@@ -117,7 +113,7 @@ def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """How far greedy answers are from the dense model's, for the prompts that most records answered."""
     for name, label in ANSWERS.items():
-        for protocol in _protocols(rankings, (name,)) if label.paper else ():
+        for protocol in protocols_of(finished_records(rankings), name) if label.paper else ():
             yield Measure(
                 name,
                 label.paper or "",
@@ -130,19 +126,10 @@ def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 def speed_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
     """Tokens per second, where somebody has them."""
-    for name, heading in _SPEEDS.items():
-        for protocol in _protocols(rankings, (name,)):
-            shown = f"{heading}, {visible(protocol)}"
+    for name, label in SPEEDS.items():
+        for protocol in protocols_of(finished_records(rankings), name):
+            shown = f"{label.paper}, {visible(protocol)}"
             yield Measure(name, shown, protocol, "repeat", _named(name, protocol))
-
-
-def _records(rankings: Sequence[Ranking]) -> list[Record]:
-    return [*rankings[0].references, *(entry.record for ranking in rankings for entry in ranking.entries)]
-
-
-def _protocols(rankings: Sequence[Ranking], names: Sequence[str]) -> list[str]:
-    found = (m for record in _records(rankings) for m in record.metrics if m.name in names)
-    return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
 
 
 def _named(name: str, protocol: str) -> Callable[[Record], Metric | None]:
@@ -159,13 +146,9 @@ def _divergence_items(
     return items
 
 
-def _questions(task: TaskOutcomes) -> QuestionSet:
-    return QuestionSet(task.protocol, task.version, task.limit or 0, task.n, task.items_digest, task.metric)
-
-
 def _task_metric(questions: QuestionSet) -> Callable[[Record], Metric | None]:
     def metric(record: Record) -> Metric | None:
-        if all(_questions(task) != questions for task in record.tasks):
+        if all(question_set(task) != questions for task in record.tasks):
             return None
         return record.metric(questions.metric, questions.protocol)
 
@@ -174,7 +157,7 @@ def _task_metric(questions: QuestionSet) -> Callable[[Record], Metric | None]:
 
 def _outcomes(questions: QuestionSet) -> Callable[[Record], Items | None]:
     def items(record: Record) -> Items | None:
-        task = next((t for t in record.tasks if _questions(t) == questions), None)
+        task = next((t for t in record.tasks if question_set(t) == questions), None)
         if task is None or task.outcomes is None or not set(task.outcomes) <= {"0", "1"}:
             return None
         return tuple(float(outcome) for outcome in task.outcomes)
@@ -192,7 +175,7 @@ def _answers_metric(
         return answers.prompts_digest, answers.chat_template, answers.batch_size, answers.max_new_tokens
 
     # Other prompts under the same name are another measurement; most decide which one is shown.
-    held = [asked(r) for r in _records(rankings) if r.metric(name, protocol) is not None]
+    held = [asked(r) for r in finished_records(rankings) if r.metric(name, protocol) is not None]
     usual = max(held, key=held.count)
     return lambda record: record.metric(name, protocol) if asked(record) == usual else None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from reports.chapters.chapter import usual_n
 from reports.export.paper.measures import (
     Measure,
     answer_measures,
@@ -13,16 +14,15 @@ from reports.export.paper.measures import (
     speed_measures,
     task_measures,
 )
-from reports.export.paper.paper_table import PaperCell, PaperColumn, PaperRow, PaperTable
 from reports.export.paper.quantity import Quantity
 from reports.rankings.comparison import Comparison
 from reports.rankings.ranking import Entry, Protocol, Ranking, Setting, distinct_labels
-from reports.wording import counted, listed, pattern_name, visible
+from reports.tables import Table, TableCell, numbers, words
+from reports.wording import BETTER, MISSING, counted, listed, pattern_name, visible
 from suite.results.records.record import Metric, Record
 from suite.results.records.state import describe_failure
 from suite.results.statistics.perplexity import perplexity_from_nll
 
-_BETTER = {"lower": "lower is better", "higher": "higher is better", "none": "neither way is better"}
 Grid = Mapping[str, Mapping[str | None, Entry]]
 """Row label -> pattern -> the entry there."""
 
@@ -37,36 +37,30 @@ class _Subject:
     failures: Mapping[tuple[str, str | None], str]
 
 
-def metric_tables(
-    rankings: Sequence[Ranking], comparison: Comparison, title: str, name: str
-) -> list[PaperTable]:
-    """The tables of one setting, those that have something to show.
+def metric_tables(rankings: Sequence[Ranking], comparison: Comparison, title: str) -> dict[str, Table]:
+    """The tables of one setting that have something to show, by name.
 
     Args:
         rankings: all of the setting.
         comparison: what they are from; tells which cells failed.
         title: the setting's, for captions.
-        name: the setting's, for file names.
     """
     subject = _Subject(title, rankings, _grid(rankings), _failures(comparison, rankings[0].setting))
-    setting = rankings[0].setting
-    tables = [
-        _table(subject, f"{name}perplexity-{p.name}", "Perplexity", [_perplexity(p)], p)
-        for p in setting.protocols
-    ]
+    tables = {
+        f"perplexity-{p.name}": _table(subject, "Perplexity", [_perplexity(p)], p)
+        for p in rankings[0].setting.protocols
+    }
     divergences: dict[str, list[Measure]] = {}
     for measure in divergence_measures(rankings):
-        divergences.setdefault(measure.protocol, []).append(measure)
-    tables += [
-        _table(subject, f"{name}divergence-{protocol}", "Divergence from the dense model", measures)
-        for protocol, measures in divergences.items()
-    ]
-    if tasks := list(task_measures(rankings)):
-        tables.append(_table(subject, f"{name}tasks", "Tasks", tasks))
-    if answers := list(answer_measures(rankings)):
-        tables.append(_table(subject, f"{name}answers", "Greedy answers", answers))
-    if speeds := list(speed_measures(rankings)):
-        tables.append(_table(subject, f"{name}speed", "Speed", speeds))
+        divergences.setdefault(f"divergence-{measure.protocol}", []).append(measure)
+    for name, what, measures in (
+        *((name, "Divergence from the dense model", found) for name, found in divergences.items()),
+        ("tasks", "Tasks", list(task_measures(rankings))),
+        ("answers", "Greedy answers", list(answer_measures(rankings))),
+        ("speed", "Speed", list(speed_measures(rankings))),
+    ):
+        if measures:
+            tables[name] = _table(subject, what, measures)
     return tables
 
 
@@ -118,8 +112,8 @@ def _perplexity(protocol: Protocol) -> Measure:
 
 
 def _table(
-    subject: _Subject, name: str, what: str, measures: Sequence[Measure], ranked_by: Protocol | None = None
-) -> PaperTable:
+    subject: _Subject, what: str, measures: Sequence[Measure], ranked_by: Protocol | None = None
+) -> Table:
     """One table; with `ranked_by`, the rankings' own marks say what is best."""
     patterns = [ranking.pattern for ranking in subject.rankings]
     dense = [_dense_record(subject.rankings, measure) for measure in measures]
@@ -129,24 +123,15 @@ def _table(
         for measure, record in zip(measures, dense, strict=True)
         if record is not None and (metric := measure.metric(record)) is not None
     ]
-    usual = _usual_n(metrics)
-    columns: list[PaperColumn] = []
-    cells: list[list[PaperCell]] = []
-    for measure in measures:
+    usual = usual_n(metrics)
+    names = [TableCell(name, "\n".join(_remarks(row.values()))) for name, row in subject.grid.items()]
+    columns = [words("Method", [TableCell("dense"), *names] if any(dense) else names)]
+    for measure, record in zip(measures, dense, strict=True):
+        reference = _cell(None if record is None else measure.metric(record), measure, usual)
         for pattern in patterns:
-            columns.append(PaperColumn(pattern_heading(pattern), measure.heading))
-            cells.append(_column(subject, measure, pattern, usual, ranked_by))
-    rows = [
-        PaperRow((label,), tuple(column[i] for column in cells), notes=_remarks(entries.values()))
-        for i, (label, entries) in enumerate(subject.grid.items())
-    ]
-    if any(dense):
-        reference = [
-            _cell(None if record is None else measure.metric(record), measure, usual)
-            for measure, record in zip(measures, dense, strict=True)
-            for _ in patterns
-        ]
-        rows.insert(0, PaperRow(("dense",), tuple(reference), is_dense=True))
+            cells = _cells(subject, measure, pattern, usual, ranked_by)
+            column = numbers(pattern_heading(pattern), [reference, *cells] if any(dense) else cells)
+            columns.append(replace(column, group=measure.heading))
     item = measures[0].item
     directions = list(dict.fromkeys(metric.direction for metric in metrics))
     # Questions are named by their headings and in a note, and so are several protocols.
@@ -154,7 +139,7 @@ def _table(
     where = shared.pop() if len(shared) == 1 else ""
     caption = f"{what} of {subject.title}" + (f" on {visible(where)}" if where else "")
     if len(directions) == 1:
-        caption += f"; {_BETTER[directions[0]]}"
+        caption += f"; {BETTER[directions[0]]}"
     notes = [
         f"n = {counted(usual, item)}." if usual is not None else "",
         *(_ways(measures, metrics) if len(directions) > 1 else ()),
@@ -163,42 +148,43 @@ def _table(
         "One sequence at a time, on one machine (b1; p: tokens of prompt, g: tokens written)."
         if item == "repeat"
         else "",
-        _marks_note(item) if any(c.is_best for column in cells for c in column) else "",
+        _marks_note(item) if any(cell.mark for column in columns for cell in column.cells) else "",
         _text_note(ranked_by) if ranked_by else "",
         calibration_note([e.record for row in subject.grid.values() for e in row.values()]),
     ]
-    return PaperTable(name, caption, ("Method",), tuple(columns), tuple(rows), tuple(filter(None, notes)))
+    return Table(caption, tuple(columns), tuple(filter(None, notes)), n_dense=int(any(dense)))
 
 
-def _column(
+def _cells(
     subject: _Subject, measure: Measure, pattern: str | None, usual: int | None, ranked_by: Protocol | None
-) -> list[PaperCell]:
+) -> list[TableCell]:
     here = [(i, row[pattern]) for i, row in enumerate(subject.grid.values()) if pattern in row]
     if ranked_by is not None:
         place = subject.rankings[0].setting.protocols.index(ranked_by)
         best = {i for i, entry in here if entry.scores[place].mark in ("best", "tied")}
     else:
         best = {here[k][0] for k in measure.best([entry.record for _, entry in here])}
-    column = []
+    cells = []
     for i, (label, row) in enumerate(subject.grid.items()):
         if pattern in row:
             metric = measure.metric(row[pattern].record)
-            cell = _cell(metric, measure, usual, is_best=i in best)
-            column.append(PaperCell(None, note="not measured") if metric is None else cell)
+            cells.append(_cell(metric, measure, usual, is_best=i in best, missing="not measured"))
         else:
             failure = subject.failures.get((label, pattern), "")
-            column.append(PaperCell(None, note=f"failed: {failure}" if failure else "not run"))
-    return column
+            cells.append(TableCell(MISSING, f"failed: {failure}" if failure else "not run"))
+    return cells
 
 
-def _cell(metric: Metric | None, measure: Measure, usual: int | None, *, is_best: bool = False) -> PaperCell:
+def _cell(
+    metric: Metric | None, measure: Measure, usual: int | None, *, is_best: bool = False, missing: str = ""
+) -> TableCell:
     if metric is None:
-        return PaperCell(None)
+        return TableCell(MISSING, missing)
     if metric.value is None:
-        return PaperCell(None, note=visible(metric.status))
+        return TableCell(MISSING, visible(metric.status))
     stderr = None if metric.stderr is None else measure.factor * metric.stderr
     note = f"n = {metric.n:,}" if metric.n is not None and metric.n != usual else ""
-    return PaperCell(Quantity(measure.factor * metric.value, stderr), is_best, note)
+    return Quantity(measure.factor * metric.value, stderr).cell(is_best=is_best, note=note)
 
 
 def _grid(rankings: Sequence[Ranking]) -> Grid:
@@ -230,11 +216,6 @@ def _dense_record(rankings: Sequence[Ranking], measure: Measure) -> Record | Non
     return next((r for r in references if measure.metric(r) is not None), None)
 
 
-def _usual_n(metrics: Sequence[Metric]) -> int | None:
-    counts = Counter(m.n for m in metrics if m.n is not None and m.value is not None)
-    return counts.most_common(1)[0][0] if counts else None
-
-
 def _has_error(metric: Metric) -> bool:
     return metric.value is not None and metric.stderr is not None
 
@@ -245,7 +226,7 @@ def _ways(measures: Sequence[Measure], metrics: Sequence[Metric]) -> list[str]:
     told: dict[str, list[str]] = {}
     for measure in measures:
         if (direction := ways.get(measure.name)) is not None:
-            headings = told.setdefault(_BETTER[direction], [])
+            headings = told.setdefault(BETTER[direction], [])
             headings += [measure.heading] if measure.heading not in headings else []
     return [f"{listed(headings)}: {way}." for way, headings in told.items()]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from reports.tables import TableCell
+
 ERROR_DIGITS = 2
 """Significant digits of a standard error; its last one is the last place of the value too."""
 MOST_PLACES = 6
@@ -27,6 +29,18 @@ class Quantity:
     stderr: float | None = None
     usual_places: int = 2
     printed: str = ""
+
+    def cell(self, *, is_best: bool = False, note: str = "", cites: str = "") -> TableCell:
+        """It as a cell of a paper's table.
+
+        Args:
+            is_best: the best of its column, or not to be told from it.
+            note: what a footnote says about it; empty for none.
+            cites: the key of the paper it is taken from; empty for a number of ours.
+        """
+        power = f"e{self.exponent}" if self.exponent else ""
+        mark = "best" if is_best else ""
+        return TableCell(f"{self.mantissa}{power}", note, mark, cites, self.error)
 
     @property
     def places(self) -> int:

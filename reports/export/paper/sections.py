@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.export.paper.cost_tables import cost_table, published_table, seeds_table
 from reports.export.paper.metric_tables import metric_tables
-from reports.export.paper.paper_table import PaperTable
-from reports.rankings.comparison import Comparison
+from reports.rankings.comparison import Comparison, finished_records
 from reports.rankings.ranking import Ranking
+from reports.tables import Table
 from suite.results.records.record import Record
 
 
@@ -30,8 +29,7 @@ class ExportSection:
     @property
     def records(self) -> list[Record]:
         """Its records, the dense ones first."""
-        ranked = [entry.record for ranking in self.rankings for entry in ranking.entries]
-        return [*self.rankings[0].references, *ranked]
+        return finished_records(self.rankings)
 
 
 def export_sections(comparison: Comparison) -> list[ExportSection]:
@@ -51,16 +49,17 @@ def export_sections(comparison: Comparison) -> list[ExportSection]:
     return sections
 
 
-def section_tables(section: ExportSection, comparison: Comparison) -> list[PaperTable]:
-    """Every table of a setting, those that have something to show."""
-    rankings: Sequence[Ranking] = section.rankings
-    single = (
-        cost_table(rankings, section.title, section.name),
-        seeds_table(rankings, section.title, section.name),
-        published_table(rankings, section.title, section.name),
-    )
-    tables = metric_tables(rankings, comparison, section.title, section.name)
-    return [*tables, *(table for table in single if table is not None)]
+def section_tables(section: ExportSection, comparison: Comparison) -> dict[str, Table]:
+    """Every table of a setting that has something to show, by its name, for file and label."""
+    rankings = section.rankings
+    single = {
+        "cost": cost_table(rankings, section.title),
+        "seeds": seeds_table(rankings, section.title),
+        "published": published_table(rankings, section.title),
+    }
+    tables = metric_tables(rankings, comparison, section.title)
+    tables |= {name: table for name, table in single.items() if table is not None}
+    return {f"{section.name}{name}": table for name, table in tables.items()}
 
 
 __all__ = ["ExportSection", "export_sections", "section_tables"]

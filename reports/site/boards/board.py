@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.site.records.site_record import SiteRecord
-from reports.wording import visible
+from reports.wording import pattern_name, visible
 
 Mark = Literal["best", "tied", "only", ""]
 
@@ -113,6 +113,11 @@ class Board:
     subjects: tuple[Subject, ...]
     absent: tuple[str, ...]
     entrants: tuple[Entrant, ...]
+
+    @property
+    def title(self) -> str:
+        """Pattern, text, limit and dtype, in words."""
+        return f"{pattern_name(self.key.pattern)}: {protocol_of(self.key)}"
 
     @property
     def n_models(self) -> int:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
-from reports.site.boards.board import Board, Entrant, Result, Subject, protocol_of
-from reports.site.boards.cost import cost_cells, cost_headings, cost_of, machines_note
+from reports.site.boards.board import Board, Entrant, Result, Subject
+from reports.site.boards.cost import cost_columns, cost_of, machines_note
 from reports.site.files.links import board_page, method_page, record_page
-from reports.site.files.listing import Block
+from reports.site.files.listing import Block, block
 from reports.site.records.site_record import SiteRecord
-from reports.tables import MARKS, Heading, Table, TableCell
-from reports.wording import MISSING, NBSP, counted, decimal, interval, pattern_name, visible
+from reports.tables import MARKS, Column, TableCell, numbers, words
+from reports.wording import MISSING, NBSP, counted, decimal, interval, visible
 
 MODEL_COLUMNS = 4
 """Up to so many models have a column of their own on a board; the method pages have all."""
@@ -42,72 +41,67 @@ def board_block(board: Board) -> Block:
     columns = board.subjects if several and len(board.subjects) <= MODEL_COLUMNS else ()
     names = subject_names(board.subjects)
     costs = [cost_of(entrant.records) for entrant in board.entrants]
-    has_tasks = any(entrant.accuracy is not None for entrant in board.entrants)
-    headings = [
-        Heading("Method", "with its settings", numeric=False),
-        _score_heading(board),
-        *cost_headings(costs),
-        Heading("Trust", "of its records", numeric=False),
+    entrants = board.entrants
+    shown = [
+        words("Method", map(_name, entrants), "with its settings"),
+        _score_column(board),
+        *cost_columns(costs),
+        words("Trust", [trust_cell(e.records) for e in entrants], "of its records"),
     ]
     if several:
-        headings.append(Heading("Models", f"measured, of {board.n_models}"))
-    headings += [Heading(f"{names[s]}{NBSP}↑", _model_detail(s)) for s in columns]
-    if has_tasks:
-        headings.append(Heading("Accuracy × dense ↑", "mean over tasks\nnot ranked by\nhigher is better"))
-    rows = []
-    for entrant, cost in zip(board.entrants, costs, strict=True):
-        cells = [*_score(board, entrant), *cost_cells(cost, costs), trust_cell(entrant.records)]
-        if several:
-            cells.append(TableCell(f"{len(entrant.results)}"))
-        cells += [_recovery(entrant.results.get(subject)) for subject in columns]
-        if has_tasks:
-            told = counted(entrant.n_tasks, "task") if entrant.n_tasks else "not comparable"
-            cells.append(TableCell(decimal(entrant.accuracy, 3), told))
-        rows.append(tuple(cells))
-    heading = f"{pattern_name(board.key.pattern)}: {protocol_of(board.key)}"
-    machines = machines_note(held for entrant in board.entrants for held in entrant.records)
+        shown.append(
+            numbers("Models", [str(len(e.results)) for e in entrants], f"measured, of {board.n_models}")
+        )
+    for subject in columns:
+        results = [entrant.results.get(subject) for entrant in entrants]
+        column = numbers(f"{names[subject]}{NBSP}↑", map(_recovery, results), _model_detail(subject))
+        shown.append(column.linked(map(_page, results)))
+    if any(entrant.accuracy is not None for entrant in entrants):
+        shown.append(
+            numbers(
+                "Accuracy × dense ↑",
+                map(_accuracy, entrants),
+                "mean over tasks\nnot ranked by\nhigher is better",
+            )
+        )
+    machines = machines_note(held for entrant in entrants for held in entrant.records)
     notes = [
         f"Revision of the text: {visible(board.key.corpus_revision)}.",
         *([machines] if machines else []),
     ]
     notes += [f"Counts as 0 for every method, as nobody measured it: {visible(m)}." for m in board.absent]
-    return Block(heading, Table(heading, tuple(headings), tuple(rows)), tuple(notes), kind=BOARD)
+    return block(board.title, shown, tuple(notes), kind=BOARD)
 
 
 def method_block(board: Board, method: str) -> Block:
     """What every variant of a method keeps of every model of a board, and what it took."""
     entrants = [entrant for entrant in board.entrants if entrant.method == method]
     pairs = [(entrant, subject) for entrant in entrants for subject in board.subjects]
-    costs = [cost_of(_records(entrant.results.get(subject))) for entrant, subject in pairs]
-    headings = (
-        Heading("Method", "with its settings", numeric=False),
-        Heading("Model", numeric=False),
-        Heading("Recovery ↑", "paired 95\u00a0% interval\nhigher is better"),
-        Heading("Perplexity ↓", f"{visible(board.key.protocol)}\nlower is better"),
-        *cost_headings(costs),
-        Heading("Rank", f"of {len(board.entrants)}"),
-        Heading("Trust", numeric=False),
-    )
+    results = [entrant.results.get(subject) for entrant, subject in pairs]
     names = subject_names(board.subjects)
-    rows = []
-    for (entrant, subject), cost in zip(pairs, costs, strict=True):
-        result = entrant.results.get(subject)
-        rows.append(
-            (
-                TableCell(entrant.label, _seeds(result), link=_page(result)),
-                TableCell(names[subject], counted(subject.n_windows, "window")),
-                replace(_recovery(result), link=""),
-                TableCell(decimal(result.perplexity)) if result else TableCell(MISSING),
-                *cost_cells(cost, costs),
-                TableCell(str(entrant.rank)),
-                trust_cell(_records(result)),
-            )
-        )
-    heading = f"{pattern_name(board.key.pattern)}: {protocol_of(board.key)}"
+    columns = (
+        words(
+            "Method",
+            [
+                TableCell(entrant.label, _seeds(result), link=_page(result))
+                for (entrant, _), result in zip(pairs, results, strict=True)
+            ],
+            "with its settings",
+        ),
+        words("Model", [TableCell(names[s], counted(s.n_windows, "window")) for _, s in pairs]),
+        numbers("Recovery ↑", map(_recovery, results), "paired 95\u00a0% interval\nhigher is better"),
+        numbers(
+            "Perplexity ↓",
+            [decimal(result.perplexity) if result else MISSING for result in results],
+            f"{visible(board.key.protocol)}\nlower is better",
+        ),
+        *cost_columns([cost_of(_records(result)) for result in results]),
+        numbers("Rank", [str(entrant.rank) for entrant, _ in pairs], f"of {len(board.entrants)}"),
+        words("Trust", [trust_cell(_records(result)) for result in results]),
+    )
     machines = machines_note(held for entrant in entrants for held in entrant.records)
     link = board_page(board.key.name)
-    notes = (machines,) if machines else ()
-    return Block(heading, Table(heading, headings, tuple(rows)), notes, (link, "The whole board"))
+    return block(board.title, columns, (machines,) if machines else (), more=(link, "The whole board"))
 
 
 def subject_names(subjects: Sequence[Subject]) -> dict[Subject, str]:
@@ -134,23 +128,28 @@ def trust_cell(records: Sequence[SiteRecord]) -> TableCell:
     return TableCell(", ".join(f"{n} {trust}" for trust, n in sorted(found.items())))
 
 
-def _score_heading(board: Board) -> Heading:
+def _name(entrant: Entrant) -> TableCell:
+    return TableCell(f"{entrant.rank}. {entrant.label}", link=method_page(entrant.method))
+
+
+def _score_column(board: Board) -> Column:
     if board.n_models > 1:
-        return Heading("Recovery ↑", f"mean of {board.n_models} models\n95\u00a0% interval\nhigher is better")
-    (subject,) = board.subjects
-    return Heading("Recovery ↑", f"{visible(subject.model)}\n{_model_detail(subject)}")
-
-
-def _score(board: Board, entrant: Entrant) -> tuple[TableCell, TableCell]:
-    if board.n_models == 1:
-        (alone,) = entrant.results.values()
-        detail = _recovery(alone).detail
+        about = f"mean of {board.n_models} models\n95\u00a0% interval\nhigher is better"
+        details = [interval(e.low, e.high, 3) or "no interval" for e in board.entrants]
     else:
-        detail = interval(entrant.low, entrant.high, 3) or "no interval"
-    return (
-        TableCell(f"{entrant.rank}. {entrant.label}", link=method_page(entrant.method)),
-        TableCell(decimal(entrant.score, 3), detail, MARKS[entrant.mark]),
-    )
+        (subject,) = board.subjects
+        about = f"{visible(subject.model)}\n{_model_detail(subject)}"
+        details = [_recovery(e.results[subject]).detail for e in board.entrants]
+    cells = [
+        TableCell(decimal(entrant.score, 3), detail, MARKS[entrant.mark])
+        for entrant, detail in zip(board.entrants, details, strict=True)
+    ]
+    return numbers("Recovery ↑", cells, about)
+
+
+def _accuracy(entrant: Entrant) -> TableCell:
+    told = counted(entrant.n_tasks, "task") if entrant.n_tasks else "not comparable"
+    return TableCell(decimal(entrant.accuracy, 3), told)
 
 
 def _recovery(result: Result | None) -> TableCell:
@@ -160,7 +159,7 @@ def _recovery(result: Result | None) -> TableCell:
         detail = visible(result.status)
     else:
         detail = interval(result.low, result.high, 3) or "no interval"
-    return TableCell(decimal(result.recovery, 3), detail, link=_page(result))
+    return TableCell(decimal(result.recovery, 3), detail)
 
 
 def _records(result: Result | None) -> tuple[SiteRecord, ...]:

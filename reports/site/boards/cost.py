@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from reports.rankings.frame import value_of
 from reports.site.records.site_record import SiteRecord
-from reports.tables import Heading, TableCell
+from reports.tables import Column, TableCell, numbers
 from reports.wording import MISSING, counted, gibibytes, listed, seconds, visible
 from suite.results.statistics.comparability import machine_of
 
@@ -60,22 +61,13 @@ def cost_of(records: Iterable[SiteRecord]) -> Cost:
     )
 
 
-def cost_headings(costs: Sequence[Cost]) -> list[Heading]:
-    """Of the columns that `cost_cells` fills."""
-    headings = [
-        Heading("Prune time ↓", "s, end to end\nmedian of runs\nlower is better"),
-        Heading("Host memory ↓", "GiB, peak\nmedian of runs\nlower is better"),
-    ]
-    if _on_device(costs):
-        headings.append(Heading("Device memory ↓", "GiB, peak\nmedian of runs\nlower is better"))
-    return headings
-
-
-def cost_cells(cost: Cost, costs: Sequence[Cost]) -> list[TableCell]:
-    """A row's cells; `costs` are those of all rows of the table."""
-    missing = TableCell(MISSING, "not recorded" if cost.n_runs else "")
-    cells = [_cell(cost.seconds, seconds, missing), _cell(cost.host_bytes, gibibytes, missing)]
-    return [*cells, _cell(cost.device_bytes, gibibytes, missing)] if _on_device(costs) else cells
+def cost_columns(costs: Sequence[Cost]) -> Iterator[Column]:
+    """Time and memory, a row a cost; memory of an accelerator where one was used."""
+    n_runs = [cost.n_runs for cost in costs]
+    yield _column("Prune time ↓", "s, end to end", [c.seconds for c in costs], n_runs, seconds)
+    yield _column("Host memory ↓", "GiB, peak", [c.host_bytes for c in costs], n_runs, gibibytes)
+    if any(cost.device_bytes is not None for cost in costs):
+        yield _column("Device memory ↓", "GiB, peak", [c.device_bytes for c in costs], n_runs, gibibytes)
 
 
 def machines_of(records: Iterable[SiteRecord]) -> list[str]:
@@ -101,18 +93,25 @@ def machines_note(records: Iterable[SiteRecord]) -> str:
 
 
 def _spread(records: Sequence[SiteRecord], name: str) -> Spread | None:
-    metrics = [held.record.metric(name) for held in records]
-    values = [metric.value for metric in metrics if metric is not None and metric.value is not None]
+    values = [value for held in records if (value := value_of(held.record, name)) is not None]
     return Spread(median(values), min(values), max(values), len(values)) if values else None
 
 
-def _cell(spread: Spread | None, written: Callable[[float], str], missing: TableCell) -> TableCell:
-    if spread is None:
-        return missing
+def _column(
+    text: str,
+    unit: str,
+    spreads: Sequence[Spread | None],
+    n_runs: Sequence[int],
+    written: Callable[[float], str],
+) -> Column:
+    cells = [
+        TableCell(MISSING, "not recorded" if n else "") if spread is None else _cell(spread, written)
+        for spread, n in zip(spreads, n_runs, strict=True)
+    ]
+    return numbers(text, cells, f"{unit}\nmedian of runs\nlower is better")
+
+
+def _cell(spread: Spread, written: Callable[[float], str]) -> TableCell:
     runs = f"n = {counted(spread.n, 'run')}"
     low, high = written(spread.low), written(spread.high)
     return TableCell(written(spread.middle), f"{low} to {high}\n{runs}" if low != high else runs)
-
-
-def _on_device(costs: Sequence[Cost]) -> bool:
-    return any(cost.device_bytes is not None for cost in costs)

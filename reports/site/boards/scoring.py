@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from reports.rankings.ranking import distinct_labels
+from reports.rankings.ranking import distinct_labels, without_seed
 from reports.site.boards.board import Board, BoardKey, Boards, Entrant, LeftOut, Mark, Result, Subject
 from reports.site.records.site_record import SiteRecord
 from suite.results.records.items import WindowLosses
@@ -108,7 +108,9 @@ def _board(key: BoardKey, candidates: Sequence[_Candidate], dense: _Dense, panel
     groups: dict[str, list[_Candidate]] = {}
     for candidate in candidates:
         groups.setdefault(_configuration(candidate.held.record), []).append(candidate)
-    labels = distinct_labels([_representative(group[0].held.record) for group in groups.values()])
+    # Labels name nothing that differs inside an entrant.
+    alike = {"revision": None, "trust_remote_code": False}
+    labels = distinct_labels([without_seed(group[0].held.record, **alike) for group in groups.values()])
     entrants = [
         _entrant(label, group, dense, n_models) for label, group in zip(labels, groups.values(), strict=True)
     ]
@@ -122,15 +124,6 @@ def _configuration(record: Record) -> str:
     calibration = cell.calibration.model_dump(exclude={"seed"}) if cell.calibration else None
     allocation = cell.allocation.model_dump() if cell.allocation else None
     return json.dumps([cell.method, cell.settings, allocation, calibration], sort_keys=True)
-
-
-def _representative(record: Record) -> Record:
-    """The record without what differs inside an entrant, so that its label does not name it."""
-    cell = record.cell
-    calibration = cell.calibration and cell.calibration.model_copy(update={"seed": 0})
-    alike = {"revision": None, "divergence": False, "tasks": (), "answers": None, "speed": None}
-    changed = cell.model_copy(update={**alike, "calibration": calibration, "trust_remote_code": False})
-    return record.model_copy(update={"cell": changed})
 
 
 def _entrant(label: str, group: Sequence[_Candidate], dense: _Dense, n_models: int) -> Entrant:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from reports.site.files.links import further_page
-from reports.tables import Table
+from reports.tables import Column, Table
 
 PAGE_ROWS = 200
 """Rows on one page: it stays small, and a browser and a reader keep up."""
@@ -13,21 +15,24 @@ PAGE_ROWS = 200
 
 @dataclass(frozen=True)
 class Block:
-    """A table with what stands above and beneath it.
+    """A table with what stands above and beneath it, its notes aside.
 
     Attributes:
         heading: of the table.
-        table: whose cells link to paths below the site's root; None where the notes say it all.
-        notes: beneath.
+        table: whose cells link to paths below the site's root.
         more: (path below the root, words) of where the rest stands.
         kind: the style of the table.
     """
 
     heading: str
-    table: Table | None = None
-    notes: tuple[str, ...] = ()
+    table: Table
     more: tuple[str, str] | None = None
     kind: str = "ranking"
+
+
+def block(heading: str, columns: Iterable[Column], notes: tuple[str, ...] = (), **more: Any) -> Block:
+    """A block whose table has its heading's name."""
+    return Block(heading, Table(heading, tuple(columns), notes), **more)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def cut(listing: Listing, rows: int = PAGE_ROWS) -> list[ListingPage]:
     room = rows
     for block in listing.blocks:
         table = block.table
-        if table is None or not table.rows:
+        if not table.rows:
             pages[-1].append(block)
             continue
         start = 0
@@ -86,7 +91,7 @@ def cut(listing: Listing, rows: int = PAGE_ROWS) -> list[ListingPage]:
                 pages.append([])
                 room = rows
             taken = min(room, len(table.rows) - start)
-            pages[-1].append(_part(block, table, start, taken))
+            pages[-1].append(_part(block, start, taken))
             start, room = start + taken, room - taken
     paths = tuple(further_page(listing.path, number) for number in range(1, len(pages) + 1))
     return [
@@ -100,17 +105,15 @@ def numbered(title: str, number: int) -> str:
     return title if number == 1 else f"{title}, page {number}"
 
 
-def _part(block: Block, table: Table, start: int, taken: int) -> Block:
-    if taken == len(table.rows):
+def _part(block: Block, start: int, taken: int) -> Block:
+    n = len(block.table.rows)
+    if taken == n:
         return block
-    span = f"{block.heading}, rows {start + 1:,} to {start + taken:,} of {len(table.rows):,}"
-    shown = table.rows[start : start + taken]
-    return replace(block, heading=span, table=replace(table, caption=span, rows=shown))
+    span = f"{block.heading}, rows {start + 1:,} to {start + taken:,} of {n:,}"
+    table = replace(block.table.part(start, start + taken), caption=span)
+    return replace(block, heading=span, table=table)
 
 
 def first_rows(block: Block, rows: int, more: tuple[str, str]) -> Block:
     """A block with its first rows only, and where the rest stands."""
-    table = block.table
-    if table is None or len(table.rows) <= rows:
-        return replace(block, more=more)
-    return replace(block, table=replace(table, rows=table.rows[:rows]), more=more)
+    return replace(block, table=block.table.part(0, rows), more=more)

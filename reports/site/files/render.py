@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
@@ -22,21 +21,24 @@ SECTIONS = (
 """Name, first page and words of the navigation."""
 
 
-def render(template: str, path: str, *, site: str, title: str, section: str, **context: Any) -> str:
+def render(template: str, path: str, page: object, *, site: str, title: str, section: str) -> str:
     """A page.
 
     Args:
         template: its name.
         path: of the page below the site's root, to which all its links are relative.
+        page: what the template shows.
         site: the site's title.
         title: the page's own.
         section: the entry of the navigation that it belongs to.
-        **context: what the template shows.
     """
     root = "../" * path.count("/")
-    page = _templates().get_template(template)
-    return page.render(
-        context, root=root, site=site, title=title, section=section, sections=SECTIONS, style=STYLE_PATH
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            page=page, root=root, site=site, title=title, section=section, sections=SECTIONS, style=STYLE_PATH
+        )
     )
 
 

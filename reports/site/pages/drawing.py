@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 
-from reports.wording import counted, decimal, interval, probability, visible
+from reports.wording import ARROWS, counted, decimal, interval, probability, visible
 from suite.results.history.changes import Change, Outlier
 from suite.results.history.series import Point, Segment, Series
 
@@ -15,7 +15,6 @@ WIDTH, HEIGHT, EDGE = 400, 120, 8
 """Of a drawing, in its own units."""
 PLACES = 3
 
-_ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _TITLES = {"perplexity": "Perplexity", "kl_divergence": "KL divergence", "prune_seconds": "Prune time"}
 _UNITS = {"kl_divergence": "nats a token", "prune_seconds": "s"}
 
@@ -119,7 +118,8 @@ def changed_records(series: Series) -> set[str]:
 
 def title_of(series: Series) -> str:
     """The metric as a heading has it."""
-    return f"{visible(_TITLES.get(series.metric, series.metric))}{_ARROWS[series.direction]}"
+    title = visible(_TITLES.get(series.metric, series.metric))
+    return f"{title} {ARROWS[series.direction]}".strip()
 
 
 def about(series: Series) -> str:

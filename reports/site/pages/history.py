@@ -21,8 +21,8 @@ from reports.site.pages.drawing import (
     title_of,
 )
 from reports.site.records.site_record import SiteRecord
-from reports.tables import Heading, Table, TableCell
-from reports.wording import MISSING, decimal, visible
+from reports.tables import Table, TableCell, numbers, words
+from reports.wording import MISSING, better, decimal, visible
 from suite.results.history.series import COST_TOLERANCE, QUALITY_TOLERANCE, Point, Series, history_of
 
 PATH = "history.html"
@@ -141,25 +141,22 @@ def _table(heading: str, series: Sequence[Series], pages: dict[Path, str]) -> Ta
     values = [({point.body_digest: point for point in latest(one)}, changed_records(one)) for one in series]
     records = {digest: point for points, _ in values for digest, point in points.items()}
     newest = sorted(records.values(), key=lambda p: (p.created, p.body_digest), reverse=True)[:POINTS_SHOWN]
-    headings = (
-        Heading("Made", "UTC", numeric=False),
-        Heading("Version", numeric=False),
-        *(Heading(title_of(one), _detail(one)) for one in series),
+    days = [
+        TableCell(f"{p.created:%Y-%m-%d}", f"{p.created:%H:%M}", link=pages.get(p.path, "")) for p in newest
+    ]
+    columns = (
+        words("Made", days, "UTC"),
+        words("Version", [visible(point.version) for point in newest]),
+        *(
+            numbers(title_of(one), [_value(points.get(p.body_digest), changed) for p in newest], _detail(one))
+            for one, (points, changed) in zip(series, values, strict=True)
+        ),
     )
-    rows = tuple(
-        (
-            TableCell(f"{point.created:%Y-%m-%d}", f"{point.created:%H:%M}", link=pages.get(point.path, "")),
-            TableCell(visible(point.version)),
-            *(_value(points.get(point.body_digest), changed) for points, changed in values),
-        )
-        for point in newest
-    )
-    return Table(f"{heading}: all values", headings, rows)
+    return Table(f"{heading}: all values", columns)
 
 
 def _detail(series: Series) -> str:
-    better = "" if series.direction == "none" else f"{series.direction} is better"
-    return "\n".join(part for part in (about(series), "95\u00a0% interval", better) if part)
+    return "\n".join(filter(None, (about(series), "95\u00a0% interval", better(series.direction))))
 
 
 def _value(point: Point | None, changed: set[str]) -> TableCell:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from reports.site.boards.board import Board, Boards, protocol_of
+from reports.site.boards.board import Board, Boards
 from reports.site.boards.board_tables import RULE, TIES, board_block, method_block
 from reports.site.files.links import board_page, method_page, model_page
-from reports.site.files.listing import Block, Listing
+from reports.site.files.listing import Block, Listing, block
 from reports.site.pages.overview import BOARDS, boards_block, kinds, leader, told
 from reports.site.pages.record_tables import (
     left_out_rows,
@@ -21,7 +21,7 @@ from reports.site.pages.record_tables import (
 )
 from reports.site.records.site_record import Holdings, SiteRecord
 from reports.site.records.trust import TRUST_WORDS
-from reports.tables import Heading, Table, TableCell
+from reports.tables import TableCell, numbers, words
 from reports.wording import pattern_name, visible
 
 
@@ -30,7 +30,7 @@ def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
     for board in boards.boards:
         yield Listing(
             board_page(board.key.name),
-            f"{pattern_name(board.key.pattern)}: {protocol_of(board.key)}",
+            board.title,
             "boards",
             (leader(board),),
             blocks=(_with_rule(board_block(board)),),
@@ -51,7 +51,6 @@ def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
     for name, records in methods.items():
         yield _method(name, records, boards.boards)
     yield _index("methods", "Methods", [(name, method_page(name), found) for name, found in methods.items()])
-    block = records_block("All records", holdings.records)
     intro = () if holdings.records else ("There are no records.",)
     yield Listing(
         "records/index.html",
@@ -59,14 +58,14 @@ def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
         "records",
         (*intro, "Newest first. How far each can be trusted:"),
         tuple(TRUST_WORDS.items()),
-        blocks=(block,) if holdings.records else (),
+        blocks=(records_block("All records", holdings.records),) if holdings.records else (),
     )
     yield _not_ranked(holdings, boards)
 
 
-def _with_rule(block: Block) -> Block:
+def _with_rule(ranking: Block) -> Block:
     """Beneath the ranking, where it does not push it down."""
-    return replace(block, heading="Ranking", notes=(*block.notes, RULE, TIES))
+    return replace(ranking, heading="Ranking", table=ranking.table.noted(RULE, TIES))
 
 
 def _model(name: str, records: Sequence[SiteRecord]) -> Listing:
@@ -150,23 +149,15 @@ def _not_ranked(holdings: Holdings, boards: Boards) -> Listing:
 
 
 def _index(section: str, title: str, entries: Sequence[tuple[str, str, Sequence[SiteRecord]]]) -> Listing:
-    headings = (
-        Heading(title.removesuffix("s"), numeric=False),
-        Heading("Records"),
-        Heading("Patterns", numeric=False),
-        Heading("Trust", numeric=False),
+    found = sorted(entries)
+    columns = (
+        words(title.removesuffix("s"), [TableCell(visible(name), link=path) for name, path, _ in found]),
+        numbers("Records", [f"{len(records):,}" for _, _, records in found]),
+        words("Patterns", [_patterns(records) for _, _, records in found]),
+        words("Trust", [kinds(records).rstrip(".") for _, _, records in found]),
     )
-    rows = tuple(
-        (
-            TableCell(visible(name), link=path),
-            TableCell(f"{len(records):,}"),
-            TableCell(_patterns(records)),
-            TableCell(kinds(records).rstrip(".")),
-        )
-        for name, path, records in sorted(entries)
-    )
-    none = () if rows else (f"There are no {section} yet.",)
-    blocks = (Block(f"All {section}", Table(f"All {section}", headings, rows)),) if rows else ()
+    none = () if found else (f"There are no {section} yet.",)
+    blocks = (block(f"All {section}", columns),) if found else ()
     return Listing(f"{section}/index.html", title, section, none, blocks=blocks)
 
 

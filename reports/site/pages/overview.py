@@ -10,11 +10,11 @@ from reports.site.boards.board import Board, Boards, Entrant, protocol_of
 from reports.site.boards.board_tables import RULE, TIES, board_block
 from reports.site.boards.cost import Cost, cost_of, machines_of
 from reports.site.files.links import board_page, method_page
-from reports.site.files.listing import Block, first_rows
+from reports.site.files.listing import Block, block, first_rows
 from reports.site.pages.record_tables import records_block
 from reports.site.records.site_record import Holdings, SiteRecord
 from reports.site.records.trust import TRUST_WORDS, Trust
-from reports.tables import Heading, Table, TableCell
+from reports.tables import TableCell, numbers, words
 from reports.wording import (
     NBSP,
     counted,
@@ -65,38 +65,32 @@ def overview(holdings: Holdings, boards: Boards) -> Overview:
         answers=tuple(_answers(holdings, first)),
         board=board,
         others=_others(boards),
-        newest=newest if newest.table is not None and newest.table.rows else None,
+        newest=newest if newest.table.rows else None,
         rule=(RULE, TIES),
     )
 
 
 def boards_block(boards: Sequence[Board]) -> Block:
     """A row a board, with who is first on it."""
-    headings = (
-        Heading("Board", numeric=False),
-        Heading("Protocol", numeric=False),
-        Heading("Models"),
-        Heading("Methods"),
-        Heading("Records"),
-        Heading("First", numeric=False),
-        Heading("Recovery ↑", "95\u00a0% interval\nhigher is better"),
+    best = [b.entrants[0] for b in boards]
+    spreads = [interval(e.low, e.high, 3) or "no interval" for e in best]
+    columns = (
+        words("Board", [TableCell(pattern_name(b.key.pattern), link=board_page(b.key.name)) for b in boards]),
+        words(
+            "Protocol",
+            [TableCell(protocol_of(b.key), f"revision {visible(b.key.corpus_revision)}") for b in boards],
+        ),
+        numbers("Models", [f"{b.n_models:,}" for b in boards]),
+        numbers("Methods", [f"{len(b.entrants):,}" for b in boards]),
+        numbers("Records", [f"{b.n_records:,}" for b in boards]),
+        words("First", [TableCell(e.label, link=method_page(e.method)) for e in best]),
+        numbers(
+            "Recovery ↑",
+            [TableCell(decimal(e.score, 3), told) for e, told in zip(best, spreads, strict=True)],
+            "95\u00a0% interval\nhigher is better",
+        ),
     )
-    rows = tuple(
-        (
-            TableCell(pattern_name(b.key.pattern), link=board_page(b.key.name)),
-            TableCell(protocol_of(b.key), f"revision {visible(b.key.corpus_revision)}"),
-            TableCell(f"{b.n_models:,}"),
-            TableCell(f"{len(b.entrants):,}"),
-            TableCell(f"{b.n_records:,}"),
-            TableCell(b.entrants[0].label, link=method_page(b.entrants[0].method)),
-            TableCell(
-                decimal(b.entrants[0].score, 3),
-                interval(b.entrants[0].low, b.entrants[0].high, 3) or "no interval",
-            ),
-        )
-        for b in boards
-    )
-    return Block("All boards", Table("All boards", headings, rows))
+    return block("All boards", columns)
 
 
 def leader(board: Board) -> str:
@@ -189,7 +183,7 @@ def _others(boards: Boards) -> Block | None:
     """The boards on the first page: all of them, or the commonest and where the others are."""
     if not boards.boards:
         return None
-    block = boards_block(boards.boards)
+    found = boards_block(boards.boards)
     if len(boards.boards) <= BOARD_ROWS:
-        return block
-    return first_rows(block, BOARD_ROWS, (BOARDS, f"All {len(boards.boards):,} boards"))
+        return found
+    return first_rows(found, BOARD_ROWS, (BOARDS, f"All {len(boards.boards):,} boards"))

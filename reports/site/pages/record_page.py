@@ -10,8 +10,8 @@ from reports.site.files.links import method_page, model_page, record_file, recor
 from reports.site.pages.record_tables import name_of, trust_word
 from reports.site.records.site_record import SiteRecord
 from reports.site.records.trust import TRUST_WORDS
-from reports.tables import Heading, Table, TableCell
-from reports.wording import MISSING, counted, decimal, gibibytes, pattern_name, seconds, visible
+from reports.tables import Table, TableCell, numbers, words
+from reports.wording import MISSING, better, counted, decimal, gibibytes, pattern_name, seconds, visible
 from suite.results.records.record import Metric, ModuleReport, Record
 from suite.results.records.state import describe_failure
 from suite.results.verification import CHECKS
@@ -21,8 +21,6 @@ ANSWER_CHARACTERS = 1_000
 
 OPENING_CHARACTERS = 70
 """Of a prompt, beside its name."""
-
-_BETTER = {"higher": "higher is better", "lower": "lower is better", "none": ""}
 
 
 @dataclass(frozen=True)
@@ -133,75 +131,52 @@ def _calibration(record: Record) -> str:
 
 
 def _metrics(metrics: Sequence[Metric]) -> Table:
-    headings = (
-        Heading("Metric", numeric=False),
-        Heading("Protocol", numeric=False),
-        Heading("Value"),
-        Heading("95\u00a0% interval"),
-        Heading("Standard error"),
-        Heading("n"),
+    spreads = [f"{m.low:.6g} to {m.high:.6g}" if None not in (m.low, m.high) else MISSING for m in metrics]
+    columns = (
+        words("Metric", [TableCell(visible(m.name), better(m.direction)) for m in metrics]),
+        words("Protocol", [visible(m.protocol) or MISSING for m in metrics]),
+        numbers(
+            "Value",
+            [TableCell(_number(m.value), "" if m.value is not None else visible(m.status)) for m in metrics],
+        ),
+        numbers("95\u00a0% interval", spreads),
+        numbers("Standard error", [_number(m.stderr) for m in metrics]),
+        numbers("n", [MISSING if m.n is None else f"{m.n:,}" for m in metrics]),
     )
-    rows = tuple(
-        (
-            TableCell(visible(m.name), _BETTER[m.direction]),
-            TableCell(visible(m.protocol) or MISSING),
-            TableCell(_number(m.value), "" if m.value is not None else visible(m.status)),
-            TableCell(MISSING if m.low is None or m.high is None else f"{m.low:.6g} to {m.high:.6g}"),
-            TableCell(_number(m.stderr)),
-            TableCell(MISSING if m.n is None else f"{m.n:,}"),
-        )
-        for m in metrics
-    )
-    return Table("Metrics", headings, rows)
+    return Table("Metrics", columns)
 
 
 def _phases(record: Record) -> Table:
     """Seconds and peaks; a column that no phase has a number for is left out."""
     phases = record.phases
     columns = (
-        (Heading("Time ↓", "s\none run"), [seconds(p.seconds) for p in phases]),
-        (Heading("Host memory ↓", "GiB, peak\none run"), [gibibytes(p.peak_host_bytes) for p in phases]),
-        (Heading("Device memory ↓", "GiB, peak\none run"), [gibibytes(p.peak_device_bytes) for p in phases]),
-        (Heading("Energy ↓", "J\none run"), [decimal(p.energy_joules, 0) for p in phases]),
+        numbers("Time ↓", [seconds(p.seconds) for p in phases], "s\none run"),
+        numbers("Host memory ↓", [gibibytes(p.peak_host_bytes) for p in phases], "GiB, peak\none run"),
+        numbers("Device memory ↓", [gibibytes(p.peak_device_bytes) for p in phases], "GiB, peak\none run"),
+        numbers("Energy ↓", [decimal(p.energy_joules, 0) for p in phases], "J\none run"),
     )
-    shown = [(heading, cells) for heading, cells in columns if set(cells) != {MISSING}]
-    headings = (Heading("Phase", "lower is better", numeric=False), *(heading for heading, _ in shown))
-    rows = tuple(
-        (TableCell(visible(phase.name)), *(TableCell(cells[n]) for _, cells in shown))
-        for n, phase in enumerate(phases)
-    )
-    return Table("Phases", headings, rows)
+    shown = [column for column in columns if {cell.text for cell in column.cells} != {MISSING}]
+    names = words("Phase", [visible(phase.name) for phase in phases], "lower is better")
+    return Table("Phases", (names, *shown))
 
 
 def _modules(modules: Sequence[ModuleReport]) -> Table:
     """Summed by block of a decoder layer: a page stays small however large the model is."""
-    headings = (
-        Heading("Block", numeric=False),
-        Heading("Modules"),
-        Heading("Weights"),
-        Heading("Pruned"),
-        Heading("Share"),
-        Heading("Swaps"),
-        Heading("Error", "before"),
-        Heading("Error", "after"),
-    )
     blocks: dict[tuple[int, str], list[ModuleReport]] = {}
     for module in modules:
         blocks.setdefault((module.layer, module.block), []).append(module)
-    rows = tuple(
-        (
-            TableCell(f"layer {layer}, {visible(block)}"),
-            TableCell(str(len(found))),
-            TableCell(f"{sum(m.n_weights for m in found):,}"),
-            TableCell(f"{sum(m.n_pruned for m in found):,}"),
-            TableCell(_share(found)),
-            TableCell(_swaps(found)),
-            TableCell(_number(found[0].error_before)),
-            TableCell(_number(found[0].error_after)),
-        )
-        for (layer, block), found in blocks.items()
+    found = list(blocks.values())
+    columns = (
+        words("Block", [f"layer {layer}, {visible(block)}" for layer, block in blocks]),
+        numbers("Modules", [str(len(block)) for block in found]),
+        numbers("Weights", [f"{sum(m.n_weights for m in block):,}" for block in found]),
+        numbers("Pruned", [f"{sum(m.n_pruned for m in block):,}" for block in found]),
+        numbers("Share", map(_share, found)),
+        numbers("Swaps", map(_swaps, found)),
+        numbers("Error", [_number(block[0].error_before) for block in found], "before"),
+        numbers("Error", [_number(block[0].error_after) for block in found], "after"),
     )
-    return Table("Pruned weights by block", headings, rows)
+    return Table("Pruned weights by block", columns)
 
 
 def _share(modules: Sequence[ModuleReport]) -> str:

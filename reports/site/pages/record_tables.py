@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from reports.chapters import chapters
 from reports.chapters.chapter import Chapter
-from reports.chapters.divergence import divergence_chapter
-from reports.chapters.efficiency import efficiency_chapter
-from reports.chapters.tasks import tasks_chapter
 from reports.rankings.comparison import compare
 from reports.rankings.frame import cell_id
 from reports.rankings.ranking import Ranking
 from reports.site.boards.board import LeftOut
 from reports.site.files.links import model_page, record_page
-from reports.site.files.listing import Block
+from reports.site.files.listing import Block, block
 from reports.site.records.site_record import SiteRecord
-from reports.tables import Heading, Table, TableCell, ranking_table
+from reports.tables import TableCell, numbers, ranking_table, words
 from reports.wording import MISSING, decimal, interval, pattern_name, visible
 from suite.results.records.index import UnreadableRecord
 from suite.results.records.state import describe_failure
@@ -24,62 +21,42 @@ from suite.results.records.state import describe_failure
 REASONS = "ranking reasons"
 """The style of tables whose last column is a sentence."""
 
-TRUST_HEADING = Heading("Trust", numeric=False)
-
 
 def records_block(heading: str, records: Iterable[SiteRecord]) -> Block:
     """A row a record: what it is of, its perplexity, how far it can be trusted."""
-    headings = (
-        Heading("Record", numeric=False),
-        Heading("Model", numeric=False),
-        Heading("Pattern", "and protocol", numeric=False),
-        Heading("Perplexity ↓", "95\u00a0% interval\nlower is better"),
-        TRUST_HEADING,
-        Heading("Made", "UTC", numeric=False),
+    shown = list(records)
+    columns = (
+        words("Record", [_link(h, name_of(h), h.digest[:12]) for h in shown]),
+        words("Model", map(_model, shown)),
+        words(
+            "Pattern",
+            [TableCell(pattern_name(h.record.cell.pattern), visible(_protocol(h) or "")) for h in shown],
+            "and protocol",
+        ),
+        numbers("Perplexity ↓", map(_perplexity, shown), "95\u00a0% interval\nlower is better"),
+        words("Trust", map(trust_word, shown)),
+        words("Made", [TableCell(h.record.created[:10], h.record.created[11:16]) for h in shown], "UTC"),
     )
-    rows = tuple(
-        (
-            TableCell(name_of(held), held.digest[:12], link=record_page(held.digest)),
-            _model(held),
-            TableCell(pattern_name(held.record.cell.pattern), visible(_protocol(held) or "")),
-            _perplexity(held),
-            TableCell(trust_word(held)),
-            TableCell(held.record.created[:10], held.record.created[11:16]),
-        )
-        for held in records
-    )
-    return Block(heading, Table(heading, headings, rows))
+    return block(heading, columns)
 
 
 def reasons_block(heading: str, rows: Sequence[tuple[SiteRecord, str]]) -> Block:
     """A row a record and why it stands here."""
-    headings = (
-        Heading("Record", numeric=False),
-        Heading("Model", numeric=False),
-        Heading("Why", numeric=False),
+    names = [_link(h, f"{name_of(h)} {pattern_name(h.record.cell.pattern)}") for h, _ in rows]
+    columns = (
+        words("Record", names),
+        words("Model", [_model(held) for held, _ in rows]),
+        words("Why", [visible(reason) for _, reason in rows]),
     )
-    body = tuple(
-        (
-            TableCell(
-                f"{name_of(held)} {pattern_name(held.record.cell.pattern)}", link=record_page(held.digest)
-            ),
-            _model(held),
-            TableCell(visible(reason)),
-        )
-        for held, reason in rows
-    )
-    return Block(heading, Table(heading, headings, body), kind=REASONS)
+    return block(heading, columns, kind=REASONS)
 
 
 def unreadable_block(heading: str, entries: Sequence[UnreadableRecord]) -> Block:
     """A row a file that is no record, and why."""
-    headings = (Heading("File", numeric=False), Heading("Why", numeric=False))
-    rows = tuple(
-        # The end of a path tells files apart, and says nothing of the machine that built the site.
-        (TableCell(visible("/".join(entry.path.parts[-2:]))), TableCell(visible(entry.reason)))
-        for entry in entries
-    )
-    return Block(heading, Table(heading, headings, rows), kind=REASONS)
+    # The end of a path tells files apart, and says nothing of the machine that built the site.
+    names = [visible("/".join(entry.path.parts[-2:])) for entry in entries]
+    columns = (words("File", names), words("Why", [visible(entry.reason) for entry in entries]))
+    return block(heading, columns, kind=REASONS)
 
 
 def set_apart_reason(held: SiteRecord) -> str:
@@ -125,33 +102,26 @@ def trust_word(held: SiteRecord) -> str:
 
 
 def _ranking_block(ranking: Ranking, where: str, by_record: Mapping[int, SiteRecord]) -> Block:
-    table = ranking_table(ranking)
-    entries = ([ranking.dense] if ranking.dense else []) + list(ranking.entries)
-    rows = []
-    for row, entry in zip(table.rows, entries, strict=True):
-        held = by_record[id(entry.record)]
-        name = replace(row[0], link=record_page(held.digest))
-        rows.append((name, *row[1:], TableCell(trust_word(held))))
-    heading = f"{pattern_name(ranking.pattern)}, {where}"
-    shown = Table(heading, (*table.headings, TRUST_HEADING), tuple(rows))
+    names, *others = ranking_table(ranking).columns
+    shown = [by_record[id(entry.record)] for entry in ranking.with_dense]
+    linked = names.linked(record_page(held.digest) for held in shown)
     protocols = ranking.setting.protocols
     note = (
         f"Ranked by perplexity on {visible(protocols[0].name)}; prune time is the method's own phases."
         if protocols
         else "No perplexity was measured, so nothing is ranked."
     )
-    return Block(heading, shown, (note,))
+    columns = (linked, *others, words("Trust", map(trust_word, shown)))
+    return block(f"{pattern_name(ranking.pattern)}, {where}", columns, (note,))
 
 
 def _chapter_blocks(
     rankings: Sequence[Ranking], where: str, by_record: Mapping[int, SiteRecord]
 ) -> list[Block]:
-    found = (divergence_chapter(rankings), tasks_chapter(rankings), efficiency_chapter(rankings))
     pages = {cell_id(held.record): record_page(held.digest) for held in by_record.values()}
     shown = {e.cell: record_page(by_record[id(e.record)].digest) for r in rankings for e in r.entries}
-    return [
-        block for chapter in found if chapter is not None for block in _parts(chapter, where, pages | shown)
-    ]
+    found = chapters(rankings, ("divergence", "tasks", "efficiency"))
+    return [part for chapter in found.values() for part in _parts(chapter, where, pages | shown)]
 
 
 def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block]:
@@ -160,10 +130,15 @@ def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block
         # Parts without a heading are told apart by their captions; one alone needs none.
         name = part.heading or (part.table.caption if len(chapter.parts) > 1 else "")
         heading = f"{chapter.title}{': ' if name else ''}{name}, {where}"
-        rows = tuple((replace(row[0], link=pages.get(row[0].link, "")), *row[1:]) for row in part.table.rows)
-        notes = (*part.notes, *(chapter.notes if number == len(chapter.parts) - 1 else ()))
-        blocks.append(Block(heading, Table(heading, part.table.headings, rows), notes))
+        names, *others = part.table.columns
+        linked = names.linked(pages.get(cell.link, "") for cell in names.cells)
+        notes = (*part.table.notes, *(chapter.notes if number == len(chapter.parts) - 1 else ()))
+        blocks.append(block(heading, (linked, *others), notes))
     return blocks
+
+
+def _link(held: SiteRecord, name: str, detail: str = "") -> TableCell:
+    return TableCell(name, detail, link=record_page(held.digest))
 
 
 def _model(held: SiteRecord) -> TableCell:

@@ -79,11 +79,6 @@ def parse_recipe(text: str) -> ParsedRecipe:
     return ParsedRecipe(allocation, built)
 
 
-def is_recipe(text: str) -> bool:
-    """Whether a text is written as a recipe, and not as the name of a method."""
-    return "|" in text or "(" in text
-
-
 @dataclass(frozen=True)
 class Recipe:
     """A score, refinements and an update, applied to every Linear in one walk through the layers.
@@ -262,4 +257,4 @@ def _check_order(text: str, built: Sequence[Step]) -> None:
             )
 
 
-__all__ = ["GRAMMAR", "ParsedRecipe", "Recipe", "is_recipe", "parse_recipe", "written"]
+__all__ = ["GRAMMAR", "ParsedRecipe", "Recipe", "parse_recipe", "written"]

@@ -148,6 +148,11 @@ method_class = methods.class_of
 build = methods.build
 
 
+def is_recipe(text: str) -> bool:
+    """Whether a text is written as a recipe (`methods.recipe`), and not as the name of a method."""
+    return "|" in text or "(" in text
+
+
 def settings_of(built: PruningMethod | Allocation | Step) -> dict[str, Any]:
     """Every hyper-parameter of a method, an allocation or a step as plain values, defaults written out."""
     return {
@@ -211,6 +216,7 @@ __all__ = [
     "Registry",
     "allocations",
     "build",
+    "is_recipe",
     "method_class",
     "names",
     "origin",

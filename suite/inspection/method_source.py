@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from methods.base import PruningMethod
 from methods.errors import InputError, did_you_mean
-from methods.recipe import is_recipe, parse_recipe
-from methods.registry import Registry, build, method_class
+from methods.recipe import parse_recipe
+from methods.registry import Registry, build, is_recipe, method_class
 
 _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),

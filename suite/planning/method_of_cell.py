@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from methods.errors import ContractError, InputError
 from methods.masks.pattern import SparsityPattern, parse_pattern
-from methods.recipe import Recipe, is_recipe, parse_recipe
-from methods.registry import allocations, build, methods, settings_of, steps
+from methods.registry import allocations, build, is_recipe, methods, settings_of, steps
 from suite.cell import AllocationSpec
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def pruned_by(
     """
     if method in methods.names() or not (is_recipe(method) or method in steps.names()):
         return build(method, settings), allocation
+    from methods.recipe import parse_recipe
+
     recipe = parse_recipe(method)
     if settings:
         raise InputError("a recipe's settings stand behind its steps, such as 'wanda | refit(steps=20)'")
@@ -119,7 +120,7 @@ def part_versions(cell: Cell) -> dict[str, int]:
     if not cell.prunes:
         return {}
     method = method_of(cell)
-    parts = method.steps if isinstance(method, Recipe) else initial_methods(method)
+    parts = getattr(method, "steps", None) or initial_methods(method)
     versions = {part.name: part.version for part in parts}
     if allocation := allocation_of(cell):
         versions[allocation.name] = allocation.version

@@ -142,13 +142,13 @@ def test_a_hessian_that_overflows_is_not_called_singular():
 
 
 def test_a_reconstruction_that_overflows_the_type_of_the_weights_is_an_error_that_names_it(monkeypatch):
-    solve = build("sparsegpt").solve
+    choose = build("sparsegpt").choose
 
-    def enlarging(self, *args):
-        solution = solve(*args)
+    def enlarging(self, problem):
+        solution = choose(problem)
         return replace(solution, weight=solution.weight * 1e8)
 
-    monkeypatch.setattr("methods.scores.sparsegpt.SparseGPT.solve", enlarging)
+    monkeypatch.setattr("methods.scores.sparsegpt.SparseGPT.choose", enlarging)
     with pytest.raises(NonFiniteError, match=r"q_proj: its new weights in torch\.float16"):
         build("sparsegpt").prune(make_model("llama", torch.float16), parse_pattern("0.5"), make_calibration())
 

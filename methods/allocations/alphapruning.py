@@ -106,9 +106,14 @@ class AlphaPruning:
 
 
 def spectrum(weight: Tensor) -> Tensor:
-    """The squared singular values of a weight `[out, in]`, ascending, `[min(out, in)]`."""
-    values: Tensor = torch.linalg.svdvals(weight)
-    return values.square().flip(0)
+    """The squared singular values of a weight `[out, in]`, ascending, `[min(out, in)]`.
+
+    They are the eigenvalues of its smaller Gram matrix, which in float64 come several times as fast as
+    singular values in fp32, and as exactly.
+    """
+    wide = weight.double() if len(weight) <= weight.shape[1] else weight.double().T
+    values: Tensor = torch.linalg.eigvalsh(wide @ wide.T)
+    return values.clamp_(min=0).to(weight.dtype)
 
 
 def tail_exponent(eigenvalues: Tensor, peak_range: PeakRange) -> float | None:

@@ -85,6 +85,24 @@ def test_it_keeps_its_promises(prunebench):
 
 
 @pytest.mark.slow
+def test_its_steps_stand_in_recipes_and_keep_their_promises(prunebench, tmp_path):
+    rows = {row["name"]: row for row in json.loads(prunebench("list", "steps", "--json").stdout)}
+    assert (rows["rescale"]["part"], rows["rescale"]["origin"]) == ("update", "prunebench-gram")
+    model, text = save_tiny_model(tmp_path / "model"), write_text(tmp_path / "text.txt")
+    done = prunebench(
+        *("prune", model, "--recipe", "gram(power=0.5)|swaps|rescale", "--sparsity", 0.5, "--out", "pruned"),
+        *("--calibration", text, "--n-samples", 4, "--seqlen", 32, "--dtype", "float32"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = read_pruning(tmp_path / "pruned").record
+    assert record.cell.settings == {"recipe": "gram(power=0.5) | swaps | rescale"}
+    assert record.code.part_versions == {"gram": 1, "swaps": 1, "rescale": 1}
+    families = ("--family", "llama", "--family", "gpt2", "--family", "mixtral")
+    checked = prunebench("check-method", "gram | rescale", *families)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.slow
 def test_llm_barber_may_start_from_it(prunebench, tmp_path):
     model, text = save_tiny_model(tmp_path / "model"), write_text(tmp_path / "text.txt")
     done = prunebench(

@@ -204,11 +204,11 @@ def _ratio_cell(score: Score, is_dense: bool) -> TableCell:
 
 def _forwards(entry: Entry) -> float | None:
     """Prune time as a multiple of the least work any calibrated method must do on this machine."""
-    floor, calibration = entry.record.floor, entry.record.calibration
-    if floor is None or calibration is None or entry.method_seconds is None:
+    speed, calibration = entry.record.reference_speed, entry.record.calibration
+    if speed is None or calibration is None or entry.method_seconds is None:
         return None
     tokens = calibration.n_samples * calibration.seqlen
-    return entry.method_seconds * floor.forward_tokens_per_second / tokens
+    return entry.method_seconds * speed.forward_tokens_per_second / tokens
 
 
 def _plain(value: object) -> str:

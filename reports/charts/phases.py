@@ -14,7 +14,7 @@ from reports.rankings.phases import EVALUATION, PHASES, spent_by_phase
 from reports.rankings.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import NBSP, decimal, listed, pattern_name
 
-OUTSIDE = ("load", *EVALUATION, "floor")
+OUTSIDE = ("load", *EVALUATION, "reference speed")
 """Phases that say nothing about the method and are longer than most."""
 OTHER = "other"
 """What a method from elsewhere calls its phases by names of its own."""

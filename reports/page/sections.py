@@ -21,9 +21,9 @@ from reports.tables import Table, cost_table, frame_table
 _COST_NOTE = (
     "Wall-clock seconds of one run; no interval. × forward is the prune time (allocate, statistics, solve, "
     "propagate) over the time the dense model needs to read the calibration set once on the same machine, so "
-    "that machines compare; it is missing where no calibration was used or no floor of the machine measured. "
-    "Evaluate is everything that measures the model: texts, tasks, answers, speed. Floor is the measuring of "
-    "the machine."
+    "that machines compare; it is missing where no calibration was used or no reference speed of the machine "
+    "measured. Evaluate is everything that measures the model: texts, tasks, answers, speed. Reference speed "
+    "is the measuring of the machine."
 )
 
 

@@ -15,11 +15,11 @@ REST = "rest of the prune"
 """What the phase that encloses the method's own has beyond them."""
 EVALUATION = ("dense reference", "texts", "tasks", "answers", "speed", "count zeros")
 """What measures the model, by kind."""
-PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", *EVALUATION, "floor")
-"""In the order in which they first happen, the machine's floor last; others follow by name."""
+PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", *EVALUATION, "reference speed")
+"""In the order in which they first happen, the machine's reference speed last; others follow by name."""
 
 _KINDS = {"answer prompts": "answers", "judge answers": "answers", "speed, sparse kernels": "speed"}
-_AROUND = ("load", "calibrate", "allocate", "initial", "check", *EVALUATION, "floor")
+_AROUND = ("load", "calibrate", "allocate", "initial", "check", *EVALUATION, "reference speed")
 """Phases that the prune does not enclose."""
 
 

@@ -100,15 +100,15 @@ def machines(records: Sequence[Record]) -> list[Machine]:
 def _machine_facts(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
     environment = records[0].environment
     cores = counted(environment.physical_cores, "core") if environment.physical_cores else "unknown"
-    floors = [r.floor for r in records if r.floor is not None]
+    speeds = [r.reference_speed for r in records if r.reference_speed is not None]
     facts = {
         "processor": environment.processor,
         "device": environment.device,
         "cores and threads": f"{cores}, {counted(environment.threads, 'thread')}",
         "decoder layers": "one at a time" if records[0].placement == "onload" else "all at once",
         "native bf16": "yes" if environment.native_bf16 else "no",
-        "matrix product": _span([f.matmul_flops_per_second / 1e9 for f in floors], "GFLOP/s"),
-        "dense forward": _span([f.forward_tokens_per_second for f in floors], "tokens/s"),
+        "matrix product": _span([f.matmul_flops_per_second / 1e9 for f in speeds], "GFLOP/s"),
+        "dense forward": _span([f.forward_tokens_per_second for f in speeds], "tokens/s"),
         "platform": f"{environment.platform}, Python {environment.python}",
     }
     return tuple(facts.items())

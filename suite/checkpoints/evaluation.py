@@ -16,7 +16,7 @@ from suite.checkpoints.record import add_zeros, cell_of, dense_identity, told_fi
 from suite.evaluation.first_token import FirstTokenChoice, choose_first_token
 from suite.evaluation.inputs import Inputs, model_key
 from suite.evaluation.measure import DenseReference, Measured, add_size, measure_dense, measure_pruned
-from suite.evaluation.speed.reference_speed import machine_floor
+from suite.evaluation.speed.reference_speed import measure_reference_speed
 from suite.machine.environment import environment
 from suite.machine.phases import PhaseLog
 from suite.models.layered import LayeredModel, load_layered_model
@@ -29,7 +29,7 @@ from suite.results import ResultStore
 from suite.results.records.files import make_folder
 from suite.results.records.pruning_file import PRUNING, Pruning, read_pruning
 from suite.results.records.reading import RecordError, load_record
-from suite.results.records.record import MachineFloor, ModelIdentity, ModuleReport, Record
+from suite.results.records.record import ModelIdentity, ModuleReport, Record, ReferenceSpeed
 from suite.running.run_cell import present_code, utc_now
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class _Dense:
     reference: DenseReference
     weight: Callable[[str], torch.Tensor]
     again: Callable[[LoadedModel], LoadedModel]
-    floor: MachineFloor
+    reference_speed: ReferenceSpeed
     record: Record
     first_token: FirstTokenChoice | None
     remarks: list[str]
@@ -192,10 +192,10 @@ class _Model:
                 trust_remote_code=cell.trust_remote_code,
             )
 
-    def floor(self, loaded: LoadedModel) -> MachineFloor:
-        """The machine's floor with it."""
-        with self.log.timed("floor"):
-            return machine_floor(loaded.model, loaded.placement)
+    def reference_speed(self, loaded: LoadedModel) -> ReferenceSpeed:
+        """The machine's reference speed with it."""
+        with self.log.timed("reference speed"):
+            return measure_reference_speed(loaded.model, loaded.placement)
 
     def decided(self, cell: Cell, choice: FirstTokenChoice | None) -> Cell:
         """`cell` as it is run."""
@@ -206,7 +206,7 @@ class _Model:
         cell: Cell,
         measured: Measured,
         *,
-        floor: MachineFloor,
+        reference_speed: ReferenceSpeed,
         model: ModelIdentity,
         checkpoint: ModelIdentity | None = None,
         modules: tuple[ModuleReport, ...] = (),
@@ -222,7 +222,7 @@ class _Model:
             model=model,
             checkpoint=checkpoint,
             phases=tuple(self.log.costs),
-            floor=floor,
+            reference_speed=reference_speed,
             metrics=tuple(measured.metrics),
             windows=tuple(measured.windows),
             divergences=tuple(measured.divergences),
@@ -240,14 +240,14 @@ def _measure_dense(its: _Model, checkpoint: str, pruning: Pruning | None) -> _De
     loaded = its.load()
     remarks = [] if pruning is None else check_dense(pruning, loaded.identity, checkpoint)
     its.outlet.check(its.asked, loaded.identity, its.inputs)
-    floor = its.floor(loaded)
+    reference_speed = its.reference_speed(loaded)
     reference = DenseReference(keeps_head=True)  # a finished checkpoint may have another
     probe = its.inputs.first_token
     choice = None if probe is None else choose_first_token(loaded, probe, its.log)
     measured = measure_dense(loaded, its.decided(its.asked, choice), its.inputs, reference, its.log)
     add_size(measured, loaded, (), None)
     measured.remarks[:0] = [*loaded.remarks, *([choice.remark] if choice else [])]
-    record = its.put(its.asked, measured, floor=floor, model=loaded.identity)
+    record = its.put(its.asked, measured, reference_speed=reference_speed, model=loaded.identity)
     if isinstance(loaded, LayeredModel):
         layered = loaded
         weight: Callable[[str], torch.Tensor] = loaded.dense_weight
@@ -255,7 +255,7 @@ def _measure_dense(its: _Model, checkpoint: str, pruning: Pruning | None) -> _De
     else:
         kept = dense_weights(loaded.model)
         weight, again = kept.__getitem__, partial(_with_weights, kept)
-    return _Dense(loaded.identity, reference, weight, again, floor, record, choice, remarks)
+    return _Dense(loaded.identity, reference, weight, again, reference_speed, record, choice, remarks)
 
 
 def _with_weights(weights: Mapping[str, torch.Tensor], loaded: LoadedModel) -> LoadedModel:
@@ -287,10 +287,10 @@ def _measure_own(
     own.outlet.check(cell, loaded.identity, own.inputs)
     told = [*loaded.remarks, *remarks]
     if dense is None:
-        floor, reference = own.floor(loaded), DenseReference()
+        reference_speed, reference = own.reference_speed(loaded), DenseReference()
         choice = _first_token(own, loaded, told_first_token(pruning))
     else:
-        floor, reference, choice = dense.floor, dense.reference, dense.first_token
+        reference_speed, reference, choice = dense.reference_speed, dense.reference, dense.first_token
         told += other_weights(loaded, dense.weight)
     if choice is not None:
         told.append(choice.remark)
@@ -305,7 +305,7 @@ def _measure_own(
     return own.put(
         cell,
         measured,
-        floor=floor,
+        reference_speed=reference_speed,
         model=model,
         checkpoint=None if cell.is_dense else loaded.identity,
         modules=() if cell.is_dense else zeros.modules,

@@ -1,4 +1,4 @@
-"""What the cells of one model share: the loaded model, its dense weights and the machine's floor."""
+"""What the cells of one model share: the loaded model, dense weights, the machine's reference speed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from methods.base import Placement
 from suite.evaluation.dense_reference import DenseReference
 from suite.evaluation.first_token import FirstTokenChoice, choose_first_token
 from suite.evaluation.inputs import Inputs, ModelKey, loaded_key, model_key
-from suite.evaluation.speed.reference_speed import machine_floor
+from suite.evaluation.speed.reference_speed import measure_reference_speed
 from suite.models.reusable import OnloadedModel, ResidentModel, ReusableModel
 from suite.sharing import CellShare, SharedWork
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from suite.cell import Cell
     from suite.machine.phases import PhaseLog
     from suite.models.loading import LoadedModel
-    from suite.results.records.record import MachineFloor
+    from suite.results.records.record import ReferenceSpeed
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _Held:
 
     key: tuple[object, ...]
     model: ReusableModel
-    floor: MachineFloor | None = None
+    reference_speed: ReferenceSpeed | None = None
 
 
 class ModelSession:
@@ -83,12 +83,14 @@ class ModelSession:
         """
         self._current.model.check(method, pattern, result)
 
-    def floor(self) -> MachineFloor:
-        """The machine's floor with the current model, measured once."""
+    def reference_speed(self) -> ReferenceSpeed:
+        """The machine's reference speed with the current model, measured once."""
         held = self._current
-        if held.floor is None:
-            held.floor = machine_floor(held.model.loaded.model, held.model.loaded.placement)
-        return held.floor
+        if held.reference_speed is None:
+            held.reference_speed = measure_reference_speed(
+                held.model.loaded.model, held.model.loaded.placement
+            )
+        return held.reference_speed
 
     def first_token(self, cell: Cell, log: PhaseLog) -> FirstTokenChoice | None:
         """What was chosen for the cell's model, which has to be there, dense; None where it is no question.

@@ -18,11 +18,11 @@ from suite.results.records.record import (
     CalibrationIdentity,
     CodeVersion,
     Failure,
-    MachineFloor,
     Metric,
     ModelIdentity,
     ModuleReport,
     Record,
+    ReferenceSpeed,
 )
 from suite.results.statistics.model_metrics import cost_metrics
 from suite.running.model_session import ModelSession
@@ -118,7 +118,7 @@ class CellRun:
         self._log = PhaseLog(session.device, watcher)
         self._model: ModelIdentity | None = None
         self._calibration: CalibrationIdentity | None = None
-        self._floor: MachineFloor | None = None
+        self._reference_speed: ReferenceSpeed | None = None
         self._share: CellShare | None = None
         self._result: PruneResult | None = None
         self._pruned = Measured()
@@ -127,7 +127,7 @@ class CellRun:
     def measure(self) -> None:
         """Loads, prunes, checks and evaluates."""
         session, log = self._session, self._log
-        loaded = self.load(floor=True)
+        loaded = self.load(reference_speed=True)
         cell, share = self._cell, self._shared
         inputs, reference = session.inputs(cell), session.reference(cell)
         if cell.is_dense:
@@ -146,20 +146,20 @@ class CellRun:
         )
         self._measured.remarks += [f"the dense reference: {remark}" for remark in remarks]
 
-    def load(self, *, floor: bool) -> LoadedModel:
+    def load(self, *, reference_speed: bool) -> LoadedModel:
         """Loads the dense model, and asks it whether it needs its first token.
 
         Args:
-            floor: whether to measure the machine's floor with it.
+            reference_speed: whether to measure the machine's reference speed with it.
         """
         planned, session, log = self._planned, self._session, self._log
         with log.timed("load"):
             loaded = session.dense_model(planned)
         self._model = loaded.identity
         self.remarks += loaded.remarks
-        if floor:
-            with log.timed("floor"):
-                self._floor = session.floor()
+        if reference_speed:
+            with log.timed("reference speed"):
+                self._reference_speed = session.reference_speed()
         choice = session.first_token(planned, log)
         if choice is not None:
             self._cell = session.inputs(planned).decided(planned, first_token=choice.taken)
@@ -215,7 +215,7 @@ class CellRun:
             placement=self._session.placement.weights,
             shared=shared,
             phases=tuple(self._log.costs),
-            floor=self._floor,
+            reference_speed=self._reference_speed,
             metrics=(*measured.metrics, *pruned),
             windows=tuple(measured.windows),
             divergences=tuple(measured.divergences),

@@ -13,12 +13,12 @@ from suite.results.records.record import (
     CodeVersion,
     Environment,
     Failure,
-    MachineFloor,
     Metric,
     ModelIdentity,
     ModuleReport,
     PhaseCost,
     Record,
+    ReferenceSpeed,
 )
 
 N_LAYERS = 30
@@ -119,7 +119,7 @@ def make_record(kind: str, pattern: str | None = "0.5", **changes: Any) -> Recor
         and CalibrationIdentity(**cell.calibration.model_dump(exclude={"first_token"}), digest="ca11" * 16),
         "mask_digest": None if dense else "ma5c" * 16,
         "phases": _phases(kind),
-        "floor": MachineFloor(
+        "reference_speed": ReferenceSpeed(
             matmul_flops_per_second=9.1e10, forward_tokens_per_second=910.0, batch_size=8, seqlen=512
         ),
         "windows": windows,

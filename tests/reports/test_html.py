@@ -166,7 +166,10 @@ def test_problems_are_said_before_the_ranking() -> None:
         ([make_record("wanda")], "the only method measured"),
         ([failed_record()], "No cell finished (1 cell failed)"),
         ([make_record("dense"), failed_record()], "1 cell failed"),
-        ([make_record("wanda", floor=None, calibration=None)], "no floor of the machine measured"),
+        (
+            [make_record("wanda", reference_speed=None, calibration=None)],
+            "no reference speed of the machine measured",
+        ),
         ([make_record("wanda", phases=(), modules=())], "took 14.2 s to prune (end to end, one run)"),
         ([make_record("wanda", windows=(), metrics=())], "No pruned model has a perplexity to rank it by"),
         ([unmeasured(make_record("wanda"), "overflow")], "No pruned model has a perplexity to rank it by"),

@@ -13,7 +13,7 @@ from tests.reports.synthetic import make_record
 TEXT = make_record("wanda").cell.perplexity[0].protocols[0]
 AS_RECORDED = {
     "load": 0.3,
-    "floor": 0.5,
+    "reference speed": 0.5,
     "calibrate": 1.5,
     "prune": 92.8,
     "solve": 8.5,
@@ -43,7 +43,7 @@ def test_a_prune_is_its_parts_and_what_is_left_of_it() -> None:
         sum(AS_RECORDED.values()) - sum(AS_RECORDED[p] for p in inner)
     )
     prune = ["calibrate", "statistics", "solve", "propagate", REST, "check"]
-    assert list(spent) == ["load", *prune, "texts", "tasks", "answers", "speed", "floor"]
+    assert list(spent) == ["load", *prune, "texts", "tasks", "answers", "speed", "reference speed"]
 
 
 def test_parts_that_outlast_their_whole_by_a_hair_leave_nothing() -> None:

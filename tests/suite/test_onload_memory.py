@@ -30,7 +30,7 @@ from suite.cli import main
 from methods import base
 from suite.evaluation.speed import reference_speed as efficiency
 
-# The machine's floor is of no interest here, and would take most of the time.
+# The machine's reference speed is of no interest here, and would take most of the time.
 efficiency.SEQLEN, efficiency.MATRIX_SIZE, base.HOST_TOKENS = 16, 64, 32
 
 def prunebench(model):

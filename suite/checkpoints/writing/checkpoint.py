@@ -66,7 +66,7 @@ def write_checkpoint(
         placement = Placement(weights=weights)
         session = ModelSession(device, {model_key(cell): inputs}, placement, pruned_layers=folder)
         run = CellRun(cell, session, watcher)
-        loaded = run.load(floor=False)
+        loaded = run.load(reference_speed=False)
         run.remarks += _dtype_remarks(cell)
         save_tokenizer(loaded.tokenizer, folder, loaded.identity.name)
         run.prune(loaded)

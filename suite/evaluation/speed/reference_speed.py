@@ -14,7 +14,7 @@ from methods.engine.hidden_states import LayerStream, at_rest
 from methods.placement.layer_loading import residing
 from methods.structure.decoder import DecoderLayer, n_positions, read_decoder
 from suite.machine.environment import native_bf16
-from suite.results.records.record import MachineFloor
+from suite.results.records.record import ReferenceSpeed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,7 +24,7 @@ MATRIX_SIZE, SMALL_SIZE = 2048, 512
 SEQLEN = 512
 
 
-def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
+def measure_reference_speed(model: PreTrainedModel, placement: Placement) -> ReferenceSpeed:
     """The model's own decoder forward on one batch of random tokens, and the rate of a square product.
 
     Both are the best of a few tries at the model's dtype, on its device. Bringing onloaded layers there is
@@ -46,7 +46,7 @@ def machine_floor(model: PreTrainedModel, placement: Placement) -> MachineFloor:
             for layer in decoder.layers:
                 with residence.visiting(layer, read_only=True):
                     seconds += _best(partial(_forward, stream, [layer]), residence.device, tries=2)
-    return MachineFloor(
+    return ReferenceSpeed(
         matmul_flops_per_second=matmul_rate(model.dtype, residence.device),
         forward_tokens_per_second=batch.input_ids.numel() / seconds,
         batch_size=batch.n_samples,
@@ -82,4 +82,4 @@ def _best(work: Callable[[], object], device: torch.device, *, tries: int) -> fl
     return min(seconds)
 
 
-__all__ = ["machine_floor", "matmul_rate"]
+__all__ = ["matmul_rate", "measure_reference_speed"]

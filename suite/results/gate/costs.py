@@ -67,10 +67,9 @@ def _cost(one: Metric, other: Metric | None, slowdown: float | None, tolerance: 
     raw = verdict.by_size(other.value, COSTS[one.name], tolerance)
     verdict = verdict.by_size(other.value * scale, COSTS[one.name], tolerance)
     if verdict.outcome != "same" and raw.outcome != verdict.outcome:
-        # A floor is one measurement too.
-        return replace(
-            verdict, outcome="same", reason=f"beyond the tolerance only by the floor (x {scale:.2g})"
-        )
+        # A reference speed is one measurement too.
+        reason = f"beyond the tolerance only by the reference speed (x {scale:.2g})"
+        return replace(verdict, outcome="same", reason=reason)
     if verdict.outcome != "same" and _within_noise(one, other, scale):
         return replace(verdict, outcome="same", reason="within the spread of its repeats")
     return verdict
@@ -78,7 +77,7 @@ def _cost(one: Metric, other: Metric | None, slowdown: float | None, tolerance: 
 
 def _slowdown(baseline: Record, candidate: Record) -> float | None:
     """How much slower the machine itself was for the candidate, by the measured floors; None without two."""
-    one, other = baseline.floor, candidate.floor
+    one, other = baseline.reference_speed, candidate.reference_speed
     if one is None or other is None or (one.batch_size, one.seqlen) != (other.batch_size, other.seqlen):
         return None
     if min(one.forward_tokens_per_second, other.forward_tokens_per_second) <= 0:

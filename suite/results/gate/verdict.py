@@ -31,7 +31,7 @@ class MetricVerdict:
             machine and never keeps a run from being compared.
         outcome: what became of it.
         baseline: the baseline's value; None where it has none.
-        candidate: the candidate's. A time is scaled to the baseline's floor, where both have one.
+        candidate: the candidate's. A time is scaled to the baseline's reference speed, where both have one.
         change: candidate minus baseline, as a share of the baseline's value where `relative` is set.
         relative: whether `change`, `low` and `high` are shares.
         low: lower end of the 95 % interval of `change`; None where none was needed, or there is none.

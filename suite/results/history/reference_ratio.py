@@ -8,9 +8,9 @@ from suite.results.records.record import Record
 def unit_of(record: Record, metric: str) -> str:
     """What `factor_of` makes values of a metric multiples of; empty where they stay as recorded.
 
-    That is: where the metric is neither a time nor a rate, or the record has no floor.
+    That is: where the metric is neither a time nor a rate, or the record has no reference speed.
     """
-    if record.floor is None:
+    if record.reference_speed is None:
         return ""
     if metric.endswith("_per_second"):
         return "x the dense forward's rate"
@@ -23,17 +23,17 @@ def factor_of(record: Record, metric: str) -> float:
     """By what a value is multiplied to be in `unit_of`; 1 where that is empty."""
     if not unit_of(record, metric):
         return 1.0
-    assert record.floor is not None
-    rate = record.floor.forward_tokens_per_second
+    assert record.reference_speed is not None
+    rate = record.reference_speed.forward_tokens_per_second
     return 1 / rate if metric.endswith("_per_second") else rate / _forward_tokens(record)
 
 
 def _forward_tokens(record: Record) -> int:
-    """The calibration tokens, which a calibrated method must forward once; else those of the floor."""
+    """The calibration tokens, which a calibrated method forwards once; else those of the reference speed."""
     if record.calibration is not None:
         return record.calibration.n_samples * record.calibration.seqlen
-    assert record.floor is not None
-    return record.floor.batch_size * record.floor.seqlen
+    assert record.reference_speed is not None
+    return record.reference_speed.batch_size * record.reference_speed.seqlen
 
 
 __all__ = ["factor_of", "unit_of"]

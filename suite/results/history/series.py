@@ -232,13 +232,13 @@ def _series(
 ) -> Series:
     first, metric = rows[0]
     measured = [(stored, found) for stored, found in rows if found.value is not None]
-    # One unit for all: where some records lack the floor, the whole series is shown as recorded.
+    # One unit for all: where some records lack a reference speed, the whole series is shown as recorded.
     units = {unit_of(stored.record, metric.name) for stored, _ in measured}
     unit = units.pop() if len(units) == 1 else ""
     groups: dict[_Ground, list[Point]] = {}
     for stored, found in measured:
         point = _point(stored, found, factor_of(stored.record, metric.name) if unit else 1.0)
-        groups.setdefault(_ground(stored.record, found, floor=bool(unit)), []).append(point)
+        groups.setdefault(_ground(stored.record, found, scaled=bool(unit)), []).append(point)
     return Series(
         cell=first.record.cell,
         digest=first.cell_digest,
@@ -257,8 +257,8 @@ def _series(
     )
 
 
-def _ground(record: Record, metric: Metric, *, floor: bool) -> _Ground:
-    """On what ground a value of a cell stands, which may be taken as a multiple of the machine's floor."""
+def _ground(record: Record, metric: Metric, *, scaled: bool) -> _Ground:
+    """On what ground a value of a cell stands, which may be `scaled` by the machine's reference speed."""
     model, calibration = record.model, record.calibration
     found: dict[str, object] = {
         "weights": model.weight_digest if model else None,
@@ -271,9 +271,9 @@ def _ground(record: Record, metric: Metric, *, floor: bool) -> _Ground:
             found |= {kind: digest, "extent": extent}
     if metric.name in _OF_THE_MACHINE:
         found |= machine_ground(record)
-        if floor and record.floor is not None:
-            found["batch of the machine's floor"] = (
-                f"{record.floor.batch_size} x {record.floor.seqlen} tokens"
+        if scaled and record.reference_speed is not None:
+            found["batch of the machine's reference speed"] = (
+                f"{record.reference_speed.batch_size} x {record.reference_speed.seqlen} tokens"
             )
     return tuple(found.items())
 

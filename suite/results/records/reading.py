@@ -24,7 +24,26 @@ def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-MIGRATIONS: Mapping[int, Migration] = dict.fromkeys(range(1, SCHEMA_VERSION), _only_new_fields)
+def _with_reference_speed(body: dict[str, Any]) -> dict[str, Any]:
+    """`floor`, and the phase that measured it, got the name that says what it is."""
+    phases = body.get("phases")
+    if isinstance(phases, list):
+        body = {**body, "phases": [_renamed_phase(phase) for phase in phases]}
+    if "floor" not in body:
+        return body
+    return {("reference_speed" if key == "floor" else key): value for key, value in body.items()}
+
+
+def _renamed_phase(phase: Any) -> Any:
+    if isinstance(phase, dict) and phase.get("name") == "floor":
+        return {**phase, "name": "reference speed"}
+    return phase
+
+
+MIGRATIONS: Mapping[int, Migration] = {
+    **dict.fromkeys(range(1, 6), _only_new_fields),
+    6: _with_reference_speed,
+}
 """From schema version -> the step to the version after it."""
 
 

@@ -12,7 +12,7 @@ from methods.layer_report import LayerReport
 from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with every change of the fields below, and with every metric that joins (`ItemMetric.since`);
 `suite.results.records.reading` migrates what is older."""
 
@@ -76,7 +76,7 @@ class PhaseCost(Spec):
     """Of all counters in `Environment.energy_meters`; None where the machine has none."""
 
 
-class MachineFloor(Spec):
+class ReferenceSpeed(Spec):
     """What this machine can do, measured in the same run, so that times of two machines compare as ratios."""
 
     matmul_flops_per_second: float
@@ -236,7 +236,7 @@ class Record(Spec):
     shared: tuple[SharedPart, ...] = ()
     """Work that this cell had in common with others; the initial mask it starts from is the last of them."""
     phases: tuple[PhaseCost, ...] = ()
-    floor: MachineFloor | None = None
+    reference_speed: ReferenceSpeed | None = None
     metrics: tuple[Metric, ...] = ()
     windows: tuple[WindowLosses, ...] = ()
     divergences: tuple[WindowDivergence, ...] = ()
@@ -298,12 +298,12 @@ __all__ = [
     "CodeVersion",
     "Environment",
     "Failure",
-    "MachineFloor",
     "Metric",
     "ModelIdentity",
     "ModuleReport",
     "PhaseCost",
     "Record",
+    "ReferenceSpeed",
     "SharedPart",
     "SideFile",
     "body_digest",

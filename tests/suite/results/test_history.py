@@ -8,11 +8,11 @@ import pytest
 from methods.errors import InputError
 from suite.results import ResultStore
 from suite.results.history.series import history_of, read_history
-from suite.results.records.record import CalibrationIdentity, MachineFloor, Metric, ModelIdentity
+from suite.results.records.record import CalibrationIdentity, Metric, ModelIdentity, ReferenceSpeed
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_failed, make_record
 
 PROTOCOL = "wiki-sample-token-s2048"
-FLOOR = MachineFloor(matmul_flops_per_second=1e9, forward_tokens_per_second=1000, batch_size=4, seqlen=128)
+FLOOR = ReferenceSpeed(matmul_flops_per_second=1e9, forward_tokens_per_second=1000, batch_size=4, seqlen=128)
 
 
 def perplexity(value, **changes):
@@ -189,7 +189,7 @@ def test_times_are_multiples_of_what_the_machine_could_do(tmp_path):
     for day in range(6):
         pace = 1 + day % 2  # every other day the machine is half as fast
         floor = FLOOR.model_copy(update={"forward_tokens_per_second": 1000 / pace})
-        store(tmp_path, day, metrics=seconds(7.0 * pace), floor=floor, calibration=calibration)
+        store(tmp_path, day, metrics=seconds(7.0 * pace), reference_speed=floor, calibration=calibration)
     series = only_series(tmp_path, "prune_seconds")
     assert values(series.segments[0]) == pytest.approx([7.0] * 6)
     assert series.unit == "x the dense forward of 1,000 tokens"
@@ -197,7 +197,7 @@ def test_times_are_multiples_of_what_the_machine_could_do(tmp_path):
 
 
 def test_times_without_a_floor_stay_seconds(tmp_path):
-    store(tmp_path, 1, metrics=seconds(7.0), floor=FLOOR)
+    store(tmp_path, 1, metrics=seconds(7.0), reference_speed=FLOOR)
     store(tmp_path, 2, metrics=seconds(8.0))
     series = only_series(tmp_path, "prune_seconds")
     assert series.unit == ""
@@ -206,7 +206,7 @@ def test_times_without_a_floor_stay_seconds(tmp_path):
 
 def test_rates_are_shares_of_the_dense_forward(tmp_path):
     rate = Metric(name="prefill_tokens_per_second", protocol="b1-p8", value=500, direction="higher")
-    store(tmp_path, 1, metrics=(rate,), floor=FLOOR)
+    store(tmp_path, 1, metrics=(rate,), reference_speed=FLOOR)
     series = only_series(tmp_path, "prefill_tokens_per_second")
     assert values(series.segments[0]) == [0.5]
     assert series.is_better(0.5, 0.6) is True

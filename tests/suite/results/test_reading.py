@@ -71,6 +71,19 @@ def test_an_older_record_is_read_and_written_as_one_of_today(version: int, tmp_p
         parse_record(damaged)
 
 
+def test_what_measured_the_machine_s_speed_is_read_under_its_new_name() -> None:
+    stored = json.loads(OLDER[6].read_bytes())
+    assert "reference_speed" not in stored
+    record = load_record(OLDER[6])
+    assert record.reference_speed is not None
+    assert record.reference_speed.model_dump() == stored["floor"]
+    names = [phase["name"] for phase in stored["phases"]]
+    assert [phase.name for phase in record.phases] == [
+        "reference speed" if name == "floor" else name for name in names
+    ]
+    assert "floor" in names
+
+
 def test_a_record_from_the_future_stays_where_it_is_and_says_what_to_do(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     path = store.write(make_record())

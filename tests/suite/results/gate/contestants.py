@@ -6,7 +6,7 @@ from typing import Any
 
 from suite.results.gate import Entry, Side
 from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
-from suite.results.records.record import MachineFloor, Metric, ModelIdentity, Record
+from suite.results.records.record import Metric, ModelIdentity, Record, ReferenceSpeed
 from tests.suite.results.examples import make_record
 
 TEXT = "wiki-sample-token-s2048"
@@ -21,7 +21,9 @@ MODEL = ModelIdentity(
     weight_digest="d" * 64,
     dtype="float32",
 )
-FLOOR = MachineFloor(matmul_flops_per_second=1e11, forward_tokens_per_second=1000.0, batch_size=4, seqlen=128)
+REFERENCE_SPEED = ReferenceSpeed(
+    matmul_flops_per_second=1e11, forward_tokens_per_second=1000.0, batch_size=4, seqlen=128
+)
 
 
 def losses(nll: tuple[float | None, ...] = NLL, **changes: Any) -> WindowLosses:
@@ -85,7 +87,7 @@ def record(**changes: Any) -> Record:
         "model": MODEL,
         "windows": (losses(),),
         "metrics": costs(),
-        "floor": FLOOR,
+        "reference_speed": REFERENCE_SPEED,
         "mask_digest": "m" * 64,
     }
     cell = changes.pop("cell", None)

@@ -12,10 +12,10 @@ from suite.results.gate.tolerances import parse_tolerances
 from suite.results.records.record import Record
 from tests.suite.results.examples import CODE, ENVIRONMENT, OTHER_CODE, make_cell, make_failed
 from tests.suite.results.gate.contestants import (
-    FLOOR,
     KL,
     MODEL,
     NLL,
+    REFERENCE_SPEED,
     answered,
     asked,
     costs,
@@ -221,15 +221,19 @@ def test_costs_of_another_placement_are_not_compared() -> None:
     assert verdict.exit_code == 0
 
 
-def test_times_are_multiples_of_the_machines_own_floor() -> None:
-    slow = FLOOR.model_copy(update={"forward_tokens_per_second": 250.0})
-    fair = metrics_of(verdict_on(record(), record(floor=slow, metrics=costs(seconds=41.0))))["prune_seconds"]
+def seconds(baseline: Record, candidate: Record) -> MetricVerdict:
+    return metrics_of(verdict_on(baseline, candidate))["prune_seconds"]
+
+
+def test_times_are_multiples_of_the_machines_own_speed() -> None:
+    slow = REFERENCE_SPEED.model_copy(update={"forward_tokens_per_second": 250.0})
+    fair = seconds(record(), record(reference_speed=slow, metrics=costs(seconds=41.0)))
     assert (fair.outcome, fair.candidate) == ("same", pytest.approx(10.25))
-    twice = metrics_of(verdict_on(record(), record(floor=slow, metrics=costs(seconds=80.0))))["prune_seconds"]
+    twice = seconds(record(), record(reference_speed=slow, metrics=costs(seconds=80.0)))
     assert (twice.outcome, twice.change) == ("worse", pytest.approx(1.0))
-    alone = metrics_of(verdict_on(record(floor=slow), record(metrics=costs(10.0))))["prune_seconds"]
-    assert (alone.outcome, alone.reason) == ("same", "beyond the tolerance only by the floor (x 4)")
-    short = metrics_of(verdict_on(record(metrics=costs(0.5)), record(metrics=costs(1.5))))["prune_seconds"]
+    alone = seconds(record(reference_speed=slow), record(metrics=costs(10.0)))
+    assert (alone.outcome, alone.reason) == ("same", "beyond the tolerance only by the reference speed (x 4)")
+    short = seconds(record(metrics=costs(0.5)), record(metrics=costs(1.5)))
     assert short.outcome == "same", "a second more is no regression of anything"
 
 

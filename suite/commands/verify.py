@@ -95,14 +95,16 @@ def _present_code(cell: Cell) -> CodeVersion | None:
 
 def _held_against(checkpoint: Path, found: Verification, trust_remote_code: bool) -> list[Finding]:
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
+    from suite.results.records.index import whole
 
     if len(found.records) != 1:
         raise InputError(f"--checkpoint is held against one record, not {len(found.records)}")
     if not is_checkpoint(checkpoint):
         raise InputError(f"--checkpoint {checkpoint}: holds no pruning.json; prunebench prune writes it")
-    record = found.records[0].record
-    if record is None:
+    stored = found.records[0].stored
+    if stored is None:
         return []
+    record, _ = whole(stored)
     return verify_checkpoint(checkpoint, record, trust_remote_code=trust_remote_code)
 
 

@@ -11,8 +11,8 @@ from methods.contract import ModelState, check_contract
 from methods.engine.block_gradient import study_block
 from methods.engine.hidden_states import LayerStream, at_rest
 from methods.engine.statistics import GramMatrix, SharedInputs
+from methods.engine.steps import UNREACHED
 from methods.errors import StructureError
-from methods.initial import UNREACHED
 from methods.masks.pattern import parse_pattern
 from methods.placement.layer_loading import Resident
 from methods.registry import allocations, build

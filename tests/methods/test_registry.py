@@ -204,7 +204,7 @@ def test_an_allocation_is_found_and_knows_its_name():
     allocation = allocations.build("owl", {"max_deviation": 0})
     assert allocation == OWL(max_deviation=0.0)
     assert isinstance(allocation, Allocation)
-    assert allocations.names() == ["owl"]
+    assert allocations.names() == ["owl", "alphapruning"]
     assert allocations.origin("owl") == "built-in"
     assert allocations.class_of("owl") is OWL
     assert settings_of(allocation) == {"outlier_threshold": 5.0, "max_deviation": 0.0}

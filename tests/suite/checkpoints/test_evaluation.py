@@ -340,7 +340,7 @@ def test_another_sparsity_than_that_of_its_modules_is_contradicted(evaluate, pru
     edit_pruning(pruned, cell={**cell, "pattern": "0.9"}, metrics=metrics)
     _, _, err = evaluate(pruned)
     assert "pruning.json contradicts itself: model.layers.0" in err
-    assert "sparsity is 0.9, by its modules 0.5" in err
+    assert "sparsity target-modules: value is 0.9, by its modules 0.5" in err
     assert "by pattern 0.9" in err
 
 

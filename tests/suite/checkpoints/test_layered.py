@@ -12,7 +12,7 @@ from methods.scores.magnitude import Magnitude
 from methods.structure.target import Target
 from suite.checkpoints.writing import checkpoint
 from suite.results.records.pruning_file import read_pruning
-from suite.results.statistics.metrics import SIZES
+from suite.results.statistics.model_metrics import SIZES
 from tests.methods.tiny_models import make_model
 from tests.suite.conftest import refusal
 from tests.tiny import save_tiny_model

@@ -214,7 +214,7 @@ def raise_pruned(folder, by):
     [
         (
             lambda folder: edit_pruning(folder, metrics=with_metric(folder, "sparsity", 0.31)),
-            "pruning.json contradicts itself: sparsity is 0.31",
+            "pruning.json contradicts itself: sparsity target-modules: value is 0.31",
         ),
         (lambda folder: edit_cell(folder, pattern="0.37"), "by pattern 0.37"),
         (lambda folder: edit_cell(folder, pattern="0.2"), "by pattern 0.2"),

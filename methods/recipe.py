@@ -67,8 +67,7 @@ def parse_recipe(text: str) -> ParsedRecipe:
         InputError: a step that is not known (with the nearest names), settings that it does not take, or
             steps in an order that makes no sense.
     """
-    if len(text) > LONGEST:
-        raise InputError(f"recipe {text[:40]!r}... is longer than {LONGEST} characters")
+    _check_length(text)
     parts = [_read(part, text) for part in _parted(text)]
     allocation = None
     if parts and parts[0][0] in allocations.names():
@@ -76,7 +75,14 @@ def parse_recipe(text: str) -> ParsedRecipe:
         allocation = allocations.build(name, settings)
     built = tuple(_build(name, settings, first=not index) for index, (name, settings) in enumerate(parts))
     _check_order(text, built)
-    return ParsedRecipe(allocation, built)
+    parsed = ParsedRecipe(allocation, built)
+    _check_length(str(parsed))
+    return parsed
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LONGEST:
+        raise InputError(f"recipe {text[:40]!r}... is longer than {LONGEST} characters")
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Recipe:
             InputError: a step cannot do `pattern`.
         """
         for step in self.steps:
-            step.check_pattern(pattern)
+            step.check(shape, pattern)
         group = self.score.comparison_group(shape, pattern)
         kept = {step.comparison_group(shape, pattern) for step in self.refinements}
         if not kept:
@@ -173,7 +179,13 @@ def written(part: Step | Allocation) -> str:
 
 
 def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    # A text that would be read as something else, or in parts, needs its quotes.
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_.:-]*", value)
+    if isinstance(value, str) and not (plain and _value(value) == value):
+        return f'"{value}"'
+    return f"{value}"
 
 
 def _parted(text: str) -> list[str]:
@@ -198,7 +210,7 @@ def _read(part: str, recipe: str) -> tuple[str, dict[str, Any]]:
         )
     name, inside = match.groups()
     settings: dict[str, Any] = {}
-    for setting in (inside or "").split(","):
+    for setting in re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', inside or ""):
         key, equals, value = (piece.strip() for piece in setting.partition("="))
         if not setting.strip() and not (inside or "").strip():
             continue
@@ -212,16 +224,24 @@ def _read(part: str, recipe: str) -> tuple[str, dict[str, Any]]:
 
 def _value(text: str) -> Any:
     """A number, true, false or a text, which needs no quotes."""
+    if re.search(r"[\n\r#]", text):
+        raise InputError(f"recipe: cannot read the setting {text!r}; settings are parted by commas")
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
 def _build(name: str, settings: dict[str, Any], *, first: bool) -> Step:
     known = steps.names()
     if name in known:
-        return steps.build(name, settings)
+        step = steps.build(name, settings)
+        if not isinstance(step, Score | Refinement | BlockRefinement | Update) or step.name != name:
+            raise InputError(
+                f"step {name!r} ({type(step).__qualname__}) has to be a methods.Score, Refinement, "
+                f"BlockRefinement or Update whose name is {name!r}"
+            )
+        return step
     # A score of another package that is registered as a method is a step too.
     if name in methods.names() and issubclass(methods.class_of(name), Score):
         return cast(Step, methods.build(name, settings))

@@ -274,12 +274,12 @@ class Cell(Spec):
     @property
     def variant(self) -> str:
         """As a table row shows it: the recipe, or the method with the settings that set variants apart."""
-        if "recipe" in self.settings:
+        if self.method == "recipe":
             allocation = [self.allocation.name] if self.allocation else []
             return " | ".join([*allocation, str(self.settings["recipe"])])
         shown = [
             str(self.settings[key])
-            for key in ("initial", "group", "blocks", "granularity", "rebuild_ratio")
+            for key in ("initial", "group", "blocks", "granularity", "rebuild_ratio", "schedule")
             if self.settings.get(key) is not None
         ]
         shown += [key.replace("_", " ") for key in ("keep_reconstruction",) if self.settings.get(key) is True]

@@ -130,7 +130,8 @@ def tail_exponent(eigenvalues: Tensor, peak_range: PeakRange) -> float | None:
     Returns:
         alpha, or None where no tail begins near the peak, or none falls off.
     """
-    values = eigenvalues[eigenvalues > 0]
+    values = eigenvalues.cpu()  # a search by many small steps
+    values = values[values > 0]
     if len(values) < 2:
         return None
     logarithms = values.log10()

@@ -60,6 +60,8 @@ _RECIPES = (
     "alps | admm-update",
     "alps | sparsegpt-update",
     "magnitude | llm-barber(rebuild_ratio=0.3)",
+    "sparsegpt | dsnot",
+    "alps | dsnot(blocks=all)",
 )
 """Every pair of steps that may follow one another stands in one of them, and each kind of step at the end."""
 

@@ -63,7 +63,12 @@ class Score(Step):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.needs_calibration = bool(cls.statistics)
+        if "needs_calibration" not in cls.__dict__:
+            cls.needs_calibration = bool(cls.statistics)
+
+    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:
+        """See `Step.check`."""
+        self.comparison_group(shape, pattern)
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
@@ -124,6 +129,9 @@ def prune_by_steps(
     samples = with_calibration(name, calibration) if looks else None
     decoder = read_decoder(model)
     decoder.check_pattern(pattern)
+    for _, _, target in decoder.targets():
+        for step in steps:
+            step.check(target.shape, pattern.for_module(target.name))
     keep: dict[str, KeepMask] = {}
     initial: dict[str, KeepMask] = {}
     reports: list[LayerReport] = []
@@ -181,6 +189,7 @@ class _LayerWalk:
         """Prunes the layer, moves the hidden states on, and reports on each target."""
         gathered, dense_probes = self._gathered()
         outcomes = [self._prune_block(block, gathered) for block in self.layer.blocks]
+        del gathered
         probes: list[Tensor] = []
         said: tuple[str, ...] = ()
         if self.stream is not None:
@@ -273,13 +282,16 @@ class _LayerWalk:
             if isinstance(step, Score):
                 found = step.choose(problem)
                 if self.refines:
+                    # Refinements start from dense weights.
                     self.initial[name] = target.pack(found.keep)
+                    found = found.without_weight
             elif found is None:
                 raise AssertionError("a recipe begins with a score")
             elif isinstance(step, Refinement):
-                found = step.refine(problem, found)
-            elif isinstance(step, Update):
-                found = step.update(problem, found)
+                found = step.refine(problem, found).without_weight
+            elif isinstance(step, Update) and not bool(found.keep.all()):
+                # Where nothing is pruned there is nothing to make up for.
+                found = step.update(problem, found.without_weight)
         assert found is not None
         outcome.solutions[name] = found
 
@@ -314,22 +326,23 @@ class _LayerWalk:
         """Writes the final weights of one target, and keeps its mask in bits."""
         name = target.name
         solution = outcome.solutions[name]
-        mask = self.keep[name] = target.pack(solution.keep)
-        # Where nothing is pruned there is nothing to make up for: the weights stay, to the bit.
-        updated = solution.weight if mask.n_kept < mask.numel else None
-        survivors = dense if updated is None else updated
+        survivors = dense if solution.weight is None else solution.weight
         target.write(target.weight if survivors is None else survivors, solution.keep)
-        if updated is not None:
+        if solution.weight is not None:
             require_finite(target.weight, name, f"its new weights in {target.weight.dtype}")
+        self.keep[name] = target.pack(solution.keep)
         n_tokens = outcome.n_tokens[name]
         if solution.standing is not None:
             warnings, outcome.n_tokens[name] = solution.standing.warnings, solution.standing.n_tokens
+        elif n_tokens is not None and (n_tokens or self.steps[0].statistics):
+            warnings = expert_warnings(target, n_tokens)
         else:
-            warnings = expert_warnings(target, n_tokens) if n_tokens is not None else ()
+            warnings = ()
         # Only words and numbers stay: a mask and a weight in fp32 are several times as large as both packed.
         nothing = torch.empty(0, dtype=torch.bool)
+        said = (*warnings, *solution.warnings, *solution.weight_warnings)
         outcome.solutions[name] = replace(
-            solution, keep=nothing, weight=None, warnings=(*warnings, *solution.warnings)
+            solution, keep=nothing, weight=None, weight_warnings=(), warnings=tuple(dict.fromkeys(said))
         )
 
 

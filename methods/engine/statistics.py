@@ -112,11 +112,15 @@ class InputStatistics:
 
     def __getitem__(self, kind: type[S]) -> S:
         """The statistic of one kind."""
+        if kind is InputNorms and GramMatrix in self:
+            norms = InputNorms(0, torch.device("cpu"))
+            norms.value = self[GramMatrix].value.diagonal()
+            return cast(S, norms)
         return cast(S, self._by_kind[cast(StatisticKind, kind)])
 
     def __contains__(self, kind: object) -> bool:
-        """Whether that kind was gathered."""
-        return kind in self._by_kind
+        """Whether that kind was gathered, or follows from what was."""
+        return kind in self._by_kind or (kind is InputNorms and GramMatrix in self._by_kind)
 
     def add(self, x_NI: Tensor) -> None:
         """Takes in N tokens."""

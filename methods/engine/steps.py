@@ -59,8 +59,6 @@ class Problem:
     @property
     def squared_norms(self) -> Tensor:
         """sum_t X_tj^2 of each input over all tokens, fp32 `[in]`; of a Gram matrix, the diagonal."""
-        if GramMatrix in self.inputs:
-            return self.inputs[GramMatrix].value.diagonal()
         return self.inputs[InputNorms].value
 
     @property
@@ -90,6 +88,7 @@ class Solution:
         standing: the report of the method whose mask this is, where it was not judged here: on how many
             tokens it was, and its warnings, are reported in place of this pass's.
         warnings: what a reader should know of.
+        weight_warnings: what a reader should know of the new weights; unsaid where they are not kept.
     """
 
     keep: Tensor
@@ -98,6 +97,12 @@ class Solution:
     swaps: int | None = None
     standing: LayerReport | None = None
     warnings: tuple[str, ...] = ()
+    weight_warnings: tuple[str, ...] = ()
+
+    @property
+    def without_weight(self) -> Solution:
+        """The mask alone: survivors have their dense values."""
+        return replace(self, weight=None, weight_warnings=()) if self.weight is not None else self
 
     def refined(self, keep: Tensor, target: Target, *warnings: str) -> Solution:
         """The solution with a better mask: survivors dense, swaps counted, and judged here from now on."""
@@ -108,6 +113,7 @@ class Solution:
             self,
             keep=keep,
             weight=None,
+            weight_warnings=(),
             swaps=(self.swaps or 0) + int((keep & ~self.keep).sum()),
             standing=None,
             warnings=(*before, *warnings),
@@ -129,14 +135,18 @@ class Step(ABC):
     version: ClassVar[int]
     statistics: ClassVar[tuple[StatisticKind, ...]] = ()
 
-    def check_pattern(self, pattern: UniformPattern) -> None:  # noqa: B027 - most steps can do any pattern
-        """Raises `InputError` if the step cannot do `pattern`."""
+    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:  # noqa: B027 - most can do any
+        """Raises `InputError` if the step cannot prune a weight of `shape` to `pattern`."""
 
 
 class Refinement(Step):
     """Improves the mask of one target; survivors go back to their dense values."""
 
     part = "refinement"
+
+    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:
+        """See `Step.check`."""
+        self.comparison_group(shape, pattern)
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
@@ -172,6 +182,10 @@ class BlockRefinement(Step):
     """Improves the masks of all targets of one block together, on what the block gives with them."""
 
     part = "refinement"
+
+    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:
+        """See `Step.check`."""
+        self.comparison_group(shape, pattern)
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:

@@ -59,6 +59,8 @@ class ADMM(Score):
 
     def choose(self, problem: Problem) -> Solution:
         """See `Score.choose`."""
+        if not problem.pattern.n_pruned(problem.weight.numel()):
+            return Solution(torch.ones_like(problem.weight, dtype=torch.bool))
         system = ADMMSystem.of(problem, self.damping)
         keep, weight = system.solve(problem.weight, self.iterations, self.masks(problem.pattern))
         require_finite(weight, problem.name, "its ADMM weights")

@@ -56,8 +56,10 @@ class ALPS(Score):
 
     def choose(self, problem: Problem) -> Solution:
         """See `Score.choose`."""
-        system = problem.shared((ALPSSystem, self.damping), lambda: ALPSSystem.of(problem.gram, self.damping))
         n_pruned = problem.pattern.n_pruned(problem.weight.numel())
+        if not n_pruned:
+            return Solution(torch.ones_like(problem.weight, dtype=torch.bool))
+        system = problem.shared((ALPSSystem, self.damping), lambda: ALPSSystem.of(problem.gram, self.damping))
         keep, weight = alps(
             problem.weight,
             system,

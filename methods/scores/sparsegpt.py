@@ -54,8 +54,8 @@ class SparseGPT(Score):
         weight = problem.weight.masked_fill(factor.dead, 0)
         keep, solved = solve_columns(weight, factor.upper, problem.pattern, width)
         require_finite_scores(problem.name, solved, factor.upper)
-        warnings = (*factor.warnings(self.damping), *kernel_warnings(weight))
-        return Solution(keep, solved, factor.damping, warnings=warnings)
+        warnings = (*factor.raised(self.damping), *kernel_warnings(weight))
+        return Solution(keep, solved, factor.damping, warnings=warnings, weight_warnings=factor.zeroed)
 
 
 __all__ = ["SparseGPT"]

@@ -53,14 +53,17 @@ class InverseFactor:
 
         return problem.shared((cls, damping), factorize)
 
-    def warnings(self, wanted: float) -> tuple[str, ...]:
-        """What a reader should know of it: inputs without a token, and more damping than was `wanted`."""
-        warnings = []
-        if n_dead := int(self.dead.sum()):
-            warnings.append(f"{n_dead} inputs were never active; their weights were set to 0")
-        if self.damping != wanted:
-            warnings.append(f"the Hessian needed damping {self.damping:g} instead of {wanted:g}")
-        return tuple(warnings)
+    def raised(self, wanted: float) -> tuple[str, ...]:
+        """The warning that it took more damping than was `wanted`; none where it did not."""
+        if self.damping == wanted:
+            return ()
+        return (f"the Hessian needed damping {self.damping:g} instead of {wanted:g}",)
+
+    @property
+    def zeroed(self) -> tuple[str, ...]:
+        """The warning that inputs never were active, whose weights are 0 wherever it solves them."""
+        n_dead = int(self.dead.sum())
+        return (f"{n_dead} inputs were never active; their weights were set to 0",) if n_dead else ()
 
 
 def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, float]:

@@ -77,9 +77,11 @@ def conjugate_gradients(start: Tensor, keep: Tensor, matrix: Tensor, targets: Te
     residual = (targets - solution @ matrix).mul_(support)
     direction = residual.clone()
     squared = residual.square().sum(1, keepdim=True)
+    solved = squared * torch.finfo(start.dtype).eps ** 2
     for _ in range(steps):
         turned = direction @ matrix
-        step = squared / _no_zero((direction * turned).sum(1, keepdim=True))
+        # A row whose residual is down to rounding stands still: a quotient of such numbers is none.
+        step = squared * (squared > solved) / _no_zero((direction * turned).sum(1, keepdim=True))
         solution.addcmul_(step, direction)
         residual.addcmul_(step, turned.mul_(support), value=-1)
         before, squared = squared, residual.square().sum(1, keepdim=True)

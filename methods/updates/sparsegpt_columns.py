@@ -50,8 +50,8 @@ class SparseGPTUpdate(Update):
         factor = InverseFactor.of(problem, self.damping)
         weight = problem.weight.masked_fill(factor.dead, 0)
         _, solved = solve_columns(weight, factor.upper, None, self.block_size, keep=found.keep)
-        warnings = (*found.warnings, *factor.warnings(self.damping), *kernel_warnings(weight))
-        return replace(found, weight=solved, damping=factor.damping, warnings=warnings)
+        said = (*factor.zeroed, *factor.raised(self.damping), *kernel_warnings(weight))
+        return replace(found, weight=solved, damping=factor.damping, weight_warnings=said)
 
 
 def solve_columns(

@@ -75,11 +75,16 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Prune a model and write the checkpoint."""
+    from methods.recipe import parse_recipe
     from suite.api.checkpoints import prune_checkpoint
     from suite.cell import CalibrationSpec
     from suite.planning.option_cells import parse_assignments
 
-    if (asked := method or recipe) is None or (method and recipe):
+    if method is not None and recipe is None:
+        asked = method
+    elif recipe is not None and method is None:
+        asked = str(parse_recipe(recipe))
+    else:
         raise InputError("give either --method or --recipe")
     set_method, set_allocation = (
         parse_assignments(settings or []),

@@ -15,7 +15,7 @@ from typing import Any, cast
 from methods.base import PruningMethod
 from methods.errors import InputError, did_you_mean
 from methods.recipe import parse_recipe
-from methods.registry import Registry, build, is_recipe, method_class
+from methods.registry import Registry, build, is_recipe, method_class, methods, steps
 
 _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
@@ -36,10 +36,14 @@ def load_method(spec: str, settings: Mapping[str, Any]) -> PruningMethod:
     Raises:
         InputError: it cannot be found, imported or built, or does not have what `PruningMethod` asks for.
     """
-    if is_recipe(spec):
+    if is_recipe(spec) or (spec in steps.names() and spec not in methods.names()):
         recipe = parse_recipe(spec)
-        if recipe.allocation is not None or settings:
-            raise InputError("check a recipe without its allocation, and with its settings behind the steps")
+        if recipe.allocation is not None:
+            raise InputError(
+                f"the contract is of pruning a target: leave the allocation {recipe.allocation.name!r} out"
+            )
+        if settings:
+            raise InputError("a recipe's settings stand behind its steps, such as 'wanda | refit(steps=20)'")
         return build(recipe.method, recipe.settings)
     if ":" not in spec:
         _require_interface(spec, method_class(spec))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from methods.errors import ContractError, InputError
 from methods.masks.pattern import SparsityPattern, parse_pattern
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from methods.allocation import Allocation
     from methods.base import CalibrationSet, Placement, PruningMethod
+    from methods.recipe import Recipe
     from suite.cell import Cell
 
 
@@ -28,6 +29,10 @@ def full_allocation(name: str, settings: Mapping[str, Any], patterns: Iterable[s
     for pattern in patterns:
         allocation.check_pattern(parse_pattern(pattern))
     return AllocationSpec(name=name, settings=settings_of(allocation))
+
+
+RECIPE = "recipe"
+"""The method whose setting is a recipe (`methods.recipe`)."""
 
 
 def pruned_by(
@@ -49,7 +54,11 @@ def pruned_by(
             or has an allocation beside another one.
     """
     if method in methods.names() or not (is_recipe(method) or method in steps.names()):
-        return build(method, settings), allocation
+        built = build(method, settings)
+        if built.name != RECIPE:
+            return built, allocation
+        # `--set recipe=...` is another way of writing the same: of a score alone, that method.
+        method, settings = settings_of(built)["recipe"], {}
     from methods.recipe import parse_recipe
 
     recipe = parse_recipe(method)
@@ -120,8 +129,12 @@ def part_versions(cell: Cell) -> dict[str, int]:
     if not cell.prunes:
         return {}
     method = method_of(cell)
-    parts = getattr(method, "steps", None) or initial_methods(method)
-    versions = {part.name: part.version for part in parts}
+    versions: dict[str, int] = {}
+    for part in (method, *initial_methods(method)):
+        if part is not method:
+            versions[part.name] = part.version
+        if part.name == RECIPE:
+            versions |= {step.name: step.version for step in cast("Recipe", part).steps}
     if allocation := allocation_of(cell):
         versions[allocation.name] = allocation.version
     return versions

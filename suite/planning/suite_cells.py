@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError, did_you_mean
-from methods.registry import build, method_class, settings_of
+from methods.registry import build, is_recipe, method_class, settings_of
 from suite.cell import DENSE, CalibrationSpec, Cell, DType, TaskSpec
 from suite.planning.method_of_cell import full_allocation, needs_calibration, pruned_by
 from suite.planning.suite_file import MethodTable, SuiteConfig, parse_suite
@@ -108,6 +108,8 @@ def _templates() -> list[Traversable]:
 
 
 def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
+    from methods.recipe import parse_recipe
+
     places, path = config.places, ("methods", place)
     key = "name" if table.recipe is None else "recipe"
     asked = table.name or table.recipe
@@ -115,9 +117,13 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
         raise places.error(path, "give either a name or a recipe")
     if asked == DENSE:
         raise places.error((*path, key), "the dense model is always measured: leave it out")
-    if table.name is not None:
-        with places.at(*path, "name"):
-            method_class(table.name)
+    with places.at(*path, key):
+        if table.recipe is not None:
+            asked = str(parse_recipe(table.recipe))
+        elif is_recipe(asked):
+            raise InputError(f"{asked!r} is a recipe: write recipe = {asked!r} in place of a name")
+        else:
+            method_class(asked)
     if table.patterns is not None:
         patterns = _patterns(config, table.patterns, (*path, "patterns"))
     elif config.patterns is not None:

@@ -54,8 +54,8 @@ def test_n_of_m_is_rebuilt_by_rows_only(granularity):
 
 
 MOVED_BY_ROUNDING = {"alps": 0.02, "recipe": 0.005}
-"""Share of mask entries. What chooses or swaps again and again carries a tie that rounding broke further: 0.9 and
-0.12 % were seen. ALPS's penalty steps are cliffs (docs/decisions/0021)."""
+"""Share of mask entries. What chooses or swaps again and again carries a tie that rounding broke further: 0.9
+and 0.12 % were seen. ALPS's penalty steps are cliffs (docs/decisions/0021)."""
 
 
 @pytest.mark.parametrize("name", names())

@@ -182,7 +182,8 @@ def test_a_walk_in_fp32_decides_what_the_official_one_decides(family, file):
         changed = run["layer0_float64"][name]["mask_entries_changed"]
         same = float((ours.keep[name] == official[name]).float().mean())
         firm = changed == 0 and (family, file, name) != ON_EDGE
-        assert same >= (0.999 if firm else LEAST_LAYER_0[run["method"]]), name
+        on_edge = 0.996 if (family, file, name) == ON_EDGE else LEAST_LAYER_0[run["method"]]
+        assert same >= (0.999 if firm else on_edge), name
         error = relative_error(weight, ours.weights[name], gram)
         assert error == pytest.approx(run["layer0_rel_error"][name], rel=0.005), name
     assert ours.kl_to_dense == pytest.approx(run["kl_to_dense"], rel=0.02)

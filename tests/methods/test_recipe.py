@@ -1,5 +1,6 @@
 """Recipes are read, refused and run as they are written."""
 
+from dataclasses import dataclass
 from itertools import permutations, product
 
 import pytest
@@ -16,7 +17,7 @@ from methods.engine.steps import Update
 from methods.errors import InputError
 from methods.llm_barber import LLMBarber
 from methods.masks.pattern import parse_pattern
-from methods.recipe import Recipe, parse_recipe
+from methods.recipe import Recipe, parse_recipe, written
 from methods.registry import allocations, build, steps
 from methods.structure.decoder import read_decoder
 from methods.updates.refit import refit
@@ -92,6 +93,9 @@ def test_a_score_alone_is_the_method_of_that_name():
         ("wanda | refit)steps=3(", "cannot read"),
         ("wanda | " + "swaps | " * 200 + "refit", "is longer than"),
         ("recipe", "unknown step 'recipe'"),
+        ("wanda | refit(steps=5\ndamping=0.5)", "settings are parted by commas"),
+        ("wanda | refit(steps=5 # five)", "settings are parted by commas"),
+        ("wanda | refit(steps=" + "[" * 900 + ")", "setting steps cannot be"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(text, reason):
@@ -147,6 +151,51 @@ def test_a_recipe_of_one_score_is_that_method_to_the_bit(name):
     assert recipe.initial is None
 
 
+@pytest.mark.parametrize("recipe", ["sparsegpt | dsnot", "alps | dsnot(blocks=all)"])
+def test_after_a_refinement_survivors_are_dense(recipe):
+    dense = dict(make_model("llama").named_parameters())
+    result, pruned = masks_of("recipe", recipe=recipe)
+    for name, mask in result.keep.items():
+        keep = mask.unpack()
+        assert torch.equal(pruned[name][keep], dense[name][keep])
+
+
+def test_a_setting_that_needs_quotes_keeps_them():
+    @dataclass(frozen=True)
+    class Named(Update):
+        tag: str = "x"
+        name = "named"
+        version = 1
+
+        def update(self, problem, found):
+            return found
+
+    assert written(Named("0.5")) == 'named(tag="0.5")'
+    assert written(Named("a,b")) == 'named(tag="a,b")'
+    assert written(Named("a-b")) == "named(tag=a-b)"
+
+
+def test_a_pattern_that_a_step_cannot_do_is_refused_before_anything_runs():
+    recipe = build("recipe", {"recipe": "wanda | llm-barber(granularity=layer)"})
+    with pytest.raises(InputError, match="2:4 needs granularity 'output'"):
+        recipe.prune(make_model("llama"), parse_pattern("2:4"), make_calibration())
+
+
+def test_a_refit_of_many_steps_stays_where_it_arrived():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(20, 64, generator=generator) * torch.logspace(-3, 2, 64)
+    weight = torch.randn(8, 64, generator=generator)
+    keep = torch.rand(8, 64, generator=generator) < 0.5
+    scaled = ScaledGram.damped_first(x.T @ x, 0.01)
+
+    def error(pruned):
+        return float((x @ (weight - pruned).T).square().sum())
+
+    few, many = (refit(weight, keep, scaled, steps) for steps in (50, 2000))
+    assert torch.isfinite(many).all()
+    assert error(many) <= 1.05 * error(few)
+
+
 def test_without_inputs_to_read_no_calibration_is_asked_for():
     assert not build("recipe", {"recipe": "magnitude"}).needs_calibration
     assert build("recipe", {"recipe": "magnitude | llm-barber"}).needs_calibration
@@ -192,12 +241,13 @@ def test_a_gram_matrix_has_the_norms_too():
     [target] = [t for _, _, t in read_decoder(make_model("llama")).targets()][:1]
     both = InputStatistics([InputNorms, GramMatrix], target)
     assert GramMatrix in both
-    assert InputNorms not in both
+    assert InputNorms in both
     alone = InputStatistics([InputNorms], target)
     x = torch.randn(9, target.n_inputs, generator=torch.Generator().manual_seed(1))
     both.add(x)
     alone.add(x)
-    torch.testing.assert_close(both[GramMatrix].value.diagonal(), alone[InputNorms].value)
+    assert torch.equal(both[InputNorms].value, both[GramMatrix].value.diagonal())
+    torch.testing.assert_close(both[InputNorms].value, alone[InputNorms].value)
 
 
 def test_a_refit_in_float64_comes_to_the_least_squares_solution_row_by_row():

@@ -118,7 +118,7 @@ def test_weights_of_dead_inputs_become_zero_and_are_reported(pattern):
     assert np.array_equal(solved.keep.numpy(), keep)
     np.testing.assert_allclose(solved.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
     assert not solved.weight[:, dead].any()
-    assert solved.warnings == ("7 inputs were never active; their weights were set to 0",)
+    assert solved.weight_warnings == ("7 inputs were never active; their weights were set to 0",)
 
 
 def test_a_linear_that_reads_nothing_but_zeros_is_still_pruned_to_the_count():

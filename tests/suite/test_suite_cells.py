@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.errors import InputError
+from suite.cell import Cell
 from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASKS
+from suite.planning.method_of_cell import part_versions
 from suite.planning.suite_cells import builtin_suites, load_suite, parse_suite, plan
 from suite.planning.suite_file import SuiteConfig
 
@@ -458,3 +460,62 @@ def test_reading_a_suite_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def with_methods(*tables: str) -> bytes:
+    text = "\n".join(f"[[methods]]\n{table}" for table in tables)
+    head = (
+        'name = "r"\nmodels = ["smollm2-135m"]\npatterns = ["0.5"]\n[[perplexity]]\ncorpus = "wiki-sample"\n'
+    )
+    return (head + text).encode()
+
+
+def pruned_cells(*tables: str) -> list[Cell]:
+    return [cell for cell in plan(parse_suite(with_methods(*tables), file="r.toml")) if not cell.is_dense]
+
+
+def test_a_recipe_is_a_cell_with_its_allocation_apart() -> None:
+    one, other = pruned_cells(
+        'recipe = "owl(max_deviation=0.1)|wanda | refit( steps=20 )"',
+        'recipe = "wanda | swaps"\nallocation = "alphapruning"',
+    )
+    assert (one.method, one.settings) == ("recipe", {"recipe": "wanda | refit(steps=20)"})
+    assert one.allocation is not None and one.allocation.settings["max_deviation"] == 0.1
+    assert one.variant == "owl | wanda | refit(steps=20)"
+    assert one.calibration is not None
+    assert other.allocation is not None and other.allocation.name == "alphapruning"
+    assert part_versions(one) == {"wanda": 1, "refit": 1, "owl": 1}
+
+
+@pytest.mark.parametrize("table", ['name = "wanda"', 'name = "recipe"\nsettings = { recipe = "wanda" }'])
+def test_a_recipe_of_a_score_alone_is_that_method(table: str) -> None:
+    assert pruned_cells('recipe = "wanda"')[0].digest == pruned_cells(table)[0].digest
+
+
+def test_the_steps_of_an_initial_recipe_are_among_the_versions() -> None:
+    [cell] = pruned_cells('name = "llm-barber"\nsettings = { initial = "recipe" }')
+    assert part_versions(cell) == {"recipe": 1, "wanda": 1, "swaps": 1, "refit": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            'recipe = "wanda | refitt"',
+            "methods[0].recipe: recipe: unknown step 'refitt'; did you mean",
+        ),
+        ('recipe = "dsnot"', "methods[0].recipe: recipe 'dsnot': dsnot is a refinement and needs a mask"),
+        ('recipe = ""', "methods[0].recipe"),
+        ('recipe = "wanda"\nname = "wanda"', "methods[0]: give either a name or a recipe"),
+        ('patterns = ["0.5"]', "methods[0]: give either a name or a recipe"),
+        ('name = "wanda | refit"', "is a recipe: write recipe = 'wanda | refit' in place of a name"),
+        ('recipe = "owl | wanda"\nallocation = "owl"', "is asked for beside it; give one of them"),
+        ('recipe = "wanda | refit"\nsettings = { steps = 3 }', "settings stand behind its steps"),
+        ('recipe = "owl | wanda"\npatterns = ["2:4"]', "spreads an unstructured sparsity"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_an_error_with_its_line(table: str, message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        pruned_cells(table)
+    assert message in str(refused.value)
+    assert str(refused.value).startswith("r.toml:")

@@ -44,7 +44,7 @@ def _steps() -> list[dict[str, Any]]:
     for name in steps.names():
         row = _described(steps, name)
         with suppress(InputError):
-            part = steps.class_of(name).part
+            part = getattr(steps.class_of(name), "part", "no step")
             row |= {"part": part, "description": f"{part}: {row['description']}"}
         rows.append(row)
     return rows

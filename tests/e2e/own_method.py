@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.e2e.test_adding_a_method import PAGE, files_of
 from tests.tiny import write_suite
 
-SCORES = "scores = (weight * (weight @ gram.value)).abs()"
+SCORES = "scores = (weight * (weight @ problem.gram)).abs()"
 
 
 def install(site: Path) -> Path:

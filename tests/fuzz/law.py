@@ -178,8 +178,8 @@ class Trial:
             self.folder,
             lambda: prune(
                 str(self.folder),
-                self.method,
                 out,
+                self.method,
                 sparsity="0.5",
                 calibration=str(self.text),
                 n_samples=N_SAMPLES,

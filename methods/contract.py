@@ -137,7 +137,7 @@ def check_counts(
         _check_pattern(target, result, pattern.for_module(target.name))
         _check_groups(method, target, pattern.for_module(target.name), result)
     if result.initial is not None:
-        initial_method = getattr(method, "initial_method", None)
+        initial_method = getattr(method, "initial_method", None) or getattr(method, "mask_score", None)
         if initial_method is not None:
             for _, _, target in decoder.targets():
                 _check_groups(initial_method, target, pattern.for_module(target.name), result.initial)

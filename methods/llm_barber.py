@@ -20,7 +20,7 @@ from methods.base import (
     with_calibration,
 )
 from methods.engine.hidden_states import LayerStream, at_rest, relative_error
-from methods.engine.steps import UNREACHED, RefinedBlock, expert_warnings
+from methods.engine.steps import UNREACHED, PrunedBlock, RefinedBlock, expert_warnings
 from methods.initial import InitialMask, initial_mask, initial_settings
 from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import SparsityPattern, UniformPattern
@@ -150,15 +150,9 @@ class LLMBarber:
                 else dense[name]
                 for name, target in block.targets.items()
             }
+        patterns = {name: pattern.for_module(name) for name in block.targets}
         refined = self.rebuild.refine_block(
-            stream,
-            layer,
-            block,
-            patterns={name: pattern.for_module(name) for name in block.targets},
-            dense=dense,
-            full=full,
-            keep=initial_keep,
-            clock=clock,
+            PrunedBlock(stream, layer, block, patterns, dense, full, initial_keep, clock)
         )
         with clock.phase("solve"):
             for name, target in block.targets.items():

@@ -5,22 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from methods.base import CalibrationSet, LayerReport, Placement, PruneResult, ignore_layer
-from methods.engine.layerwise import Score, prune_by_steps
+from methods.engine.layerwise import LayerwiseMethod, Score
 from methods.engine.steps import BlockRefinement, Refinement, Step, Update
 from methods.errors import InputError, did_you_mean
 from methods.registry import allocations, methods, settings_of, steps
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from methods.allocation import Allocation
-    from methods.masks.pattern import SparsityPattern, UniformPattern
+    from methods.masks.pattern import UniformPattern
 
 GRAMMAR = "[allocation |] score {| refinement} [| update]"
 LONGEST = 1000
@@ -86,7 +83,7 @@ def _check_length(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(LayerwiseMethod):
     """A score, refinements and an update, applied to every Linear in one walk through the layers.
 
     Attributes:
@@ -112,9 +109,13 @@ class Recipe:
         """The steps, in order."""
         return parse_recipe(self.recipe).steps
 
+    def as_steps(self) -> Sequence[Step]:
+        """The steps, in order."""
+        return self.steps
+
     @property
-    def score(self) -> Score:
-        """The step that chooses the mask."""
+    def mask_score(self) -> Score:
+        """The step that chooses the mask, to whose groups the contract holds it."""
         return cast(Score, self.steps[0])
 
     @property
@@ -125,7 +126,7 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether any step looks at calibration data."""
-        return any(step.statistics or isinstance(step, BlockRefinement) for step in self.steps)
+        return any(step.reads_inputs for step in self.steps)
 
     @property
     def reconstructs(self) -> bool:
@@ -139,35 +140,13 @@ class Recipe:
         Raises:
             InputError: a step cannot do `pattern`.
         """
-        for step in self.steps:
-            step.check(shape, pattern)
-        group = self.score.comparison_group(shape, pattern)
+        group = self.mask_score.comparison_group(shape, pattern)
         kept = {step.comparison_group(shape, pattern) for step in self.refinements}
         if not kept:
             return group
         if None in kept:
             return None
         return kept.pop() if len(kept) == 1 else shape
-
-    def prune(
-        self,
-        model: PreTrainedModel,
-        pattern: SparsityPattern,
-        calibration: CalibrationSet | None = None,
-        *,
-        placement: Placement = Placement(),
-        on_layer: Callable[[LayerReport], None] = ignore_layer,
-    ) -> PruneResult:
-        """See `PruningMethod.prune`; `initial` holds the score's mask where refinements changed it."""
-        return prune_by_steps(
-            f"recipe {self.recipe}",
-            self.steps,
-            model,
-            pattern,
-            calibration,
-            placement=placement,
-            on_layer=on_layer,
-        )
 
 
 def written(part: Step | Allocation) -> str:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import log10, prod
+from math import log10
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from methods.allocations.spread import DECIMALS, spread_over_layers
-from methods.base import CalibrationSet, Placement
-from methods.engine.hidden_states import at_rest
+from methods.allocations.layer_allocation import DECIMALS, LayerAllocation, layer_sizes
+from methods.base import CalibrationSet
 from methods.errors import InputError, NonFiniteError
-from methods.masks.pattern import Allocated, UniformPattern, Unstructured
 from methods.masks.selection import require_finite
-from methods.placement.layer_loading import residing
-from methods.structure.decoder import DecoderLayer, read_decoder
+from methods.placement.layer_loading import Residence
+from methods.structure.decoder import Decoder, DecoderLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +27,7 @@ N_BINS = 100
 
 
 @dataclass(frozen=True)
-class AlphaPruning:
+class AlphaPruning(LayerAllocation):
     """Every decoder layer gets one sparsity, by how heavy the tails of its weights' spectra are.
 
     The squared singular values of a trained weight follow a power law in their tail, whose exponent alpha is
@@ -59,39 +57,21 @@ class AlphaPruning:
                 f"allocation 'alphapruning': max_deviation {self.max_deviation:g} is outside [0, 1]"
             )
 
-    def check_pattern(self, pattern: UniformPattern) -> None:
-        """See `Allocation.check_pattern`."""
-        if not isinstance(pattern, Unstructured):
-            raise InputError(
-                f"allocation 'alphapruning' spreads an unstructured sparsity such as 0.5, not {pattern}"
-            )
-
-    def allocate(
+    def sparsities(
         self,
         model: PreTrainedModel,
-        pattern: UniformPattern,
+        decoder: Decoder,
+        residence: Residence,
+        sparsity: Fraction,
         calibration: CalibrationSet | None,
-        *,
-        placement: Placement = Placement(),
-    ) -> Allocated:
-        """See `Allocation.allocate`."""
-        self.check_pattern(pattern)
-        assert isinstance(pattern, Unstructured)
-        decoder = read_decoder(model)
+    ) -> Sequence[Fraction]:
+        """See `LayerAllocation.sparsities`."""
         alphas: list[float] = []
-        with at_rest(model), residing(model, decoder, placement) as residence:
-            for layer in decoder.layers:
-                with residence.visiting(layer, read_only=True):
-                    alphas.append(self._alpha_of(layer))
-        sizes = [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
-        ratios = layer_ratios(alphas, sizes, float(pattern.sparsity), self.max_deviation)
-        return spread_over_layers(
-            self.name,
-            decoder,
-            pattern,
-            [round(Fraction(ratio), DECIMALS) for ratio in ratios],
-            f"max_deviation ({self.max_deviation:g})",
-        )
+        for layer in decoder.layers:
+            with residence.visiting(layer, read_only=True):
+                alphas.append(self._alpha_of(layer))
+        ratios = layer_ratios(alphas, layer_sizes(decoder), float(sparsity), self.max_deviation)
+        return [round(Fraction(ratio), DECIMALS) for ratio in ratios]
 
     def _alpha_of(self, layer: DecoderLayer) -> float:
         """The plain mean of the alphas of a layer's targets."""

@@ -6,29 +6,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from math import inf, prod
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from methods.allocations.spread import DECIMALS, spread_over_layers
-from methods.base import CalibrationSet, Placement
-from methods.engine.hidden_states import LayerStream, at_rest
+from methods.allocations.layer_allocation import DECIMALS, LayerAllocation, layer_sizes
+from methods.base import CalibrationSet
+from methods.engine.hidden_states import LayerStream
 from methods.engine.statistics import InputNorms, SharedInputs
 from methods.errors import InputError
-from methods.masks.pattern import Allocated, UniformPattern, Unstructured
 from methods.masks.selection import require_finite
-from methods.placement.layer_loading import residing
+from methods.placement.layer_loading import Residence
 from methods.scores.wanda import wanda_scores
-from methods.structure.decoder import DecoderLayer, read_decoder
+from methods.structure.decoder import Decoder, DecoderLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
-class OWL:
+class OWL(LayerAllocation):
     """Outlier-weighed layerwise sparsity: every decoder layer gets one sparsity for all its targets.
 
     The model is looked at as it is, dense. A layer's share of outliers moves its sparsity away from that of
@@ -59,37 +58,23 @@ class OWL:
                 f"allocation 'owl': max_deviation must be at least 0, not {self.max_deviation:g}"
             )
 
-    def check_pattern(self, pattern: UniformPattern) -> None:
-        """See `Allocation.check_pattern`."""
-        if not isinstance(pattern, Unstructured):
-            raise InputError(f"allocation 'owl' spreads an unstructured sparsity such as 0.5, not {pattern}")
-
-    def allocate(
+    def sparsities(
         self,
         model: PreTrainedModel,
-        pattern: UniformPattern,
+        decoder: Decoder,
+        residence: Residence,
+        sparsity: Fraction,
         calibration: CalibrationSet | None,
-        *,
-        placement: Placement = Placement(),
-    ) -> Allocated:
-        """See `Allocation.allocate`."""
-        self.check_pattern(pattern)
-        assert isinstance(pattern, Unstructured)
-        if calibration is None:
-            raise InputError("allocation 'owl' needs calibration data: give --calibration")
-        decoder = read_decoder(model)
+    ) -> Sequence[Fraction]:
+        """See `LayerAllocation.sparsities`."""
+        assert calibration is not None
         shares: list[Fraction] = []
-        with at_rest(model), residing(model, decoder, placement) as residence:
-            stream = LayerStream.of_calibration(model, decoder, calibration, residence)
-            for layer in decoder.layers:
-                with residence.visiting(layer, read_only=True):
-                    scores = _LayerScores(layer, _advance(stream, layer))
-                    shares.append(outlier_share(scores, self.outlier_threshold))
-        sizes = [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
-        spread = layer_sparsities(shares, sizes, pattern.sparsity, self.max_deviation)
-        return spread_over_layers(
-            self.name, decoder, pattern, spread, f"max_deviation ({self.max_deviation:g})"
-        )
+        stream = LayerStream.of_calibration(model, decoder, calibration, residence)
+        for layer in decoder.layers:
+            with residence.visiting(layer, read_only=True):
+                scores = _LayerScores(layer, _advance(stream, layer))
+                shares.append(outlier_share(scores, self.outlier_threshold))
+        return layer_sparsities(shares, layer_sizes(decoder), sparsity, self.max_deviation)
 
 
 def outlier_share(scores: Iterable[Tensor], threshold: float) -> Fraction:

@@ -7,7 +7,7 @@ through the pruned layer.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +30,9 @@ from methods.engine.statistics import InputStatistics, SharedInputs, StatisticKi
 from methods.engine.steps import (
     UNREACHED,
     BlockRefinement,
+    MaskStep,
     Problem,
+    PrunedBlock,
     RefinedBlock,
     Refinement,
     Solution,
@@ -49,7 +51,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Score(Step):
+class LayerwiseMethod(ABC):
+    """A pruning method that takes every target through steps, layer by layer."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def as_steps(self) -> Sequence[Step]:
+        """A score, then refinements, then at most one update."""
+
+    def prune(
+        self,
+        model: PreTrainedModel,
+        pattern: SparsityPattern,
+        calibration: CalibrationSet | None = None,
+        *,
+        placement: Placement = Placement(),
+        on_layer: Callable[[LayerReport], None] = ignore_layer,
+    ) -> PruneResult:
+        """See `PruningMethod.prune`; `initial` holds the score's mask where refinements changed it."""
+        return prune_by_steps(
+            self.name, self.as_steps(), model, pattern, calibration, placement=placement, on_layer=on_layer
+        )
+
+
+class Score(MaskStep, LayerwiseMethod):
     """Chooses the mask of one target, some also new weights with it. By itself it is a pruning method.
 
     Attributes:
@@ -66,10 +92,6 @@ class Score(Step):
         if "needs_calibration" not in cls.__dict__:
             cls.needs_calibration = bool(cls.statistics)
 
-    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:
-        """See `Step.check`."""
-        self.comparison_group(shape, pattern)
-
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
         """See `PruningMethod.comparison_group`."""
@@ -82,19 +104,9 @@ class Score(Step):
             PruningError: NaN or a singular matrix; names the target.
         """
 
-    def prune(
-        self,
-        model: PreTrainedModel,
-        pattern: SparsityPattern,
-        calibration: CalibrationSet | None = None,
-        *,
-        placement: Placement = Placement(),
-        on_layer: Callable[[LayerReport], None] = ignore_layer,
-    ) -> PruneResult:
-        """See `PruningMethod.prune`."""
-        return prune_by_steps(
-            self.name, [self], model, pattern, calibration, placement=placement, on_layer=on_layer
-        )
+    def as_steps(self) -> Sequence[Step]:
+        """Itself."""
+        return (self,)
 
 
 def prune_by_steps(
@@ -125,13 +137,13 @@ def prune_by_steps(
         InputError: the pattern does not fit a target, or calibration is missing.
         PruningError: see `PruningMethod.prune`.
     """
-    looks = any(step.statistics or isinstance(step, BlockRefinement) for step in steps)
-    samples = with_calibration(name, calibration) if looks else None
+    samples = with_calibration(name, calibration) if any(step.reads_inputs for step in steps) else None
     decoder = read_decoder(model)
     decoder.check_pattern(pattern)
     for _, _, target in decoder.targets():
         for step in steps:
-            step.check(target.shape, pattern.for_module(target.name))
+            if isinstance(step, MaskStep):
+                step.comparison_group(target.shape, pattern.for_module(target.name))
     keep: dict[str, KeepMask] = {}
     initial: dict[str, KeepMask] = {}
     reports: list[LayerReport] = []
@@ -285,9 +297,9 @@ class _LayerWalk:
                     # Refinements start from dense weights.
                     self.initial[name] = target.pack(found.keep)
                     found = found.without_weight
-            elif found is None:
-                raise AssertionError("a recipe begins with a score")
-            elif isinstance(step, Refinement):
+                continue
+            assert found is not None, "a recipe begins with a score"
+            if isinstance(step, Refinement):
                 found = step.refine(problem, found).without_weight
             elif isinstance(step, Update) and not bool(found.keep.all()):
                 # Where nothing is pruned there is nothing to make up for.
@@ -303,15 +315,10 @@ class _LayerWalk:
         found = outcome.solutions
         for name, target in block.targets.items():
             target.write(dense[name], found[name].keep)
+        patterns = {name: self.pattern.for_module(name) for name in block.targets}
+        keep = {name: found[name].keep for name in block.targets}
         refined = step.refine_block(
-            self.stream,
-            self.layer,
-            block,
-            patterns={name: self.pattern.for_module(name) for name in block.targets},
-            dense=dense,
-            full=dense,
-            keep={name: found[name].keep for name in block.targets},
-            clock=self.clock,
+            PrunedBlock(self.stream, self.layer, block, patterns, dense, dense, keep, self.clock)
         )
         before = outcome.refined
         outcome.refined = refined if before is None else replace(refined, error_before=before.error_before)
@@ -389,4 +396,4 @@ def _gather(
     return shared, probe
 
 
-__all__ = ["Score", "prune_by_steps"]
+__all__ = ["LayerwiseMethod", "Score", "prune_by_steps"]

@@ -135,30 +135,60 @@ class Step(ABC):
     version: ClassVar[int]
     statistics: ClassVar[tuple[StatisticKind, ...]] = ()
 
-    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:  # noqa: B027 - most can do any
-        """Raises `InputError` if the step cannot prune a weight of `shape` to `pattern`."""
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether it looks at calibration data."""
+        return bool(self.statistics)
 
 
-class Refinement(Step):
-    """Improves the mask of one target; survivors go back to their dense values."""
-
-    part = "refinement"
-
-    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:
-        """See `Step.check`."""
-        self.comparison_group(shape, pattern)
+class MaskStep(Step):
+    """A step that chooses a mask or changes one."""
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """Rows x columns of the groups that keep as many weights as they had.
+        """Rows x columns of the groups in which it counts: see `PruningMethod.comparison_group`.
+
+        Each group of a refinement keeps as many weights as it had.
 
         Raises:
             InputError: it cannot do `pattern`.
         """
 
+
+class Refinement(MaskStep):
+    """Improves the mask of one target; survivors go back to their dense values."""
+
+    part = "refinement"
+
     @abstractmethod
     def refine(self, problem: Problem, found: Solution) -> Solution:
         """The solution with a better mask; see `Solution.refined`."""
+
+
+@dataclass(frozen=True)
+class PrunedBlock:
+    """One block of a layer with the masks found so far, as a `BlockRefinement` sees it.
+
+    Attributes:
+        stream: at the input of `layer`; earlier blocks of the layer are final.
+        layer: the decoder layer.
+        block: one of its blocks, whose weights are pruned by `keep`.
+        patterns: target name -> what it is pruned to.
+        dense: target name -> dense weight `[out, in]`.
+        full: target name -> what each weight would be if nothing were pruned: its dense value, or what an
+            initial method made of it.
+        keep: target name -> bool `[out, in]`.
+        clock: for the phases `statistics` and `solve`.
+    """
+
+    stream: LayerStream
+    layer: DecoderLayer
+    block: Block
+    patterns: Mapping[str, UniformPattern]
+    dense: Mapping[str, Tensor]
+    full: Mapping[str, Tensor]
+    keep: Mapping[str, Tensor]
+    clock: PhaseClock
 
 
 @dataclass(frozen=True)
@@ -178,45 +208,19 @@ class RefinedBlock:
     error_before: float | None
 
 
-class BlockRefinement(Step):
+class BlockRefinement(MaskStep):
     """Improves the masks of all targets of one block together, on what the block gives with them."""
 
     part = "refinement"
 
-    def check(self, shape: tuple[int, int], pattern: UniformPattern) -> None:
-        """See `Step.check`."""
-        self.comparison_group(shape, pattern)
+    @property
+    def reads_inputs(self) -> bool:
+        """It runs the block."""
+        return True
 
     @abstractmethod
-    def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """As `Refinement.comparison_group`; None where groups span several targets."""
-
-    @abstractmethod
-    def refine_block(
-        self,
-        stream: LayerStream,
-        layer: DecoderLayer,
-        block: Block,
-        *,
-        patterns: Mapping[str, UniformPattern],
-        dense: Mapping[str, Tensor],
-        full: Mapping[str, Tensor],
-        keep: Mapping[str, Tensor],
-        clock: PhaseClock,
-    ) -> RefinedBlock:
-        """Better masks for `block`, whose weights in `layer` are pruned by `keep`; it changes none of them.
-
-        Args:
-            stream: at the input of `layer`; earlier blocks of the layer are final.
-            layer: the decoder layer.
-            block: one of its blocks.
-            patterns: target name -> what it is pruned to.
-            dense: target name -> dense weight `[out, in]`.
-            full: target name -> what each weight would be if nothing were pruned: its dense value, or what an
-                initial method made of it.
-            keep: target name -> bool `[out, in]`.
-            clock: for the phases `statistics` and `solve`.
-        """
+    def refine_block(self, pruned: PrunedBlock) -> RefinedBlock:
+        """Better masks for a block; it changes no weight."""
 
 
 class Update(Step):
@@ -253,7 +257,9 @@ def dead_inputs(squared_norms: Tensor, consequence: str) -> tuple[str, ...]:
 __all__ = [
     "UNREACHED",
     "BlockRefinement",
+    "MaskStep",
     "Problem",
+    "PrunedBlock",
     "RefinedBlock",
     "Refinement",
     "Solution",

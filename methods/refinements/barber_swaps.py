@@ -11,14 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.base import PhaseClock
 from methods.engine.block_gradient import BlockStudy, study_block
-from methods.engine.hidden_states import LayerStream
-from methods.engine.steps import BlockRefinement, RefinedBlock
+from methods.engine.steps import BlockRefinement, PrunedBlock, RefinedBlock
 from methods.errors import InputError
 from methods.masks.pattern import SemiStructured, UniformPattern
 from methods.masks.selection import count_true, kth_lowest, prune_lowest, require_finite, up_to
-from methods.structure.decoder import Block, DecoderLayer
 
 Granularity = Literal["layer", "output", "input", "block"]
 RebuildScore = Literal["weight_gradient", "weight", "gradient"]
@@ -62,26 +59,22 @@ class BarberRebuild(BlockRefinement):
         rows, columns = shape
         return {"output": (1, columns), "input": (rows, 1), "layer": shape, "block": None}[self.granularity]
 
-    def refine_block(
-        self,
-        stream: LayerStream,
-        layer: DecoderLayer,
-        block: Block,
-        *,
-        patterns: Mapping[str, UniformPattern],
-        dense: Mapping[str, Tensor],
-        full: Mapping[str, Tensor],
-        keep: Mapping[str, Tensor],
-        clock: PhaseClock,
-    ) -> RefinedBlock:
+    def refine_block(self, pruned: PrunedBlock) -> RefinedBlock:
         """See `BlockRefinement.refine_block`."""
-        with clock.phase("statistics"):
-            of_block = {name: dense[name] for name in block.targets}
-            study = study_block(stream, layer, block, of_block, gradients=self.score != "weight")
-        with clock.phase("solve"):
-            scores = {name: self._score(name, full[name], study) for name in block.targets}
+        block = pruned.block
+        with pruned.clock.phase("statistics"):
+            dense = {name: pruned.dense[name] for name in block.targets}
+            gradients = self.score != "weight"
+            study = study_block(pruned.stream, pruned.layer, block, dense, gradients=gradients)
+        with pruned.clock.phase("solve"):
+            scores = {name: self._score(name, pruned.full[name], study) for name in block.targets}
             rebuilt = rebuild_block(
-                keep, scores, patterns, self.granularity, self.rebuild_ratio, guard=self.nm_guard
+                pruned.keep,
+                scores,
+                pruned.patterns,
+                self.granularity,
+                self.rebuild_ratio,
+                guard=self.nm_guard,
             )
         return RefinedBlock(rebuilt, study.n_tokens, study.dense_probe, study.error_before)
 

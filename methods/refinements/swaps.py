@@ -25,7 +25,7 @@ from methods.masks.selection import require_finite
 
 Search = Literal["alternating", "exact"]
 
-CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**25}
+HOST_CHUNK, ACCELERATOR_CHUNK = 2**17, 2**25
 """Weights whose rows are searched at once: on a CPU as many as caches hold."""
 
 
@@ -59,12 +59,11 @@ class Swaps(Refinement):
         """See `Refinement.refine`; an expert that no token reached keeps its mask."""
         if problem.n_tokens == 0:
             return found.refined(found.keep, problem.target, UNREACHED)
+        largest = problem.weight.square().amax(0) * problem.gram.diagonal()
+        require_finite(largest, problem.name, "the errors that its weights make, alone,")
         m = problem.pattern.m if isinstance(problem.pattern, SemiStructured) else None
         keep = swap_rows(
             problem.weight, found.keep, problem.gram, max_swaps=self.max_swaps, m=m, search=self.search
-        )
-        require_finite(
-            problem.gram.diagonal() * problem.weight.square().amax(0), problem.name, "its swaps' errors"
         )
         return found.refined(keep, problem.target)
 
@@ -85,7 +84,8 @@ def swap_rows(
     Returns:
         bool `[out, in]`; every row (every group of M) keeps as many weights as before.
     """
-    n_rows = max(1, CHUNK_ELEMENTS.get(weight.device.type, 2**17) // weight.shape[1])
+    chunk = HOST_CHUNK if weight.device.type == "cpu" else ACCELERATOR_CHUNK
+    n_rows = max(1, chunk // weight.shape[1])
     swapped = keep.clone()
     for start in range(0, len(weight), n_rows):
         rows = slice(start, start + n_rows)

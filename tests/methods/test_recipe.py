@@ -1,6 +1,6 @@
 """Recipes are read, refused and run as they are written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 
 import pytest
@@ -8,14 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.base import Placement
+from methods.base import Placement, PruneResult
 from methods.conformance.variants import recipe_variants
 from methods.contract import ModelState, check_contract
 from methods.engine.layerwise import Score
 from methods.engine.statistics import GramMatrix, InputNorms, InputStatistics
 from methods.engine.steps import Update
-from methods.errors import InputError
+from methods.errors import ContractError, InputError
 from methods.llm_barber import LLMBarber
+from methods.masks.keep_mask import KeepMask
 from methods.masks.pattern import parse_pattern
 from methods.recipe import Recipe, parse_recipe, written
 from methods.registry import allocations, build, steps
@@ -149,6 +150,23 @@ def test_a_recipe_of_one_score_is_that_method_to_the_bit(name):
     assert recipe.mask_digest == alone.mask_digest
     assert all(torch.equal(weights[key], same[key]) for key in weights)
     assert recipe.initial is None
+
+
+def test_the_contract_holds_the_score_s_mask_to_the_score_s_own_groups():
+    model, pattern, method = (
+        make_model("llama"),
+        parse_pattern("0.5"),
+        build("recipe", {"recipe": "wanda | swaps"}),
+    )
+    before = ModelState.of(model)
+    result = method.prune(model, pattern, make_calibration())
+    name, mask = next(iter(result.initial.keep.items()))
+    keep = mask.unpack()
+    keep[0, keep[0].nonzero()[0]] = False
+    keep[1, (~keep[1]).nonzero()[0]] = True
+    moved = PruneResult({**result.initial.keep, name: KeepMask.pack(keep)}, (), {})
+    with pytest.raises(ContractError, match="2 of 64 comparison groups lost another number than due"):
+        check_contract(method, pattern, before, model, replace(result, initial=moved))
 
 
 @pytest.mark.parametrize("recipe", ["sparsegpt | dsnot", "alps | dsnot(blocks=all)"])

@@ -1,0 +1,83 @@
+"""What allocations that give every decoder layer one sparsity have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from fractions import Fraction
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+from methods.base import CalibrationSet, Placement
+from methods.engine.hidden_states import at_rest
+from methods.errors import InputError
+from methods.masks.pattern import Allocated, UniformPattern, Unstructured
+from methods.placement.layer_loading import Residence, residing
+from methods.structure.decoder import Decoder, read_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DECIMALS = 6
+"""Of an allocated sparsity: a number that can be written down exactly."""
+
+
+class LayerAllocation(ABC):
+    """Gives all targets of a decoder layer one sparsity."""
+
+    name: ClassVar[str]
+    needs_calibration: ClassVar[bool]
+    max_deviation: float
+
+    @abstractmethod
+    def sparsities(
+        self,
+        model: PreTrainedModel,
+        decoder: Decoder,
+        residence: Residence,
+        sparsity: Fraction,
+        calibration: CalibrationSet | None,
+    ) -> Sequence[Fraction]:
+        """One sparsity per layer, with which the whole model has `sparsity`; some may be outside [0, 1)."""
+
+    def check_pattern(self, pattern: UniformPattern) -> None:
+        """See `Allocation.check_pattern`."""
+        if not isinstance(pattern, Unstructured):
+            raise InputError(
+                f"allocation {self.name!r} spreads an unstructured sparsity such as 0.5, not {pattern}"
+            )
+
+    def allocate(
+        self,
+        model: PreTrainedModel,
+        pattern: UniformPattern,
+        calibration: CalibrationSet | None,
+        *,
+        placement: Placement = Placement(),
+    ) -> Allocated:
+        """See `Allocation.allocate`."""
+        self.check_pattern(pattern)
+        assert isinstance(pattern, Unstructured)
+        if self.needs_calibration and calibration is None:
+            raise InputError(f"allocation {self.name!r} needs calibration data: give --calibration")
+        decoder = read_decoder(model)
+        with at_rest(model), residing(model, decoder, placement) as residence:
+            spread = self.sparsities(model, decoder, residence, pattern.sparsity, calibration)
+        of_module: dict[str, Unstructured] = {}
+        for layer, sparsity in zip(decoder.layers, spread, strict=True):
+            if not 0 <= sparsity < 1:
+                raise InputError(
+                    f"allocation {self.name!r}: {layer.name} would get sparsity {float(sparsity):g}, outside "
+                    f"[0, 1); lower max_deviation ({self.max_deviation:g}) or take another sparsity than "
+                    f"{pattern}"
+                )
+            of_module |= dict.fromkeys(layer.targets, Unstructured(sparsity))
+        return Allocated(pattern, of_module)
+
+
+def layer_sizes(decoder: Decoder) -> list[int]:
+    """Target weights of each layer."""
+    return [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
+
+
+__all__ = ["DECIMALS", "LayerAllocation", "layer_sizes"]

@@ -34,7 +34,7 @@ PATTERNS = ("0.5", "2:4", "0.3", "0.4", "0.6", "0.7", "0.8", "4:8")
 METHODS = tuple(kind for kind in SETTINGS if kind != "dense")
 N_VARIANTS = 25
 A_MODEL = len(PATTERNS) * N_VARIANTS
-SHARED = ("environment", "floor", "divergences", "tasks", "answers", "modules")
+SHARED = ("environment", "reference_speed", "divergences", "tasks", "answers", "modules")
 """Keys of a record whose text is that of every other record of the method and pattern."""
 READ = """
 import sys, time

@@ -163,7 +163,7 @@ class PruneResult:
     Attributes:
         keep: parameter name -> its keep-mask, laid out as the parameter is; where experts are stacked in one
             parameter, its name with the expert's index -> that expert's.
-        layers: one report a target module, in the order of the model.
+        layers: one report per target module, in the order of the model.
         phases: seconds by phase (`statistics`, `solve`, `propagate`).
         initial: the result a rebuilding method started from.
     """

@@ -149,8 +149,8 @@ build = methods.build
 
 
 def is_recipe(text: str) -> bool:
-    """Whether a text is written as a recipe (`methods.recipe`), and not as the name of a method."""
-    return "|" in text or "(" in text
+    """Whether a text is a recipe (`methods.recipe`): written as one, or a step that is no method."""
+    return "|" in text or "(" in text or (text in steps.names() and text not in methods.names())
 
 
 def settings_of(built: PruningMethod | Allocation | Step) -> dict[str, Any]:

@@ -101,13 +101,13 @@ def layer_sparsities(
     mean(r) of its weights, the mean taken over all weights of the model. All shares equal: all layers alike.
 
     Args:
-        shares: of outliers, one a layer.
-        sizes: target weights, one a layer.
+        shares: of outliers, one per layer.
+        sizes: target weights, one per layer.
         sparsity: of all of them together.
         max_deviation: lambda, taken as the decimal it is written as.
 
     Returns:
-        One sparsity a layer to `DECIMALS` decimals, which may lie outside [0, 1).
+        One sparsity per layer to `DECIMALS` decimals, which may lie outside [0, 1).
     """
     lowest, span = min(shares), max(shares) - min(shares)
     if not span:

@@ -17,7 +17,7 @@ from methods.updates.sparsegpt_columns import kernel_warnings, require_finite_sc
 
 @dataclass(frozen=True)
 class SparseGPT(Score):
-    """Optimal-brain-surgeon pruning with one shared inverse Hessian a Linear.
+    """Optimal-brain-surgeon pruning with one shared inverse Hessian per Linear.
 
     Attributes:
         damping: added to the Hessian's diagonal, relative to its mean.

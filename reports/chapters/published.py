@@ -24,7 +24,7 @@ _EVIDENCE = {"authors": "the authors' own text", "quoted": "quoted from the pape
 
 
 def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """A row a published number that one of ours answers."""
+    """A row per published number that one of ours answers."""
     found = list(published_matches(rankings))
     if not found:
         return None

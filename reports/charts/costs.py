@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reports.rankings.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import GIB, counted
-from suite.results.statistics.comparability import machine_of
+from suite.results.records.comparability import machine_of
 
 
 @dataclass(frozen=True)

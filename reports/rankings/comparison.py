@@ -13,9 +13,9 @@ from itertools import groupby
 
 from reports.rankings.ranking import Protocol, Ranking, Setting, pattern_order, rankings_of
 from reports.wording import counted, listed, pattern_name, visible
+from suite.results.records.comparability import machine_of
 from suite.results.records.items import WindowLosses
 from suite.results.records.record import Record
-from suite.results.statistics.comparability import machine_of
 
 
 class ReportError(ValueError):

@@ -34,7 +34,7 @@ def metrics_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def modules_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a target module of every record (`MODULE_COLUMNS`).
+    """One row per target module of every record (`MODULE_COLUMNS`).
 
     `moved` is the share of the module's weights that a rebuild changed sides: two a swap, one that comes back
     and one that goes.

@@ -21,7 +21,7 @@ from reports.wording import (
     target_sparsity,
     visible,
 )
-from suite.results.statistics.comparability import machine_of
+from suite.results.records.comparability import machine_of
 
 SPELLED_OUT = 4
 """Up to this many rankings are told one by one, more of them by counting who leads at each pattern."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from reports.rankings.comparison import Comparison, finished_records
 from reports.rankings.ranking import Ranking
 from reports.wording import counted, listed, visible
+from suite.results.records.comparability import machine_of
 from suite.results.records.record import Record
-from suite.results.statistics.comparability import machine_of
 
 
 def trust(comparison: Comparison, n_problems: int = 0) -> str:

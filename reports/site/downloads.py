@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def as_csv(records: Sequence[SiteRecord]) -> str:
-    """A row a metric of every record; one row without a metric for a record that has none.
+    """A row per metric of every record; one row without a metric for a record that has none.
 
     A text that a spreadsheet would take for a formula begins with an apostrophe here.
     """

@@ -23,8 +23,8 @@ from suite.models.loading import stored_dtypes
 from suite.planning.option_cells import NOTHING, evaluation_cell, pruning_cell
 from suite.planning.preflight import preflight
 from suite.results import Record, ResultStore
-from suite.results.records.files import require_folder
 from suite.results.records.pruning_file import Pruning
+from suite.storage.files import require_folder
 from suite.watcher import Silent, Watcher
 
 

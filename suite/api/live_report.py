@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from suite.api.report import render, write_report
 from suite.executors.outcome import Outcome
-from suite.results.records.files import replace_text
 from suite.results.records.index import record_files
+from suite.storage.files import replace_text
 
 SHARE = 0.05
 """Of a run's time that rendering its report may take."""

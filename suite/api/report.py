@@ -28,7 +28,7 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
     Raises:
         InputError: there are no records, or none of those asked for, or they never stood still.
     """
-    from suite.results.records.files import replace_text
+    from suite.storage.files import replace_text
 
     page = render(results, title=title, only=only)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,7 @@ def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
     """The page, or a `RecordError` if a record is not the one that was read at first."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from suite.results.records.index import read_index, record_files
-    from suite.results.records.index import whole as read_again
+    from suite.results.records.index import read_again, read_index, record_files
 
     files = list(record_files(results))
     with ThreadPoolExecutor(1) as beside:

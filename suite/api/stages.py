@@ -19,8 +19,8 @@ from suite.planning.estimate import check_fits
 from suite.planning.preflight import preflight
 from suite.planning.resume import Existing, PlannedCell, decide, hold_against_inputs
 from suite.results import Record, ResultStore, load_record
-from suite.results.records.files import make_folder, require_folder
 from suite.running.run_cell import present_code
+from suite.storage.files import make_folder, require_folder
 from suite.tracking import SuiteRun, Tracker, Tracking
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,11 @@ from suite.models.zeros import count_zeros
 from suite.planning.preflight import preflight
 from suite.planning.resume import input_difference
 from suite.results import ResultStore
-from suite.results.records.files import make_folder
 from suite.results.records.pruning_file import PRUNING, Pruning, read_pruning
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import ModelIdentity, ModuleReport, Record, ReferenceSpeed
 from suite.running.run_cell import present_code, utc_now
+from suite.storage.files import make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,7 +172,7 @@ class _Model:
     weights: Weights
     outlet: Outlet
     watcher: Watcher
-    created: str = ""
+    created: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.log = PhaseLog(self.device, self.watcher)

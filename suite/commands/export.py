@@ -45,7 +45,7 @@ def _write(results: Path, format: Format, out: Path, title: str) -> None:
     from reports import ReportError
     from reports.export import export_csv, export_figures, export_latex, export_markdown
     from suite.results import ResultStore
-    from suite.results.records.files import replace_file
+    from suite.storage.files import replace_file
 
     contents = ResultStore(results).records()
     problems = [f"{entry.path}: {entry.reason}" for entry in contents.unreadable]

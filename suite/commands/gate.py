@@ -97,7 +97,7 @@ def _write_summaries(verdict: Verdict, junit: Path | None, markdown: Path | None
     """Whether what was asked for was written; the verdict stands either way."""
     from reports.gate.junit import junit_xml
     from reports.gate.summary import gate_markdown
-    from suite.results.records.files import replace_text
+    from suite.storage.files import replace_text
 
     written = True
     for path, write in ((junit, junit_xml), (markdown, gate_markdown)):

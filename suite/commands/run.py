@@ -81,7 +81,7 @@ def run(
     from suite.api.stages import PlannedSuite
     from suite.planning.shards import parse_shard
     from suite.planning.suite_cells import in_dtype, load_suite, matching, plan
-    from suite.results.records.files import require_folder
+    from suite.storage.files import require_folder
     from suite.tracking import open_tracker
 
     config = load_suite(suite)

@@ -51,8 +51,8 @@ def verify(
     """
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
     from suite.commands.output.verification import Verified, as_json_report, as_lines
-    from suite.results.records.files import require_folder
     from suite.results.verification import verify as verify_records
+    from suite.storage.files import require_folder
 
     if keep is not None:
         require_folder(keep, "--keep")
@@ -95,7 +95,8 @@ def _present_code(cell: Cell) -> CodeVersion | None:
 
 def _held_against(checkpoint: Path, found: Verification, trust_remote_code: bool) -> list[Finding]:
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
-    from suite.results.records.index import whole
+    from suite.results.records.index import read_again
+    from suite.results.records.reading import RecordError
 
     if len(found.records) != 1:
         raise InputError(f"--checkpoint is held against one record, not {len(found.records)}")
@@ -104,7 +105,10 @@ def _held_against(checkpoint: Path, found: Verification, trust_remote_code: bool
     stored = found.records[0].stored
     if stored is None:
         return []
-    record, _ = whole(stored)
+    try:
+        record, _ = read_again(stored)
+    except RecordError as error:
+        raise InputError(str(error)) from error
     return verify_checkpoint(checkpoint, record, trust_remote_code=trust_remote_code)
 
 

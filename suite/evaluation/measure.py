@@ -64,11 +64,14 @@ def measure_pruned(
         dense_again: gives the dense model, to judge the pruned one's answers; None where there is none.
     """
     measured = _texts_and_tasks(loaded, cell, inputs, reference, log, is_dense=False)
-    if cell.speed is not None:
-        add_speed(measured, loaded, cell.speed, cell.pattern or "unknown", log)
+    answers = None
     if cell.answers is not None:
+        # Before the speed, as the dense model's; they are judged last, when the pruned model may go.
         prompts = inputs.prompts[cell.answers.prompts]
         answers = give_answers(loaded, cell.answers, prompts, log, measured)
+    if cell.speed is not None:
+        add_speed(measured, loaded, cell.speed, cell.pattern or "unknown", log)
+    if cell.answers is not None and answers is not None:
         nll = None
         if dense_again is not None:
             nll = judge_answers(dense_again(), prompts, answers.answers, log, measured)

@@ -19,7 +19,7 @@ from suite.evaluation.inputs import Inputs, ModelKey, model_key
 from suite.executors.options import WorkerOptions
 from suite.executors.pool import Event, Finished, Lost, Told, Worker
 from suite.executors.worker_inputs import WorkerInputs
-from suite.results.records.processes import hidden_main
+from suite.storage.processes import hidden_main
 
 WAIT_S = 1.0
 END_S = 5.0
@@ -37,7 +37,7 @@ class _Running:
 
 
 class ProcessPool:
-    """Workers on the devices of this machine, one a device; one that dies is replaced.
+    """Workers on the devices of this machine, one per device; one that dies is replaced.
 
     Args:
         devices: a worker's device each, such as `cuda:0`; a device may stand there several times.

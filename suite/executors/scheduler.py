@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from methods.errors import InputError
@@ -71,7 +71,7 @@ class _Loop:
     writer: RecordWriter
     watcher: WorkersWatcher
     inputs: Mapping[ModelKey, Inputs]
-    n_barren: int = 0
+    n_barren: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.queue = CellQueue(self.cells)

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from methods.base import PruningMethod
 from methods.errors import InputError, did_you_mean
-from methods.recipe import parse_recipe
-from methods.registry import Registry, build, is_recipe, method_class, methods, steps
+from methods.registry import Registry, build, is_recipe, method_class
+from suite.planning.method_of_cell import pruned_by
 
 _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
@@ -36,15 +36,13 @@ def load_method(spec: str, settings: Mapping[str, Any]) -> PruningMethod:
     Raises:
         InputError: it cannot be found, imported or built, or does not have what `PruningMethod` asks for.
     """
-    if is_recipe(spec) or (spec in steps.names() and spec not in methods.names()):
-        recipe = parse_recipe(spec)
-        if recipe.allocation is not None:
+    if is_recipe(spec):
+        method, allocation = pruned_by(spec, settings, None, ())
+        if allocation is not None:
             raise InputError(
-                f"the contract is of pruning a target: leave the allocation {recipe.allocation.name!r} out"
+                f"the contract is of pruning a target: leave the allocation {allocation.name!r} out"
             )
-        if settings:
-            raise InputError("a recipe's settings stand behind its steps, such as 'wanda | refit(steps=20)'")
-        return build(recipe.method, recipe.settings)
+        return method
     if ":" not in spec:
         _require_interface(spec, method_class(spec))
         return build(spec, settings)

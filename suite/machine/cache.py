@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from suite.results.records.files import FileLayer, replaced_folder, settle_folder
+from suite.storage.files import FileLayer, replaced_folder, settle_folder
 
 MANIFEST = "manifest.json"
 

@@ -42,6 +42,7 @@ NOT_NUMERIC = (
     "suite/machine",
     "suite/planning",
     "suite/results",
+    "suite/storage",
     "suite/templates",
     "suite/tracking",
 )
@@ -55,6 +56,7 @@ EXCEPTIONS: Mapping[str, str] = {
     "suite/planning/method_of_cell.py": "builds the method and the allocation that prune a cell",
     "suite/planning/preflight.py": "draws calibration sets and cuts texts into windows",
     "suite/results/records/items.py": "is the form in which measured items are kept",
+    "suite/results/records/pruning_file.py": "gives a checkpoint's record what its prune said",
     "suite/results/records/record.py": "is the form in which metrics are kept",
     "suite/results/statistics": "forms metrics and intervals from items",
     "suite/__init__.py": "only names what can be imported",

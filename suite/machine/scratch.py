@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from suite.machine.cache import cache_root
-from suite.results.records.files import temporary_folder
-from suite.results.records.leftovers import left_behind
+from suite.storage.files import temporary_folder
+from suite.storage.leftovers import left_behind
 
 VARIABLE = "PRUNEBENCH_SCRATCH"
 

@@ -33,12 +33,12 @@ class Zeros:
     Attributes:
         modules: in the order of the model; as many weights count as pruned as are exactly 0.
         dtype: of the model, as it was loaded.
-        fitting: the common N:M patterns that every module keeps.
+        fitting: the common N:M patterns that every module keeps; None where none was looked for.
     """
 
     modules: tuple[ModuleReport, ...]
     dtype: torch.dtype
-    fitting: tuple[tuple[int, int], ...] = ()
+    fitting: tuple[tuple[int, int], ...] | None = None
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -53,6 +53,7 @@ class Zeros:
     @property
     def pattern(self) -> str | None:
         """What they amount to: an N:M, else the sparsity; None where there are too few to call it pruned."""
+        assert self.fitting is not None, "count_zeros was not asked for it"
         sparsity = self.sparsity
         if sparsity < PRUNED_FROM:
             return None
@@ -96,7 +97,7 @@ def count_zeros(
                             )
                         )
                         fitting = tuple(pattern for pattern in fitting if keeps(weight, *pattern))
-    return Zeros(tuple(modules), model.dtype, fitting)
+    return Zeros(tuple(modules), model.dtype, fitting if find_pattern else None)
 
 
 def keeps(weight: Tensor, n: int, m: int) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from methods.errors import ContractError, InputError
 from methods.masks.pattern import SparsityPattern, parse_pattern
-from methods.registry import allocations, build, is_recipe, methods, settings_of, steps
+from methods.registry import allocations, build, is_recipe, settings_of
 from suite.cell import AllocationSpec
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def pruned_by(
         InputError: an unknown method or step, a setting that it does not take, a recipe that makes no sense
             or has an allocation beside another one.
     """
-    if method in methods.names() or not (is_recipe(method) or method in steps.names()):
+    if not is_recipe(method):
         built = build(method, settings)
         if built.name != RECIPE:
             return built, allocation

@@ -121,6 +121,7 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
         if table.recipe is not None:
             asked = str(parse_recipe(table.recipe))
         elif is_recipe(asked):
+            parse_recipe(asked)
             raise InputError(f"{asked!r} is a recipe: write recipe = {asked!r} in place of a name")
         else:
             method_class(asked)

@@ -16,7 +16,7 @@ from suite.machine.devices import resolve_device
 from suite.machine.threads import using_threads
 from suite.planning.preflight import preflight
 from suite.planning.resume import input_difference
-from suite.results.records.index import StoredRecord, whole
+from suite.results.records.index import StoredRecord, read_again
 from suite.results.records.reading import RecordError
 from suite.results.records.record import Record
 from suite.results.records.state import describe_failure
@@ -181,7 +181,7 @@ def _in_one_session(
 def _run_again(
     entry: _Chosen, session: ModelSession, inputs: Inputs, keep: ResultStore | None, watcher: Watcher
 ) -> Rerun:
-    stored, _ = whole(entry.stored)
+    stored, _ = read_again(entry.stored)
     if (difference := input_difference(stored, inputs)) is not None:
         return _impossible(entry.path, difference)
     watcher.cell_started(stored.cell)

@@ -227,7 +227,7 @@ class CellRun:
         )
 
     def items(self) -> pd.DataFrame:
-        """A row a measured item (`suite.results.records.items.ItemRow`)."""
+        """A row per measured item (`suite.results.records.items.ItemRow`)."""
         return self._measured.items()
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from suite.results.records.files import replaced_folder
+from suite.storage.files import replaced_folder
 
 SPARE_SHARE = 0.1
 """Of a disk that stays free whatever is kept."""

@@ -14,7 +14,7 @@ import pytest
 
 from suite.planning.suite_cells import load_suite, plan
 from suite.results import ResultStore
-from suite.results.records.leftovers import ABANDONED_AFTER_S, PREFIX
+from suite.storage.leftovers import ABANDONED_AFTER_S, PREFIX
 from tests import PATIENCE_S
 from tests.tiny import write_suite
 

@@ -17,7 +17,7 @@ from suite.data.assets import ASSETS, Asset, AssetError, fetch, pip_wheel
 from suite.machine import cache
 from suite.machine.cache import built_folder, cache_root
 from suite.models.gguf import restore_rotary_order
-from suite.results.records.leftovers import PREFIX
+from suite.storage.leftovers import PREFIX
 from tests import PATIENCE_S
 
 CONTENT = b"calibration text\n" * 100

@@ -325,7 +325,7 @@ def test_the_doctor_reads_a_model(prunebench, model):
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(prunebench, tmp_path, monkeypatch):
     suite = write_suite(tmp_path)
-    from suite.results.records.files import FileLayer
+    from suite.storage.files import FileLayer
 
     write, records = FileLayer.write, []
 

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from suite.results import ResultStore
-from suite.results.records.files import FileLayer
-from suite.results.records.leftovers import PREFIX
+from suite.storage.files import FileLayer
+from suite.storage.leftovers import PREFIX
 from tests.tiny import write_suite
 
 FINISHED = 3

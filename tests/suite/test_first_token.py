@@ -274,4 +274,7 @@ def test_stored_tokens_are_used_as_they_stand(prunebench, needy, tmp_path):
     assert "get no first token" in refusal(prunebench(*prune, "--first-token", "always"))
     code, _, err = prunebench(*prune)
     assert code == 0, err
-    assert told_first_token(read_pruning(tmp_path / "pruned")) is None
+    told = read_pruning(tmp_path / "pruned")
+    assert told_first_token(told) is None
+    assert told.record.calibration.first_token is False
+    assert not any("first token" in warning for warning in told.record.warnings)

@@ -228,7 +228,7 @@ def test_a_summary_that_cannot_be_written_changes_no_verdict(
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("suite.results.records.files.replace_text", full)
+    monkeypatch.setattr("suite.storage.files.replace_text", full)
     assert prunebench("gate", baseline, worse, "--junit", "junit.xml")[0] == 1
     assert prunebench("gate", baseline, baseline, "--junit", "junit.xml")[0] == 3
 

@@ -7,7 +7,7 @@ import pytest
 
 from suite.machine.cache import cache_root
 from suite.machine.scratch import free_scratch, scratch_folder, scratch_root
-from suite.results.records.leftovers import temporary_name
+from suite.storage.leftovers import temporary_name
 
 
 def test_the_first_that_is_named_counts(monkeypatch, tmp_path):

@@ -51,7 +51,7 @@ class Result:
         high: upper end; None likewise.
         perplexity: its own; None where it is beyond all numbers.
         status: `ok`, or why it counts as 0.
-        records: the records behind it, one a seed.
+        records: the records behind it, one per seed.
         dense: what it is held against.
     """
 

@@ -10,7 +10,7 @@ from reports.rankings.frame import value_of
 from reports.site.records.site_record import SiteRecord
 from reports.tables import Column, TableCell, numbers
 from reports.wording import MISSING, counted, gibibytes, listed, seconds, visible
-from suite.results.statistics.comparability import machine_of
+from suite.results.records.comparability import machine_of
 
 MACHINES_NAMED = 3
 """Kinds of machine that a note names; it counts the others."""

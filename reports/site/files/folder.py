@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from suite.results.records.files import FileLayer, replace_file, replace_text
+from suite.storage.files import FileLayer, replace_file, replace_text
 
 MANIFEST = ".prunebench-site.json"
 """Names every file of the site, so that a later build knows what is its own."""

@@ -71,7 +71,7 @@ def overview(holdings: Holdings, boards: Boards) -> Overview:
 
 
 def boards_block(boards: Sequence[Board]) -> Block:
-    """A row a board, with who is first on it."""
+    """A row per board, with who is first on it."""
     best = [b.entrants[0] for b in boards]
     spreads = [interval(e.low, e.high, 3) or "no interval" for e in best]
     columns = (

@@ -23,7 +23,7 @@ REASONS = "ranking reasons"
 
 
 def records_block(heading: str, records: Iterable[SiteRecord]) -> Block:
-    """A row a record: what it is of, its perplexity, how far it can be trusted."""
+    """A row per record: what it is of, its perplexity, how far it can be trusted."""
     shown = list(records)
     columns = (
         words("Record", [_link(h, name_of(h), h.digest[:12]) for h in shown]),
@@ -41,7 +41,7 @@ def records_block(heading: str, records: Iterable[SiteRecord]) -> Block:
 
 
 def reasons_block(heading: str, rows: Sequence[tuple[SiteRecord, str]]) -> Block:
-    """A row a record and why it stands here."""
+    """A row per record and why it stands here."""
     names = [_link(h, f"{name_of(h)} {pattern_name(h.record.cell.pattern)}") for h, _ in rows]
     columns = (
         words("Record", names),
@@ -52,7 +52,7 @@ def reasons_block(heading: str, rows: Sequence[tuple[SiteRecord, str]]) -> Block
 
 
 def unreadable_block(heading: str, entries: Sequence[UnreadableRecord]) -> Block:
-    """A row a file that is no record, and why."""
+    """A row per file that is no record, and why."""
     # The end of a path tells files apart, and says nothing of the machine that built the site.
     names = [visible("/".join(entry.path.parts[-2:])) for entry in entries]
     columns = (words("File", names), words("Why", [visible(entry.reason) for entry in entries]))

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from reports.site.files.folder import SiteError
 from reports.site.records.trust import Judgement, Trust, judge
-from suite.results.records.index import StoredRecord, UnreadableRecord, record_files
-from suite.results.records.index import whole as read_again
+from suite.results.records.index import StoredRecord, UnreadableRecord, read_again, record_files
 from suite.results.records.reading import RecordError, load_record
 from suite.results.records.record import Record
 from suite.results.verification import CheckedRecord, Finding, verify_files

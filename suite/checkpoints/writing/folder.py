@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from methods.errors import InputError, PruningError
-from suite.results.records.files import require_folder, settle_folder
+from suite.storage.files import require_folder, settle_folder
 
 _LOCK = ".writing"
 

@@ -58,7 +58,7 @@ def as_lines(series: Sequence[Series], signs: Signs = UNICODE) -> Iterator[str]:
 
 
 def as_json_rows(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """A row a series: what it is of, its segments with their points, changes and outliers."""
+    """A row per series: what it is of, its segments with their points, changes and outliers."""
     return [
         {
             "label": one.label,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError
@@ -37,16 +36,13 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _steps() -> list[dict[str, Any]]:
-    """Every step, with the `part` that it has in a recipe."""
+    """Every step, with the part that it has in a recipe."""
     from methods.registry import steps
 
-    rows = []
-    for name in steps.names():
-        row = _described(steps, name)
-        with suppress(InputError):
-            part = getattr(steps.class_of(name), "part", "no step")
-            row |= {"part": part, "description": f"{part}: {row['description']}"}
-        rows.append(row)
+    rows = [_described(steps, name) for name in steps.names()]
+    for row in rows:
+        if "part" in row:
+            row["description"] = f"{row['part']}: {row['description']}"
     return rows
 
 
@@ -68,8 +64,10 @@ def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
     return {
         **row,
         "description": _first_line(type(built)),
-        "needs_calibration": getattr(built, "needs_calibration", True),
+        # A step of a recipe, alone, only reads inputs or does not.
+        "needs_calibration": getattr(built, "needs_calibration", getattr(built, "reads_inputs", None)),
         "settings": settings_of(built),
+        **({"part": built.part} if hasattr(built, "part") else {}),
     }
 
 

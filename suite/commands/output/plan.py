@@ -27,7 +27,7 @@ def as_lines(planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None
 def as_json_rows(
     planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None]
 ) -> list[dict[str, Any]]:
-    """A row a cell; its estimates are null where the model is not on this machine."""
+    """A row per cell; its estimates are null where the model is not on this machine."""
     return [
         {
             "cell": entry.cell.model_dump(mode="json"),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from methods.errors import InputError
 from suite.results.gate.gate_inputs import Side
-from suite.results.records.files import FileLayer
 from suite.results.records.index import RECORD_SUFFIX
 from suite.results.records.store import SAMPLES_SUFFIX, ResultStore
+from suite.storage.files import FileLayer
 
 
 @dataclass(frozen=True)

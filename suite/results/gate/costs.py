@@ -11,8 +11,8 @@ from scipy.stats import norm
 
 from suite.results.gate.tolerances import Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
+from suite.results.records.comparability import first_difference, machine_ground
 from suite.results.records.record import Metric, Record
-from suite.results.statistics.comparability import first_difference, machine_ground
 from suite.results.statistics.metrics import Better
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SIZES, SPEEDS
 
@@ -76,7 +76,7 @@ def _cost(one: Metric, other: Metric | None, slowdown: float | None, tolerance: 
 
 
 def _slowdown(baseline: Record, candidate: Record) -> float | None:
-    """How much slower the machine itself was for the candidate, by the measured floors; None without two."""
+    """How much slower the machine was for the candidate, by their reference speeds; None without two."""
     one, other = baseline.reference_speed, candidate.reference_speed
     if one is None or other is None or (one.batch_size, one.seqlen) != (other.batch_size, other.seqlen):
         return None

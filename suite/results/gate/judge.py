@@ -11,8 +11,8 @@ from suite.results.gate.quality import JudgedItems, by_significance, by_size
 from suite.results.gate.remarks import codes_of, remarks_on
 from suite.results.gate.tolerances import Tolerances, load_tolerances
 from suite.results.gate.verdict import CellVerdict, Verdict
+from suite.results.records.comparability import whole_difference
 from suite.results.records.state import describe_failure
-from suite.results.statistics.comparability import whole_difference
 from suite.results.statistics.pairing import pair_items
 
 

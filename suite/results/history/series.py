@@ -12,6 +12,7 @@ from methods.errors import InputError, did_you_mean
 from suite.cell import Cell
 from suite.results.history.changes import Findings, find_changes
 from suite.results.history.reference_ratio import factor_of, unit_of
+from suite.results.records.comparability import differences, machine_ground, machine_of
 from suite.results.records.index import (
     FAILED_SUFFIX,
     NO_DATE,
@@ -22,7 +23,6 @@ from suite.results.records.index import (
     record_files,
 )
 from suite.results.records.record import Metric, Record
-from suite.results.statistics.comparability import differences, machine_ground, machine_of
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SPEEDS
 
 By = Literal["date", "commit"]
@@ -177,7 +177,7 @@ def history_of(
     by: By = "date",
     tolerance: float | None = None,
 ) -> tuple[Series, ...]:
-    """The series of a metric, one a cell and protocol.
+    """The series of a metric, one per cell and protocol.
 
     Args:
         records: finished ones, in order of time.

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from methods.errors import InputError
-from suite.results.records.processes import in_batches
 from suite.results.records.reading import RecordError, read_bytes, read_record
 from suite.results.records.record import Record
+from suite.storage.processes import in_batches
 
 RECORD_SUFFIX = ".json"
 FAILED_SUFFIX = ".failed.json"
@@ -56,16 +56,9 @@ class StoredRecord:
         try:
             found = datetime.fromisoformat(self.record.created)
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-        except (
-            ValueError,
-            OverflowError,
-        ):  # no date, or the first or last day there is, in another time zone
+        # No date, or the first or last day there is, in another time zone.
+        except (ValueError, OverflowError):
             return NO_DATE
-
-    @property
-    def tree(self) -> Path:
-        """The results tree: the folder of the models' folders."""
-        return self.path.absolute().parent.parent
 
     @cached_property
     def cell_digest(self) -> str:
@@ -130,7 +123,7 @@ def read_whole(files: Iterable[Path]) -> Contents:
     return _contents(_read_one(file, None) for file in files)
 
 
-def whole(stored: StoredRecord) -> tuple[Record, bytes]:
+def read_again(stored: StoredRecord) -> tuple[Record, bytes]:
     """The whole record of an index, as `load_record` gives it, and the bytes of its file.
 
     Raises:
@@ -228,8 +221,8 @@ __all__ = [
     "Slimmer",
     "StoredRecord",
     "UnreadableRecord",
+    "read_again",
     "read_index",
     "read_whole",
     "record_files",
-    "whole",
 ]

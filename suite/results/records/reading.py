@@ -26,18 +26,17 @@ def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 def _with_reference_speed(body: dict[str, Any]) -> dict[str, Any]:
     """`floor`, and the phase that measured it, got the name that says what it is."""
-    phases = body.get("phases")
-    if isinstance(phases, list):
-        body = {**body, "phases": [_renamed_phase(phase) for phase in phases]}
-    if "floor" not in body:
-        return body
-    return {("reference_speed" if key == "floor" else key): value for key, value in body.items()}
+    body = {("reference_speed" if key == "floor" else key): value for key, value in body.items()}
+    if isinstance(phases := body.get("phases"), list):
+        body["phases"] = [_renamed_phase(phase, "name") for phase in phases]
+    body["failure"] = _renamed_phase(body.get("failure"), "phase")
+    return body
 
 
-def _renamed_phase(phase: Any) -> Any:
-    if isinstance(phase, dict) and phase.get("name") == "floor":
-        return {**phase, "name": "reference speed"}
-    return phase
+def _renamed_phase(found: Any, key: str) -> Any:
+    if isinstance(found, dict) and found.get(key) == "floor":
+        return {**found, key: "reference speed"}
+    return found
 
 
 MIGRATIONS: Mapping[int, Migration] = {

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suite.cell import Cell
-from suite.results.records.files import FileLayer, replace_file
 from suite.results.records.index import (
     FAILED_SUFFIX,
     RECORD_NAMES,
@@ -26,10 +25,11 @@ from suite.results.records.index import (
     read_index,
     read_whole,
 )
-from suite.results.records.leftovers import abandoned
 from suite.results.records.reading import RecordError, load_record, record_bytes
 from suite.results.records.record import CodeVersion, Record, SideFile
 from suite.results.records.state import CellState, check_side_file, state_of
+from suite.storage.files import FileLayer, replace_file
+from suite.storage.leftovers import abandoned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +163,7 @@ class ResultStore:
     def sweep(self) -> list[Path]:
         """Removes what killed writers left: temporary files and side files that no record names.
 
-        Files of a living process, and whatever might be one's, stay (`suite.results.records.leftovers`).
+        Files of a living process, and whatever might be one's, stay (`suite.storage.leftovers`).
 
         Returns:
             What was removed.

@@ -43,7 +43,7 @@ def size_metrics(
 ) -> list[Metric]:
     """The bytes of a checkpoint in the model's dtype: as it is stored, and as its zeros would allow.
 
-    `bitmask_bytes`: the survivors of each target module, and a bit a weight that says which they are.
+    `bitmask_bytes`: the survivors of each target module, and a bit per weight that says which they are.
     `packed_bytes`: the survivors and, for each, its place inside its group of M in ceil(log2 M) bits, as
     hardware for 2:4 reads them; only where the pattern is N:M.
 

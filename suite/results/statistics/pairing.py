@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal, TypeVar
 
+from suite.results.records.comparability import first_difference, items_ground
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Record
-from suite.results.statistics.comparability import first_difference, items_ground
 from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, Better, ItemMetric
 from suite.results.statistics.paired import mcnemar, paired_bootstrap
 from suite.results.statistics.perplexity import paired_log_ratio

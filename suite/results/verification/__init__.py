@@ -16,7 +16,6 @@ from pathlib import Path
 from suite.cell import DENSE
 from suite.results.records.index import Slimmer, StoredRecord, read_whole, record_files
 from suite.results.records.items import ItemRow
-from suite.results.records.processes import in_batches
 from suite.results.records.record import Record
 from suite.results.statistics.model_metrics import SIZES
 from suite.results.statistics.task_items import FLIPS
@@ -43,6 +42,7 @@ from suite.results.verification.record_file import (
 from suite.results.verification.side_file import read_side_file
 from suite.results.verification.task_scores import check_flips, check_tasks
 from suite.results.verification.tree_checks import check_across, check_leftovers
+from suite.storage.processes import in_batches
 
 _Check = tuple[str, Callable[[Subject], bool], Callable[[Subject], Iterator[Finding]]]
 
@@ -93,7 +93,7 @@ def verify_files(files: Sequence[Path], *, workers: int | None = None) -> list[C
 
     Args:
         files: of records.
-        workers: how many processes share the work (`suite.results.records.processes.in_batches`).
+        workers: how many processes share the work (`suite.storage.processes.in_batches`).
 
     Returns:
         What was found, in the order of the files, with the records as an index has them.

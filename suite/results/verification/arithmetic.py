@@ -163,7 +163,7 @@ def differences(metric: Metric, due: Metric | Estimate, source: str, relative: f
         stored, expected = getattr(metric, field), getattr(due, field)
         if field in ("n", "status"):
             # Why a single number is missing stands there in the words of its time.
-            is_same = stored == expected or (field == "status" and due.n is None)
+            is_same = stored == expected or (field == "status" and due.value is None)
         else:
             is_same = same(stored, expected, relative, slack)
         if not is_same:

@@ -6,12 +6,12 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from suite.results.records.index import RECORD_SUFFIX
-from suite.results.records.leftovers import PREFIX
 from suite.results.records.record import Record
 from suite.results.records.store import SAMPLES_SUFFIX
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import CheckedRecord, Finding
 from suite.results.verification.rerun_comparison import losses_that_differ, made_alike
+from suite.storage.leftovers import PREFIX
 
 
 def check_across(records: Sequence[CheckedRecord]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from suite.results.records.files import FileLayer
+from suite.storage.files import FileLayer
 from tests.suite.results.faults import Killed
 
 

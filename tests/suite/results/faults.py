@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 from typing import BinaryIO
 
-from suite.results.records.files import FileLayer
+from suite.storage.files import FileLayer
 
 
 class Killed(BaseException):

@@ -13,11 +13,11 @@ from typing import IO, Any, cast
 from unittest import mock
 
 from suite.cell import Cell
-from suite.results.records.files import FileLayer
-from suite.results.records.leftovers import ABANDONED_AFTER_S, PREFIX, temporary_name
 from suite.results.records.record import Record
 from suite.results.records.state import check_side_file
 from suite.results.records.store import SAMPLES_SUFFIX, ResultStore
+from suite.storage.files import FileLayer
+from suite.storage.leftovers import ABANDONED_AFTER_S, PREFIX, temporary_name
 from tests.suite.results.crashes import Disk, Layer, Process, age
 from tests.suite.results.examples import CODE, make_cell, make_failed, make_record
 
@@ -339,7 +339,7 @@ class History:
 
         with (
             mock.patch("suite.results.records.store.secrets.token_hex", token),
-            mock.patch("suite.results.records.files.temporary_name", name),
+            mock.patch("suite.storage.files.temporary_name", name),
             mock.patch("psutil.pid_exists", alive),
         ):
             try:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.results.records.files import FileLayer
-from suite.results.records.leftovers import ABANDONED_AFTER_S, PREFIX, temporary_name
 from suite.results.records.reading import load_record
 from suite.results.records.store import ResultStore
+from suite.storage.files import FileLayer
+from suite.storage.leftovers import ABANDONED_AFTER_S, PREFIX, temporary_name
 from tests.suite.results.examples import CODE, make_cell, make_items, make_record
 
 DAY = 24 * 3600.0

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from suite.cell import Cell
-from suite.results.records.files import FileLayer, replace_file
-from suite.results.records.leftovers import ABANDONED_AFTER_S, PREFIX
 from suite.results.records.reading import record_bytes
 from suite.results.records.record import Record, SideFile
 from suite.results.records.state import check_side_file
 from suite.results.records.store import SAMPLES_SUFFIX, ResultStore, _parquet
+from suite.storage.files import FileLayer, replace_file
+from suite.storage.leftovers import ABANDONED_AFTER_S, PREFIX
 from tests.suite.results.crashes import Disk, Layer, age
 from tests.suite.results.examples import make_cell, make_failed, make_record
 from tests.suite.results.faults import Killed

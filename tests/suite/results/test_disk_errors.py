@@ -15,11 +15,11 @@ from typing import BinaryIO
 
 import pytest
 
-from suite.results.records.files import FileLayer
-from suite.results.records.leftovers import PREFIX
 from suite.results.records.record import Record
 from suite.results.records.state import check_side_file
 from suite.results.records.store import ResultStore
+from suite.storage.files import FileLayer
+from suite.storage.leftovers import PREFIX
 from tests.suite.results.examples import CODE, OTHER_CODE, make_cell, make_failed, make_items, make_record
 
 CELL = make_cell()

@@ -12,7 +12,9 @@ from suite.results.records.record import CalibrationIdentity, Metric, ModelIdent
 from tests.suite.results.examples import CODE, ENVIRONMENT, make_cell, make_failed, make_record
 
 PROTOCOL = "wiki-sample-token-s2048"
-FLOOR = ReferenceSpeed(matmul_flops_per_second=1e9, forward_tokens_per_second=1000, batch_size=4, seqlen=128)
+REFERENCE_SPEED = ReferenceSpeed(
+    matmul_flops_per_second=1e9, forward_tokens_per_second=1000, batch_size=4, seqlen=128
+)
 
 
 def perplexity(value, **changes):
@@ -188,16 +190,16 @@ def test_times_are_multiples_of_what_the_machine_could_do(tmp_path):
     calibration = CalibrationIdentity(source="x", n_samples=10, seqlen=100, seed=0, digest="1" * 64)
     for day in range(6):
         pace = 1 + day % 2  # every other day the machine is half as fast
-        floor = FLOOR.model_copy(update={"forward_tokens_per_second": 1000 / pace})
-        store(tmp_path, day, metrics=seconds(7.0 * pace), reference_speed=floor, calibration=calibration)
+        speed = REFERENCE_SPEED.model_copy(update={"forward_tokens_per_second": 1000 / pace})
+        store(tmp_path, day, metrics=seconds(7.0 * pace), reference_speed=speed, calibration=calibration)
     series = only_series(tmp_path, "prune_seconds")
     assert values(series.segments[0]) == pytest.approx([7.0] * 6)
     assert series.unit == "x the dense forward of 1,000 tokens"
     assert series.tolerance == 0.1
 
 
-def test_times_without_a_floor_stay_seconds(tmp_path):
-    store(tmp_path, 1, metrics=seconds(7.0), reference_speed=FLOOR)
+def test_times_without_a_reference_speed_stay_seconds(tmp_path):
+    store(tmp_path, 1, metrics=seconds(7.0), reference_speed=REFERENCE_SPEED)
     store(tmp_path, 2, metrics=seconds(8.0))
     series = only_series(tmp_path, "prune_seconds")
     assert series.unit == ""
@@ -206,7 +208,7 @@ def test_times_without_a_floor_stay_seconds(tmp_path):
 
 def test_rates_are_shares_of_the_dense_forward(tmp_path):
     rate = Metric(name="prefill_tokens_per_second", protocol="b1-p8", value=500, direction="higher")
-    store(tmp_path, 1, metrics=(rate,), reference_speed=FLOOR)
+    store(tmp_path, 1, metrics=(rate,), reference_speed=REFERENCE_SPEED)
     series = only_series(tmp_path, "prefill_tokens_per_second")
     assert values(series.segments[0]) == [0.5]
     assert series.is_better(0.5, 0.6) is True

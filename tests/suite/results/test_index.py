@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from suite.cell import AllocationSpec
 from suite.results import ResultStore
-from suite.results.records import processes, reading
-from suite.results.records.index import Contents, read_index, record_files, whole
+from suite.results.records import reading
+from suite.results.records.index import Contents, read_again, read_index, record_files
 from suite.results.records.reading import RecordError, load_record, parse_record, record_bytes
 from suite.results.records.record import SCHEMA_VERSION, Record
+from suite.storage import processes
 from tests.reports.synthetic_measured import measured_record
 from tests.suite.results.examples import make_cell, make_failed, make_record
 from tests.suite.results.test_reading import OLDER, models, mutated, sealed
@@ -192,7 +193,7 @@ def assert_index(contents: Contents, root: Path) -> None:
         data = stored.path.read_bytes()
         assert found.digest == stored.digest == json.loads(data)["body_digest"]
         assert (found.failure and found.failure.record) == (stored.failure and slim(stored.failure.record))
-        assert whole(found) == (load_record(found.path), data)
+        assert read_again(found) == (load_record(found.path), data)
 
 
 @pytest.mark.parametrize("workers", [None, 1, 2, 5])
@@ -230,10 +231,10 @@ def test_a_whole_record_that_is_gone_or_another_is_refused(tmp_path: Path) -> No
     (found,) = read_tree(tmp_path).records
     store.write(make_record(created="2026-01-01T00:00:00Z"))
     with pytest.raises(RecordError, match="was replaced since"):
-        whole(found)
+        read_again(found)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(RecordError, match="is cut short"):
-        whole(found)
+        read_again(found)
     path.unlink()
     with pytest.raises(RecordError, match="is gone since"):
-        whole(found)
+        read_again(found)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from suite.results.records.comparability import whole_difference
 from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Record
-from suite.results.statistics.comparability import whole_difference
 from suite.results.statistics.pairing import PairedItems, pair_items
 from tests.suite.results.examples import ENVIRONMENT
 from tests.suite.results.gate.contestants import (

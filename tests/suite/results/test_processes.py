@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from suite.results.records import index, processes
+from suite.results.records import index
+from suite.storage import processes
 from tests import PATIENCE_S
 from tests.suite.results.test_index import assert_index, make_tree, put, read_tree
 
@@ -136,7 +137,8 @@ def script(tmp_path: Path, root: Path) -> list[str]:
     text = f"""
 import signal
 from pathlib import Path
-from suite.results.records import index, processes
+from suite.results.records import index
+from suite.storage import processes
 # Started in the background, as tests may be, a process ignores Ctrl-C, and so would those it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 processes.BATCH = 1

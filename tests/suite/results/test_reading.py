@@ -84,6 +84,14 @@ def test_what_measured_the_machine_s_speed_is_read_under_its_new_name() -> None:
     assert "floor" in names
 
 
+def test_a_failure_while_the_speed_was_measured_names_the_phase_anew() -> None:
+    failed = json.loads(record_bytes(make_failed()))
+    failed |= {"schema_version": 6, "failure": {**failed["failure"], "phase": "floor"}}
+    failed["floor"] = failed.pop("reference_speed")
+    read = parse_record(sealed(failed))
+    assert read.failure is not None and read.failure.phase == "reference speed"
+
+
 def test_a_record_from_the_future_stays_where_it_is_and_says_what_to_do(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     path = store.write(make_record())

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from suite.cell import Cell
-from suite.results.records.files import FileLayer, replace_text
-from suite.results.records.leftovers import ABANDONED_AFTER_S, PREFIX, temporary_name
 from suite.results.records.reading import RecordError
 from suite.results.records.record import Record
 from suite.results.records.store import ResultStore
+from suite.storage.files import FileLayer, replace_text
+from suite.storage.leftovers import ABANDONED_AFTER_S, PREFIX, temporary_name
 from tests.suite.results.examples import CODE, OTHER_CODE, make_cell, make_failed, make_items, make_record
 from tests.suite.results.faults import FaultyLayer, Killed
 

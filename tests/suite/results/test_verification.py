@@ -20,7 +20,6 @@ import pytest
 
 from suite.cell import SpeedSpec, TaskSpec
 from suite.results.records.items import AnswerSet
-from suite.results.records.leftovers import temporary_name
 from suite.results.records.reading import parse_record, record_bytes
 from suite.results.records.record import Failure, Metric, Record, SideFile, body_digest
 from suite.results.records.store import ResultStore
@@ -34,6 +33,7 @@ from suite.results.verification import (
     verify,
     verify_content,
 )
+from suite.storage.leftovers import temporary_name
 from tests.suite.results.consistent import (
     CODE,
     TASK,

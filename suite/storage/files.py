@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from methods.errors import InputError
-from suite.results.records.leftovers import left_behind, temporary_name
+from suite.storage.leftovers import left_behind, temporary_name
 
 
 class FileLayer:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowLosses
-from suite.results.records.record import Environment, Record
+from suite.results.records.record import Record
 
 Ground = Mapping[str, object]
 """What comparable values share -> what it is."""
@@ -32,21 +31,7 @@ def first_difference(one: Ground, other: Ground) -> str:
     return next(iter(differences(one, other)), "")
 
 
-class Made(Protocol):
-    """Of a record: where and how it was made."""
-
-    @property
-    def environment(self) -> Environment:
-        """The machine."""
-        ...
-
-    @property
-    def placement(self) -> str:
-        """Where decoder layers were."""
-        ...
-
-
-def machine_ground(record: Made) -> Ground:
+def machine_ground(record: Record) -> Ground:
     """What costs of one machine share."""
     environment = record.environment
     return {
@@ -57,7 +42,7 @@ def machine_ground(record: Made) -> Ground:
     }
 
 
-def machine_of(record: Made) -> str:
+def machine_of(record: Record) -> str:
     """The class of machine whose times compare: device, processor, cores, threads, and where layers were."""
     environment = record.environment
     onload = ", layers onloaded" if record.placement == "onload" else ""
@@ -106,7 +91,6 @@ def whole_difference(first: Record, second: Record) -> str | None:
 
 __all__ = [
     "Ground",
-    "Made",
     "differences",
     "first_difference",
     "items_ground",

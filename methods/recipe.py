@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -17,6 +17,7 @@ from methods.registry import allocations, methods, settings_of, steps
 
 if TYPE_CHECKING:
     from methods.allocation import Allocation
+    from methods.base import PruningMethod
     from methods.masks.pattern import UniformPattern
 
 GRAMMAR = "[allocation |] score {| refinement} [| update]"
@@ -149,11 +150,20 @@ class Recipe(LayerwiseMethod):
         return kept.pop() if len(kept) == 1 else shape
 
 
-def written(part: Step | Allocation) -> str:
-    """A step as it is written, with the settings that are not the default: `refit(steps=20)`."""
+def written(part: PruningMethod | Step | Allocation, but: Collection[str] = ()) -> str:
+    """A step as it is written, with the settings that are not the default: `refit(steps=20)`.
+
+    Args:
+        part: the step; also an allocation or a method.
+        but: settings to leave out.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(cast(Any, part)) if field.init}
     settings = settings_of(cast(Any, part))
-    shown = [f"{key}={_text(value)}" for key, value in settings.items() if value != defaults[key]]
+    shown = [
+        f"{key}={_text(value)}"
+        for key, value in settings.items()
+        if value != defaults[key] and key not in but
+    ]
     return f"{part.name}({', '.join(shown)})" if shown else part.name
 
 

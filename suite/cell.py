@@ -211,11 +211,13 @@ class Cell(Spec):
     """Whether code from the model's repository may run."""
     threads: int | None = Field(None, ge=1)
     """Intra-op threads of torch, which decide the last bits; None = as many as the process has."""
+    title: str | None = None
+    """What tables call it in place of its method and settings; the digest leaves it out."""
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of this cell."""
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"title"})
         # What joined after the first records counts only where it is set, so that they are still found.
         for joined in ("allocation", "divergence", "tasks", "answers", "speed", "checkpoint", "threads"):
             if not content[joined]:
@@ -228,8 +230,8 @@ class Cell(Spec):
 
     @property
     def by_key(self) -> dict[str, Any]:
-        """What it holds by dotted key: `calibration.seed`, `perplexity[0].corpus`; empty tables as such."""
-        return dict(_flat("", self.model_dump(mode="json")))
+        """What it asks for by dotted key such as `perplexity[0].corpus`; empty tables as such."""
+        return dict(_flat("", self.model_dump(mode="json", exclude={"title"})))
 
     @property
     def stem(self) -> str:
@@ -273,7 +275,12 @@ class Cell(Spec):
 
     @property
     def variant(self) -> str:
-        """As a table row shows it: the recipe, or the method with the settings that set variants apart."""
+        """As a table row shows it: its title, or else what prunes it."""
+        return self.title or self.pruner
+
+    @property
+    def pruner(self) -> str:
+        """The recipe, or the method with the settings that set variants apart."""
         if self.method == "recipe":
             allocation = [self.allocation.name] if self.allocation else []
             return " | ".join([*allocation, str(self.settings["recipe"])])

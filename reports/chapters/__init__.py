@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from reports.chapters.chapter import Chapter
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
+from reports.chapters.parts import parts_chapter
 from reports.chapters.published import published_chapter
 from reports.chapters.responses import answers_chapter
 from reports.chapters.seeds import seeds_chapter
@@ -14,6 +15,7 @@ from reports.chapters.tasks import tasks_chapter
 from reports.rankings.ranking import Ranking
 
 _CHAPTERS = {
+    "parts": parts_chapter,
     "divergence": divergence_chapter,
     "tasks": tasks_chapter,
     "answers": answers_chapter,

@@ -104,13 +104,15 @@ def grouped(
     return groups
 
 
-def chapter_table(caption: str, subjects: Sequence[Subject], columns: Sequence[Column]) -> Table:
-    """A table with a row a subject: its name, its pattern, then the columns."""
-    named = (
-        words("Method", [TableCell(s.label, link=cell_id(s.record)) for s in subjects], "with its settings"),
+def chapter_table(
+    caption: str, subjects: Sequence[Subject], columns: Sequence[Column], *, named: str = "Method"
+) -> Table:
+    """A table with a row per subject: its name, its pattern, then the columns."""
+    names = (
+        words(named, [TableCell(s.label, link=cell_id(s.record)) for s in subjects], "with its settings"),
         words("Pattern", [pattern_name(s.pattern) for s in subjects]),
     )
-    return Table(caption, (*named, *columns))
+    return Table(caption, (*names, *columns))
 
 
 def metric_column(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reports.chapters.chapter import Chapter, Part, Subject, chapter_table, pruned_subjects
 from reports.rankings.frame import value_of
-from reports.rankings.ranking import Protocol, Ranking, distinct_labels, without_seed
+from reports.rankings.ranking import Protocol, Ranking, by_seed, distinct_labels, without_seed
 from reports.tables import TableCell, numbers, words
 from reports.wording import counted, decimal, visible
 from suite.results.records.record import Record
@@ -31,7 +31,8 @@ class SeedFamily:
 
 def seed_families(rankings: Sequence[Ranking]) -> list[SeedFamily]:
     """The families with more than one seed, a protocol of the setting each."""
-    families = [seeds for seeds in _families(rankings) if len(seeds) > 1]
+    calibrated = [s.record for s in pruned_subjects(rankings) if s.record.cell.calibration is not None]
+    families = [seeds for seeds in by_seed(calibrated) if len(seeds) > 1]
     labels = _labels([next(iter(seeds.values())) for seeds in families])
     found = []
     for label, seeds in zip(labels, families, strict=True):
@@ -81,24 +82,6 @@ def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     )
     table = chapter_table("perplexity over calibration seeds", [f.subject for f in families], columns)
     return Chapter("seeds", "Seeds", (Part(table),), notes)
-
-
-def _families(rankings: Sequence[Ranking]) -> list[Seeds]:
-    """The cells of a setting, those together that differ in the seed alone and were run by the same code."""
-    families: dict[tuple[str, str], list[Record]] = {}
-    for subject in pruned_subjects(rankings):
-        record = subject.record
-        if record.cell.calibration is not None:
-            key = (without_seed(record).cell.digest, record.code.source_digest)
-            families.setdefault(key, []).append(record)
-    return [
-        {r.cell.calibration.seed: r for r in sorted(group, key=_seed_then_age) if r.cell.calibration}
-        for group in families.values()
-    ]
-
-
-def _seed_then_age(record: Record) -> tuple[int, str]:
-    return (record.cell.calibration.seed if record.cell.calibration else 0, record.created)
 
 
 def _labels(records: Sequence[Record]) -> list[str]:

@@ -9,6 +9,7 @@ from reports.charts.flips import flips_by_task
 from reports.charts.layers import block_error, layer_sparsity, ranked_blocks, weights_moved
 from reports.charts.paired import paired_answers
 from reports.charts.pareto import pareto_views
+from reports.charts.parts import change_by_part
 from reports.charts.phases import seconds_by_phase
 from reports.charts.recovery import recovery_by_task
 from reports.charts.sparsity import quality_against_sparsity
@@ -22,6 +23,7 @@ def figures(rankings: Sequence[Ranking]) -> list[Figure]:
     drawn = (
         *pareto_views(rankings),
         quality_against_sparsity(rankings),
+        change_by_part(rankings),
         recovery_by_task(answers),
         flips_by_task(answers),
         weights_moved(blocks),

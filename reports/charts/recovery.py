@@ -8,9 +8,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from reports.charts.drawing import Figure, Range, dense_line, family_color, family_shape, first_panels, panels
+from reports.charts.drawing import Figure, Range, first_panels, panels
 from reports.charts.paired import PairedAnswers
-from reports.charts.rows import first_rows, row_axis, row_height
+from reports.charts.rows import first_rows, interval_rows
 from reports.rankings.recovery import Recovery, recovery
 from reports.wording import decimal, interval, listed
 
@@ -68,28 +68,20 @@ def _row(one: PairedAnswers, kept: Recovery) -> dict[str, object]:
 
 
 def _chart(drawn: pd.DataFrame, kept: list[str], x: Range, names: list[str]) -> alt.LayerChart:
-    columns = ["panel", "method", "family", "value", "low", "high", "interval", "right"]
-    rows = pd.concat([drawn[columns], pd.DataFrame({"panel": kept, "dense": 100.0})])
-    whole = alt.Chart().transform_filter("isValid(datum.value)")
-    title = "recovery, %"
     room = 0.04 * (x.high - x.low) or 1.0
-    scale = alt.Scale(domain=[max(0.0, x.low - room), x.high + room], zero=False, nice=False, clamp=True)
-    across = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4))
-    place = whole.encode(y=row_axis(names), color=family_color(drawn["family"], has_legend=False))
-    points = place.mark_point(filled=True, size=56, opacity=1).encode(
-        x=across,
-        shape=family_shape(drawn["family"], has_legend=False),
-        tooltip=[
-            alt.Tooltip("method:N"),
-            alt.Tooltip("value:Q", title="recovery, %", format=".1f"),
-            alt.Tooltip("interval:N", title="95 % interval"),
-            alt.Tooltip("right:N", title="right answers"),
-        ],
+    across = alt.X(
+        "value:Q",
+        title="recovery, %",
+        scale=alt.Scale(domain=[max(0.0, x.low - room), x.high + room], zero=False, nice=False, clamp=True),
+        axis=alt.Axis(tickCount=4),
     )
-    whiskers = place.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    return alt.LayerChart(layer=[dense_line(x="dense:Q"), whiskers, points], data=rows).properties(
-        height=row_height(names)
-    )
+    tooltip = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("value:Q", title="recovery, %", format=".1f"),
+        alt.Tooltip("interval:N", title="95 % interval"),
+        alt.Tooltip("right:N", title="right answers"),
+    ]
+    return interval_rows(drawn, kept, names, across, mark=100.0, tooltip=tooltip)
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:

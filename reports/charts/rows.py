@@ -8,6 +8,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
+from reports.charts.drawing import dense_line, family_color, family_shape
 from reports.rankings.ranking import Ranking, distinct_labels
 from reports.wording import counted
 
@@ -75,3 +76,39 @@ def row_axis(names: list[str]) -> alt.Y:
 def row_height(names: list[str]) -> alt.Step:
     """Of a panel: every row as high as the longest name needs."""
     return alt.Step(TWO_LINES if any("\n" in name for name in names) else ONE_LINE)
+
+
+def interval_rows(
+    drawn: pd.DataFrame,
+    kept: list[str],
+    names: list[str],
+    across: alt.X,
+    *,
+    mark: float,
+    tooltip: Sequence[alt.Tooltip],
+) -> alt.LayerChart:
+    """A point with its interval per row, beside a dashed line.
+
+    Args:
+        drawn: columns `panel`, `method`, `family`, `value`, `low`, `high` and those of the tooltip.
+        kept: the panels.
+        names: of the rows, the first on top.
+        across: the axis of `value`.
+        mark: where the dashed line stands.
+        tooltip: what a point says when it is pointed at.
+    """
+    said = (str(column["shorthand"]).removesuffix(":N").removesuffix(":Q") for column in tooltip)
+    columns = list(dict.fromkeys(["panel", "method", "family", "value", "low", "high", *said]))
+    rows = pd.concat([drawn[columns], pd.DataFrame({"panel": kept, "dense": mark})])
+    place = (
+        alt.Chart()
+        .transform_filter("isValid(datum.value)")
+        .encode(y=row_axis(names), color=family_color(drawn["family"], has_legend=False))
+    )
+    points = place.mark_point(filled=True, size=56, opacity=1).encode(
+        x=across, shape=family_shape(drawn["family"], has_legend=False), tooltip=list(tooltip)
+    )
+    whiskers = place.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=across["title"]), x2="high:Q")
+    return alt.LayerChart(layer=[dense_line(x="dense:Q"), whiskers, points], data=rows).properties(
+        height=row_height(names)
+    )

@@ -30,6 +30,7 @@ _COST_NOTE = (
 TOPICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pareto": ("Quality against cost", ("time", "memory", "device-memory")),
     "sparsity": ("Quality against sparsity", ("quality",)),
+    "parts": ("What each part adds", ("parts",)),
     "tasks": ("Tasks", ("recovery", "flips")),
     "divergence": ("Divergence from dense", ()),
     "layers": ("Layer by layer", ("moved", "error", "sparsity")),

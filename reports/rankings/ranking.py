@@ -194,6 +194,25 @@ def without_seed(record: Record, **alike: object) -> Record:
     return record.model_copy(update={"cell": record.cell.model_copy(update={**same, **alike})})
 
 
+def by_seed(records: Sequence[Record]) -> list[dict[int, Record]]:
+    """The cells together that differ in the calibration seed alone and were run by the same code.
+
+    Returns:
+        For each family seed -> the newest record with it, lowest seed first; 0 where nothing is calibrated.
+    """
+    families: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        families.setdefault((without_seed(record).cell.digest, record.code.source_digest), []).append(record)
+    return [
+        {_seed(record): record for record in sorted(family, key=lambda r: (_seed(r), r.created))}
+        for family in families.values()
+    ]
+
+
+def _seed(record: Record) -> int:
+    return record.cell.calibration.seed if record.cell.calibration else 0
+
+
 def _told_apart(labels: Sequence[str], facts: Sequence[Mapping[str, object]]) -> list[str]:
     full = []
     for label, own in zip(labels, facts, strict=True):

@@ -28,7 +28,7 @@ from suite.planning.resume import input_difference
 from suite.results import ResultStore
 from suite.results.records.pruning_file import PRUNING, Pruning, read_pruning
 from suite.results.records.reading import RecordError, load_record
-from suite.results.records.record import ModelIdentity, ModuleReport, Record, ReferenceSpeed
+from suite.results.records.record import ModelIdentity, ModuleReport, RecipePart, Record, ReferenceSpeed
 from suite.running.run_cell import present_code, utc_now
 from suite.storage.files import make_folder
 
@@ -209,6 +209,7 @@ class _Model:
         reference_speed: ReferenceSpeed,
         model: ModelIdentity,
         checkpoint: ModelIdentity | None = None,
+        parts: tuple[RecipePart, ...] = (),
         modules: tuple[ModuleReport, ...] = (),
     ) -> Record:
         """Keeps what was measured; the record as it is kept."""
@@ -221,6 +222,7 @@ class _Model:
             placement=self.weights,
             model=model,
             checkpoint=checkpoint,
+            parts=parts,
             phases=tuple(self.log.costs),
             reference_speed=reference_speed,
             metrics=tuple(measured.metrics),
@@ -308,6 +310,7 @@ def _measure_own(
         reference_speed=reference_speed,
         model=model,
         checkpoint=None if cell.is_dense else loaded.identity,
+        parts=() if cell.is_dense or pruning is None else pruning.record.parts,
         modules=() if cell.is_dense else zeros.modules,
     )
 

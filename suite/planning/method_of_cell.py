@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from methods.errors import ContractError, InputError
 from methods.masks.pattern import SparsityPattern, parse_pattern
 from methods.registry import allocations, build, is_recipe, settings_of
 from suite.cell import AllocationSpec
+from suite.results.records.record import RecipePart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -124,6 +125,30 @@ def initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
         part = getattr(part, "initial_method", None)
 
 
+def parts_of(cell: Cell) -> tuple[RecipePart, ...]:
+    """What prunes the cell, in order; a method that starts from another one's mask comes after that one."""
+    if not cell.prunes:
+        return ()
+    from methods.engine.layerwise import Score
+    from methods.recipe import Recipe, written
+
+    found: list[RecipePart] = []
+    if allocation := allocation_of(cell):
+        found.append(RecipePart(role="allocation", text=written(allocation)))
+    method = method_of(cell)
+    for part in reversed([method, *initial_methods(method)]):
+        if isinstance(part, Recipe):
+            found += [RecipePart(role=step.part, text=written(step)) for step in part.steps]
+        elif isinstance(part, Score):
+            found.append(RecipePart(role="score", text=written(part)))
+        else:
+            role: Literal["second pass", "method"] = (
+                "second pass" if hasattr(part, "initial_method") else "method"
+            )
+            found.append(RecipePart(role=role, text=written(part, but=("initial", "initial_settings"))))
+    return tuple(found)
+
+
 def part_versions(cell: Cell) -> dict[str, int]:
     """The versions of what prunes the cell with its method: initial methods, steps, the allocation."""
     if not cell.prunes:
@@ -147,6 +172,7 @@ __all__ = [
     "method_of",
     "needs_calibration",
     "part_versions",
+    "parts_of",
     "pattern_for",
     "pruned_by",
 ]

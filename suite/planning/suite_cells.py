@@ -142,7 +142,12 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
         raise places.error((*path, *guilty), error) from error
     return _Variant(
         path,
-        {"method": method.name, "settings": settings_of(method), "allocation": allocation},
+        {
+            "method": method.name,
+            "settings": settings_of(method),
+            "allocation": allocation,
+            "title": table.label,
+        },
         patterns,
         needs_calibration(method, allocation),
     )
@@ -239,7 +244,7 @@ def _tasks(config: SuiteConfig) -> tuple[TaskSpec, ...]:
 
 
 def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
-    """The cells whose label or file name holds one of `words` or fits it as a glob; all without words.
+    """The cells whose label, recipe or file name holds or fits (as a glob) one of `words`; all without words.
 
     Raises:
         InputError: none does, or a word is empty.
@@ -251,7 +256,9 @@ def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     chosen = [
         cell
         for cell in cells
-        if any(w in name or fnmatchcase(name, w) for w in words for name in (cell.label, cell.stem))
+        if any(
+            w in name or fnmatchcase(name, w) for w in words for name in (cell.label, cell.pruner, cell.stem)
+        )
     ]
     if not chosen:
         wanted = " ".join(words)

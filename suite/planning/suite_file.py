@@ -86,6 +86,8 @@ class MethodTable(Spec):
     """A registered method."""
     recipe: Name | None = None
     """In place of a name: `alphapruning | wanda | swaps | refit`."""
+    label: Annotated[str, Field(pattern=r"^\S(.{0,78}\S)?$")] | None = None
+    """What tables call it, in place of the recipe or the method with its settings."""
     settings: dict[str, SettingValue] = Field(default_factory=dict)
     """Hyper-parameters in place of the method's defaults."""
     patterns: Patterns | None = None

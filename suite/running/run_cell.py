@@ -13,7 +13,7 @@ from suite.evaluation.measure import Measured, add_size, measure_dense, measure_
 from suite.machine.environment import code_version, environment
 from suite.machine.phases import PhaseLog
 from suite.machine.threads import using_threads
-from suite.planning.method_of_cell import method_of, part_versions, pattern_for
+from suite.planning.method_of_cell import method_of, part_versions, parts_of, pattern_for
 from suite.results.records.record import (
     CalibrationIdentity,
     CodeVersion,
@@ -212,6 +212,7 @@ class CellRun:
             calibration=self._calibration,
             mask_digest=result.mask_digest if result else None,
             initial_mask_digest=result.initial.mask_digest if result and result.initial else None,
+            parts=parts_of(self._planned),
             placement=self._session.placement.weights,
             shared=shared,
             phases=tuple(self._log.costs),

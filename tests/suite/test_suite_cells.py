@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from methods.errors import InputError
 from suite.cell import Cell
 from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASKS
-from suite.planning.method_of_cell import part_versions
-from suite.planning.suite_cells import builtin_suites, load_suite, parse_suite, plan
+from suite.planning.method_of_cell import part_versions, parts_of
+from suite.planning.suite_cells import builtin_suites, load_suite, matching, parse_suite, plan
 from suite.planning.suite_file import SuiteConfig
 
 SUITE = """\
@@ -485,6 +485,46 @@ def test_a_recipe_is_a_cell_with_its_allocation_apart() -> None:
     assert one.calibration is not None
     assert other.allocation is not None and other.allocation.name == "alphapruning"
     assert part_versions(one) == {"wanda": 1, "refit": 1, "owl": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (
+            'recipe = "owl(max_deviation=0.1) | wanda | swaps | refit(steps=20)"',
+            "allocation: owl(max_deviation=0.1), score: wanda, refinement: swaps, update: refit(steps=20)",
+        ),
+        ('name = "ria"\nsettings = { group = "output" }', "score: ria(group=output)"),
+        (
+            'name = "llm-barber"\nsettings = { initial = "sparsegpt", rebuild_ratio = 0.1 }',
+            "score: sparsegpt, second pass: llm-barber(rebuild_ratio=0.1)",
+        ),
+        (
+            'name = "llm-barber"\n'
+            'settings = { initial = "recipe", initial_settings = { recipe = "ria | swaps" } }',
+            "score: ria, refinement: swaps, second pass: llm-barber",
+        ),
+    ],
+)
+def test_what_prunes_a_cell_is_told_in_parts(table: str, expected: str) -> None:
+    [cell] = pruned_cells(table)
+    assert ", ".join(f"{part.role}: {part.text}" for part in parts_of(cell)) == expected
+    dense = plan(parse_suite(with_methods(table), file="r.toml"))[0]
+    assert dense.is_dense and parts_of(dense) == ()
+
+
+def test_a_label_is_what_tables_call_a_cell_and_asks_for_nothing() -> None:
+    [plain] = pruned_cells('recipe = "wanda | refit"')
+    [named] = pruned_cells('recipe = "wanda | refit"\nlabel = "Wanda, refitted"')
+    assert (named.variant, named.pruner) == ("Wanda, refitted", "wanda | refit")
+    assert named.digest == plain.digest and named.by_key == plain.by_key
+    assert matching([named], ["refitted"]) == matching([named], ["wanda | refit"]) == [named]
+
+
+@pytest.mark.parametrize("label", ["", " padded", "padded ", "two\\nlines", "x" * 81])
+def test_a_label_is_one_short_line(label: str) -> None:
+    with pytest.raises(InputError, match=r"methods\[0\].label: "):
+        pruned_cells(f'recipe = "wanda"\nlabel = "{label}"')
 
 
 @pytest.mark.parametrize("table", ['name = "wanda"', 'name = "recipe"\nsettings = { recipe = "wanda" }'])

@@ -42,6 +42,7 @@ def _renamed_phase(found: Any, key: str) -> Any:
 MIGRATIONS: Mapping[int, Migration] = {
     **dict.fromkeys(range(1, 6), _only_new_fields),
     6: _with_reference_speed,
+    7: _only_new_fields,
 }
 """From schema version -> the step to the version after it."""
 

@@ -12,7 +12,7 @@ from methods.layer_report import LayerReport
 from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised with every change of the fields below, and with every metric that joins (`ItemMetric.since`);
 `suite.results.records.reading` migrates what is older."""
 
@@ -199,6 +199,15 @@ class SideFile(Spec):
     rows: int = Field(ge=0)
 
 
+class RecipePart(Spec):
+    """One of the parts that a prune is made of, whether a recipe or a method by name asked for it."""
+
+    role: Literal["allocation", "score", "refinement", "update", "second pass", "method"]
+    """`second pass`: a method that starts from the mask of those before it; `method`: one without parts."""
+    text: str
+    """As a recipe has it, with the settings that are not the default: `refit(steps=20)`."""
+
+
 class SharedPart(Spec):
     """Work that cells of one plan have in common, done once for all of them."""
 
@@ -231,6 +240,8 @@ class Record(Spec):
     mask_digest: str | None = None
     initial_mask_digest: str | None = None
     """Of the masks a rebuilding method started from."""
+    parts: tuple[RecipePart, ...] = ()
+    """What pruned it, in order; empty where nothing was pruned, and in records before schema 8."""
     placement: Literal["resident", "onload"] = "resident"
     """Where the decoder layers were: all on the device, or one after another from their files."""
     shared: tuple[SharedPart, ...] = ()
@@ -302,6 +313,7 @@ __all__ = [
     "ModelIdentity",
     "ModuleReport",
     "PhaseCost",
+    "RecipePart",
     "Record",
     "ReferenceSpeed",
     "SharedPart",

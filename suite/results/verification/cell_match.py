@@ -24,7 +24,7 @@ def check_cell(subject: Subject) -> Iterator[Finding]:
     """The record against its cell."""
     record = subject.record
     is_complete = record.status == "complete"
-    held = [*_inputs(record), *(_items(record) if is_complete else ())]
+    held = [*_inputs(record), *_parts(record), *(_items(record) if is_complete else ())]
     messages = [
         f"{what}: the record has {_shown(found)}, and the cell asks for {_shown(asked)}"
         for what, found, asked in held
@@ -64,6 +64,21 @@ def _inputs(record: Record) -> _Asked:
             yield "calibration seed", found.seed, spec.seed
     if cell.threads is not None:
         yield "number of threads", record.environment.threads, cell.threads
+
+
+def _parts(record: Record) -> _Asked:
+    """What pruned it, where the record says so."""
+    cell, texts = record.cell, [part.text for part in record.parts]
+    if not texts:
+        return
+    names = [text.partition("(")[0] for text in texts]
+    allocations = [name for name, part in zip(names, record.parts, strict=True) if part.role == "allocation"]
+    yield "allocation", allocations, [cell.allocation.name] if cell.allocation else []
+    pruned_by = texts[len(allocations) :]
+    if cell.method == "recipe":
+        yield "recipe", " | ".join(pruned_by), cell.settings.get("recipe")
+    else:
+        yield "method", names[-1], cell.method
 
 
 def _items(record: Record) -> _Asked:

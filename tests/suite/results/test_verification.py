@@ -21,7 +21,7 @@ import pytest
 from suite.cell import SpeedSpec, TaskSpec
 from suite.results.records.items import AnswerSet
 from suite.results.records.reading import parse_record, record_bytes
-from suite.results.records.record import Failure, Metric, Record, SideFile, body_digest
+from suite.results.records.record import Failure, Metric, RecipePart, Record, SideFile, body_digest
 from suite.results.records.store import ResultStore
 from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.statistics.single import Estimate, mean_share, mean_stderr
@@ -234,6 +234,13 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "another seed": (of("calibration", seed=2), "cell"),
     "a digest that is none": (other(mask_digest="e"), "cell"),
     "no masks": (other(mask_digest=None), "cell"),
+    "parts of another method": (other(parts=(RecipePart(role="score", text="ria(group=output)"),)), "cell"),
+    "an allocation that the cell has not": (
+        other(
+            parts=tuple(RecipePart(role=r, text=t) for r, t in (("allocation", "owl"), ("score", "wanda")))
+        ),
+        "cell",
+    ),
     "another limit": (windows(limit=64), "cell"),
     "a local time": (other(created="2025-01-01T00:00:00+01:00"), "created"),
     "no time": (other(created="yesterday"), "created"),

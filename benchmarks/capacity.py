@@ -15,9 +15,12 @@ from suite.planning.estimate import DECODER_SHARE, FORWARDS
 from suite.planning.memory_needed import ModelShape, memory_of
 
 SHAPES = {
-    "LLaMA-7B": ModelShape(6_738_415_616, 6_476_005_376, 202_383_360, 262_148_096, 4096, 32000),
-    "LLaMA-13B": ModelShape(13_015_864_320, 12_687_769_600, 317_209_600, 327_685_120, 5120, 32000),
-    "LLaMA-2-70B": ModelShape(68_976_648_192, 68_451_041_280, 855_654_400, 524_296_192, 8192, 32000),
+    name: ModelShape(*of_model, n_gram=2 * of_model[4] ** 2 + n_inner**2, n_widest_gram=n_inner**2)
+    for name, of_model, n_inner in (
+        ("LLaMA-7B", (6_738_415_616, 6_476_005_376, 202_383_360, 262_148_096, 4096, 32000), 11008),
+        ("LLaMA-13B", (13_015_864_320, 12_687_769_600, 317_209_600, 327_685_120, 5120, 32000), 13824),
+        ("LLaMA-2-70B", (68_976_648_192, 68_451_041_280, 855_654_400, 524_296_192, 8192, 32000), 28672),
+    )
 }
 CALIBRATION = 128 * 2048
 WIKITEXT2 = 341_000

@@ -15,7 +15,7 @@ import torch
 from benchmarks.machine import measuring
 from benchmarks.rows import Row, described, markdown, said, save_rows, setting
 from benchmarks.sizes import workload
-from benchmarks.timing import Bench, restoring, time_method
+from benchmarks.timing import Bench, pruner_of, restoring, time_method
 from methods.base import CalibrationSet, Placement
 from methods.errors import InputError
 from methods.structure.decoder import read_decoder
@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command."""
     asked = _parser().parse_args(arguments)
     try:
+        for method in asked.methods:
+            pruner_of(method)
         bench = _bench(asked)
     except InputError as error:
         print(error, file=sys.stderr)
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.model", description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="names or recipes")
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS))
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--n-samples", type=int, default=16)

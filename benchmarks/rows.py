@@ -224,7 +224,7 @@ def _seconds(value: float | None) -> str:
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     cells = [head, ["---"] * len(head), *lines]
     return "\n".join(
-        f"| {' | '.join(' '.join(c.split()).replace('|', '/') for c in line)} |" for line in cells
+        f"| {' | '.join(' '.join(c.split()).replace('|', chr(92) + '|') for c in line)} |" for line in cells
     )
 
 

@@ -16,11 +16,13 @@ from benchmarks.floor import Floors, floors, forward_seconds, mean_floors
 from benchmarks.machine import MachineRates, synchronize
 from benchmarks.rows import Row
 from benchmarks.work import Workload, work_of
-from methods.base import CalibrationSet, Placement, PruneResult
+from methods.base import CalibrationSet, Placement, PruneResult, PruningMethod
 from methods.contract import dense_weights
+from methods.errors import InputError
 from methods.masks.pattern import parse_pattern
-from methods.registry import build, settings_of
+from methods.registry import settings_of
 from suite.machine.peak_memory import MemoryWatch
+from suite.planning.method_of_cell import pruned_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -90,9 +92,22 @@ def empty_row(bench: Bench, method: str, pattern: str) -> Row:
 
 def expected_seconds(bench: Bench, method: str, rates: MachineRates) -> float:
     """About how long a row will take, its measurements included: for whoever has to end in time."""
-    work = work_of(method, settings_of(build(method)), bench.load)
+    pruner = pruner_of(method)
+    work = work_of(pruner.name, settings_of(pruner), bench.load)
     found = floors(work, bench.load, rates)
     return SLACK * max(found.usual.seconds, found.strict.seconds)
+
+
+def pruner_of(method: str) -> PruningMethod:
+    """A registered method with its defaults, or a recipe.
+
+    Raises:
+        InputError: there is none, or the recipe has an allocation, which is timed apart.
+    """
+    pruner, allocation = pruned_by(method, {}, None, ())
+    if allocation is not None:
+        raise InputError(f"leave the allocation {allocation.name!r} out: a method is timed by itself")
+    return pruner
 
 
 def restoring(model: PreTrainedModel) -> Callable[[], None]:
@@ -116,7 +131,7 @@ def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label:
 
     Args:
         bench: the model and what it is pruned with.
-        method: a registered name.
+        method: a registered name, or a recipe.
         pattern: as a user writes it.
         repeats: how often.
         label: what the row calls the method.
@@ -158,7 +173,7 @@ def _memory_warnings(result: PruneResult) -> Iterator[str]:
 
 
 def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tuple[_Repeat, MachineRates]:
-    pruner = build(method)
+    pruner = pruner_of(method)
     _give_back_memory(bench.device)
     at_start = psutil.Process().memory_info().rss
     try:
@@ -177,7 +192,7 @@ def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tu
         bench.restore()
     _give_back_memory(bench.device)
     after = bench.rates()
-    work = work_of(method, settings_of(pruner), bench.load)
+    work = work_of(pruner.name, settings_of(pruner), bench.load)
     repeat = _Repeat(
         seconds,
         result,
@@ -200,4 +215,12 @@ def _give_back_memory(device: torch.device) -> None:
         trim(0)
 
 
-__all__ = ["SHORT_OF_MEMORY", "Bench", "empty_row", "expected_seconds", "restoring", "time_method"]
+__all__ = [
+    "SHORT_OF_MEMORY",
+    "Bench",
+    "empty_row",
+    "expected_seconds",
+    "pruner_of",
+    "restoring",
+    "time_method",
+]

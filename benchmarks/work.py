@@ -5,12 +5,16 @@ FLOPs count a multiplication and an addition as two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from methods.engine.layerwise import LayerwiseMethod, Score
+from methods.engine.statistics import GramMatrix
+from methods.engine.steps import BlockRefinement, Step
 from methods.errors import InputError
-from methods.registry import build
+from methods.registry import build, methods
+from methods.scores.alps import CHECKED_EVERY
 
 BARBER_FORWARDS = 3
 """Of LLM-Barber's own pass: the sparse block, the dense block and the rebuilt layer are run forward once
@@ -165,26 +169,47 @@ class Work:
 def work_of(method: str, settings: Mapping[str, Any], load: Workload) -> Work:
     """What `method` has to do on `load`, whatever the pattern: N:M has the same floors.
 
+    Args:
+        method: its name, or `recipe`.
+        settings: of it.
+        load: the decoder and the calibration set.
+
     Raises:
-        InputError: the method is not known here.
+        InputError: the method, or a step of it, is not known here.
     """
-    if method == "magnitude":
-        return Work(Count(), Count(), pruning_traffic(load.weight_bytes))
-    if method in ("wanda", "ria"):
-        moving = Count(FIRST_PASS_FORWARDS)
-        return Work(moving, moving, pruning_traffic(load.weight_bytes))
-    if method == "sparsegpt":
-        return Work(
-            Count(FIRST_PASS_FORWARDS, Products(gram=gram_flops(load), solve=solve_flops(load))),
-            Count(FIRST_PASS_FORWARDS, Products(gram=gram_triangle_flops(load), solve=solve_flops(load))),
-            pruning_traffic(load.weight_bytes),
-        )
+    built: Any = build(method, settings) if method in methods.names() else None
     if method in ("dsnot", "llm-barber"):
-        full: Any = build(method, settings)
-        initial = work_of(full.initial, full.initial_settings, load)
+        initial = work_of(built.initial, built.initial_settings, load)
         own = _refinement(load) if method == "dsnot" else _rebuild(load)
         return Work(initial.usual + own.usual, initial.strict + own.strict, (*initial.traffic, *own.traffic))
-    raise InputError(f"no floor is known for method {method!r}; benchmarks/work.py has those that are")
+    if not isinstance(built, LayerwiseMethod):
+        raise InputError(f"no floor is known for method {method!r}; benchmarks/work.py has those that are")
+    return _walk(built.as_steps(), load)
+
+
+def _walk(steps: Sequence[Step], load: Workload) -> Work:
+    """One pass through the layers: a forward that gathers, what the steps solve, a forward that moves on."""
+    usual = strict = Count(any(step.statistics for step in steps) + any(step.reads_inputs for step in steps))
+    if any(GramMatrix in step.statistics for step in steps):
+        usual += Count(products=Products(gram=gram_flops(load)))
+        strict += Count(products=Products(gram=gram_triangle_flops(load)))
+    traffic = pruning_traffic(load.weight_bytes)
+    for step in steps:
+        if step.name not in STEPS:
+            raise InputError(
+                f"no floor is known for step {step.name!r}; benchmarks/work.py has those that are"
+            )
+        solve = Count(products=Products(solve=STEPS[step.name](step, load)))
+        usual, strict = usual + solve, strict + solve
+        if isinstance(step, BlockRefinement):
+            # The sparse and the dense block; its last forward is the one that moves on.
+            usual += Count(BARBER_FORWARDS - 1 + BACKWARD_FORWARDS)
+            strict += Count(BARBER_FORWARDS - 1, _backward(load))
+            traffic = (kept_aside(load.weight_bytes), *traffic)
+        if not isinstance(step, Score):
+            why = "weight and mask are read, the mask or the weight is written"
+            traffic = (*traffic, Traffic(step.name, 2 * load.weight_bytes + 1, why))
+    return Work(usual, strict, traffic)
 
 
 def _refinement(load: Workload) -> Work:
@@ -200,14 +225,18 @@ def _rebuild(load: Workload) -> Work:
     The squares of a sample's gradients are not counted as traffic: a kernel can add them up where it forms
     them.
     """
-    backward = Products(
-        activation_gradients=activation_gradient_flops(load), weight_gradients=weight_gradient_flops(load)
-    )
     traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
     return Work(
         Count(BARBER_FORWARDS + BACKWARD_FORWARDS),
-        Count(BARBER_FORWARDS, backward),
+        Count(BARBER_FORWARDS, _backward(load)),
         _named("rebuild", traffic),
+    )
+
+
+def _backward(load: Workload) -> Products:
+    """From the output of every block to the gradients of its weights."""
+    return Products(
+        activation_gradients=activation_gradient_flops(load), weight_gradients=weight_gradient_flops(load)
     )
 
 
@@ -272,6 +301,74 @@ def column_flops(matrix: Matrix) -> float:
     return float(matrix.outputs) * matrix.inputs**2
 
 
+def inverse_flops(n: int) -> float:
+    """Of a symmetric H `[n, n]`: its factor n^3 / 3, and from it the inverse 2 n^3 / 3."""
+    return float(n) ** 3
+
+
+def eigen_flops(n: int) -> float:
+    """Of all eigenvectors of a symmetric H `[n, n]`: to three diagonals 4 n^3 / 3, and back 2 n^3."""
+    return 10 / 3 * n**3
+
+
+def product_flops(load: Workload) -> float:
+    """Every target times a matrix `[in, in]` of its inputs: 2 * out * in^2."""
+    return sum(2.0 * m.outputs * m.inputs**2 for layer in load.layers for m in layer.matrices)
+
+
+def _of_leads(flops: Callable[[int], float], load: Workload) -> float:
+    return sum(flops(matrix.inputs) for matrix in _leads(load))
+
+
+def _nothing(_: Any, load: Workload) -> float:
+    return 0.0
+
+
+def _columns(_: Any, load: Workload) -> float:
+    return solve_flops(load)
+
+
+def _swaps(_: Any, load: Workload) -> float:
+    """G r of every row. How many swaps follow depends on the weights."""
+    return product_flops(load)
+
+
+def _refit(step: Any, load: Workload) -> float:
+    """The right-hand side, the first residual, and a product a step."""
+    return (2 + step.steps) * product_flops(load)
+
+
+def _admm(step: Any, load: Workload) -> float:
+    """An inverse for each distinct input, the right-hand side, and a product an iteration."""
+    return _of_leads(inverse_flops, load) + (1 + step.iterations) * product_flops(load)
+
+
+def _alps(step: Any, load: Workload) -> float:
+    """Eigenvectors and one inverse for each distinct input, as few iterations as it can make, the refit.
+
+    How many iterations it makes, and how many inverses with them, depends on the weights.
+    """
+    own = _of_leads(eigen_flops, load) + _of_leads(lambda n: 2.0 * n**3, load)
+    return own + (1 + CHECKED_EVERY + 1 + step.refit_steps) * product_flops(load)
+
+
+STEPS: Mapping[str, Callable[[Any, Workload], float]] = {
+    "magnitude": _nothing,
+    "wanda": _nothing,
+    "ria": _nothing,
+    "dsnot": _nothing,
+    "llm-barber": _nothing,
+    "sparsegpt": _columns,
+    "sparsegpt-update": _columns,
+    "swaps": _swaps,
+    "refit": _refit,
+    "admm": _admm,
+    "admm-update": _admm,
+    "alps": _alps,
+}
+"""Step -> what it solves, in FLOPs, beside the forwards and the Gram matrices that it shares with others."""
+
+
 def pruning_traffic(weight_bytes: int) -> tuple[Traffic, ...]:
     """What a score, a choice and a write move for one weight, each step reading and writing once."""
     return (
@@ -312,11 +409,14 @@ __all__ = [
     "activation_gradient_flops",
     "attention_flops",
     "column_flops",
+    "eigen_flops",
     "factor_flops",
     "forward_flops",
     "gram_flops",
     "gram_triangle_flops",
+    "inverse_flops",
     "linear_flops",
+    "product_flops",
     "pruning_traffic",
     "solve_flops",
     "traffic_bytes",

@@ -250,6 +250,9 @@ class _LayerWalk:
         # fp32 at a time. Only where the block is run by itself are its dense weights held.
         dense = {name: target.weight.clone() for name, target in block.targets.items()} if whole_block else {}
         outcome = _BlockOutcome()
+        order = list(self.layer.targets)
+        groups = gathered.groups.values() if gathered else ()
+        last_readers = {max(readers, key=order.index) for readers in groups}
         for name in block.targets:
             outcome.n_tokens[name] = gathered.n_tokens(name) if gathered else None
         for is_block, steps in _runs(self.steps):
@@ -261,6 +264,8 @@ class _LayerWalk:
             with self.clock.phase("solve"):
                 for name, target in block.targets.items():
                     self._take(target, block, steps, dense.get(name), gathered, outcome)
+                    if gathered is not None and name in last_readers:
+                        gathered[name].drop_shared()
                     if not whole_block:
                         self._finish(target, None, outcome)
         if whole_block:

@@ -138,6 +138,10 @@ class InputStatistics:
             self._shared[key] = make()
         return cast(T, self._shared[key])
 
+    def drop_shared(self) -> None:
+        """Frees what `shared` made; it is made anew if it is asked for again."""
+        self._shared.clear()
+
 
 class SquaredGradients:
     """Sum over samples of the squared gradient of a per-sample loss with respect to a weight, `[out, in]`.

@@ -128,12 +128,16 @@ class Step(ABC):
         name: what users call it; lower case, words joined by hyphens.
         version: raised with every change of what it decides: records made by an older version are stale.
         statistics: what it reads of a target's inputs. A recipe gathers each kind once for all its steps.
+        solver_bytes: of working memory, for each element of the target's Gram matrix `[in, in]` and beside
+            it: factors, copies in float64. A preflight asks, so that a step that cannot fit is refused before
+            anything runs.
     """
 
     part: ClassVar[str]
     name: ClassVar[str]
     version: ClassVar[int]
     statistics: ClassVar[tuple[StatisticKind, ...]] = ()
+    solver_bytes: ClassVar[int] = 0
 
     @property
     def reads_inputs(self) -> bool:

@@ -44,6 +44,7 @@ class ADMM(Score):
     version: ClassVar[int] = 1
     reconstructs: ClassVar[bool] = True
     statistics = (GramMatrix,)
+    solver_bytes: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
         require_admm_settings("method 'admm'", self.iterations, self.damping)

@@ -42,6 +42,7 @@ class ALPS(Score):
     version: ClassVar[int] = 1
     reconstructs: ClassVar[bool] = True
     statistics = (GramMatrix,)
+    solver_bytes: ClassVar[int] = 40
 
     def __post_init__(self) -> None:
         for setting in ("max_iterations", "refit_steps"):

@@ -31,6 +31,7 @@ class SparseGPT(Score):
     version: ClassVar[int] = 2
     reconstructs: ClassVar[bool] = True
     statistics = (GramMatrix,)
+    solver_bytes: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
         if not self.damping > 0:

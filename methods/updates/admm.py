@@ -34,6 +34,7 @@ class ADMMUpdate(Update):
     name: ClassVar[str] = "admm-update"
     version: ClassVar[int] = 1
     statistics = (GramMatrix,)
+    solver_bytes: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
         require_admm_settings("step 'admm-update'", self.iterations, self.damping)

@@ -32,6 +32,7 @@ class Refit(Update):
     name: ClassVar[str] = "refit"
     version: ClassVar[int] = 1
     statistics = (GramMatrix,)
+    solver_bytes: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -38,6 +38,7 @@ class SparseGPTUpdate(Update):
     name: ClassVar[str] = "sparsegpt-update"
     version: ClassVar[int] = 1
     statistics = (GramMatrix,)
+    solver_bytes: ClassVar[int] = 12
 
     def __post_init__(self) -> None:
         if not self.damping > 0:

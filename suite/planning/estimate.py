@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from methods.errors import InputError, PruningError
 from suite.machine.memory_available import Available, Memory
 from suite.planning.memory_needed import ModelShape, memory_of
+from suite.planning.method_of_cell import solver_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from methods.base import Weights
+    from methods.structure.decoder import DecoderLayer
     from suite.cell import Cell, PerplexitySpec, TaskSpec
     from suite.planning.resume import PlannedCell
 
@@ -140,6 +142,7 @@ def _memory_of(cell: Cell, shape: ModelShape, device: torch.device, weights: Wei
     spec = cell.calibration
     of_group = _group_tokens(cell, shape)
     questions = [min(_task_tokens(task), of_group) for task in cell.tasks]
+    gathers_gram, solver_bytes = solver_memory(cell)
     return memory_of(
         shape,
         itemsize=_itemsize(cell),
@@ -150,6 +153,8 @@ def _memory_of(cell: Cell, shape: ModelShape, device: torch.device, weights: Wei
         weights=weights,
         prunes=cell.prunes,
         starts_from_mask="initial" in cell.settings,
+        gathers_gram=gathers_gram,
+        solver_bytes=solver_bytes,
     )
 
 
@@ -230,6 +235,7 @@ def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> Model
         return None  # the run itself will say what is wrong
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     of_layers = [sum(p.numel() for p in layer.module.parameters()) for layer in decoder.layers]
+    grams = [[n**2 for _, _, n in _inputs(layer)] for layer in decoder.layers]
     return ModelShape(
         n_parameters=n_parameters,
         n_target_weights=sum(target.weight.numel() for _, _, target in decoder.targets()),
@@ -237,7 +243,18 @@ def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> Model
         n_outside=n_parameters - sum(of_layers),
         hidden_size=model.config.get_text_config().hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
+        n_gram=max(map(sum, grams)),
+        n_widest_gram=max(map(max, grams)),
     )
+
+
+def _inputs(layer: DecoderLayer) -> set[tuple[str, int | None, int]]:
+    """Inputs of a layer that surely are not the same: (block, expert, how many there are)."""
+    return {
+        (block.kind, target.expert, target.n_inputs)
+        for block in layer.blocks
+        for target in block.targets.values()
+    }
 
 
 __all__ = ["Estimate", "check_fits", "estimate", "matrix_rate", "memory_needed"]

@@ -27,6 +27,8 @@ class ModelShape:
         n_outside: parameters outside the decoder layers.
         hidden_size: of a hidden state.
         vocabulary: of the logits.
+        n_gram: elements of the Gram matrices that a layer has together at least, of the layer with most.
+        n_widest_gram: of the largest of them.
     """
 
     n_parameters: int
@@ -35,6 +37,8 @@ class ModelShape:
     n_outside: int
     hidden_size: int
     vocabulary: int
+    n_gram: int
+    n_widest_gram: int
 
 
 def memory_of(
@@ -48,6 +52,8 @@ def memory_of(
     weights: Weights,
     prunes: bool,
     starts_from_mask: bool,
+    gathers_gram: bool = False,
+    solver_bytes: int = 0,
 ) -> Memory:
     """What a cell takes.
 
@@ -62,7 +68,11 @@ def memory_of(
         weights: where they are.
         prunes: whether anything is pruned, so that dense weights are kept beside.
         starts_from_mask: whether the method keeps the dense weights beside those that another one pruned.
+        gathers_gram: whether Gram matrices are summed, in fp32, those of a layer together.
+        solver_bytes: that a step takes for each element of one of them.
     """
+    gram = 4 * shape.n_gram if gathers_gram else 0
+    solver = solver_bytes * shape.n_widest_gram
     hidden = shape.hidden_size * itemsize
     kept = reference * hidden
     if weights == "onload":
@@ -75,13 +85,13 @@ def memory_of(
             host = outside + layers + kept
             return Memory(
                 LIBRARIES_BYTES + host + stream,
-                outside + layers + BATCH_BYTES,
+                outside + layers + BATCH_BYTES + gram + solver,
                 host,
-                outside + 2 * shape.n_largest_layer * itemsize,
+                outside + 2 * shape.n_largest_layer * itemsize + gram,
                 scratch,
             )
-        least = outside + 2 * shape.n_largest_layer * itemsize + kept + stream // 2
-        host = LIBRARIES_BYTES + BATCH_BYTES + outside + layers + kept + stream
+        least = outside + 2 * shape.n_largest_layer * itemsize + gram + kept + stream // 2
+        host = LIBRARIES_BYTES + BATCH_BYTES + outside + layers + gram + solver + kept + stream
         return Memory(host, None, least, None, scratch)
     whole = shape.n_parameters * itemsize
     copies = shape.n_target_weights * itemsize if starts_from_mask else 0
@@ -89,9 +99,11 @@ def memory_of(
     if on_gpu:
         # The dense weights and the dense hidden states wait on the host.
         host = whole + kept
-        return Memory(LIBRARIES_BYTES + host, whole + copies + stream + BATCH_BYTES, host, whole + copies)
-    least = 2 * whole + copies + kept + stream // 2
-    return Memory(LIBRARIES_BYTES + BATCH_BYTES + 2 * whole + copies + stream + kept, None, least, None)
+        device = whole + copies + gram
+        return Memory(LIBRARIES_BYTES + host, device + solver + stream + BATCH_BYTES, host, device)
+    least = 2 * whole + copies + gram + kept + stream // 2
+    host = LIBRARIES_BYTES + BATCH_BYTES + 2 * whole + copies + gram + solver + stream + kept
+    return Memory(host, None, least, None)
 
 
 __all__ = ["ModelShape", "memory_of"]

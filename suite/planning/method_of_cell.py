@@ -125,6 +125,19 @@ def initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
         part = getattr(part, "initial_method", None)
 
 
+def solver_memory(cell: Cell) -> tuple[bool, int]:
+    """Whether what prunes the cell gathers Gram matrices, and `Step.solver_bytes` of its hungriest step."""
+    from methods.engine.layerwise import LayerwiseMethod
+    from methods.engine.statistics import GramMatrix
+
+    if not cell.prunes:
+        return False, 0
+    method = method_of(cell)
+    methods = [part for part in (method, *initial_methods(method)) if isinstance(part, LayerwiseMethod)]
+    used = [step for part in methods for step in part.as_steps()]
+    return any(GramMatrix in step.statistics for step in used), max((s.solver_bytes for s in used), default=0)
+
+
 def parts_of(cell: Cell) -> tuple[RecipePart, ...]:
     """What prunes the cell, in order; a method that starts from another one's mask comes after that one."""
     if not cell.prunes:
@@ -175,4 +188,5 @@ __all__ = [
     "parts_of",
     "pattern_for",
     "pruned_by",
+    "solver_memory",
 ]

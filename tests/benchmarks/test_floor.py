@@ -11,6 +11,7 @@ from benchmarks.floor import floors, forward_seconds, mean_floors
 from benchmarks.machine import MachineRates, measure
 from benchmarks.sizes import workload
 from benchmarks.work import (
+    STEPS,
     Matrix,
     activation_gradient_flops,
     attention_flops,
@@ -20,12 +21,15 @@ from benchmarks.work import (
     gram_flops,
     gram_triangle_flops,
     linear_flops,
+    product_flops,
     solve_flops,
     traffic_bytes,
     weight_gradient_flops,
     work_of,
 )
 from methods.errors import InputError
+from methods.recipe import parse_recipe
+from methods.registry import steps
 from tests.methods.tiny_models import make_model
 from tests.tiny import tiny_model
 
@@ -110,6 +114,13 @@ def test_sparsegpt_forms_one_gram_matrix_an_input(load):
         ("llm-barber", {"initial": "magnitude"}, 5, 3),
         ("llm-barber", {"initial": "sparsegpt"}, 7, 5),
         ("llm-barber", {"initial": "dsnot"}, 9, 7),
+        ("admm", {}, 2, 2),
+        ("alps", {}, 2, 2),
+        ("recipe", {"recipe": "magnitude"}, 0, 0),
+        ("recipe", {"recipe": "wanda | swaps | refit"}, 2, 2),
+        ("recipe", {"recipe": "wanda | dsnot"}, 2, 2),
+        ("recipe", {"recipe": "wanda | llm-barber"}, 6, 4),
+        ("recipe", {"recipe": "magnitude | llm-barber"}, 5, 3),
     ],
 )
 def test_forwards(load, method, settings, usual, strict):
@@ -136,6 +147,30 @@ def test_sparsegpt_in_seconds(load):
     assert found.strict.parts == pytest.approx({**parts, "gram": TRIANGLE / 2e6})
     assert found.usual.seconds == pytest.approx(8 + GRAM / 2e6 + SOLVE / 1e6 + 0.10656)
     assert found.roofline == pytest.approx(2 * 1_449_984 / 4e6 + TRIANGLE / 2e6 + SOLVE / 1e6)
+
+
+def test_steps_are_counted_beside_one_gram_matrix_per_input(load):
+    products = 2 * 2 * 45_056
+    assert product_flops(load) == products
+    cubes = 2 * (3 * 16**3 + 32**3)
+    expected = {
+        "wanda | refit(steps=5)": 7 * products,
+        "wanda | swaps | refit": (1 + 12) * products,
+        "sparsegpt | refit": SOLVE + 12 * products,
+        "magnitude | admm-update(iterations=3)": cubes + 4 * products,
+        "ria | sparsegpt-update": SOLVE,
+        "admm(iterations=4, mask_iterations=2)": cubes + 5 * products,
+        "alps(refit_steps=1)": (10 / 3 + 2) * cubes + 6 * products,
+    }
+    for recipe, solve in expected.items():
+        parsed = parse_recipe(recipe)
+        work = work_of(parsed.method, parsed.settings, load)
+        assert work.usual.products.solve == work.strict.products.solve == pytest.approx(solve), recipe
+        assert (work.usual.products.gram, work.strict.products.gram) == (GRAM, TRIANGLE)
+
+
+def test_every_built_in_step_has_a_floor():
+    assert {name for name in steps.names() if steps.origin(name) == "built-in"} == set(STEPS)
 
 
 def test_llm_barber_in_seconds(load):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import permutations, product
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -299,3 +300,38 @@ def test_an_allocation_of_a_recipe_is_built_with_its_settings():
     parsed = parse_recipe("alphapruning(max_deviation=0.1) | wanda | refit")
     assert parsed.allocation == allocations.build("alphapruning", {"max_deviation": 0.1})
     assert parsed.settings == {"recipe": "wanda | refit"}
+
+
+@pytest.mark.parametrize("recipe", ["alps", "wanda | llm-barber(rebuild_ratio=0.3) | refit"])
+def test_factors_are_made_once_for_all_readers_of_an_input_and_freed_after_the_last(monkeypatch, recipe):
+    made, most = 0, 0
+    held: WeakSet[InputStatistics] = WeakSet()  # those of experts that no token reached end by themselves
+    shared, drop = InputStatistics.shared, InputStatistics.drop_shared
+
+    def counted(self, key, make):
+        nonlocal made, most
+
+        def noted():
+            nonlocal made
+            made += 1
+            return make()
+
+        found = shared(self, key, noted)
+        held.add(self)
+        most = max(most, len(held))
+        return found
+
+    def dropped(self):
+        held.discard(self)
+        drop(self)
+
+    monkeypatch.setattr(InputStatistics, "shared", counted)
+    monkeypatch.setattr(InputStatistics, "drop_shared", dropped)
+    model = make_model("qwen3-moe")
+    Recipe(recipe).prune(model, parse_pattern("0.5"), make_calibration())
+    layers = read_decoder(model).layers
+    # q, k and v read one input; o, and of each expert gate and up (in one matrix) and down, one each.
+    n_inputs = sum(len(layer.targets) - 2 for layer in layers)
+    assert made == n_inputs and not held
+    # Targets of the attention come one after the other: while o is solved nothing of q, k and v is kept.
+    assert most == 1

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from benchmarks.capacity import SHAPES
+from methods.conformance import FAMILIES
+from suite.cell import CalibrationSpec, Cell
 from suite.executors.local import LocalExecutor
 from suite.machine.memory_available import GIB, Available
 from suite.planning.estimate import memory_needed
@@ -51,6 +53,39 @@ def test_on_the_host_dense_and_pruned_weights_stand_beside_each_other():
     assert found.least_host_bytes == 2 * 2 * LLAMA_7B.n_parameters
     copy = needs(LLAMA_7B, on_gpu=False, starts_from_mask=True).least_host_bytes
     assert copy - needs(LLAMA_7B, on_gpu=False).least_host_bytes == 2 * LLAMA_7B.n_target_weights
+
+
+def test_gram_matrices_and_what_a_solver_makes_of_them_are_counted():
+    plain, gram = needs(LLAMA_7B), needs(LLAMA_7B, gathers_gram=True, solver_bytes=12)
+    assert gram.least_device_bytes - plain.least_device_bytes == 4 * (2 * 4096**2 + 11008**2)
+    assert gram.device_bytes - plain.device_bytes == 4 * (2 * 4096**2 + 11008**2) + 12 * 11008**2
+    onload = needs(LLAMA_7B, weights="onload", on_gpu=False, gathers_gram=True)
+    assert onload.least_host_bytes > needs(LLAMA_7B, weights="onload", on_gpu=False).least_host_bytes
+
+
+def test_the_gram_matrices_of_all_experts_of_a_layer_stand_together(tmp_path):
+    """Wanda needs none; ALPS sums one for each input of each expert, and solves in float64."""
+    model = FAMILIES["qwen3-moe"].build()
+    model.save_pretrained(tmp_path)
+    cells = {
+        method: Cell(
+            model=str(tmp_path),
+            method=method,
+            settings={},
+            pattern="0.5",
+            dtype="float32",
+            calibration=CalibrationSpec(n_samples=1, seqlen=8),
+        )
+        for method in ("wanda", "sparsegpt", "alps")
+    }
+    needed = {name: memory_needed(cell, torch.device("cpu")) for name, cell in cells.items()}
+    of_experts = model.config.num_experts * (
+        model.config.hidden_size**2 + model.config.moe_intermediate_size**2
+    )
+    least = needed["sparsegpt"].least_host_bytes - needed["wanda"].least_host_bytes
+    assert least >= 4 * of_experts
+    assert needed["alps"].least_host_bytes == needed["sparsegpt"].least_host_bytes
+    assert needed["alps"].host_bytes > needed["sparsegpt"].host_bytes
 
 
 def test_what_lacks_is_said_with_what_there_is():

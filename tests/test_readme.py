@@ -36,10 +36,3 @@ def test_the_first_script_runs_a_suite(tmp_path):
     assert barber.startswith("smollm2-135m llm-barber ")
     assert float(dense.split()[-1]) < float(wanda.split()[-1])
     assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
-
-
-def test_every_link_into_the_repository_leads_somewhere():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    for link in links:
-        assert (Path(__file__).parent.parent / link).exists(), link

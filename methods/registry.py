@@ -136,6 +136,7 @@ allocations: Registry[Allocation] = Registry(
     {
         "owl": "methods.allocations.owl:OWL",
         "alphapruning": "methods.allocations.alphapruning:AlphaPruning",
+        "atp": "methods.allocations.atp:ATP",
     },
 )
 """Ways of spreading a model's sparsity over its layers."""

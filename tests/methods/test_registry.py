@@ -204,7 +204,7 @@ def test_an_allocation_is_found_and_knows_its_name():
     allocation = allocations.build("owl", {"max_deviation": 0})
     assert allocation == OWL(max_deviation=0.0)
     assert isinstance(allocation, Allocation)
-    assert allocations.names() == ["owl", "alphapruning"]
+    assert allocations.names() == ["owl", "alphapruning", "atp"]
     assert allocations.origin("owl") == "built-in"
     assert allocations.class_of("owl") is OWL
     assert settings_of(allocation) == {"outlier_threshold": 5.0, "max_deviation": 0.0}
@@ -236,7 +236,7 @@ def test_what_does_not_fit_an_allocation_is_refused_in_its_own_words(name, setti
 
 def test_an_allocation_of_another_package_joins_by_a_door_of_its_own(install):
     install("even = acme_pruners:Even", group="prunebench.allocations")
-    assert allocations.names() == ["owl", "alphapruning", "even"]
+    assert allocations.names() == ["owl", "alphapruning", "atp", "even"]
     assert allocations.origin("even") == "acme-pruners"
     assert names() == BUILT_IN
     allocation = allocations.build("even", {"slack": 1})

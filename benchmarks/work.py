@@ -201,6 +201,9 @@ def _walk(steps: Sequence[Step], load: Workload) -> Work:
             )
         solve = Count(products=Products(solve=STEPS[step.name](step, load)))
         usual, strict = usual + solve, strict + solve
+        if step.reads_regional_gradients:
+            usual += Count(1 + BACKWARD_FORWARDS)
+            strict += Count(1, _backward(load))
         if isinstance(step, BlockRefinement):
             # The sparse and the dense block; its last forward is the one that moves on.
             usual += Count(BARBER_FORWARDS - 1 + BACKWARD_FORWARDS)
@@ -355,6 +358,7 @@ def _alps(step: Any, load: Workload) -> float:
 STEPS: Mapping[str, Callable[[Any, Workload], float]] = {
     "magnitude": _nothing,
     "wanda": _nothing,
+    "wanda-rgs": _nothing,
     "ria": _nothing,
     "dsnot": _nothing,
     "llm-barber": _nothing,

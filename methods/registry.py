@@ -106,6 +106,7 @@ methods: Registry[PruningMethod] = Registry(
         "dsnot": "methods.dsnot:DSnoT",
         "admm": "methods.scores.admm:ADMM",
         "alps": "methods.scores.alps:ALPS",
+        "wanda-rgs": "methods.scores.wanda_rgs:WandaRGS",
         "recipe": "methods.recipe:Recipe",
     },
 )
@@ -120,6 +121,7 @@ steps: Registry[Step] = Registry(
         "sparsegpt": "methods.scores.sparsegpt:SparseGPT",
         "admm": "methods.scores.admm:ADMM",
         "alps": "methods.scores.alps:ALPS",
+        "wanda-rgs": "methods.scores.wanda_rgs:WandaRGS",
         "swaps": "methods.refinements.swaps:Swaps",
         "dsnot": "methods.refinements.dsnot_swaps:DSnoTSwaps",
         "llm-barber": "methods.refinements.barber_swaps:BarberRebuild",

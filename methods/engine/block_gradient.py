@@ -1,4 +1,4 @@
-"""What LLM-Barber asks of one block: how its dense weights would move to meet the sparse block's output."""
+"""Gradients of one block, for LLM-Barber, and of one decoder layer, for the regional gradient score."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _add_gradients(
         The block's output, and the constant by which the loss was scaled: one for all batches of a block,
         found on the first.
     """
-    with torch.enable_grad(), _noted_calls(block) as noted:
+    with torch.enable_grad(), _noted_calls(block.targets) as noted:
         output = run_dense(call.args, call.kwargs)
         upstream = output.detach() - call.output
         if scale is None:
@@ -134,12 +134,74 @@ def _add_gradients(
         upstream = upstream if scale == 1 else upstream * scale
         gradients = _gradients(output, [made.y for made in noted.values()], upstream)
     n_batch_tokens = call.output.numel() // call.output.shape[-1]
+    for name, count in _add_noted(noted, gradients, n_samples, n_batch_tokens, sums).items():
+        n_tokens[name] += count
+    return output.detach(), scale
+
+
+def _add_noted(
+    noted: Mapping[str, TargetCall],
+    gradients: Sequence[Tensor],
+    n_samples: int,
+    n_batch_tokens: int,
+    sums: Mapping[str, SquaredGradients],
+) -> dict[str, int]:
+    """Adds the squared gradients of one batch; gives how many tokens each target has read in it."""
+    n_tokens = {}
     for (name, made), dy in zip(noted.items(), gradients, strict=True):
         x_NI = made.x.reshape(-1, made.x.shape[-1])
         lengths = _tokens_by_sample(made, len(x_NI), n_samples, n_batch_tokens)
         sums[name].add(x_NI, dy.reshape(-1, dy.shape[-1]), lengths)
-        n_tokens[name] += len(x_NI)
-    return output.detach(), scale
+        n_tokens[name] = len(x_NI)
+    return n_tokens
+
+
+def regional_gradients(stream: LayerStream, layer: DecoderLayer) -> dict[str, Tensor]:
+    """How the size of a dense layer's output depends on each of its weights (arXiv 2503.04992).
+
+    Args:
+        stream: at the input of `layer`.
+        layer: the decoder layer, as it is now.
+
+    Returns:
+        Target name -> fp32 `[out, in]`, the mean over samples of the squared gradient of the output's norm
+        ||f(X_n)||_2 over all tokens of the sample. 0 for an expert that no token reached.
+
+    Raises:
+        NonFiniteError: an output or a gradient is not finite; names the module.
+        StructureError: a target was called twice, or rows of its input are missing.
+    """
+    return stream.within_memory(lambda: _regional_gradients(stream, layer))
+
+
+def _regional_gradients(stream: LayerStream, layer: DecoderLayer) -> dict[str, Tensor]:
+    """`regional_gradients`, on the batches as they are now."""
+    sums = _empty_sums(layer.targets)
+    n_samples = 0
+    scale: float | None = None
+    for batch in range(stream.n_batches):
+        n_batch = stream.n_samples(batch)
+        with torch.enable_grad(), _noted_calls(layer.targets) as noted:
+            output = stream.forward(layer, batch)
+        require_finite(output.detach(), layer.name, "its outputs")
+        upstream, n_batch_tokens = _of_norms(output.detach(), n_batch), output.numel() // output.shape[-1]
+        if scale is None:
+            scale = _loss_scale(upstream)
+        gradients = _gradients(output, [made.y for made in noted.values()], upstream * scale)
+        _add_noted(noted, gradients, n_batch, n_batch_tokens, sums)
+        n_samples += n_batch
+    assert scale is not None
+    for name, total in sums.items():
+        require_finite(total.value, name, "its gradients")
+    return {name: total.value.div_(n_samples * scale**2) for name, total in sums.items()}
+
+
+def _of_norms(output: Tensor, n_samples: int) -> Tensor:
+    """The gradient of each sample's norm with respect to the output: y / ||y||, and 0 where y is 0."""
+    samples = output.reshape(n_samples, -1).float()
+    norms = samples.norm(dim=1, keepdim=True)
+    unit = torch.where(norms > 0, samples / norms, 0)
+    return unit.reshape(output.shape).to(output.dtype)
 
 
 def _empty_sums(targets: Mapping[str, Target]) -> dict[str, SquaredGradients]:
@@ -212,7 +274,7 @@ def _loss_scale(upstream: Tensor) -> float:
 
 
 @contextmanager
-def _noted_calls(block: Block) -> Iterator[dict[str, TargetCall]]:
+def _noted_calls(targets: Mapping[str, Target]) -> Iterator[dict[str, TargetCall]]:
     """Notes the call of every target while the body runs, and starts the graph at the outputs.
 
     No gradient of a weight or of the block's input is ever formed: the graph begins at the first targets'
@@ -227,7 +289,7 @@ def _noted_calls(block: Block) -> Iterator[dict[str, TargetCall]]:
             call.y.requires_grad_()
         noted[call.target.name] = replace(call, x=call.x.detach())
 
-    with noting_calls(block.targets, note):
+    with noting_calls(targets, note):
         yield noted
 
 
@@ -244,4 +306,4 @@ def _require_faithful(layer: DecoderLayer, block: Block, call: BlockCall) -> Non
         )
 
 
-__all__ = ["BlockStudy", "study_block"]
+__all__ = ["BlockStudy", "regional_gradients", "study_block"]

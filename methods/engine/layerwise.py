@@ -25,6 +25,7 @@ from methods.base import (
     ignore_layer,
     with_calibration,
 )
+from methods.engine.block_gradient import regional_gradients
 from methods.engine.hidden_states import LayerStream, at_rest, relative_error
 from methods.engine.statistics import InputStatistics, SharedInputs, StatisticKind
 from methods.engine.steps import (
@@ -181,6 +182,8 @@ class _LayerWalk:
         clock: adds up the phases.
         keep: target name -> its final mask.
         initial: target name -> the score's mask.
+        gradients: target name -> `Problem.regional_gradients`, until it is pruned; empty unless a step reads
+            them.
     """
 
     layer: DecoderLayer
@@ -191,6 +194,7 @@ class _LayerWalk:
     clock: PhaseClock
     keep: dict[str, KeepMask] = field(default_factory=dict)
     initial: dict[str, KeepMask] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def refines(self) -> bool:
@@ -200,6 +204,10 @@ class _LayerWalk:
     def prune(self) -> list[tuple[Target, LayerReport]]:
         """Prunes the layer, moves the hidden states on, and reports on each target."""
         gathered, dense_probes = self._gathered()
+        if self.stream is not None and any(step.reads_regional_gradients for step in self.steps):
+            with self.clock.phase("statistics"):
+                self._require_finite(gathered)
+                self.gradients = regional_gradients(self.stream, self.layer)
         outcomes = [self._prune_block(block, gathered) for block in self.layer.blocks]
         del gathered
         probes: list[Tensor] = []
@@ -242,6 +250,13 @@ class _LayerWalk:
             return None, []
         with self.clock.phase("statistics"):
             return self.stream.within_memory(partial(_gather, self.stream, self.layer, kinds))
+
+    def _require_finite(self, gathered: SharedInputs[InputStatistics] | None) -> None:
+        """Raises `NonFiniteError` naming the first target that reads or holds NaN, which gradients cannot."""
+        for name, target in self.layer.targets.items():
+            if gathered is not None:
+                gathered[name].require_finite(name)
+            require_finite(target.weight, name, "its weights")
 
     def _prune_block(self, block: Block, gathered: SharedInputs[InputStatistics] | None) -> _BlockOutcome:
         """Takes one block through all steps, and gives its targets their final weights."""
@@ -292,7 +307,14 @@ class _LayerWalk:
         weight = (target.weight if dense is None else dense).float().contiguous()
         n_tokens = gathered.n_tokens(name) if gathered else None
         problem = Problem(
-            target, block.kind, weight, self.pattern.for_module(name), inputs, n_tokens, self.n_samples
+            target,
+            block.kind,
+            weight,
+            self.pattern.for_module(name),
+            inputs,
+            n_tokens,
+            self.n_samples,
+            self.gradients.pop(name, None),
         )
         found = outcome.solutions.get(name)
         for step in steps:

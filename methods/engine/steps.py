@@ -41,6 +41,7 @@ class Problem:
         n_tokens: calibration tokens that it read; 0 for an expert that no token was routed to, whose
             statistics are those of every input active once; None where nothing was gathered.
         n_samples: calibration sequences.
+        given_gradients: what `regional_gradients` gives; None unless a step of the recipe asks for them.
     """
 
     target: Target
@@ -50,6 +51,7 @@ class Problem:
     inputs: InputStatistics
     n_tokens: int | None
     n_samples: int
+    given_gradients: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -65,6 +67,12 @@ class Problem:
     def gram(self) -> Tensor:
         """X^T X over all tokens (a sum, not a mean), fp32 `[in, in]`; shared, not to be changed."""
         return self.inputs[GramMatrix].value
+
+    @property
+    def regional_gradients(self) -> Tensor:
+        """Mean over samples of the squared gradient of ||f(X)||_2, fp32 `[out, in]`; f is the dense layer."""
+        assert self.given_gradients is not None, "the step does not declare that it reads them"
+        return self.given_gradients
 
     def shared(self, key: object, make: Callable[[], T]) -> T:
         """What `make` gives, made once for all targets that read the same inputs.
@@ -128,6 +136,8 @@ class Step(ABC):
         name: what users call it; lower case, words joined by hyphens.
         version: raised with every change of what it decides: records made by an older version are stale.
         statistics: what it reads of a target's inputs. A recipe gathers each kind once for all its steps.
+        reads_regional_gradients: whether it reads `Problem.regional_gradients`, which takes a forward and a
+            backward of each dense layer.
         solver_bytes: of working memory, for each element of the target's Gram matrix `[in, in]` and beside
             it: factors, copies in float64. A preflight asks, so that a step that cannot fit is refused before
             anything runs.
@@ -137,12 +147,13 @@ class Step(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     statistics: ClassVar[tuple[StatisticKind, ...]] = ()
+    reads_regional_gradients: ClassVar[bool] = False
     solver_bytes: ClassVar[int] = 0
 
     @property
     def reads_inputs(self) -> bool:
         """Whether it looks at calibration data."""
-        return bool(self.statistics)
+        return bool(self.statistics) or self.reads_regional_gradients
 
 
 class MaskStep(Step):

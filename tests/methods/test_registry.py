@@ -16,7 +16,18 @@ from methods.registry import allocations, build, method_class, names, origin, se
 from methods.scores.sparsegpt import SparseGPT
 from methods.scores.wanda import Wanda
 
-BUILT_IN = ["magnitude", "wanda", "sparsegpt", "llm-barber", "ria", "dsnot", "admm", "alps", "recipe"]
+BUILT_IN = [
+    "magnitude",
+    "wanda",
+    "sparsegpt",
+    "llm-barber",
+    "ria",
+    "dsnot",
+    "admm",
+    "alps",
+    "wanda-rgs",
+    "recipe",
+]
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -86,7 +97,7 @@ def test_a_built_in_method_is_found_and_knows_its_name(name):
     ("name", "said"),
     [
         ("sparsgpt", "unknown method 'sparsgpt'; did you mean 'sparsegpt'?"),
-        ("Wanda", "unknown method 'Wanda'; did you mean 'wanda'?"),
+        ("Wanda", "unknown method 'Wanda'; did you mean 'wanda' or 'wanda-rgs'?"),
         ("barber", "unknown method 'barber'; did you mean 'llm-barber'?"),
         (
             "zzz",

@@ -1,6 +1,7 @@
 """Every built-in method keeps its promises: on every family, with every pattern, on every hard input.
 
-The part that covers all pairs by default; everything with --whole-contract.
+By default the part that covers all pairs, each recipe on a sixth of the families; the slow tests run every
+recipe, and so every pair of steps, on every family; --whole-contract runs everything.
 """
 
 import pytest
@@ -25,13 +26,14 @@ def pytest_generate_tests(metafunc):
         parts = (whole, whole_hard) if everything else (covering, covering_hard)
         families, recipes = list(FAMILIES.values()), recipe_variants()
         cases = [case for part in parts for case in part(built_in_variants(), families)]
-        of_recipes = (
-            (whole(recipes, families), whole_hard(recipes, families))
-            if everything
-            else (covering(recipes, families, every=6), covering_hard(recipes, families))
-        )
-        cases += [case for part in of_recipes for case in part]
-        metafunc.parametrize("case", cases, ids=lambda case: case.name)
+        if everything:
+            cases += [*whole(recipes, families), *whole_hard(recipes, families)]
+        else:
+            cases += [*covering(recipes, families, every=6), *covering_hard(recipes, families)]
+        named = {case.name: case for case in cases}
+        later = [case for case in covering(recipes, families) if case.name not in named]
+        slow = [pytest.param(case, id=case.name, marks=pytest.mark.slow) for case in later]
+        metafunc.parametrize("case", [pytest.param(case, id=case.name) for case in cases] + slow)
 
 
 def test_promises_are_kept(case, request):

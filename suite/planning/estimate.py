@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 DECODER_SHARE = 0.5
 """Of the rate of a large square product that a whole decoder reaches (docs/performance.md)."""
-FORWARDS = {"magnitude": 0, "wanda": 2, "ria": 2, "sparsegpt": 3, "dsnot": 2, "llm-barber": 5}
+FORWARDS = {
+    "magnitude": 0,
+    "wanda": 2,
+    "ria": 2,
+    "wanda-rgs": 5,
+    "sparsegpt": 3,
+    "dsnot": 2,
+    "llm-barber": 5,
+}
 """Passes over the calibration set, beside those of the initial method; SparseGPT's X^T X counts as one. Other
 methods are taken for two."""
 CORPUS_TOKENS = {"wiki-sample": 135_000, "news-sample": 18_000, "wikitext2": 340_000, "c4": 1_000_000}

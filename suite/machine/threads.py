@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def using_threads(n: int | None) -> Iterator[None]:
-    """Runs the body with `n` intra-op threads of torch, then restores the old number; None changes nothing."""
+    """Runs the body with `n` intra-op threads of torch, then restores the number; None changes nothing."""
     before = torch.get_num_threads()
     if n is not None:
         torch.set_num_threads(n)

@@ -258,7 +258,7 @@ def _series(
 
 
 def _ground(record: Record, metric: Metric, *, scaled: bool) -> _Ground:
-    """Returns the conditions of a value; if it is `scaled` by the reference speed, its batch is among them."""
+    """Returns the conditions of a value, with the batch of the reference speed if that has `scaled` it."""
     model, calibration = record.model, record.calibration
     found: dict[str, object] = {
         "weights": model.weight_digest if model else None,

@@ -202,7 +202,7 @@ class ResultStore:
         if record.cell.digest != cell.digest:
             return RecordError(str(path), f"holds another cell: {record.cell.label}")
         if (record.status == "complete") != (path == self.path_of(cell)):
-            return RecordError(str(path), f"holds a {record.status} record, which its name denies")
+            return RecordError(str(path), f"holds a {record.status} record under a name of the other kind")
         problem = check_side_file(path, record)
         if problem is None:
             return record

@@ -46,7 +46,7 @@ class ItemMetric(Generic[Source]):
 
     @property
     def better(self) -> Better:
-        """`direction` of a metric whose direction is not `none`."""
+        """The better direction; only for metrics whose `direction` is not `none`."""
         assert self.direction != "none"
         return self.direction
 

@@ -1,4 +1,4 @@
-"""One cell of a plan: the complete, resolved configuration whose digest names its record."""
+"""One cell of a plan: the complete, resolved configuration of a measurement. Its digest names its record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from methods.errors import did_you_mean
 def _setting(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
-    except ValidationError:  # of each type that it might have had
+    except ValidationError:  # lists one error for each type of the union
         raise ValueError("must be true or false, a finite number, a string, or a table of these") from None
 
 
@@ -32,19 +32,19 @@ SettingValue = TypeAliasType(
     "SettingValue",
     "Annotated[bool | int | float | str | dict[str, SettingValue] | None, WrapValidator(_setting)]",
 )
-"""A setting; a table where a method builds on another one with settings of its own."""
+"""Value of a setting. It is a table for a method that builds on another method with its own settings."""
 DType = Literal["float32", "bfloat16", "float16"]
 
 FirstToken = Literal["auto", "never", "always"]
-"""Whether each sequence begins with the tokens that the tokenizer puts first: `auto` = where the dense
-model's perplexity is more than a tenth lower with them (docs/protocols.md)."""
+"""Whether each sequence begins with the tokens that the tokenizer puts first. `auto` = only if they lower
+the dense model's perplexity by more than a tenth (docs/protocols.md)."""
 
 DENSE = "dense"
 """The method name of the cell that prunes nothing."""
 
 
 class Spec(BaseModel):
-    """A frozen object that refuses keys it does not know."""
+    """Base of immutable models that reject unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,9 +60,9 @@ _FAULTS = {
 
 
 def first_fault(error: ValidationError, spec: type[Spec]) -> tuple[tuple[str | int, ...], str]:
-    """Where a table of a TOML file breaks `spec`, and how, in words.
+    """Returns the path of a key of a TOML table that violates `spec`, and what is wrong with it.
 
-    Of several faults an unknown key comes first, as a slip there makes a key missing too.
+    If there are several faults, an unknown key comes first, because a misspelled key is also a missing one.
     """
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
@@ -80,7 +80,7 @@ def first_fault(error: ValidationError, spec: type[Spec]) -> tuple[tuple[str | i
 
 
 def _keys_at(spec: type[Spec], path: tuple[str | int, ...]) -> list[str]:
-    """The keys of the spec at `path` inside `spec`."""
+    """Returns the keys of the model at `path` inside `spec`."""
     for part in path:
         if field := spec.model_fields.get(str(part)):
             spec = next(_specs_in(field.annotation), spec)
@@ -95,40 +95,40 @@ def _specs_in(kind: Any) -> Iterator[type[Spec]]:
 
 
 class CalibrationSpec(Spec):
-    """Which calibration set a cell prunes with."""
+    """The calibration set that a cell prunes with."""
 
     source: str = "wiki-sample"
     """A built-in corpus, a hub corpus or a file."""
     n_samples: int = Field(128, ge=1)
-    """How many sequences."""
+    """Number of sequences."""
     seqlen: int = Field(2048, ge=1)
-    """Tokens in each."""
+    """Tokens per sequence."""
     seed: int = Field(0, ge=0)
-    """Which windows are drawn."""
+    """Seed that decides which windows of the corpus are drawn."""
     first_token: FirstToken = "auto"
-    """Whether each begins with the tokenizer's first token."""
+    """Whether each sequence begins with the tokenizer's first token."""
 
 
 class PerplexitySpec(Spec):
     """Perplexity on one corpus."""
 
     corpus: str
-    """A built-in corpus, a hub corpus or a text file; its held-out part."""
+    """A built-in corpus, a hub corpus or a text file, of which the held-out part is used."""
     seqlen: int = Field(2048, ge=2)
-    """Tokens in a window."""
+    """Tokens per window."""
     max_tokens: int | None = Field(None, ge=2)
-    """At most this many tokens, from the start, in whole windows; None = all."""
+    """Evaluate at most this many tokens from the start, in complete windows; None = all."""
     first_token: FirstToken = "auto"
     """Whether each window begins with the tokenizer's first token."""
 
     @property
     def protocol(self) -> str:
-        """The protocol's name (docs/protocols.md), e.g. `wikitext2-token-s2048`; of `auto`, its first one."""
+        """Protocol name (docs/protocols.md), e.g. `wikitext2-token-s2048`; for `auto`, the first of two."""
         return self.protocols[0]
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The names that it may have: two of `auto`, between which the model decides."""
+        """Possible names of the protocol: one, or two for `auto`, of which the model decides."""
         kinds = {"never": ("token",), "always": ("bos",), "auto": ("token", "bos")}[self.first_token]
         return tuple(f"{self.corpus}-{kind}-s{self.seqlen}" for kind in kinds)
 
@@ -137,13 +137,13 @@ class TaskSpec(Spec):
     """One lm-eval task."""
 
     name: str
-    """As lm-eval knows it, or one of prunebench's offline tasks."""
+    """Name of an lm-eval task, or of one of prunebench's offline tasks."""
     num_fewshot: int | None = Field(None, ge=0)
-    """Examples before each question; None = the task's own number."""
+    """Number of examples before each question; None = the default of the task."""
     limit: int | None = Field(None, ge=1)
-    """At most this many questions, from the start; None = all."""
+    """Ask at most this many questions, from the start; None = all."""
     folder: str | None = None
-    """A folder with the user's own task files, searched besides lm-eval's."""
+    """A folder with the user's own task files, searched in addition to lm-eval's."""
 
 
 class AnswersSpec(Spec):
@@ -152,31 +152,31 @@ class AnswersSpec(Spec):
     prompts: str = "built-in"
     """`built-in`, or a `.jsonl` file."""
     max_new_tokens: int = Field(48, ge=1)
-    """Where an answer that does not end is cut."""
+    """Maximum length of an answer in tokens."""
 
 
 class SpeedSpec(Spec):
-    """Tokens per second, reading a prompt and writing an answer."""
+    """Tokens per second while reading a prompt and while generating an answer."""
 
     prompt_tokens: int = Field(512, ge=2)
-    """In the prompt that is read in one go (prefill)."""
+    """Length of the prompt, which is read in one pass (prefill)."""
     new_tokens: int = Field(32, ge=2)
-    """Written one after another (generation)."""
+    """Number of tokens to generate one by one (generation)."""
 
 
 class AllocationSpec(Spec):
     """How a cell's sparsity is divided among the target modules."""
 
     name: str
-    """A registered allocation."""
+    """Name of a registered allocation."""
     settings: dict[str, SettingValue] = Field(default_factory=dict)
-    """Every hyper-parameter of it, defaults written out."""
+    """All hyper-parameters of the allocation, including those at their defaults."""
 
 
 class Cell(Spec):
-    """Model x method x pattern x calibration x seed, with everything resolved.
+    """Model x method x pattern x calibration x seed, with all settings resolved.
 
-    Two cells with equal digests ask for the same numbers, so a record with that digest answers both.
+    Two cells with equal digests request the same measurements, so one record serves both.
     """
 
     model: str
@@ -184,41 +184,41 @@ class Cell(Spec):
     revision: str | None = None
     """The hub revision; None for local and built-in models."""
     method: str
-    """A registered method, or `dense`."""
+    """Name of a registered method, or `dense`."""
     settings: dict[str, SettingValue] = Field(default_factory=dict)
-    """Every hyper-parameter of the method, defaults written out."""
+    """All hyper-parameters of the method, including those at their defaults."""
     pattern: str | None = None
-    """`0.5`, `2:4`; None when dense."""
+    """Sparsity pattern such as `0.5` or `2:4`; None if dense."""
     allocation: AllocationSpec | None = None
-    """None = every target module is pruned to the pattern alike."""
+    """How the sparsity is divided among the target modules; None = the same pattern for all."""
     calibration: CalibrationSpec | None = None
-    """None where neither the method nor the allocation needs one."""
+    """The calibration set; None if neither the method nor the allocation needs one."""
     dtype: DType
-    """In which the model is loaded, pruned and evaluated."""
+    """Data type in which the model is loaded, pruned and evaluated."""
     perplexity: tuple[PerplexitySpec, ...] = ()
-    """On which texts, in order; the first one ranks."""
+    """Texts to measure perplexity on, in order; the first one is used for ranking."""
     divergence: bool = False
-    """Whether the next-token distributions on those texts are held against the dense model's."""
+    """Whether to compare the next-token distributions on those texts with the dense model's."""
     tasks: tuple[TaskSpec, ...] = ()
     """Zero-shot and few-shot tasks."""
     answers: AnswersSpec | None = None
-    """Greedy answers, held against the dense model's."""
+    """Greedy answers to compare with the dense model's; None = none."""
     speed: SpeedSpec | None = None
-    """Tokens per second."""
+    """Measurement of tokens per second; None = none."""
     checkpoint: str | None = None
-    """The finished checkpoint that was measured, where nothing was pruned here."""
+    """The finished checkpoint to measure; None if the cell prunes the model itself, or is dense."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run."""
     threads: int | None = Field(None, ge=1)
-    """Intra-op threads of torch, which decide the last bits; None = as many as the process has."""
+    """Intra-op threads of torch, which affect the last bits of results; None = the default of the process."""
     title: str | None = None
-    """What tables call it in place of its method and settings; the digest leaves it out."""
+    """Label for tables, in place of method and settings; not part of the digest."""
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of this cell."""
         content = self.model_dump(mode="json", exclude={"title"})
-        # What joined after the first records counts only where it is set, so that they are still found.
+        # Fields added after the first release count only if they are set, so that older records are found.
         for joined in ("allocation", "divergence", "tasks", "answers", "speed", "checkpoint", "threads"):
             if not content[joined]:
                 del content[joined]
@@ -230,57 +230,57 @@ class Cell(Spec):
 
     @property
     def by_key(self) -> dict[str, Any]:
-        """What it asks for by dotted key such as `perplexity[0].corpus`; empty tables as such."""
+        """All values by dotted key such as `perplexity[0].corpus`; empty tables and arrays are values too."""
         return dict(_flat("", self.model_dump(mode="json", exclude={"title"})))
 
     @property
     def stem(self) -> str:
-        """The file name of its record without the ending: `<method>--<pattern>--<hash8>`."""
+        """The file name of the cell's record without suffix: `<method>--<pattern>--<hash8>`."""
         pattern = (self.pattern or DENSE).replace(":", "of")
         return f"{_file_safe(self.method)}--{pattern}--{self.digest[:8]}"
 
     @property
     def folder(self) -> str:
-        """The folder of its model's records: `<org__model>`."""
-        # A model called `..` must not lead out of the tree, nor one called `./x` into a hidden folder.
+        """Name of the folder for all records of the model: `<org__model>`."""
+        # A model named `..` must not lead out of the tree, nor one named `./x` into a hidden folder.
         return _file_safe(self.model.strip("/").replace("/", "__")).lstrip(".") or "_"
 
     @property
     def is_dense(self) -> bool:
-        """Whether it is the model that others are compared with."""
+        """Whether the cell measures the dense model, with which other cells are compared."""
         return self.method == DENSE
 
     @property
     def prunes(self) -> bool:
-        """Whether something is pruned for it: not for the dense model, nor for a finished checkpoint."""
+        """Whether running the cell prunes the model; False for the dense model and finished checkpoints."""
         return not self.is_dense and self.checkpoint is None
 
     @property
     def compares(self) -> bool:
-        """Whether it is held against the dense model."""
+        """Whether the cell contains measurements that are compared with the dense model's."""
         return not self.is_dense and (self.divergence or bool(self.tasks) or self.answers is not None)
 
     @property
     def first_tokens(self) -> frozenset[FirstToken]:
-        """What its texts and its calibration say of the first token."""
+        """The `first_token` settings of the perplexity texts and the calibration."""
         of_calibration = [] if self.calibration is None else [self.calibration.first_token]
         return frozenset([*(spec.first_token for spec in self.perplexity), *of_calibration])
 
     @property
     def label(self) -> str:
-        """A short name for people: `llm-barber(wanda, 0.1) 0.5`."""
+        """A short readable name: model, `variant` and pattern."""
         if self.is_dense:
             return f"{self.model} dense"
         return f"{self.model} {self.variant} {self.pattern}"
 
     @property
     def variant(self) -> str:
-        """As a table row shows it: its title, or else what prunes it."""
+        """Label of a table row: the title if there is one, otherwise `pruner`."""
         return self.title or self.pruner
 
     @property
     def pruner(self) -> str:
-        """The recipe, or the method with the settings that set variants apart."""
+        """The recipe, or the method with the settings that distinguish its variants."""
         if self.method == "recipe":
             allocation = [self.allocation.name] if self.allocation else []
             return " | ".join([*allocation, str(self.settings["recipe"])])
@@ -306,11 +306,12 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 LONGEST_NAME = 160
-"""Characters of a name in a file's name: file systems take 255 bytes, and endings and tokens follow."""
+"""Maximum number of characters of a name within a file name. File systems allow 255 bytes, which must also
+hold suffixes and tokens."""
 
 
 def _file_safe(name: str) -> str:
-    """The name as part of a file's name; one that is too long is cut, and a digest keeps it unique."""
+    """Converts a name into a valid part of a file name; shortens a long name and appends a digest."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name) or "_"
     if len(safe) <= LONGEST_NAME:
         return safe

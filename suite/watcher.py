@@ -1,4 +1,4 @@
-"""Who is told how far a run has come."""
+"""Interface for following the progress of a run."""
 
 from __future__ import annotations
 
@@ -12,35 +12,38 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Hears of the progress of a plan. The default is to say nothing."""
+    """Receives the progress of a plan. Methods that a subclass does not override do nothing."""
 
     def cell_started(self, cell: Cell) -> None:
-        """A cell begins."""
+        """Called when a cell begins."""
 
     def phase_started(self, name: str, steps: int | None) -> None:
-        """A phase of the current cell begins; `steps` of work lie ahead, if that is known."""
+        """Called when a phase of the current cell begins; `steps` is its number of steps, None if unknown."""
 
     def stepped(self, steps: int = 1) -> None:
-        """Work of the current phase was done."""
+        """Called after `steps` more steps of the current phase are done."""
 
     def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
-        """A cell is over: `complete`, `failed: why`, or `kept`; the record holds what was measured now."""
+        """Called when a cell ends, with its outcome and its new record, if any.
+
+        The outcome is `complete`, `failed: why`, or `kept` if an existing record was used.
+        """
 
 
 class Silent:
-    """A watcher that tells nobody."""
+    """A watcher that does nothing."""
 
     def cell_started(self, cell: Cell) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def phase_started(self, name: str, steps: int | None) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def stepped(self, steps: int = 1) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
 
 __all__ = ["Silent", "Watcher"]

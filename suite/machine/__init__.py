@@ -1,1 +1,1 @@
-"""The machine: devices, memory, threads, energy, disk, and what each phase of a cell takes of them."""
+"""The machine: devices, memory, threads, energy, disk, and how much of them each phase of a cell uses."""

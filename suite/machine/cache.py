@@ -1,4 +1,4 @@
-"""The user's cache folder: subfolders that are built once, and are there whole or not at all."""
+"""The user's cache folder. Its subfolders are built once, and each is either complete or absent."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from suite.storage.files import FileLayer, replaced_folder, settle_folder
 MANIFEST = "manifest.json"
 
 _verified: set[Path] = set()
-"""Folders whose files this process has hashed already: the model's 540 MB are read once a run."""
+"""Folders whose files this process has already hashed, so that the model's 540 MB are read once per run."""
 
 
 class AssetError(RuntimeError):
-    """Something the program needs could not be fetched, checked or cached; the message is one line."""
+    """A file that the program needs could not be fetched, checked or cached; the message is one line."""
 
 
 def cache_root() -> Path:
-    """`PRUNEBENCH_CACHE`, else `prunebench` in `XDG_CACHE_HOME`, else in the platform's cache folder."""
-    if own := os.environ.get("PRUNEBENCH_CACHE"):
-        return Path(own).expanduser().absolute()
+    """Returns `PRUNEBENCH_CACHE`, else `prunebench` in `XDG_CACHE_HOME` or the platform's cache folder."""
+    if chosen := os.environ.get("PRUNEBENCH_CACHE"):
+        return Path(chosen).expanduser().absolute()
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared).expanduser().absolute() / "prunebench"
     return user_cache_path("prunebench", appauthor=False)
 
 
 def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path:
-    """The cached folder `<name>-<version>`, built first if it is missing or damaged.
+    """Returns the cached folder `<name>-<version>`; builds it first if it is missing or damaged.
 
-    Two processes never build it at once, and one that is killed leaves nothing that is taken for the
-    folder: files are written under another name, flushed, listed with their SHA-256 in a manifest, and the
-    folder is renamed last. Every process compares the files with the manifest when it first asks.
+    A lock keeps two processes from building it at the same time. A killed process leaves no incomplete
+    folder under this name: the files are written to a temporary folder, listed with their SHA-256 in a
+    manifest and flushed, and the folder is renamed last. Every process compares the files with the manifest
+    at its first call.
 
     Args:
-        name: what it holds, a plain file name.
-        version: what its content depends on; another version is another folder.
-        build: writes the content into the empty folder it is given.
+        name: a plain file name for the content.
+        version: identifies the content; each version has its own folder.
+        build: writes the content into the empty folder that it receives.
 
     Raises:
-        AssetError: the cache cannot be written, or what `build` raised.
+        AssetError: the cache cannot be written; errors of `build` other than `OSError` pass through.
     """
     root = cache_root()
     folder = cached_folder(name, version)
@@ -70,12 +71,12 @@ def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path
 
 
 def cached_folder(name: str, version: str) -> Path:
-    """Where `built_folder` puts a folder; it may not be there yet."""
+    """Returns the path at which `built_folder` puts a folder, whether it exists or not."""
     return cache_root() / f"{name}-{version}"
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Returns the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -88,7 +89,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _is_intact(folder: Path) -> bool:
-    """Whether every file is there at its size and, when this process first asks, with its SHA-256."""
+    """Whether all files have their size and, at the first call of this process, their SHA-256."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         sizes_agree = all((folder / name).stat().st_size == file["size"] for name, file in files.items())
@@ -97,7 +98,7 @@ def _is_intact(folder: Path) -> bool:
             or all(file_sha256(folder / name) == file["sha256"] for name, file in files.items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # A manifest that is missing or does not parse is damage like any other: the folder is built anew.
+        # A missing or unreadable manifest counts as damage: the folder is built again.
         intact = False
     if intact:
         _verified.add(folder)

@@ -1,4 +1,4 @@
-"""From what a user asks for to the devices and the dtype that a model computes in."""
+"""Resolves the device and dtype options of a user to torch devices and the dtype a model computes in."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def resolve_device(wanted: str | torch.device) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
+    """Returns the device of that name; `auto` is a GPU if there is one, otherwise the CPU.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: this machine has no such device.
     """
     import torch
 
@@ -32,20 +32,20 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # its memory counters cannot be reset before
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # memory counters cannot be reset earlier
     return device
 
 
 def resolve_devices(wanted: str | torch.device, workers: int | None) -> list[torch.device]:
-    """A device for each worker of this machine.
+    """Returns one device for each worker of this machine.
 
     Args:
-        wanted: `auto` (every GPU, or else the CPU), `cpu`, `cuda` (every GPU), or GPUs such as
-            `cuda:0,cuda:2`.
-        workers: how many; None = one a GPU, and one on the CPU.
+        wanted: `auto` (all GPUs, or the CPU if there are none), `cpu`, `cuda` (all GPUs), or a list of GPUs
+            such as `cuda:0,cuda:2`.
+        workers: number of workers; None = one per GPU, or one on the CPU.
 
     Raises:
-        InputError: there is no such device here, or fewer GPUs than workers.
+        InputError: this machine has no such device, or fewer GPUs than workers.
     """
     import torch
 
@@ -66,7 +66,7 @@ def resolve_devices(wanted: str | torch.device, workers: int | None) -> list[tor
 
 
 def resolve_dtype(wanted: str, device: torch.device) -> DType:
-    """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
+    """Returns the dtype for a device; `auto` is bf16 if the hardware multiplies it natively, else fp32."""
     from suite.machine.environment import native_bf16
 
     if wanted == "auto":
@@ -75,15 +75,15 @@ def resolve_dtype(wanted: str, device: torch.device) -> DType:
 
 
 def written_dtype(wanted: str, stored: Sequence[torch.dtype], device: torch.device) -> DType:
-    """The dtype in which a model is pruned and written.
+    """Returns the dtype in which a model is pruned and written.
 
-    `auto` is the one in which most of its weights are stored, where the device computes in it natively; else
-    fp32, which holds every value of the 16-bit types.
+    `auto` is the dtype in which most of the weights are stored, if the device computes in it natively;
+    otherwise fp32, which represents every value of the 16-bit types.
 
     Args:
-        wanted: what the user says.
-        stored: the types in which the model's weights are stored, that of most bytes first.
-        device: where it computes.
+        wanted: the dtype option of the user.
+        stored: the dtypes in which the model's weights are stored, the one with the most bytes first.
+        device: the device that prunes the model.
     """
     import torch
 

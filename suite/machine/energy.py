@@ -1,7 +1,7 @@
-"""Energy of a phase, where the machine counts it: NVML on NVIDIA's GPUs, RAPL on CPUs under Linux.
+"""Energy of a phase, if the machine counts it: NVML for NVIDIA GPUs, RAPL for CPUs on Linux.
 
-Both counters belong to the whole device, whoever uses it; RAPL's are often readable to root alone. A machine
-that tells nothing gives None, never an estimate.
+Both counters cover the whole device, including other processes; RAPL's are often readable only by root. On a
+machine without counters the energy is None, never an estimate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _POWERCAP = Path("/sys/class/powercap")
 
 @dataclass(frozen=True)
 class _Counter:
-    """A reading in joules, and the value after which the counter starts anew (None = never)."""
+    """A reading in joules, and the value at which the counter wraps around to 0 (None = never)."""
 
     joules: float
     wraps_at: float | None = None
@@ -30,10 +30,10 @@ class EnergyMeter:
     """Measures the energy spent while it is open.
 
     Args:
-        device: the accelerator to count as well; None or a CPU counts the host alone.
+        device: the accelerator to include; None or a CPU measures only the host.
 
     Attributes:
-        joules: by counter (`gpu`, and `package-0`... of the host); empty where the machine does not tell.
+        joules: energy by counter (`gpu`, and `package-0`... for the host); empty if there are no counters.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -56,7 +56,7 @@ class EnergyMeter:
 
     @property
     def total(self) -> float | None:
-        """Joules of all counters; None where there are none."""
+        """Sum of all counters in joules; None if there are no counters."""
         return sum(self.joules.values()) if self.joules else None
 
     def _read(self) -> dict[str, _Counter]:
@@ -67,21 +67,21 @@ class EnergyMeter:
 
 
 def meters(device: torch.device | None = None) -> tuple[str, ...]:
-    """The names of the counters this machine has."""
+    """Returns the names of the energy counters of this machine."""
     with EnergyMeter(device) as meter:
         pass
     return tuple(meter.joules)
 
 
 def _rapl(powercap: Path) -> dict[str, _Counter]:
-    """The packages' counters; their parts (cores, memory) are counted in them or stand beside them."""
+    """Reads the counters of the CPU packages, without those of their parts (cores, memory)."""
     found = {}
     for zone in sorted(powercap.glob("intel-rapl:[0-9]*")):
         if zone.name.count(":") > 1:  # a part of a package
             continue
         try:
             name = (zone / "name").read_text().strip()
-            if name == "psys":  # the whole platform, the packages in it
+            if name == "psys":  # the whole platform, which includes the packages
                 continue
             joules = int((zone / "energy_uj").read_text()) / 1e6
             wraps_at = int((zone / "max_energy_range_uj").read_text()) / 1e6
@@ -92,7 +92,7 @@ def _rapl(powercap: Path) -> dict[str, _Counter]:
 
 
 def _nvml(device: torch.device) -> _Counter | None:
-    """The GPU's own counter (Volta and later); None without NVIDIA's Python bindings or on older ones."""
+    """Reads the GPU's counter (Volta and later); None on older GPUs or without NVIDIA's Python bindings."""
     try:
         import pynvml
     except ImportError:
@@ -101,7 +101,7 @@ def _nvml(device: torch.device) -> _Counter | None:
 
     try:
         pynvml.nvmlInit()
-        # By its UUID, since CUDA and NVML may number the GPUs differently.
+        # Look it up by UUID, because CUDA and NVML may number the GPUs differently.
         uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         return _Counter(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)

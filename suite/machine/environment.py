@@ -1,4 +1,4 @@
-"""The machine and the software a record was made with."""
+"""Describes the machine and the software that a record is made with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
     "lm-eval",
     "triton",
 )
-"""Distributions whose versions may change a number; absent ones are left out."""
+"""Distributions whose versions may change a result; those not installed are left out."""
 
 NOT_NUMERIC = (
     "methods/conformance",
@@ -46,34 +46,35 @@ NOT_NUMERIC = (
     "suite/templates",
     "suite/tracking",
 )
-"""Folders of `methods` and `suite` that plan, store, time or show, but decide no number.
+"""Folders of `methods` and `suite` that plan, store, time or show, but do not affect any result.
 
-All others count for the source digest, new ones too: a record taken for stale costs a rerun, one wrongly
-taken for current costs the truth.
+All other folders, including new ones, enter the source digest: a record wrongly taken for stale costs only a
+rerun, but one wrongly taken for current shows false numbers.
 """
 
 EXCEPTIONS: Mapping[str, str] = {
     "suite/planning/method_of_cell.py": "builds the method and the allocation that prune a cell",
     "suite/planning/preflight.py": "draws calibration sets and cuts texts into windows",
-    "suite/results/records/items.py": "is the form in which measured items are kept",
-    "suite/results/records/pruning_file.py": "gives a checkpoint's record what its prune said",
-    "suite/results/records/record.py": "is the form in which metrics are kept",
-    "suite/results/statistics": "forms metrics and intervals from items",
-    "suite/__init__.py": "only names what can be imported",
-    "suite/checkpoints/verification.py": "looks at checkpoints that were written before",
+    "suite/results/records/items.py": "is the format in which measured items are stored",
+    "suite/results/records/pruning_file.py": "fills a checkpoint's record from the record of its prune",
+    "suite/results/records/record.py": "is the format in which metrics are stored",
+    "suite/results/statistics": "computes metrics and intervals from items",
+    "suite/__init__.py": "only lists the public names",
+    "suite/checkpoints/verification.py": "checks checkpoints that were written before",
     "suite/cli.py": "parses and prints",
-    "suite/pytest_plugin.py": "judges records that are there",
+    "suite/pytest_plugin.py": "judges existing records",
     "suite/running/rerun.py": "compares records with those of a rerun",
-    "suite/watcher.py": "tells how far a run has come",
+    "suite/watcher.py": "reports the progress of a run",
 }
-"""What counts although its folder does not, or the other way round, and why."""
+"""Exceptions to `NOT_NUMERIC` in both directions, with the reason: a path inside one of those folders enters
+the source digest, a path outside of them does not."""
 
 
 def environment(device: torch.device | str = "cpu") -> Environment:
-    """What this process runs on and with.
+    """Describes the machine and the software of this process.
 
     Args:
-        device: where models are pruned and evaluated.
+        device: the device on which models are pruned and evaluated.
     """
     device = torch.device(device)
     return Environment(
@@ -100,12 +101,12 @@ def native_bf16(device: torch.device | str = "cpu") -> bool:
 
 
 def code_version(method_version: int | None, part_versions: Mapping[str, int] | None = None) -> CodeVersion:
-    """The version of the code in use.
+    """Returns the version of the code in use.
 
     Args:
-        method_version: the method's own `version`; None for the dense model. Methods of other packages
-            have no part in the source digest, so this number is all that makes their records stale.
-        part_versions: likewise of the initial method and the allocation, by name.
+        method_version: the `version` of the method; None for the dense model. The source digest does not
+            cover methods of other packages, so only this number makes their records stale.
+        part_versions: the `version` of the initial method and of the allocation, by name.
     """
     commit, clean = _working_tree(_root())
     return CodeVersion(
@@ -118,12 +119,12 @@ def code_version(method_version: int | None, part_versions: Mapping[str, int] | 
     )
 
 
-# Cached, as the code in use is what was imported, whatever happens to its files during a run.
+# Cached, because the imported code stays in use even if its files change during a run.
 @lru_cache(maxsize=1)
 def _source_digest(root: Path) -> str:
     digest = hashlib.sha256()
     for path in _sources(root):
-        # A checkout with other line ends is the same code.
+        # Line endings may differ between checkouts of the same code.
         content = path.read_bytes().replace(b"\r\n", b"\n")
         digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
@@ -139,7 +140,7 @@ def _sources(root: Path) -> Iterator[Path]:
 
 
 def decides_numbers(name: str) -> bool:
-    """Whether a source file, by its path below the packages' folder, counts for the source digest."""
+    """Whether a source file, given by its path relative to the root folder, enters the source digest."""
     in_such_a_folder = any(_is_in(name, folder) for folder in NOT_NUMERIC)
     return in_such_a_folder == any(_is_in(name, place) for place in EXCEPTIONS)
 
@@ -150,9 +151,9 @@ def _is_in(name: str, place: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _working_tree(root: Path) -> tuple[str | None, bool | None]:
-    """Commit and cleanliness of the working tree at `root`; None where `root` is not one's top folder.
+    """Returns commit and cleanliness of the working tree at `root`; None if `root` is not its top folder.
 
-    An installed package may lie inside somebody else's working tree; that says nothing about our code.
+    An installed package may be inside the working tree of another project, whose commit is irrelevant here.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root:
@@ -163,7 +164,7 @@ def _working_tree(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # GIT_DIR and its like, set inside a hook, would make git speak of another tree.
+    # Inside a hook, GIT_DIR and similar variables would make git report on another tree.
     variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     variables["GIT_OPTIONAL_LOCKS"] = "0"
     try:
@@ -176,7 +177,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _root() -> Path:
-    """The folder our packages lie in."""
+    """Returns the folder that contains the packages `methods` and `suite`."""
     root = Path(__file__).resolve().parents[2]
     assert Path(methods.__path__[0]).resolve().parent == root
     return root
@@ -190,9 +191,9 @@ def _version(distribution: str) -> str | None:
 
 
 def _cpu_can(feature: str) -> bool:
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    if ask is not None:
-        return bool(ask().get(feature, False))
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if get_capabilities is not None:
+        return bool(get_capabilities().get(feature, False))
     return feature in _cpuinfo("flags").split()
 
 
@@ -201,7 +202,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(key: str) -> str:
-    """The first value of `key` in Linux's `/proc/cpuinfo`; empty elsewhere."""
+    """Returns the first value of `key` in Linux's `/proc/cpuinfo`; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

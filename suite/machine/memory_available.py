@@ -1,4 +1,4 @@
-"""The memory and disk that a machine has, and what a cell asks of them."""
+"""The memory and disk space that a machine has and that a cell needs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CGROUP_LIMITS = (
 
 @dataclass(frozen=True)
 class Memory:
-    """What a cell takes, about and at least.
+    """Memory and disk space that a cell needs: an estimate and a lower bound.
 
     Attributes:
-        host_bytes: of the host's memory.
-        device_bytes: of the accelerator's; None without one.
-        least_host_bytes: what cannot be done without: weights, copies of them, hidden states.
-        least_device_bytes: likewise.
-        scratch_bytes: of the scratch's disk, for pruned layers while the cell runs.
+        host_bytes: estimated host memory.
+        device_bytes: estimated memory of the accelerator; None without one.
+        least_host_bytes: lower bound of the host memory: weights, copies of them, hidden states.
+        least_device_bytes: lower bound of the accelerator's memory; None without one.
+        scratch_bytes: disk space in the scratch folder, for pruned layers while the cell runs.
     """
 
     host_bytes: int
@@ -39,13 +39,13 @@ class Memory:
     scratch_bytes: int = 0
 
     def short(self) -> str:
-        """`host 3.1, GPU 12.0 GiB`."""
+        """Returns the estimate in short form, e.g. `host 3.1, GPU 12.0 GiB`."""
         on_device = "" if self.device_bytes is None else f", GPU {self.device_bytes / GIB:.1f}"
         on_disk = f", disk {self.scratch_bytes / GIB:.1f}" if self.scratch_bytes else ""
         return f"host {self.host_bytes / GIB:.1f}{on_device}{on_disk} GiB"
 
     def in_words(self) -> str:
-        """`3.1 GiB of host memory and 12.0 GiB of the GPU's`."""
+        """Returns the estimate in words, e.g. `3.1 GiB of host memory and 12.0 GiB of the GPU's`."""
         host = f"{self.host_bytes / GIB:.1f} GiB of host memory"
         if self.device_bytes is None:
             return host
@@ -54,12 +54,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Available:
-    """What a machine has.
+    """Memory and disk space of a machine.
 
     Attributes:
-        host_bytes: of memory, or what a control group may use of it.
-        device_bytes: of one accelerator; None without one.
-        scratch_bytes: free where pruned layers lie while their cell runs; None where that is not known.
+        host_bytes: host memory, or the limit of the process's control group if that is lower.
+        device_bytes: memory of one accelerator; None without one.
+        scratch_bytes: free disk space in the scratch folder; None if unknown.
     """
 
     host_bytes: int
@@ -67,11 +67,11 @@ class Available:
     scratch_bytes: int | None = None
 
     def lacks(self, needed: Memory, *, surely: bool = False) -> str | None:
-        """What is needed and not there, in words; None where it fits.
+        """Describes what a cell needs more of than there is; None if the cell fits.
 
         Args:
-            needed: by a cell.
-            surely: hold what it cannot do without against it, not the estimate.
+            needed: memory and disk space that the cell needs.
+            surely: compare the lower bounds instead of the estimates.
         """
         host = needed.least_host_bytes if surely else needed.host_bytes
         on_device = needed.least_device_bytes if surely else needed.device_bytes
@@ -86,14 +86,14 @@ class Available:
 
 
 def memory_available(device: torch.device) -> Available:
-    """What this machine has, or what the control group of this process may use of it; and its scratch."""
+    """Returns the memory that this process may use, and the free disk space of the scratch folder."""
     import psutil
 
     host = psutil.virtual_memory().total
     for file in _CGROUP_LIMITS:
         try:
             host = min(host, int(file.read_text()))
-        except (OSError, ValueError):  # no such group, or one without a limit
+        except (OSError, ValueError):  # no such control group, or no limit set
             continue
     if device.type != "cuda":
         return Available(host, None, free_scratch())

@@ -1,9 +1,9 @@
 """Peak memory of a phase, on the host and on the accelerator.
 
-The host's peak is exact where Linux lets a process reset its own high-water mark (writing 5 to
-`/proc/self/clear_refs`); elsewhere a thread samples the resident memory. The accelerator's is PyTorch's own
+The host's peak is exact if Linux lets the process reset its high-water mark (by writing 5 to
+`/proc/self/clear_refs`); otherwise a thread samples the resident memory. The accelerator's peak is PyTorch's
 count of allocated bytes. Both marks belong to the process, not to a phase, so watches that are open at the
-same time share them: whenever one is reset, the others first take down what it stood at.
+same time share them: before a mark is reset, its value is stored in all open watches.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SAMPLE_EVERY_S = 0.01
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _RESET_SLACK_BYTES = 16 * 2**20
-"""The kernel counts pages per thread and sums them up late."""
+"""Tolerated excess of the high-water mark after a reset: the kernel sums the page counts of threads late."""
 
 
 class MemoryWatch:
     """Measures peak memory while it is open; watches may be nested and may overlap.
 
     Args:
-        device: the accelerator to watch as well; None or a CPU watches the host alone.
+        device: the accelerator to include; None or a CPU watches only the host.
 
     Attributes:
-        host_bytes: highest resident memory of the process so far.
-        device_bytes: highest memory allocated on the accelerator so far; None without one.
+        host_bytes: highest resident memory of the process so far, in bytes.
+        device_bytes: highest memory allocated on the accelerator so far, in bytes; None without one.
     """
 
     _open: ClassVar[list[MemoryWatch]] = []
@@ -71,7 +71,7 @@ class MemoryWatch:
 
     @classmethod
     def _take_down(cls) -> None:
-        """Gives every open watch the peaks since the last reset."""
+        """Updates every open watch with the peaks since the last reset."""
         high_water = _high_water()
         for watch in cls._open:
             if watch._exact and high_water is not None:
@@ -97,7 +97,7 @@ class MemoryWatch:
 
 
 def _high_water() -> int | None:
-    """The process's highest resident memory since the last reset, in bytes; None where Linux is not."""
+    """Returns the process's highest resident memory since the last reset, in bytes; None unless on Linux."""
     try:
         status = _STATUS.read_text()
     except OSError:
@@ -109,12 +109,12 @@ def _high_water() -> int | None:
 
 
 def _reset_high_water() -> bool:
-    """Brings the high-water mark down to the present; False where that cannot be done."""
+    """Resets the high-water mark to the present memory; returns False if that is not possible."""
     try:
         _CLEAR_REFS.write_text("5")
     except OSError:
         return False
-    # Some sandboxes take the request and do nothing.
+    # Some sandboxes accept the request and ignore it.
     mark = _high_water()
     return mark is not None and mark <= psutil.Process().memory_info().rss + _RESET_SLACK_BYTES
 

@@ -1,4 +1,4 @@
-"""What each phase of a cell takes: seconds, peak memory, energy."""
+"""Measures the cost of each phase of a cell: seconds, peak memory, energy."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class PhaseLog:
-    """Charges what is done to named phases, and tells the watcher how far they are.
+    """Records the costs of named phases, and reports their progress to a watcher.
 
     Args:
-        device: the accelerator to watch, or the CPU.
-        watcher: hears of progress.
+        device: the device that computes; its memory and energy are measured if it is an accelerator.
+        watcher: receives the progress.
 
     Attributes:
-        current: the phase that was begun last, finished or not.
-        costs: of every finished phase, in order.
+        current: name of the phase that began last, finished or not.
+        costs: costs of all finished phases, in order.
     """
 
     def __init__(self, device: torch.device, watcher: Watcher) -> None:
@@ -35,25 +35,25 @@ class PhaseLog:
         self._watcher = watcher
 
     def begin(self, name: str, steps: int | None = None) -> None:
-        """Names the phase that begins; `steps` of work lie ahead, if that is known."""
+        """Reports that a phase begins; `steps` is its number of steps, None if unknown."""
         self.current = name
         self._watcher.phase_started(name, steps)
 
     def stepped(self, steps: int = 1) -> None:
-        """Work of the current phase was done."""
+        """Reports that `steps` more steps of the current phase are done."""
         self._watcher.stepped(steps)
 
     def add(self, name: str, seconds: float) -> None:
-        """Charges seconds that somebody else measured."""
+        """Adds a phase of which only the seconds were measured elsewhere."""
         self.costs.append(PhaseCost(name=name, seconds=seconds))
 
     def charge(self, cost: PhaseCost) -> None:
-        """Charges a phase that somebody else measured."""
+        """Adds the cost of a phase that was measured elsewhere."""
         self.costs.append(cost)
 
     @contextmanager
     def timed(self, name: str, steps: int | None = None) -> Iterator[None]:
-        """Charges the body to phase `name`; a body that raises is charged nothing."""
+        """Measures the body as phase `name`; if the body raises, no cost is recorded."""
         self.begin(name, steps)
         clock = PhaseClock(device=self._device)
         with EnergyMeter(self._device) as energy, MemoryWatch(self._device) as memory, clock.phase(name):

@@ -1,4 +1,4 @@
-"""Where large temporary files go: a disk, since the host's memory is what they are there to spare."""
+"""The folder for large temporary files. It must be on a disk, because the files are there to save memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ VARIABLE = "PRUNEBENCH_SCRATCH"
 
 
 def scratch_root() -> Path:
-    """`PRUNEBENCH_SCRATCH`, else a folder of the user's own in `TMPDIR`, else `scratch` in the cache.
+    """Returns `PRUNEBENCH_SCRATCH`, else a folder per user in `TMPDIR`, else `scratch` in the cache folder.
 
-    Never a `/tmp` that nobody named: it may lie in the host's memory.
+    Never uses `/tmp` unless a variable names it, because it may be kept in memory.
     """
-    if own := os.environ.get(VARIABLE):
-        return Path(own).expanduser().absolute()
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser().absolute()
     if shared := os.environ.get("TMPDIR"):
         user = os.getuid() if hasattr(os, "getuid") else "user"
         return Path(shared).expanduser().absolute() / f"prunebench-{user}"
@@ -29,7 +29,7 @@ def scratch_root() -> Path:
 
 
 def free_scratch() -> int | None:
-    """Bytes that are free there, or will be once what killed processes left is gone; None if nobody knows."""
+    """Returns the free bytes of the scratch disk, counting leftovers of killed processes; None if unknown."""
     root = scratch_root()
     try:
         free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.is_dir())).free
@@ -41,9 +41,9 @@ def free_scratch() -> int | None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder below `scratch_root` that goes when the body ends.
+    """Makes an empty folder below `scratch_root` that is removed when the body ends.
 
-    What killed processes of this machine left there goes first.
+    Folders left there by killed processes of this machine are removed first.
     """
     with temporary_folder(scratch_root()) as folder:
         yield folder

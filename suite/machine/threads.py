@@ -1,4 +1,4 @@
-"""How many threads a cell computes with."""
+"""The number of threads that a cell computes with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def using_threads(n: int | None) -> Iterator[None]:
-    """Runs the body with `n` intra-op threads of torch, then with as many as before; None changes nothing."""
+    """Runs the body with `n` intra-op threads of torch, then restores the number; None changes nothing."""
     before = torch.get_num_threads()
     if n is not None:
         torch.set_num_threads(n)

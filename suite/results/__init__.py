@@ -1,4 +1,4 @@
-"""Records of finished and failed cells: what they hold, how they are stored, and what can be said of them."""
+"""Records of finished and failed cells: their format, their storage, and their evaluation."""
 
 from suite.results.records.index import Contents, StoredRecord, UnreadableRecord
 from suite.results.records.reading import (

@@ -1,7 +1,7 @@
-"""What the papers report, as data: `published.toml`, one row a number, each with where it was read.
+"""Numbers that papers report, read from `published.toml`: one row per number, each with its source.
 
-A published number may stand beside a measured one only where model, method, pattern and protocol are the
-same; `published_values` finds no other.
+A published number may be shown beside a measured one only if model, method, pattern and protocol are the
+same; `published_values` returns only such numbers.
 """
 
 from __future__ import annotations
@@ -20,61 +20,62 @@ PUBLISHED = Path(__file__).with_name("published.toml")
 
 
 class Paper(Spec):
-    """Whose number it is."""
+    """A paper that reports numbers."""
 
     arxiv: str = Field(pattern=r"^\d{4}\.\d{5}$")
-    """Its arXiv id."""
+    """The arXiv id."""
     title: str = Field(min_length=1)
-    """Its title."""
+    """The title."""
     url: str = Field(pattern=r"^https://")
-    """Where it is."""
+    """The address of the paper."""
 
 
 class PublishedValue(Spec):
     """One published number."""
 
     paper: Paper
-    """Whose it is."""
+    """The paper that reports the number."""
     table: str | None = None
-    """The number of the paper's table, where the text that was read names it."""
+    """The number of the paper's table; None if the text that was read does not name it."""
     model: str = Field(min_length=1)
-    """The hub id that the authors' code names."""
+    """The hub id used in the authors' code."""
     method: str = Field(min_length=1)
-    """A registered method, or `dense`."""
+    """Name of a registered method, or `dense`."""
     settings: dict[str, SettingValue] = Field(default_factory=dict)
-    """Settings of the method that the number depends on, e.g. `initial`; those not stated are left out."""
+    """Settings of the method that the number depends on, e.g. `initial`; unstated ones are left out."""
     allocation: str | None = None
-    """A registered allocation; None = every target module got the same sparsity."""
+    """Name of a registered allocation; None = every target module got the same sparsity."""
     pattern: str | None = None
-    """`0.5`, `2:4`; None when dense."""
+    """Sparsity pattern such as `0.5` or `2:4`; None if dense."""
     protocol: str = Field(pattern=r"^[a-z0-9-]+-token-s\d+$")
-    """The protocol's name (docs/protocols.md)."""
+    """Name of the protocol (docs/protocols.md)."""
     metric: Literal["perplexity"]
-    """What was measured."""
+    """The metric that was measured."""
     value: float = Field(gt=0)
-    """The number, with the digits it was published with."""
+    """The number, with as many digits as published."""
     calibration: str | None = None
-    """As stated; None for the dense model, or where it is not."""
+    """The calibration set as stated; None for the dense model, or if it is not stated."""
     evidence: Literal["authors", "quoted"]
-    """`authors`: their own text holds the number. `quoted`: it is cited from the paper in their tracker."""
+    """`authors`: the authors' own text contains the number. `quoted`: a thread in their issue tracker quotes
+    it from the paper."""
     verified_in: tuple[str, ...] = Field(min_length=1)
-    """The texts that number and protocol were read in: `owner/repository@commit path`, or an address."""
+    """Texts that confirm number and protocol: `owner/repository@commit path`, or an address."""
     note: str | None = None
-    """What a reader must know before comparing."""
+    """A caveat that a reader must know before comparing."""
 
     @model_validator(mode="after")
     def _pattern_unless_dense(self) -> PublishedValue:
         if (self.method == DENSE) != (self.pattern is None):
-            raise ValueError("a pattern belongs to every method, and none to `dense`")
+            raise ValueError("every method needs a pattern, and `dense` must have none")
         return self
 
     def answers(self, settings: Mapping[str, object]) -> bool:
-        """Whether a cell with these settings, defaults written out, is run as this number was."""
+        """Whether the settings of a cell, including defaults, contain all settings stated for this number."""
         return all(name in settings and settings[name] == stated for name, stated in self.settings.items())
 
 
 class _Row(Spec):
-    """A number inside a `[[tables]]`."""
+    """A number inside an entry of `[[tables]]`."""
 
     model: str
     method: str
@@ -85,7 +86,7 @@ class _Row(Spec):
 
 
 class _Table(Spec):
-    """Numbers of one paper that share protocol and source."""
+    """Numbers of one paper that share protocol and sources."""
 
     paper: str
     table: str | None = None
@@ -99,21 +100,21 @@ class _Table(Spec):
 
 
 class _File(Spec):
-    """`published.toml`."""
+    """The content of `published.toml`."""
 
     papers: dict[str, Paper] = Field(default_factory=dict)
     tables: tuple[_Table, ...] = ()
 
 
 def parse_published(text: str) -> tuple[PublishedValue, ...]:
-    """The rows of a file of published numbers, in its order.
+    """Parses a file of published numbers and returns its rows in order.
 
     Args:
         text: TOML as in `published.toml`.
 
     Raises:
-        ValueError: not TOML, an unknown or missing key, a value of the wrong form, a paper that is not
-            listed, or the same number twice.
+        ValueError: the text is not TOML, a key is unknown or missing, a value has the wrong form, a paper is
+            not listed, or the same number occurs twice.
     """
     file = _File.model_validate(tomllib.loads(text))
     found: dict[tuple[object, ...], PublishedValue] = {}
@@ -122,11 +123,11 @@ def parse_published(text: str) -> tuple[PublishedValue, ...]:
             raise ValueError(f"paper {table.paper!r} is not among [papers]: {', '.join(file.papers)}")
         shared = table.model_dump(exclude={"paper", "values"})
         for row in table.values:
-            own = row.model_dump()
+            fields = row.model_dump()
             if row.method == DENSE:
-                own["calibration"] = None
-            value = PublishedValue.model_validate({**shared, **own, "paper": file.papers[table.paper]})
-            if found.setdefault(_asked_for(value), value) is not value:
+                fields["calibration"] = None
+            value = PublishedValue.model_validate({**shared, **fields, "paper": file.papers[table.paper]})
+            if found.setdefault(_key(value), value) is not value:
                 raise ValueError(f"twice in {table.paper}: {value.model} {value.method} {value.pattern}")
     return tuple(found.values())
 
@@ -140,22 +141,22 @@ def published_values(
     settings: Mapping[str, object] | None = None,
     allocation: str | None = None,
 ) -> tuple[PublishedValue, ...]:
-    """The published numbers that may stand beside a cell's own.
+    """Returns the published numbers that may be shown beside the numbers of a cell.
 
-    All is compared exactly: a perplexity in windows of 4,096 tokens is no answer for windows of 2,048, nor a
-    number under OWL one for uniform sparsity.
+    Everything must match exactly: a perplexity with windows of 4,096 tokens is not comparable with one with
+    windows of 2,048 tokens, nor a number with OWL with one for uniform sparsity.
 
     Args:
         model: a hub id.
-        method: a registered method, or `dense`.
-        pattern: as the cell spells it; None when dense.
-        protocol: the protocol's name.
-        settings: the cell's, defaults written out. A number is found only where all settings that it states
-            are among them.
-        allocation: the cell's; None = uniform.
+        method: name of a registered method, or `dense`.
+        pattern: the cell's pattern; None if dense.
+        protocol: name of the protocol.
+        settings: the cell's settings, including defaults. A number matches only if all settings that it
+            states are among them.
+        allocation: name of the cell's allocation; None = uniform.
 
     Returns:
-        None or several, in the file's order.
+        Any number of values, in the order of the file.
     """
     return tuple(
         value
@@ -171,8 +172,8 @@ def _published() -> tuple[PublishedValue, ...]:
     return parse_published(PUBLISHED.read_text(encoding="utf-8"))
 
 
-def _asked_for(value: PublishedValue) -> tuple[object, ...]:
-    """What no two numbers of a paper may share."""
+def _key(value: PublishedValue) -> tuple[object, ...]:
+    """Returns the key that must be unique among the numbers of a paper."""
     settings = tuple(sorted((name, repr(setting)) for name, setting in value.settings.items()))
     run = (value.model, value.method, settings, value.allocation, value.pattern)
     return (value.paper.arxiv, *run, value.protocol, value.metric)

@@ -1,1 +1,1 @@
-"""Files and folders that are there whole or not at all, and processes that share the reading of many."""
+"""Atomic writes of files and folders, and worker processes that read many files in parallel."""

@@ -1,6 +1,6 @@
-"""Files and folders that are there whole or not at all, and the few operations they are made of.
+"""Atomic writes: a file or folder is either complete or absent. Built on a few file operations.
 
-A test can cut or fail any one of those.
+Tests can make any one of these operations fail or stop halfway.
 """
 
 from __future__ import annotations
@@ -20,59 +20,59 @@ from suite.storage.leftovers import left_behind, temporary_name
 
 
 class FileLayer:
-    """The operating system's own; every method raises its `OSError`s as they come."""
+    """The file operations of the operating system; every method passes on the `OSError`s it meets."""
 
     def make_folder(self, folder: Path) -> None:
-        """Makes one folder in an existing one; fine if it is there already."""
+        """Makes a folder inside an existing one; does nothing if it already exists."""
         folder.mkdir(exist_ok=True)
 
     def create(self, path: Path) -> BinaryIO:
-        """Opens a new file for writing, without a buffer; `FileExistsError` if there is one."""
+        """Opens a new file for unbuffered writing; raises `FileExistsError` if it already exists."""
         return path.open("xb", buffering=0)
 
     def write(self, file: BinaryIO, data: bytes) -> None:
-        """Writes all of `data`; a full disk may leave a part of it behind."""
+        """Writes all of `data`; if the disk is full, a part of it may remain in the file."""
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
 
     def sync(self, file: BinaryIO) -> None:
-        """Waits until what was written is on the disk."""
+        """Waits until the written data is on the disk."""
         os.fsync(file.fileno())
 
     def rename(self, source: Path, target: Path) -> None:
-        """Puts `source` in the place of `target`, in one step."""
+        """Renames `source` to `target` atomically and replaces an existing `target`."""
         source.replace(target)
 
     def remove(self, path: Path) -> None:
-        """Removes a file; fine if it is gone already."""
+        """Removes a file; does nothing if it does not exist."""
         path.unlink(missing_ok=True)
 
     def sync_folder(self, folder: Path) -> None:
-        """Waits until the names in `folder` are on the disk."""
-        if os.name == "nt":  # folders cannot be opened there, and renames are journalled
+        """Waits until the directory entries of `folder` are on the disk."""
+        if os.name == "nt":  # Windows cannot open folders, and it journals renames
             return
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            # Some network file systems cannot do this; their renames are as lasting as they get.
+            # Some network file systems cannot sync a folder; nothing more can be done there.
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                error.filename = str(folder)  # else the message does not say where
+                error.filename = str(folder)  # otherwise the message lacks the path
                 raise
         finally:
             os.close(descriptor)
 
 
 def require_folder(folder: Path, option: str = "--out") -> None:
-    """Checks that a folder is there or can be made, before anything is computed that shall be put into it.
+    """Checks that an output folder exists or can be made. Call it before the computation starts.
 
     Raises:
-        InputError: it is a file, lies below one, or cannot be written to; names the option that asked for it.
+        InputError: the folder or one above it is a file, or is not writable; the message names `option`.
     """
     try:
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    except OSError as error:  # a name too long, for one
+    except OSError as error:  # for example a name that is too long
         raise InputError(f"{option} {folder}: {error.strerror or error}") from error
     if not existing.is_dir():
         what = "is a file" if existing == folder else f"{existing} is a file"
@@ -82,10 +82,10 @@ def require_folder(folder: Path, option: str = "--out") -> None:
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:
-    """Makes a folder, with those above it, right before something is computed that shall be put into it.
+    """Makes an output folder and its parents. Call it right before the computation starts.
 
     Raises:
-        InputError: it cannot be made; names the option that asked for it.
+        InputError: the folder cannot be made; the message names `option`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,16 +94,16 @@ def make_folder(folder: Path, option: str = "--out") -> None:
 
 
 def replace_file(path: Path, data: bytes, files: FileLayer | None = None) -> None:
-    """Gives `path` its new contents in one step; its name lasts once the folder is synced.
+    """Replaces the contents of a file atomically. The rename is durable only once the folder is synced.
 
     Args:
         path: the file.
-        data: what it shall hold.
-        files: the file operations, replaced in fault tests.
+        data: the new contents.
+        files: the file operations; fault tests pass their own.
 
     Raises:
-        OSError: the disk is full...; what `path` held is still there, and nothing beside it that can be
-            removed.
+        OSError: the write failed, for example because the disk is full; `path` keeps its old contents, and
+            the temporary file is removed if possible.
     """
     files = files or FileLayer()
     temporary = path.with_name(temporary_name())
@@ -113,25 +113,25 @@ def replace_file(path: Path, data: bytes, files: FileLayer | None = None) -> Non
             files.sync(file)
         files.rename(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # of a write or a sync
+        if isinstance(error, OSError) and error.filename is None:  # errors of write and sync lack a path
             error.filename = str(path)
-        with suppress(OSError):  # what went wrong first is what to tell
+        with suppress(OSError):  # report the first error, not this one
             files.remove(temporary)
         raise
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Gives `path` its new contents, in UTF-8, in one step, and waits until they last."""
+    """Replaces the contents of a file atomically with UTF-8 text, and waits until it is on the disk."""
     replace_file(path, text.encode())
     FileLayer().sync_folder(path.parent)
 
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """An empty folder in `parent` that goes when the body ends.
+    """Makes an empty folder in `parent` that is removed when the body ends.
 
-    What killed processes left there goes first. Not as `tempfile` makes it, for its owner alone: a team may
-    share a cache.
+    Folders left there by killed processes are removed first. `tempfile` is not used because only the owner
+    can read its folders, and a team may share a cache.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in left_behind(parent):
@@ -146,12 +146,12 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `folder` when the body is done.
+    """Makes an empty folder to write into, which replaces `folder` when the body succeeds.
 
-    Whoever else may write `folder` meanwhile has to be kept from it by a lock.
+    The caller must hold a lock if other processes may write `folder` at the same time.
 
     Raises:
-        OSError: it cannot be made or put there.
+        OSError: the new folder cannot be made, or cannot replace `folder`.
     """
     with temporary_folder(folder.parent) as staging:
         yield staging
@@ -160,20 +160,20 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def settle_folder(folder: Path) -> None:
-    """Gives every file in a folder the permissions that a new one gets there, and waits until all last.
+    """Gives every file in a folder the default permissions, and waits until all files are on the disk.
 
-    Libraries that write to a temporary file and rename it leave one that only its owner can read.
+    Libraries that write to a temporary file and rename it leave a file that only its owner can read.
     """
     probe = folder / f".{secrets.token_hex(4)}"
     probe.touch()
-    usual = stat.S_IMODE(probe.stat().st_mode)
+    default_mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()
     files = FileLayer()
     for path in folder.rglob("*"):
         if path.is_dir():
             files.sync_folder(path)
         elif path.is_file():
-            path.chmod(usual)
+            path.chmod(default_mode)
             with path.open("rb+") as file:
                 files.sync(file)
     files.sync_folder(folder)

@@ -1,4 +1,4 @@
-"""What killed writers leave in a results tree, and when it is safe to take it away."""
+"""Finds files that killed writers left in a results tree and that are safe to remove."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from pathlib import Path
 
 PREFIX = ".tmp-"
 ABANDONED_AFTER_S = 24 * 3600
-"""No write takes as long; older files belong to nobody."""
+"""Age in seconds from which a file counts as abandoned; no write takes that long."""
 
 _NAME = re.compile(rf"{re.escape(PREFIX)}(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-[0-9a-f]{{8}}")
 
 
 def temporary_name() -> str:
-    """A file name no other writer uses, which says whose it is: `.tmp-<host>-<pid>-<token>`."""
+    """Returns a unique file name that identifies its writer: `.tmp-<host>-<pid>-<token>`."""
     return f"{PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def abandoned(root: Path, side_files: str, needed: Collection[Path]) -> list[Path]:
-    """The files below `root` that no writer will come back to.
+    """Returns the files below `root` that no writer will use again.
 
-    A temporary file of this host is abandoned once its process is gone; any other, and a side file that no
-    record names, once it is a day old: it may be another host's, or its record may be about to be written.
+    A temporary file of this host is abandoned once its process has ended. Temporary files of other hosts, and
+    side files that no record names, count as abandoned once they are a day old: before that, their writer may
+    still be running, or the record may be about to be written.
 
     Args:
         root: the results tree.
-        side_files: ending of the side files' names.
-        needed: side files that stay.
+        side_files: suffix of the side files' names.
+        needed: side files to keep.
     """
     found = [path for path in root.glob(f"*/{PREFIX}*") if owner_is_gone(path)]
     found += [path for path in root.glob(f"*/*{side_files}") if path not in needed and _is_old(path)]
@@ -41,12 +42,12 @@ def abandoned(root: Path, side_files: str, needed: Collection[Path]) -> list[Pat
 
 
 def left_behind(folder: Path) -> list[Path]:
-    """What in `folder` has a `temporary_name` and belongs to nobody any more."""
+    """Returns the files and folders in `folder` that have a `temporary_name` and are abandoned."""
     return [path for path in folder.glob(f"{PREFIX}*") if owner_is_gone(path)]
 
 
 def owner_is_gone(path: Path) -> bool:
-    """Whether what has a `temporary_name` belongs to nobody any more."""
+    """Whether the writer of a file or folder with a `temporary_name` has ended, or the file is a day old."""
     name = _NAME.fullmatch(path.name)
     if name is not None and name["host"] == _host():
         import psutil
@@ -58,13 +59,13 @@ def owner_is_gone(path: Path) -> bool:
 def _is_old(path: Path) -> bool:
     try:
         return time.time() - path.stat().st_mtime > ABANDONED_AFTER_S
-    except FileNotFoundError:  # its writer was quicker
+    except FileNotFoundError:  # its writer removed or renamed it meanwhile
         return False
 
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    # Two containers may share a host's name and the tree, but then not the numbers of their processes.
+    # Two containers may share the host name and the tree; their PID namespaces tell them apart.
     namespace = Path("/proc/self/ns/pid")
     processes = str(namespace.readlink()) if namespace.is_symlink() else ""
     return hashlib.sha256(f"{socket.gethostname()}\0{processes}".encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Work on many files that several processes share; where they fail it is done without them."""
+"""Distributes work on many files over several processes; if they fail, this process does the work."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import TypeVar
 
 MANY = 400
-"""From so many items on several processes are quicker, although each takes a moment to start."""
+"""Number of items from which several processes are faster, despite the time that each takes to start."""
 MOST_WORKERS = 8
 BATCH = 64
-"""Items that a process takes at a time."""
+"""Number of items that a process works on at a time."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,44 +30,44 @@ _main = threading.Lock()
 def in_batches(
     call: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], workers: int | None = None
 ) -> list[Result]:
-    """What a function gives for many items, in their order.
+    """Returns the results of a function for many items, in the order of the items.
 
     Args:
-        call: gives a result for each item of a batch; a function of a module, so that it can be pickled.
-        items: all of them.
-        workers: how many processes share the work; 1 = this one alone. None = as many as there are CPUs to
-            use, if there are many items.
+        call: returns one result for each item of a batch; a module-level function, so that it can be pickled.
+        items: all items.
+        workers: number of processes that share the work; 1 = only this process. None = one per usable CPU,
+            at most `MOST_WORKERS`, if there are at least `MANY` items, otherwise 1.
     """
     if workers is None:
         workers = min(_usable_cpus(), MOST_WORKERS) if len(items) >= MANY else 1
     batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
     with _no_collection():
         done = _in_processes(call, batches, workers) if workers > 1 and batches else {}
-        # A process that could not start, or died, costs time and nothing else.
+        # Batches of processes that could not start, or died, are computed here: only time is lost.
         missing = {place: call(batch) for place, batch in enumerate(batches) if place not in done}
     return [one for place in range(len(batches)) for one in (done | missing)[place]]
 
 
 @contextmanager
 def hidden_main() -> Iterator[None]:
-    """Keeps new processes from running the caller's script once more, which need not have a guard.
+    """Keeps new processes from running the caller's script again, which may lack a `__main__` guard.
 
-    `spawn` runs what is `__main__` when a process starts, and a worker needs nothing of it.
+    With `spawn`, a new process imports the `__main__` module of its parent; a worker needs nothing from it.
     """
     with _main:
-        own = sys.modules["__main__"]
+        main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
             yield
         finally:
-            sys.modules["__main__"] = own
+            sys.modules["__main__"] = main
 
 
 def _in_processes(
     call: Callable[[Sequence[Item]], list[Result]], batches: Sequence[Sequence[Item]], n: int
 ) -> dict[int, list[Result]]:
-    """The results by the place of the batch, without those that no process lived to give."""
-    # A fork may hang where this process has threads, as torch does.
+    """Returns the results by the index of the batch, without those that failed or whose process died."""
+    # A fork may hang if this process has threads, and torch starts some.
     context = multiprocessing.get_context("spawn")
     done: dict[int, list[Result]] = {}
     theirs, ours = context.Pipe(duplex=False)
@@ -78,13 +78,13 @@ def _in_processes(
             for place, future in enumerate(futures):
                 done[place] = future.result()
         finally:
-            ours.close()  # ends them, whatever they are at
+            ours.close()  # ends the processes, even if they are still working
     return done
 
 
 @contextmanager
 def _held_interrupts() -> Iterator[None]:
-    """Processes that start meanwhile are deaf to Ctrl-C, which reaches them too: one traceback is enough."""
+    """Blocks Ctrl-C in processes started in the body, so that only the parent prints a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -96,7 +96,7 @@ def _held_interrupts() -> Iterator[None]:
 
 
 def _begin(parent: Connection) -> None:
-    """First in a process: it ends with its parent, whose matter Ctrl-C is too."""
+    """Initializes a worker process: it ignores Ctrl-C and ends when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     gc.disable()
@@ -104,7 +104,7 @@ def _begin(parent: Connection) -> None:
 
 def _end_with(parent: Connection) -> None:
     with suppress(EOFError, OSError):
-        parent.recv_bytes()  # never sent: the pipe is closed, also by the death of the other end
+        parent.recv_bytes()  # returns only when the pipe closes, which the death of the parent also causes
     os._exit(1)
 
 
@@ -116,7 +116,7 @@ def _usable_cpus() -> int:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    # Records refer to no cycles, and to look for some among millions of objects takes seconds.
+    # Records contain no reference cycles, and searching millions of objects for some takes seconds.
     was_enabled = gc.isenabled()
     gc.disable()
     try:

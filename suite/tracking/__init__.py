@@ -1,4 +1,4 @@
-"""Experiment trackers that are told of a run."""
+"""Experiment trackers that log the records of a run."""
 
 from suite.tracking.tracker import Ending, SuiteRun, Tracker, Tracking, open_tracker, trackers
 

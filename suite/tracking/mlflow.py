@@ -1,7 +1,8 @@
-"""`--track mlflow`: a run in MLflow, with a nested run for each cell.
+"""`--track mlflow`: logs a run to MLflow, with a nested run for each cell.
 
-Where to, and as whom, is said as always in MLflow: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, the
-MLFLOW_TRACKING_... of its authentication. Without a URI it is a database of its own in the results folder.
+Server, experiment and credentials are configured with MLflow's own variables: MLFLOW_TRACKING_URI,
+MLFLOW_EXPERIMENT_NAME, and MLFLOW_TRACKING_... for authentication. Without a URI, runs are logged to a
+database in the results folder.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 
 DEFAULTS = {
-    # Usage data would go to MLflow's makers; prunebench talks to nobody unasked.
+    # MLflow would send usage data to its makers; prunebench sends nothing without being asked.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Else it prints where a run can be seen on stdout, which is for data.
+    # Otherwise MLflow prints the address of each run to stdout, which is reserved for data.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # MLflow's own 120 s and 7 retries can hold up a run for a quarter of an hour when a server hangs.
+    # With MLflow's defaults of 120 s and 7 retries, a hanging server can delay a run by a quarter of an hour.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
-"""What is set where the user has not: read by MLflow when it is imported, or at each request."""
+"""Environment variables that are set unless the user has set them; MLflow reads them when it is imported, or
+at each request."""
 
 _LONGEST_NAME = 240
 _LONGEST_VALUE = 500
@@ -50,8 +52,8 @@ _log = logging.getLogger(__name__)
 class MLflowTracker:
     """Logs to MLflow.
 
-    A record is found again by the digest of its body, so that one that was logged by an earlier run of the
-    suite is not logged twice. The run of the suite itself is made with the first record that is new.
+    Records are identified by the digest of their body, so that a record logged by an earlier run of the
+    suite is not logged twice. The MLflow run of the suite itself is made with the first new record.
     """
 
     def __init__(self) -> None:
@@ -66,7 +68,7 @@ class MLflowTracker:
             ) from error
 
     def run_started(self, run: SuiteRun) -> None:
-        """Connects, and finds or makes the experiment; a server that is down is noticed here."""
+        """Connects, and finds or makes the experiment; raises here if the server is unreachable."""
         import mlflow
 
         self._suite_run = run
@@ -83,12 +85,12 @@ class MLflowTracker:
             self._experiment = _experiment(
                 self._client,
                 os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.suite,
-                # Else MLflow would put them into a folder `mlruns` wherever the command was run.
+                # Otherwise MLflow puts artifacts into a folder `mlruns` in the working directory.
                 (run.out / MLFLOW_ARTIFACTS).resolve().as_uri() if local else None,
             )
 
     def record_written(self, path: Path) -> None:
-        """Logs the record in file `path` unless it has been."""
+        """Logs the record in file `path` unless it is already logged."""
         record = load_record(path)
         with _quiet():
             if self._is_logged(record):
@@ -106,13 +108,13 @@ class MLflowTracker:
             client.log_artifact(run, str(path))
             if record.side_file is not None:
                 client.log_artifact(run, str(path.with_name(record.side_file.name)))
-            # Its end is when its file was written, for a record that was kept too.
+            # The run ends when the file was written, also for a record that was kept from an earlier run.
             ended = max(started, int(path.stat().st_mtime * 1000))
             status = "FINISHED" if record.status == "complete" else "FAILED"
             client.set_terminated(run, status, ended)
 
     def run_ended(self, ending: Ending, report: Path | None) -> None:
-        """Adds the report to the suite's run and ends it; nothing where no record was new."""
+        """Adds the report to the suite's run and ends it; does nothing if no record was new."""
         if self._parent is None:
             return
         with _quiet():
@@ -135,7 +137,7 @@ class MLflowTracker:
         return self._parent
 
     def _source(self) -> dict[str, str]:
-        # MLflow's pages show a commit only beside a source.
+        # MLflow's pages show a commit only if a source is set.
         return {"mlflow.source.name": f"prunebench run {self._suite_run.suite}"}
 
     def _is_logged(self, record: Record) -> bool:
@@ -143,18 +145,18 @@ class MLflowTracker:
             [self._experiment], f"tags.`prunebench.body_digest` = '{record.body_digest}'"
         )
         for run in found:
-            if run.info.status == "RUNNING":  # its process died between the first and the last request
+            if run.info.status == "RUNNING":  # the process that logged it died before it was done
                 self._client.set_terminated(run.info.run_id, "KILLED")
         return any(run.info.status in ("FINISHED", "FAILED") for run in found)
 
 
 def _run_name(cell: Cell) -> str:
-    # The model last: MLflow's tables cut long names, and the model is what most runs share.
+    # The model comes last: MLflow's tables cut long names, and most runs share the model.
     return f"{' '.join(filter(None, (cell.variant, cell.pattern)))}, {cell.model}"
 
 
 def parameters(record: Record) -> dict[str, str]:
-    """What was asked for, flattened: `settings.initial`, `perplexity.0.corpus`; and on what it ran."""
+    """Returns the cell's values, flattened (`settings.initial`, `perplexity.0.corpus`), and the machine's."""
     machine = record.environment.model_dump(include={"device", "processor", "threads"})
     found = {**record.cell.by_key, **{f"environment.{key}": value for key, value in machine.items()}}
     return {
@@ -167,19 +169,19 @@ def parameters(record: Record) -> dict[str, str]:
 
 
 def metrics(record: Record) -> dict[str, float]:
-    """Every metric that has a value, and its standard error: `perplexity/<protocol>`."""
+    """Returns all metrics that have a value, with their standard errors, as `perplexity/<protocol>`."""
     found: dict[str, float] = {}
     for metric in record.metrics:
         for name, value in ((metric.name, metric.value), (f"{metric.name}.stderr", metric.stderr)):
             if value is None:
                 continue
-            # A slash groups metrics in MLflow's pages; one in a protocol (a text file's path) must not.
+            # MLflow's pages group metrics by slashes, so a protocol (the path of a text file) must have none.
             protocol = metric.protocol.replace("/", "_")
-            key = whole = _name(f"{name}/{protocol}" if protocol else name)
+            key = full_name = _name(f"{name}/{protocol}" if protocol else name)
             number = 1
             while key in found:
                 number += 1
-                key = f"{whole}-{number}"
+                key = f"{full_name}-{number}"
             found[key] = value
     return found
 
@@ -193,7 +195,7 @@ def _tags(record: Record) -> dict[str, str]:
         "prunebench.version": code.prunebench,
         "prunebench.source_digest": code.source_digest,
         "prunebench.failure": describe_failure(record),
-        # The name by which MLflow's pages show a commit.
+        # MLflow's pages show the commit in this tag.
         "mlflow.source.git.commit": code.git_commit or "",
         "prunebench.git_clean": "" if code.git_clean is None else str(code.git_clean).lower(),
     }
@@ -208,7 +210,7 @@ def _tags(record: Record) -> dict[str, str]:
 
 
 def _name(text: str) -> str:
-    """`text` with what MLflow does not admit in names (a colon, on Windows) made an underscore."""
+    """Replaces characters that MLflow does not allow in names (a colon, on Windows) with underscores."""
     return re.sub(r"[^A-Za-z0-9_./ -]", "_", text)[:_LONGEST_NAME]
 
 
@@ -221,7 +223,7 @@ def _log_batches(
 ) -> None:
     from mlflow.entities import Metric, Param
 
-    # As many as one request may hold.
+    # A request may hold at most 100 parameters or 500 metrics.
     rows = [Param(key, value) for key, value in params.items()]
     for start in range(0, len(rows), 100):
         client.log_batch(run, params=rows[start : start + 100])
@@ -231,7 +233,7 @@ def _log_batches(
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """The id of the experiment MLFLOW_EXPERIMENT_ID names, else of the one called `name`, made if need be."""
+    """Returns the id of experiment MLFLOW_EXPERIMENT_ID, else of the one called `name`, made if missing."""
     if wanted := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return str(client.get_experiment(wanted).experiment_id)
     found = client.get_experiment_by_name(name)
@@ -251,13 +253,13 @@ def _now() -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what MLflow and its libraries say of tables they make and requests they repeat."""
+    """Silences the messages of MLflow and its libraries about tables they make and requests they repeat."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for data
+        with redirect_stdout(sys.stderr):  # stdout is reserved for data
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -1,4 +1,4 @@
-"""Who else is told of a run's records: experiment trackers, none by default, and none that harms a run."""
+"""Optional experiment trackers that log a run's records. A failing tracker never harms the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from methods.registry import Registry
 
 Ending = Literal["finished", "failed", "interrupted"]
-"""All cells have numbers; some have none; the run did not come to its end."""
+"""`finished`: all cells have numbers; `failed`: some have none; `interrupted`: the run stopped early."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class SuiteRun:
 
     Attributes:
         suite: name of the suite.
-        out: its results folder.
-        n_cells: in its plan, those whose record stands already too.
+        out: the results folder of the run.
+        n_cells: number of cells in the plan, including those that already have a record.
     """
 
     suite: str
@@ -31,19 +31,19 @@ class SuiteRun:
 
 
 class Tracker(Protocol):
-    """Logs a run somewhere. What it raises costs the tracking, never the run (`Tracking`)."""
+    """Logs a run to an external service. If it raises, tracking stops, but the run goes on (`Tracking`)."""
 
     def run_started(self, run: SuiteRun) -> None:
-        """Comes first."""
+        """Called first, when the run starts."""
 
     def record_written(self, path: Path) -> None:
-        """A record stands on the disk, just written or kept from an earlier run.
+        """Called for each record on the disk, whether just written or kept from an earlier run.
 
-        The same record may come in every run of a suite, and is logged once.
+        Every run of a suite may pass the same record; it must be logged only once.
         """
 
     def run_ended(self, ending: Ending, report: Path | None) -> None:
-        """Comes last; `report` is None where none was written."""
+        """Called last; `report` is None if no report was written."""
 
 
 trackers: Registry[Tracker] = Registry(
@@ -53,15 +53,15 @@ trackers: Registry[Tracker] = Registry(
 
 
 class Tracking:
-    """The time a run is tracked: passes on what happens until the tracker fails for the first time.
+    """Passes the events of a run to a tracker, until the tracker fails for the first time.
 
-    A context manager; a body that does not reach `finished` counts as interrupted.
+    Use it as a context manager; if the body ends without a call of `finished`, the run counts as interrupted.
 
     Args:
-        name: of the tracker, for the warning.
-        tracker: who is told; None = nobody.
+        name: name of the tracker, for the warning.
+        tracker: the tracker; None = no tracking.
         run: the run.
-        warn: gets the one line about a tracker that failed.
+        warn: receives one line if the tracker fails.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Tracking:
         return self
 
     def record_written(self, path: Path) -> None:
-        """A record stands on the disk."""
+        """Passes a record on the disk to the tracker."""
         self._tell(lambda tracker: tracker.record_written(path))
 
     def finished(self, report: Path | None, *, failed: bool) -> None:
-        """The run came to its end.
+        """Tells the tracker that the run ended normally.
 
         Args:
-            report: its report; None where another run is still writing it.
-            failed: whether a cell has no numbers.
+            report: the report; None if another run is still writing it.
+            failed: whether any cell has no numbers.
         """
         self._ended = True
         self._tell(lambda tracker: tracker.run_ended("failed" if failed else "finished", report))
@@ -105,7 +105,7 @@ class Tracking:
             return
         try:
             call(self._tracker)
-        # Whatever a tracker, its server or its disk throws: records are worth more than their tracking.
+        # Catches every error of the tracker, its server or its disk: the run matters more than its tracking.
         except Exception as error:
             self._tracker = None
             reason = _without_passwords(" ".join(f"{type(error).__name__}: {error}".split()))
@@ -115,15 +115,15 @@ class Tracking:
 
 
 def _without_passwords(text: str) -> str:
-    """`text` with what stands before the @ of an address taken out."""
+    """Replaces the user name and password in the addresses of `text` with `***`."""
     return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def open_tracker(name: str) -> Tracker:
-    """The tracker of that name, not connected yet.
+    """Returns the tracker of that name, not yet connected.
 
     Raises:
-        InputError: there is none (the message has the nearest names), or what it needs is not installed.
+        InputError: there is no such tracker (the message suggests similar names), or its package is missing.
     """
     return trackers.class_of(name)()
 

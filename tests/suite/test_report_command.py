@@ -128,7 +128,7 @@ def test_a_record_that_says_a_thing_twice_or_of_nothing_is_left_out_and_named(pr
     assert prunebench("report", "runs", "--out", "report.html")[0] == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ranked(tmp_path / "report.html") == ["1wanda"]
-    assert "stand here twice" in page[page.index(twice.name) :][:300]
+    assert "the windows of a protocol occur twice" in page[page.index(twice.name) :][:300]
     assert "greater than or equal to 1" in page[page.index(empty.name) :][:300]
     assert "2 records could not be read" in page
 

@@ -1,6 +1,6 @@
-"""The gate: did a candidate get worse than its baseline, and could that be told at all?
+"""The gate: decides whether a candidate got worse than its baseline, and whether the two can be compared.
 
-`docs/gate.md` has the rules, their reasons, and what the gate was seen to find and to let pass.
+`docs/gate.md` documents the rules, their reasons, and measurements of what the gate detects and misses.
 """
 
 from suite.results.gate.gate_inputs import Entry, Side, read_side

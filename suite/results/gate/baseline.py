@@ -1,4 +1,4 @@
-"""A candidate's records become the baseline, on purpose."""
+"""Replaces the baseline with a candidate's records, on explicit request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from suite.storage.files import FileLayer
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did.
+    """The outcome of an update.
 
     Attributes:
-        written: records that are new, or that took another's place.
+        written: records that were added or replaced.
         removed: records of cells that the candidate does not have.
     """
 
@@ -26,21 +26,21 @@ class Update:
 
 
 def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = None) -> Update:
-    """Makes the results tree `folder` hold the candidate's records, to the byte, and no others.
+    """Replaces the results tree `folder` with byte-for-byte copies of the candidate's records.
 
-    Each record is put in its place in one step, its side file before it, and what the baseline had for the
-    cell goes last: a reader finds the old record or the new one at every moment. Cut or failing in between,
-    it leaves some cells old and some new; the same call again finishes it.
+    Each record is replaced atomically after its side file is written, and old files are removed last: a
+    reader always finds either the old record or the new one. If the update is interrupted or fails, some
+    cells are old and some new; repeating the call completes it.
 
     Args:
-        folder: the baseline; made if it is not there.
-        candidate: all of whose cells have numbers.
+        folder: the baseline; made if it does not exist.
+        candidate: the candidate; all of its cells must have numbers.
         files: the file operations.
 
     Raises:
-        InputError: a cell of the candidate failed or was never stored, or `folder` is a file, or the
-            candidate itself.
-        OSError: the folder cannot be written.
+        InputError: a cell of the candidate failed or was never stored, or `folder` is a file, or is or
+            contains the candidate itself.
+        OSError: the folder is not writable.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a baseline is a folder of records")
@@ -50,7 +50,7 @@ def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = 
         if entry.path is None:
             raise InputError(f"{entry.record.cell.label} was not stored: a baseline is made of files")
         if entry.path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{folder}: is the candidate itself, or holds it")
+            raise InputError(f"{folder}: is the candidate itself, or contains it")
     files = files or FileLayer()
     store = ResultStore(folder, files=files)
     copied = [store.adopt(entry.path, entry.record) for entry in candidate.entries if entry.path is not None]
@@ -62,7 +62,7 @@ def update_baseline(folder: Path, candidate: Side, *, files: FileLayer | None = 
     for removed in (records, side_files):
         for path in removed:
             files.remove(path)
-        # A record must not be back after a power cut that took its side file.
+        # Otherwise a power failure could bring back a removed record without its side file.
         for place in dict.fromkeys(path.parent for path in removed):
             files.sync_folder(place)
     return Update(written=tuple(paths[0] for paths in copied), removed=tuple(records))

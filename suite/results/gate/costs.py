@@ -1,4 +1,4 @@
-"""Counts and costs, judged by their size: they are single numbers, with no items to test."""
+"""Judges counts and costs by the size of the change only, because they are single numbers without items."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from suite.results.statistics.metrics import Better
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SIZES, SPEEDS
 
 COUNTS: dict[str, Better] = {"sparsity": "higher", **dict.fromkeys(SIZES, "lower")}
-"""Exact, and the same on every machine. A pruner that prunes less than before looks better by the others."""
+"""Metrics that are exact and equal on every machine. Sparsity must not fall, because a model that is pruned
+less looks better by most other metrics."""
 
 COSTS: dict[str, Better] = {
     **dict.fromkeys((name for name in PRUNE_COSTS if name != "own_prune_seconds"), "lower"),
     **dict.fromkeys(SPEEDS, "higher"),
 }
-"""They belong to a machine. Of the two prune times the one is judged that does not depend on other cells."""
+"""Metrics that depend on the machine. Of the two prune times, only the one that does not depend on other
+cells is judged."""
 
 
 def judge_costs(baseline: Record, candidate: Record, tolerances: Tolerances) -> Iterator[MetricVerdict]:
-    """Judges the counts and costs of one cell that the baseline has a value of."""
-    # Costs of two classes of machines do not compare.
+    """Judges the counts and costs of one cell for which the baseline has a value."""
+    # Costs from different classes of machines are not comparable.
     elsewhere = first_difference(machine_ground(baseline), machine_ground(candidate))
     for metric in baseline.metrics:
         if metric.value is None or metric.name not in COUNTS | COSTS:
@@ -67,7 +69,7 @@ def _cost(one: Metric, other: Metric | None, slowdown: float | None, tolerance: 
     raw = verdict.by_size(other.value, COSTS[one.name], tolerance)
     verdict = verdict.by_size(other.value * scale, COSTS[one.name], tolerance)
     if verdict.outcome != "same" and raw.outcome != verdict.outcome:
-        # A reference speed is one measurement too.
+        # The reference speed is itself a single noisy measurement, so it must not decide alone.
         reason = f"beyond the tolerance only by the reference speed (x {scale:.2g})"
         return replace(verdict, outcome="same", reason=reason)
     if verdict.outcome != "same" and _within_noise(one, other, scale):
@@ -76,7 +78,7 @@ def _cost(one: Metric, other: Metric | None, slowdown: float | None, tolerance: 
 
 
 def _slowdown(baseline: Record, candidate: Record) -> float | None:
-    """How much slower the machine was for the candidate, by their reference speeds; None without two."""
+    """Returns the baseline's reference speed divided by the candidate's; None if they are not comparable."""
     one, other = baseline.reference_speed, candidate.reference_speed
     if one is None or other is None or (one.batch_size, one.seqlen) != (other.batch_size, other.seqlen):
         return None
@@ -86,7 +88,7 @@ def _slowdown(baseline: Record, candidate: Record) -> float | None:
 
 
 def _within_noise(one: Metric, other: Metric, scale: float) -> bool:
-    """Whether the repeats of both, where there were any, spread too far to tell the two apart."""
+    """Whether the difference is within the 95 % noise of repeated measurements; False without repeats."""
     if one.value is None or one.stderr is None or other.value is None or other.stderr is None:
         return False
     spread = sqrt(one.stderr**2 + (other.stderr * scale) ** 2)

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: read from results trees, and paired cell by cell."""
+"""Reads the two sides of a comparison from results trees, and pairs their cells."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Entry:
     """One cell of a side.
 
     Attributes:
-        record: its newest outcome: a failed rerun that came after the finished record counts.
-        path: the record's file; None where it was never stored.
-        failure: a failed attempt on record beside the finished one, which is not known to be newer.
+        record: the newest record of the cell: a failed rerun replaces an older finished record.
+        path: the file of the record; None if it was never stored, and for a failed rerun.
+        failure: the record of a failed attempt beside the finished record, if it is older.
     """
 
     record: Record
@@ -30,10 +30,10 @@ class Entry:
     failure: Record | None = None
 
     def item_values(self, protocol: str, metric: str) -> tuple[float | None, ...] | None:
-        """The values of one metric in the side file, in the order of items; None where it has none.
+        """Returns the values of one metric in the side file, in the order of items; None if it has none.
 
         Raises:
-            InputError: the side file cannot be read, or is not the record's.
+            InputError: the side file cannot be read, or does not belong to the record.
         """
         if self.path is None or self.record.side_file is None:
             return None
@@ -45,7 +45,7 @@ class Entry:
             return None if rows.empty else tuple(None if v != v else float(v) for v in rows["value"])
         except RecordError as error:
             raise InputError(str(error)) from error
-        except (KeyError, ValueError, TypeError) as error:  # no parquet, or none of ours
+        except (KeyError, ValueError, TypeError) as error:  # not a parquet file, or with other columns
             reason = " ".join(str(error).split())
             raise InputError(f"{self.path}: its side file cannot be read: {reason}") from error
 
@@ -55,8 +55,8 @@ class Side:
     """The baseline or the candidate.
 
     Attributes:
-        name: as the user named it.
-        entries: its cells.
+        name: the path that the user gave.
+        entries: the cells.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which cells stand against which.
+    """The cells of two sides, matched.
 
     Attributes:
-        pairs: baseline and candidate of one cell.
-        missing: cells that only the baseline has, with how the nearest of the candidate's differs.
+        pairs: baseline and candidate of each common cell.
+        missing: cells that only the baseline has, each with how the candidate's most similar cell differs.
         new: cells that only the candidate has.
     """
 
@@ -79,15 +79,15 @@ class Pairing:
 
 
 def read_side(path: Path, role: str) -> Side:
-    """Reads a results tree, or the file of one record, whole.
+    """Reads a complete results tree, or the file of one record.
 
     Args:
         path: the folder or the file.
-        role: what to call it in errors: `baseline`, `candidate`.
+        role: name of the side in errors: `baseline`, `candidate`.
 
     Raises:
-        InputError: there is nothing there, no record in it, or one that cannot be trusted (cut, changed,
-            without its side file): one line.
+        InputError: the path does not exist, contains no record, or contains a damaged one (cut short,
+            changed, without its side file). The message is one line.
     """
     if path.is_dir():
         contents = ResultStore(path).records()
@@ -112,15 +112,16 @@ def read_side(path: Path, role: str) -> Side:
 
 
 def pair_cells(baseline: Side, candidate: Side, across: Sequence[str] = ()) -> Pairing:
-    """Pairs the cells of two sides that ask for the same.
+    """Pairs the equal cells of two sides.
 
     Args:
-        baseline: what is compared with.
-        candidate: what is judged.
-        across: keys of cells in which the two may differ, dotted: `calibration.seed`, `pattern`.
+        baseline: the side to compare with.
+        candidate: the side to judge.
+        across: dotted keys in which paired cells may differ: `calibration.seed`, `pattern`.
 
     Raises:
-        InputError: no cell is on both sides, one is twice on a side, or `across` names no key: one line.
+        InputError: the sides have no cell in common, a side has a cell twice, or `across` contains an
+            unknown key. The message is one line.
     """
     _check_keys([*baseline.entries, *candidate.entries], across)
     ours, theirs = _keyed(baseline, "baseline", across), _keyed(candidate, "candidate", across)
@@ -165,7 +166,7 @@ def _check_keys(entries: Iterable[Entry], across: Sequence[str]) -> None:
 
 
 def _nearest(entry: Entry, others: Iterable[Entry]) -> str:
-    """How the most similar cell of the other side differs."""
+    """Describes how the most similar cell of the other side differs."""
     ours = entry.record.cell.by_key
     differing = [
         {key: value for key, value in theirs.items() if ours.get(key) != value}

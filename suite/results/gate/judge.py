@@ -1,4 +1,4 @@
-"""From two sides to a verdict."""
+"""Judges a candidate against a baseline."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from suite.results.statistics.pairing import pair_items
 def judge(
     baseline: Side, candidate: Side, tolerances: Tolerances | None = None, across: Sequence[str] = ()
 ) -> Verdict:
-    """Holds a candidate's records against a baseline's.
+    """Compares a candidate's records with a baseline's.
 
-    A metric is worse where it moved beyond its tolerance and, if it was measured item by item, significantly:
-    by a paired test, adjusted by Holm over all comparisons of the run.
+    A metric counts as worse if it changed beyond its tolerance and, for metrics with per-item values, the
+    change is significant in a paired test, adjusted by Holm over all comparisons of the run.
 
     Args:
-        baseline: what is compared with.
-        candidate: what is judged.
-        tolerances: how far each metric may move; None = the built-in ones.
-        across: keys of cells in which the two sides may differ (`suite.results.gate.gate_inputs.pair_cells`).
+        baseline: the side to compare with.
+        candidate: the side to judge.
+        tolerances: how far each metric may change; None = the built-in tolerances.
+        across: keys in which paired cells may differ (`suite.results.gate.gate_inputs.pair_cells`).
 
     Raises:
-        InputError: the sides have no cell in common, one has a cell twice, or a side file that is needed
+        InputError: the sides have no cell in common, a side has a cell twice, or a side file that is needed
             cannot be read.
     """
     tolerances = tolerances or load_tolerances()
@@ -63,7 +63,7 @@ def judge(
 
 
 def _begin(one: Entry, other: Entry, tolerances: Tolerances) -> tuple[CellVerdict, list[JudgedItems]]:
-    """A cell as far as it can be judged by itself, and what waits for the whole run's significance."""
+    """Judges a cell as far as possible, and returns the items that need the significance test of the run."""
     baseline, candidate = one.record, other.record
     verdict = CellVerdict(baseline.cell, candidate.cell)
     if candidate.status == "failed":

@@ -1,4 +1,4 @@
-"""Quality, judged item by item: the size of a difference first, then whether chance could have made it."""
+"""Judges quality metrics by their items: first the size of a difference, then its significance."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from suite.results.statistics.pairing import NOT_IN_BASELINE, PERPLEXITY, Paired
 
 @dataclass(frozen=True)
 class JudgedItems:
-    """One metric of one cell on its way to a verdict.
+    """One metric of one cell, judged by size but not yet by significance.
 
     Attributes:
-        items: what it is about.
-        verdict: so far: by the size of the difference alone.
+        items: the paired items of the metric.
+        verdict: preliminary verdict by the size of the difference alone.
     """
 
     items: PairedItems
@@ -26,14 +26,14 @@ class JudgedItems:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether it is one of the run's comparisons, significant or not."""
+        """Whether the metric has a difference, so that it counts as a comparison of the run."""
         return self.verdict.change is not None
 
 
 def by_size(paired: Sequence[PairedItems], tolerances: Tolerances) -> list[JudgedItems]:
     """Judges each metric of one cell by the size of its difference.
 
-    Those that are ignored are left out, and those that only the candidate has: they are news, not a change.
+    Leaves out ignored metrics and metrics that only the candidate has, which are new and not a change.
     """
     found = []
     for items in paired:
@@ -44,14 +44,14 @@ def by_size(paired: Sequence[PairedItems], tolerances: Tolerances) -> list[Judge
 
 
 def by_significance(judged: Sequence[JudgedItems], significance: float) -> list[MetricVerdict]:
-    """The verdicts on all metrics of a run: a difference beyond its tolerance must be significant too.
+    """Returns the final verdicts of a run: differences beyond their tolerance must also be significant.
 
-    All comparisons of the run are one family of tests, also those within their tolerance: these could have
-    raised an alarm as well. They are not tested, as what is within its tolerance is none.
+    All comparisons of the run form one family of tests, including those within their tolerance, which could
+    also have raised an alarm. The latter are not tested but enter the family with a p-value of 1.
 
     Args:
-        judged: of all cells, in order.
-        significance: of the family.
+        judged: the metrics of all cells, in order.
+        significance: accepted probability of any false alarm in the family.
     """
     n_tests = sum(one.is_comparable for one in judged)
     tested = [
@@ -107,7 +107,7 @@ def _value(items: PairedItems, values: Sequence[float | None]) -> float | None:
 
 
 def _change(judged: JudgedItems, end: float) -> float | None:
-    """The end of an interval of the items' mean difference, in the terms of `MetricVerdict.change`."""
+    """Converts an end of the interval of the items' mean difference to the unit of `MetricVerdict.change`."""
     first, relative = judged.verdict.baseline, judged.verdict.relative
     assert first is not None
     if judged.items.name != PERPLEXITY:

@@ -1,4 +1,4 @@
-"""What makes a run of the gate say less than it seems to."""
+"""Caveats that weaken the verdict of a gate run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from suite.results.records.record import CodeVersion
 from suite.results.records.state import describe_failure
 
 DECIDING = ("torch", "transformers")
-"""Packages of which another version alone may move a number."""
+"""Packages of which a different version alone may change a number."""
 
 
 def codes_of(side: Side) -> tuple[CodeVersion, ...]:
-    """Each version of the code that made records of a side, once."""
+    """Returns the distinct versions of the code that made the records of a side."""
     found = {entry.record.code.source_digest: entry.record.code for entry in side.entries}
     return tuple(found.values())
 
 
 def remarks_on(baseline: Side, candidate: Side, tolerances: Tolerances) -> Iterator[str]:
-    """A sentence each: left records, failures that stand beside numbers, other packages, idle tolerances."""
+    """Yields one sentence per caveat: old records, failed attempts, package versions, unused tolerances."""
     for role, side in (("baseline", baseline), ("candidate", candidate)):
         if _is_mixed(side):
             yield (

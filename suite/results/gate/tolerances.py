@@ -1,4 +1,4 @@
-"""How much each metric may get worse: the built-in tolerances, and a user's file over them."""
+"""How much each metric may get worse: the built-in tolerances, and a user's file that overrides them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from suite.cell import Spec, first_fault
 Checked = TypeVar("Checked", bound=Spec)
 
 TASK = "task"
-"""Stands for the main metric of every task, whatever its name."""
+"""Name that represents the main metric of every task in tolerance files."""
 
 
 class Tolerance(Spec, strict=True):
-    """How far a metric may move before the move counts."""
+    """How far a metric may change before the change counts."""
 
     relative: float | None = Field(None, ge=0)
-    """Times the baseline's value."""
+    """Tolerance as a multiple of the baseline's value."""
     absolute: float | None = Field(None, ge=0)
-    """In the metric's own unit."""
+    """Tolerance in the unit of the metric."""
     ignore: bool = False
-    """Whether the gate leaves the metric alone."""
+    """Whether the gate ignores the metric."""
 
     def reach(self, baseline: float) -> float:
-        """The largest difference from the baseline's value that does not count."""
+        """Returns the largest difference from the baseline's value that is tolerated."""
         return max((self.relative or 0.0) * abs(baseline), self.absolute or 0.0)
 
 
 class MetricTolerance(Tolerance):
-    """The tolerance of a metric, and of single protocols of it."""
+    """The tolerance of a metric, with overrides for single protocols."""
 
     protocols: dict[str, Tolerance] = Field(default_factory=dict)
-    """In place of the metric's own, for these protocols."""
+    """Tolerances by protocol, which replace the tolerance of the metric."""
 
     @model_validator(mode="after")
     def _says_something(self) -> MetricTolerance:
@@ -57,9 +57,9 @@ class Tolerances:
     """The tolerances of all metrics.
 
     Attributes:
-        significance: the chance that a run without any real change raises an alarm by its items.
-        metrics: by metric; `task` is every task's.
-        origin: the file they come from, for readers.
+        significance: probability that the item tests of a run without any real change raise an alarm.
+        metrics: tolerances by metric; `task` applies to every task.
+        origin: the file that they come from, for messages.
     """
 
     significance: float
@@ -67,11 +67,11 @@ class Tolerances:
     origin: str
 
     def of(self, metric: str, protocol: str) -> Tolerance:
-        """The tolerance of a metric on a protocol.
+        """Returns the tolerance of a metric on a protocol.
 
         Args:
-            metric: a metric's name, `task` for a task's.
-            protocol: as the record has it.
+            metric: name of the metric; `task` for the main metric of a task.
+            protocol: the protocol as stored in the record.
 
         Raises:
             KeyError: the gate knows no such metric.
@@ -81,13 +81,14 @@ class Tolerances:
 
 
 def load_tolerances(path: Path | None = None) -> Tolerances:
-    """The built-in tolerances, with those of a file in place of them where it has any.
+    """Returns the built-in tolerances, overridden by those in a file.
 
     Args:
-        path: a TOML file; None = the built-in ones alone.
+        path: a TOML file; None = only the built-in tolerances.
 
     Raises:
-        InputError: it cannot be read, is not TOML, or names a metric or a key that does not exist: one line.
+        InputError: the file cannot be read, is not TOML, or contains an unknown metric or key. The message
+            is one line.
     """
     built_in = _built_in()
     if path is None:
@@ -100,10 +101,10 @@ def load_tolerances(path: Path | None = None) -> Tolerances:
 
 
 def parse_tolerances(data: bytes, *, file: str) -> Tolerances:
-    """Reads the bytes of a tolerance file; what it does not name keeps its built-in tolerance.
+    """Parses a tolerance file; metrics that it does not name keep their built-in tolerances.
 
     Raises:
-        InputError: as `load_tolerances`.
+        InputError: for the same reasons as in `load_tolerances`.
     """
     built_in = _built_in()
     changed = _parse(data, file, list(built_in.metrics))
@@ -152,10 +153,10 @@ def _parse(data: bytes, file: str, known: list[str] | None) -> _File:
 
 
 def _over(built_in: MetricTolerance, changed: MetricTolerance) -> MetricTolerance:
-    """The built-in tolerance with what a user's table says in place of it: a table is taken whole."""
-    says_nothing = changed.relative is None and changed.absolute is None and not changed.ignore
-    own = built_in if says_nothing else changed
-    return own.model_copy(update={"protocols": {**built_in.protocols, **changed.protocols}})
+    """Overrides a built-in tolerance with a user's table, which replaces the whole tolerance."""
+    is_empty = changed.relative is None and changed.absolute is None and not changed.ignore
+    base = built_in if is_empty else changed
+    return base.model_copy(update={"protocols": {**built_in.protocols, **changed.protocols}})
 
 
 def _checked(model: type[Checked], value: Any, file: str, *path: str) -> Checked:

@@ -1,4 +1,4 @@
-"""What the gate says: of a metric, of a cell, and of a run as a whole."""
+"""The verdicts of the gate: on a metric, on a cell, and on a whole run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suite.results.records.record import CodeVersion
 from suite.results.statistics.metrics import Better
 
 Outcome = Literal["newly failing", "worse", "not comparable", "better", "same"]
-"""From what matters most to what matters least."""
+"""Possible outcomes, the most serious first."""
 
 OUTCOMES: tuple[Outcome, ...] = ("newly failing", "worse", "not comparable", "better", "same")
 
@@ -22,24 +22,26 @@ INCOMPARABLE = 3
 
 @dataclass(frozen=True)
 class MetricVerdict:
-    """One metric of a cell, the candidate's against the baseline's.
+    """Verdict on one metric of a cell.
 
     Attributes:
-        name: the metric.
-        protocol: of both.
-        kind: `quality`, which was measured item by item; `count`, which is exact; `cost`, which belongs to a
-            machine and never keeps a run from being compared.
-        outcome: what became of it.
-        baseline: the baseline's value; None where it has none.
-        candidate: the candidate's. A time is scaled to the baseline's reference speed, where both have one.
-        change: candidate minus baseline, as a share of the baseline's value where `relative` is set.
+        name: name of the metric.
+        protocol: protocol of both values.
+        kind: `quality`: measured per item; `count`: exact; `cost`: depends on the machine, and if it is not
+            comparable, that does not affect the outcome of the cell.
+        outcome: the outcome.
+        baseline: the baseline's value; None if it has none.
+        candidate: the candidate's value. Times and rates are scaled to the baseline's reference speed, if
+            both have one.
+        change: candidate minus baseline, as a share of the baseline's value if `relative` is set.
         relative: whether `change`, `low` and `high` are shares.
-        low: lower end of the 95 % interval of `change`; None where none was needed, or there is none.
-        high: upper end; None likewise.
-        p_value: of no difference, two-sided and adjusted by Holm over the run; None where it was not needed.
-        n: items behind it; None where it has none.
-        tolerance: what it was held against; None where it could not be compared.
-        reason: what a reader should know: why it could not be compared, or why a large difference is none.
+        low: lower end of the 95 % interval of `change`; None if it was not needed or there is none.
+        high: upper end of that interval; None likewise.
+        p_value: two-sided p-value of no difference, adjusted by Holm over the run; None if not needed.
+        n: number of items; None if the metric has no items.
+        tolerance: the tolerance applied; None if the values could not be compared.
+        reason: explanation for a reader: why the values could not be compared, or why a large difference
+            does not count.
     """
 
     name: str
@@ -58,7 +60,7 @@ class MetricVerdict:
     reason: str = ""
 
     def by_size(self, candidate: float, better: Better, tolerance: Tolerance) -> MetricVerdict:
-        """The verdict by the size of the change from the baseline's value alone."""
+        """Returns the verdict by the size of the change alone."""
         assert self.baseline is not None
         difference = candidate - self.baseline
         outcome: Outcome = "better" if (difference > 0) == (better == "higher") else "worse"
@@ -74,21 +76,22 @@ class MetricVerdict:
 
     @property
     def counts(self) -> bool:
-        """Whether the outcome decides about the cell's: costs of different machines do not."""
+        """Whether the outcome affects that of the cell; costs that are not comparable do not."""
         return self.kind != "cost" or self.outcome != "not comparable"
 
 
 @dataclass(frozen=True)
 class CellVerdict:
-    """One cell, the candidate's record against the baseline's.
+    """Verdict on one cell.
 
     Attributes:
-        cell: the baseline's.
-        candidate: the candidate's, which may differ where it was asked to; None where it has none.
-        metrics: those that both, or one, measured.
-        reason: why there are none, where the cells could not be compared metric by metric.
-        whole: the outcome where it is about the cell as a whole: it failed, or another model was measured.
-        same_masks: whether both pruned exactly the same weights; None where nothing was pruned.
+        cell: the baseline's cell.
+        candidate: the candidate's cell, which may differ in the `across` keys; None if it has none.
+        metrics: verdicts on the metrics that either side measured.
+        reason: why `metrics` is empty, if the cells could not be compared by metrics.
+        whole: outcome for the cell as a whole, e.g. if it failed or another model was measured; None if the
+            metrics decide.
+        same_masks: whether both pruned exactly the same weights; None if nothing was pruned.
     """
 
     cell: Cell
@@ -100,14 +103,14 @@ class CellVerdict:
 
     @property
     def label(self) -> str:
-        """A short name for people; of both cells where they differ in it."""
+        """A short readable name, of both cells if their names differ."""
         if self.candidate is None or self.candidate.label == self.cell.label:
             return self.cell.label
         return f"{self.cell.label} / {self.candidate.label}"
 
     @property
     def outcome(self) -> Outcome:
-        """The gravest of its metrics'."""
+        """The outcome for the cell as a whole, otherwise the most serious outcome of its metrics."""
         if self.whole is not None:
             return self.whole
         found = {metric.outcome for metric in self.metrics if metric.counts}
@@ -116,18 +119,18 @@ class CellVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All cells of a run.
+    """Verdict on a whole run.
 
     Attributes:
-        baseline: its name.
-        candidate: its name.
-        cells: those of the baseline, in its order.
-        new: cells that only the candidate has: nothing is said of them.
-        tolerances: where they came from.
-        significance: the chance of a false alarm by items that the run allowed.
-        baseline_code: the versions of the code that made it.
-        candidate_code: likewise.
-        remarks: what makes the run say less than it seems to, a sentence each.
+        baseline: name of the baseline.
+        candidate: name of the candidate.
+        cells: verdicts on the baseline's cells, in the order of the baseline.
+        new: cells that only the candidate has; they are not judged.
+        tolerances: origin of the tolerances.
+        significance: accepted probability of any false alarm in the item tests of the run.
+        baseline_code: versions of the code that made the baseline.
+        candidate_code: versions of the code that made the candidate.
+        remarks: caveats that weaken the verdict, one sentence each.
     """
 
     baseline: str
@@ -142,7 +145,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """1 for a regression, 3 where something could not be compared, else 0."""
+        """1 for a regression, 3 if something could not be compared, otherwise 0."""
         found = {cell.outcome for cell in self.cells}
         if found & {"newly failing", "worse"}:
             return REGRESSION
@@ -150,7 +153,7 @@ class Verdict:
 
     @property
     def counts(self) -> dict[Outcome, int]:
-        """How many metrics, or cells without any, had each outcome."""
+        """Number of metrics per outcome; a cell judged as a whole counts once."""
         found = Counter(
             outcome
             for cell in self.cells

@@ -1,4 +1,4 @@
-"""A gate's verdict in words."""
+"""Formats a verdict of the gate as text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _ENDS = {
 
 
 def summary(verdict: Verdict) -> str:
-    """The outcome in one line."""
+    """Returns the outcome in one line."""
     counts = ", ".join(f"{n} {outcome}" for outcome, n in verdict.counts.items())
     cells = f"{len(verdict.cells)} cell{'' if len(verdict.cells) == 1 else 's'}"
     return f"{_ENDS[verdict.exit_code]}: {counts} in {cells}"
 
 
 def describe(metric: MetricVerdict) -> str:
-    """Both values, the change with its interval and its test, and what a reader should know."""
+    """Formats both values, the change with its interval and p-value, the tolerance, and the reason."""
     values = f"{number(metric.baseline)} → {number(metric.candidate)}"
     parts = [values if metric.baseline is not None or metric.candidate is not None else ""]
     if metric.change is not None:
@@ -38,19 +38,19 @@ def describe(metric: MetricVerdict) -> str:
 
 
 def change_of(metric: MetricVerdict) -> str:
-    """`+2.7 %`, or `-0.05` where it is no share."""
+    """Formats the change: `+2.7 %`, or `-0.05` if it is not relative; empty if there is none."""
     return "" if metric.change is None else _signed(metric.change, metric.relative)
 
 
 def interval_of(metric: MetricVerdict) -> str:
-    """`1.4 to 4.0 %`; empty without one."""
+    """Formats the interval of the change: `+1.4 % to +4 %`; empty if there is none."""
     if metric.low is None or metric.high is None:
         return ""
     return f"{_signed(metric.low, metric.relative)} to {_signed(metric.high, metric.relative)}"
 
 
 def tolerance_of(tolerance: Tolerance) -> str:
-    """`1 %`, `0.02`, or `50 %, at least 2`."""
+    """Formats a tolerance: `1 %`, `0.02`, or `50 %, at least 2`."""
     relative = None if tolerance.relative is None else f"{100 * tolerance.relative:.4g} %"
     absolute = None if tolerance.absolute is None else f"{tolerance.absolute:.4g}"
     if relative and absolute:
@@ -59,7 +59,7 @@ def tolerance_of(tolerance: Tolerance) -> str:
 
 
 def probability(p_value: float) -> str:
-    """`p = 0.012`, `p < 0.001`."""
+    """Formats a p-value: `p = 0.012`, `p < 0.001`."""
     return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
 
 

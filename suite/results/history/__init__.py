@@ -1,1 +1,1 @@
-"""One metric over many records: what may be compared, and where it changed."""
+"""One metric over many records: which values are comparable, and where they changed."""

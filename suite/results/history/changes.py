@@ -1,21 +1,22 @@
-"""Where one number, measured again and again, changed for good, drifted away, or was odd a single time.
+"""Finds lasting changes, drifts and outliers in a series of repeated measurements of one number.
 
-A change is marked where it is both large (beyond a tolerance that says what matters) and sure (beyond what
-the noise of the series makes). Three questions are asked in turn:
+A change is marked if it is both large (beyond a tolerance) and significant (beyond the noise of the series).
+The search has three steps:
 
-1. Is a single value unlike those before and after it? It is an outlier, and takes no further part. The first
-   and the last value can be no more than that: whether a new level begins there, the next run will tell.
-2. Does the level change at once? The cuts are the exact optimum of the summed squares with a penalty of
-   2 sigma^2 log(n) a cut, found by PELT (Y.-C. Yao, Estimating the number of change-points via Schwarz'
-   criterion, 1988: a cut costs two parameters, its place and its level). A cut counts if the levels on its
-   two sides pass Student's t test, its p-value multiplied by the number of places a cut could have had.
-3. Does a stretch without such a change still end elsewhere than it began? Then Kendall's rank test says
-   whether the way there was a trend: steps too small to be marked one by one add up to a drift.
+1. Outliers: a single value that differs from those before and after it is an outlier and is left out of the
+   next steps. The first and the last value can only be outliers, because only further runs can show whether a
+   new level begins there.
+2. Steps: sudden changes of level. The cuts are the exact optimum of the sum of squares with a penalty of
+   2 sigma^2 log(n) per cut, found by PELT (Y.-C. Yao, Estimating the number of change-points via Schwarz'
+   criterion, 1988: a cut costs two parameters, its position and its level). A cut counts if the levels on its
+   two sides pass Student's t test, with the p-value multiplied by the number of possible positions of a cut.
+3. Drifts: if a stretch without steps ends at another level than it began, Kendall's rank test decides whether
+   it has a trend: many steps that are too small to be marked add up to a drift.
 
-Noise is estimated from the differences of neighbours, which a change of level touches in one place only. A
-series that repeats itself to the bit has none, so its steps are certain. Neighbours are taken for
-independent; where they are not (a machine that stays warm), noise is underestimated, and the tolerance has
-to hold.
+Noise is estimated from the differences of neighbouring values, of which a change of level affects only one.
+A series of bit-identical values has no noise, so all of its steps are certain. Neighbours are assumed to be
+independent; if they are not (e.g. on a machine that stays warm), noise is underestimated, and only the
+tolerance prevents false alarms.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 ALPHA = 0.01
-"""How often noise alone may make a series show a change, or an outlier, or a drift."""
+"""Accepted probability that noise alone causes a change, an outlier, or a drift in a series."""
 
 _SHORTEST = 2
-"""Values on either side of a change; one alone is an outlier."""
+"""Minimum number of values on either side of a change; a single value is an outlier."""
 _NEIGHBOURS = 4
-"""Values before a suspect, and after it, that say what was to be expected."""
+"""Number of values before and after a suspected outlier that give its expected value."""
 _SHORTEST_DRIFT = 6
-"""Five values cannot be sure at `ALPHA`, even where each is above the one before."""
+"""Minimum length of a drift: five values cannot be significant at `ALPHA`, even if they rise steadily."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class Change:
     """A change of level.
 
     Attributes:
-        kind: `step`, from one value to the next; `drift`, by steps too small to be marked.
-        start: index of the last value before a step, or of the first value of the stretch that drifts.
-        at: index of the first value of the new level; of a drift, the first beyond the tolerance for good.
-        before: level before: the mean up to the change before this one, or where the drift begins.
-        after: level after: the mean up to the next change, or where the drift ends.
-        relative: (after - before) / |before|; None from a level of 0.
-        p_value: of no change, for a step corrected for having looked at every place.
+        kind: `step`: from one value to the next; `drift`: by steps that are too small to be marked.
+        start: index of the last value before a step, or of the first value of a drifting stretch.
+        at: index of the first value of the new level; for a drift, the first value that is lastingly beyond
+            the tolerance.
+        before: level before: the mean since the previous change, or the level at the start of the drift.
+        after: level after: the mean up to the next change, or the level at the end of the drift.
+        relative: (after - before) / |before|; None if `before` is 0.
+        p_value: p-value of no change; for a step, corrected for the number of positions tested.
     """
 
     kind: Literal["step", "drift"]
@@ -67,15 +69,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Outlier:
-    """A value unlike its neighbours.
+    """A value that differs from its neighbours.
 
     Attributes:
-        index: which one.
-        value: what it is.
+        index: index of the value.
+        value: the value.
         expected: the median of its neighbours.
-        relative: (value - expected) / |expected|; None where 0 was expected.
-        edge: `first` or `last` where it has neighbours on one side only, so that a change of level is not
-            ruled out; empty elsewhere.
+        relative: (value - expected) / |expected|; None if `expected` is 0.
+        edge: `first` or `last` if the value has neighbours on one side only, so that it may begin a new
+            level; otherwise empty.
     """
 
     index: int
@@ -87,12 +89,12 @@ class Outlier:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in one series.
+    """The changes and outliers in one series.
 
     Attributes:
-        changes: in order of `at`.
-        outliers: in order.
-        noise: standard deviation of the values about their level.
+        changes: steps and drifts, in order of `at`.
+        outliers: outliers, in order of time.
+        noise: standard deviation of the values around their level.
     """
 
     changes: tuple[Change, ...] = ()
@@ -101,13 +103,13 @@ class Findings:
 
 
 def find_changes(values: Sequence[float], *, tolerance: float, alpha: float = ALPHA) -> Findings:
-    """Looks for outliers, steps and drifts.
+    """Finds outliers, steps and drifts.
 
     Args:
-        values: `[n]`, finite, in order of time. Fewer than three show nothing, fewer than four no step, and
-            fewer than six no drift.
+        values: `[n]`, finite, in order of time. At least three values are needed to find anything, four to
+            find a step, and six to find a drift.
         tolerance: relative change that is too small to matter, e.g. 0.01.
-        alpha: how often each of the three may be found where there is only noise.
+        alpha: accepted probability of finding each of the three in pure noise.
 
     Raises:
         ValueError: a value is not finite, or the tolerance is negative.
@@ -135,17 +137,18 @@ def find_changes(values: Sequence[float], *, tolerance: float, alpha: float = AL
 
 
 def relative_change(before: float, after: float) -> float | None:
-    """(after - before) / |before|; None from 0, where no change is relative."""
+    """Returns (after - before) / |before|; None if `before` is 0."""
     return None if before == 0 else (after - before) / abs(before)
 
 
 def _noise(values: Floats) -> float:
-    """Standard deviation of values about their level, from the median size of neighbours' differences.
+    """Estimates the standard deviation around the level from the median difference of neighbours.
 
-    The lower of two middle ones is taken: in a short series, one outlier makes half the differences.
+    Takes the lower of two middle values, because in a short series one outlier causes half the differences.
     """
     sizes = np.sort(np.abs(np.diff(values)))
-    # A normal variable's median size is 0.6745 of its deviation; a difference has twice the variance.
+    # The median absolute value of a normal variable is 0.6745 of its standard deviation; a difference of two
+    # has twice the variance.
     return float(sizes[(len(sizes) - 1) // 2]) / (0.6745 * sqrt(2))
 
 
@@ -154,18 +157,18 @@ def _beyond(before: float, after: float, tolerance: float) -> bool:
 
 
 def _outliers(values: Floats, noise: float, tolerance: float, alpha: float) -> list[Outlier]:
-    """Values that stand apart from both sides by more than the sides do from one another."""
+    """Finds values that differ from both sides by more than the sides differ from each other."""
     from scipy import stats
 
     n = len(values)
-    # Noise known from a median of n - 1 differences is as good as from 0.37 times as many squares.
+    # Noise from the median of n - 1 differences is as precise as from 0.37 (n - 1) squares.
     sure = float(stats.t.isf(alpha / (2 * n), max(2.0, 0.37 * (n - 1)))) * noise * sqrt(1 + 1 / _NEIGHBOURS)
     found: list[Outlier] = []
     for index, value in enumerate(values):
         left = values[max(0, index - _NEIGHBOURS) : index]
         right = values[index + 1 : index + 1 + _NEIGHBOURS]
         sides = [float(np.median(side)) for side in (left, right) if len(side)]
-        # Its next neighbours too: the first value of a new level is unlike the past, and like what follows.
+        # The nearest neighbours count too: the first value of a new level differs only from earlier values.
         near = [float(side) for side in (*left[-1:], *right[:1])]
         gaps = [float(value) - other for other in (*sides, *near)]
         reach = min(abs(gap) for gap in gaps)
@@ -182,7 +185,7 @@ def _outliers(values: Floats, noise: float, tolerance: float, alpha: float) -> l
 
 
 def _steps(level: Floats, noise: float, tolerance: float, alpha: float) -> list[int]:
-    """Indices of the first values after each marked step."""
+    """Returns the indices of the first values after each marked step."""
     cuts = _optimal_cuts(level, noise, tolerance)
     while cuts:
         stretches = [slice(a, b) for a, b in pairwise([0, *cuts, len(level)])]
@@ -195,18 +198,18 @@ def _steps(level: Floats, noise: float, tolerance: float, alpha: float) -> list[
                 sizes.append((size, place))
         if not sizes:
             break
-        # One at a time, the smallest first: what it parted may together differ from what follows.
+        # Drop one cut at a time, the smallest first: the merged stretch may differ from the next one.
         del cuts[min(sizes)[1]]
     return cuts
 
 
 def _optimal_cuts(level: Floats, noise: float, tolerance: float) -> list[int]:
-    """Where stretches of one level each begin, but the first; none where a straight line explains more."""
+    """Returns the starts of all stretches of one level but the first; none if a straight line fits better."""
     from ruptures import KernelCPD
 
     n = len(level)
     middle = float(np.median(level))
-    # Shifts of a tenth of the tolerance are noise for this purpose, however sure they are.
+    # Shifts of less than a tenth of the tolerance are treated as noise, even if they are significant.
     scale = max(noise, tolerance * abs(middle) / 10, 1e-12 * float(np.max(np.abs(level), initial=0.0)))
     if n < 2 * _SHORTEST or scale == 0:
         return []
@@ -219,26 +222,26 @@ def _optimal_cuts(level: Floats, noise: float, tolerance: float) -> list[int]:
     squares = sum(float(np.sum((part - part.mean()) ** 2)) for part in np.split(scaled, cuts))
     places = np.arange(n)
     line = np.polyval(np.polyfit(places, scaled, 1), places)
-    # Else a ramp would come out as a staircase, with changes at places where nothing happened.
+    # Otherwise a ramp would appear as a staircase, with steps at arbitrary positions.
     if float(np.sum((scaled - line) ** 2)) + penalty <= squares + penalty * len(cuts):
         return []
     return cuts
 
 
 def _places(level: Floats) -> int:
-    """In how many places a cut could be."""
+    """Returns the number of possible positions of a cut."""
     return max(1, len(level) - 2 * _SHORTEST + 1)
 
 
 def _t_test(before: Floats, after: Floats, places: int) -> float:
-    """Student's t test of equal levels with one variance, two-sided, corrected for `places` looked at."""
+    """Returns the two-sided p-value of Student's t test with equal variances, multiplied by `places`."""
     from scipy import stats
 
     difference = abs(float(after.mean() - before.mean()))
     freedom = len(before) + len(after) - 2
     squares = float(np.sum((before - before.mean()) ** 2) + np.sum((after - after.mean()) ** 2))
     error = sqrt(squares / freedom * (1 / len(before) + 1 / len(after)))
-    if error == 0:  # no spread leaves no doubt either way
+    if error == 0:  # without spread the result is certain
         return 1.0 if difference == 0 else 0.0
     return min(1.0, places * 2 * float(stats.t.sf(difference / error, freedom)))
 
@@ -265,7 +268,7 @@ def _drift(
     n = len(values)
     if n < _SHORTEST_DRIFT or float(np.ptp(values)) == 0:
         return None
-    # Levels of the two ends, not a fitted line's: they are what was measured there.
+    # The levels are medians at the two ends, not values of a fitted line, so that they are measured values.
     end = max(2, n // 6)
     before, after = float(np.median(values[:end])), float(np.median(values[-end:]))
     if not _beyond(before, after, tolerance):
@@ -273,7 +276,7 @@ def _drift(
     trend = stats.kendalltau(np.arange(n), values)
     if not float(trend.pvalue) <= alpha or (float(trend.statistic) > 0) != (after > before):
         return None
-    # For good: two more values must not take it back.
+    # The change must last: the median of this value and the next two must also be beyond the tolerance.
     at = next(
         (
             i

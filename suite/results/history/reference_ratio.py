@@ -1,4 +1,4 @@
-"""Times and rates as multiples of what the machine could do in the same run: a slow day cancels out."""
+"""Times and rates as multiples of the machine's reference speed in the same run, to cancel slow machines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from suite.results.records.record import Record
 
 
 def unit_of(record: Record, metric: str) -> str:
-    """What `factor_of` makes values of a metric multiples of; empty where they stay as recorded.
+    """Describes the unit of values multiplied by `factor_of`; empty if they are shown as recorded.
 
-    That is: where the metric is neither a time nor a rate, or the record has no reference speed.
+    Values are shown as recorded if the metric is neither a time nor a rate, or the record has no reference
+    speed.
     """
     if record.reference_speed is None:
         return ""
@@ -20,7 +21,7 @@ def unit_of(record: Record, metric: str) -> str:
 
 
 def factor_of(record: Record, metric: str) -> float:
-    """By what a value is multiplied to be in `unit_of`; 1 where that is empty."""
+    """Returns the factor that converts a value to the unit `unit_of`; 1 if that is empty."""
     if not unit_of(record, metric):
         return 1.0
     assert record.reference_speed is not None
@@ -29,7 +30,7 @@ def factor_of(record: Record, metric: str) -> float:
 
 
 def _forward_tokens(record: Record) -> int:
-    """The calibration tokens, which a calibrated method forwards once; else those of the reference speed."""
+    """Counts the calibration tokens, which a method forwards once, or else those of the reference speed."""
     if record.calibration is not None:
         return record.calibration.n_samples * record.calibration.seqlen
     assert record.reference_speed is not None

@@ -1,4 +1,4 @@
-"""A metric over months: one series a cell, cut where its values stop being comparable, its changes marked."""
+"""A metric over time: one series per cell, split where values stop being comparable, with marked changes."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from suite.results.statistics.model_metrics import PRUNE_COSTS, SPEEDS
 
 By = Literal["date", "commit"]
 _Ground = tuple[tuple[str, object], ...]
-"""(what, value) of everything that comparable values share."""
+"""(name, value) of every condition that comparable values must share."""
 
 QUALITY_TOLERANCE = 0.01
-"""Relative change of a perplexity, an accuracy... that matters."""
+"""Smallest relative change of a perplexity, an accuracy... that is marked."""
 COST_TOLERANCE = 0.1
-"""Relative change of a time, a rate, an energy or a peak of memory that matters."""
+"""Smallest relative change of a time, a rate, an energy or a memory peak that is marked."""
 _OF_THE_MACHINE = (*PRUNE_COSTS, *SPEEDS)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value.
+    """One value of a series.
 
     Attributes:
-        created: when it was measured, UTC.
-        commit: of the code, eight digits; None when it was installed from a wheel.
-        clean: whether that working tree was clean; None without one.
-        value: in the unit of the series.
-        low: lower end of its 95 % interval over items, not over runs; None without one.
-        high: upper end; None likewise.
-        n: items behind the value.
-        path: the record it was read from.
-        body_digest: of that record, as its file has it.
-        prunebench: version that made it.
-        source_digest: of the code that decides the numbers.
-        packages: (name, version) of what they depend on besides.
-        machine: processor, cores, threads and device, in words.
-        runs: records of this commit, of which this one has the middle value; 1 over dates.
+        created: time of the measurement, in UTC.
+        commit: commit of the code, eight digits; None if the code was installed from a wheel.
+        clean: whether the working tree was clean; None without a working tree.
+        value: the value in the unit of the series.
+        low: lower end of the 95 % interval over items, not over runs; None without an interval.
+        high: upper end of the interval; None likewise.
+        n: number of items behind the value.
+        path: file of the record.
+        body_digest: digest stored in that file.
+        prunebench: version of prunebench that made the record.
+        source_digest: digest of the sources that affect the numbers.
+        packages: (name, version) of the other packages that may affect the numbers.
+        machine: description of device, processor, cores and threads.
+        runs: number of records of this commit, of which this point is the median; 1 in a series by date.
     """
 
     created: datetime
@@ -74,7 +74,7 @@ class Point:
 
     @property
     def version(self) -> str:
-        """Whose number it is: the commit, `+` where the tree was not clean; else version and source."""
+        """The commit, followed by `+` if the tree was not clean; without one, version and source digest."""
         if self.commit is None:
             return f"{self.prunebench}/{self.source_digest[:8]}"
         return self.commit if self.clean else f"{self.commit}+"
@@ -82,7 +82,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Absence:
-    """A record that should have a value and has none; `status` says why."""
+    """A record without a value for the metric, for the reason in `status`."""
 
     created: datetime
     path: Path
@@ -91,12 +91,12 @@ class Absence:
 
 @dataclass(frozen=True)
 class Segment:
-    """Points that may be compared with one another; two segments may overlap in time (two machines).
+    """Points that are comparable with each other. Segments may overlap in time, e.g. for two machines.
 
     Attributes:
-        points: in order of time.
-        reason: what is other than in the segment that began before it; empty for the first.
-        findings: the changes and outliers among its points, by index.
+        points: the points, in order of time.
+        reason: how the conditions differ from the previous segment; empty for the first segment.
+        findings: changes and outliers among the points, by index.
     """
 
     points: tuple[Point, ...]
@@ -109,15 +109,15 @@ class Series:
     """One metric of one cell.
 
     Attributes:
-        cell: what was asked, again and again.
-        digest: its digest.
-        label: the cell's, with the start of the digest where several cells share one.
+        cell: the cell that was measured repeatedly.
+        digest: digest of the cell.
+        label: label of the cell, followed by the start of the digest if several cells share the label.
         metric: name of the metric.
-        protocol: its protocol; empty for costs of the machine.
-        unit: empty where values are as recorded; else what they are multiples of.
-        direction: which way is better.
-        tolerance: relative change that is too small to be marked.
-        segments: in order of their first points.
+        protocol: protocol of the metric; empty for costs of the machine.
+        unit: empty if values are shown as recorded, otherwise a description of the unit.
+        direction: whether higher or lower values are better.
+        tolerance: relative change up to which nothing is marked.
+        segments: the segments, in order of their first points.
         absent: records without a value, in order of time.
     """
 
@@ -133,23 +133,23 @@ class Series:
     absent: tuple[Absence, ...]
 
     def is_better(self, before: float, after: float) -> bool | None:
-        """Whether the change is for the better; None where neither way is."""
+        """Whether the change is an improvement; None if the metric has no direction."""
         if self.direction == "none":
             return None
         return (after > before) == (self.direction == "higher")
 
 
 def read_history(paths: Sequence[Path]) -> Contents:
-    """All finished records below `paths`, in order of time; copies of a file count once.
+    """Reads all finished records below `paths`, in order of time; copies of a file count once.
 
     Args:
-        paths: folders, searched at any depth, so that results trees of many dates may stand side by side in
-            one; a record's own file will do too.
+        paths: folders, which are searched recursively, so that one folder may contain results trees of many
+            dates, or files of records.
 
     Raises:
-        InputError: there is no such folder or file, or no finished record that can be read.
+        InputError: a folder or file does not exist, or there is no readable finished record.
     """
-    # Failed ones have no numbers.
+    # Failed records have no numbers.
     files = [file for file in record_files(paths) if not file.name.endswith(FAILED_SUFFIX)]
     contents = read_index(files)
     found: dict[str, StoredRecord] = {}
@@ -177,19 +177,19 @@ def history_of(
     by: By = "date",
     tolerance: float | None = None,
 ) -> tuple[Series, ...]:
-    """The series of a metric, one per cell and protocol.
+    """Returns the series of a metric, one per cell and protocol.
 
     Args:
-        records: finished ones, in order of time.
-        metric: its name in the records.
-        protocol: only this one; None = each that has the metric.
-        by: `date`, a point a record; `commit`, a point a commit: of its records the one with the middle
-            value. Records of a tree that was not clean stay apart.
-        tolerance: relative change that is too small to be marked; None = `QUALITY_TOLERANCE`, or
-            `COST_TOLERANCE` where the machine decides.
+        records: finished records, in order of time.
+        metric: name of the metric in the records.
+        protocol: the only protocol to include; None = all protocols that have the metric.
+        by: `date`: one point per record; `commit`: one point per commit, for its record with the median
+            value. Records of a tree that was not clean each keep their own point.
+        tolerance: relative change up to which nothing is marked; None = `COST_TOLERANCE` for metrics that
+            depend on the machine, otherwise `QUALITY_TOLERANCE`.
 
     Raises:
-        InputError: no record has such a metric, or not with that protocol.
+        InputError: no record has the metric, or none has it with that protocol.
     """
     _check_known(records, metric, protocol)
     if tolerance is None:
@@ -216,7 +216,7 @@ def _check_known(records: Sequence[StoredRecord], metric: str, protocol: str | N
 
 
 def _labels(records: Sequence[StoredRecord]) -> dict[str, str]:
-    """Cell digest -> a label that no other cell has."""
+    """Maps each cell digest to a unique label."""
     cells = {stored.cell_digest: stored.record.cell for stored in records}
     taken: dict[str, int] = {}
     for cell in cells.values():
@@ -232,7 +232,7 @@ def _series(
 ) -> Series:
     first, metric = rows[0]
     measured = [(stored, found) for stored, found in rows if found.value is not None]
-    # One unit for all: where some records lack a reference speed, the whole series is shown as recorded.
+    # A series has one unit: if some records lack a reference speed, all values are shown as recorded.
     units = {unit_of(stored.record, metric.name) for stored, _ in measured}
     unit = units.pop() if len(units) == 1 else ""
     groups: dict[_Ground, list[Point]] = {}
@@ -258,7 +258,7 @@ def _series(
 
 
 def _ground(record: Record, metric: Metric, *, scaled: bool) -> _Ground:
-    """On what ground a value of a cell stands, which may be `scaled` by the machine's reference speed."""
+    """Returns the conditions of a value, with the batch of the reference speed if that has `scaled` it."""
     model, calibration = record.model, record.calibration
     found: dict[str, object] = {
         "weights": model.weight_digest if model else None,
@@ -279,14 +279,14 @@ def _ground(record: Record, metric: Metric, *, scaled: bool) -> _Ground:
 
 
 def _items(record: Record) -> Iterator[tuple[str, str, str, str]]:
-    """What identifies the items behind the metrics of each protocol: it, their kind, digest and extent."""
+    """Yields protocol, kind, digest and extent of the items behind the metrics of each protocol."""
     for window in record.windows:
         extent = f"{len(window.nll)} windows of {window.seqlen}"
         yield window.protocol, "corpus", window.corpus_digest, extent
     for task in record.tasks:
         yield task.protocol, "questions", task.items_digest, f"{task.n} questions, version {task.version}"
     if (answers := record.answers) is not None:
-        # Another batch size alone parts answers.
+        # A different batch size alone changes answers.
         yield answers.protocol, "prompts", answers.prompts_digest, f"batches of {answers.batch_size}"
 
 
@@ -301,12 +301,12 @@ def _segments(groups: dict[_Ground, list[Point]], by: By, tolerance: float) -> I
 
 
 def _by_commit(points: Iterable[Point]) -> Iterator[Point]:
-    """A point a commit, in order of first appearance: of its runs the one with the (lower) middle value."""
+    """Yields one point per commit, in order of first appearance: the run with the (lower) median value."""
     groups: dict[str, list[Point]] = {}
     for point in points:
-        # Two trees with changes of their own are two versions, whatever commit they began from.
-        own = f"{point.version} {point.body_digest}" if point.commit and not point.clean else point.version
-        groups.setdefault(own, []).append(point)
+        # Trees with uncommitted changes may all differ, even if they have the same commit.
+        key = f"{point.version} {point.body_digest}" if point.commit and not point.clean else point.version
+        groups.setdefault(key, []).append(point)
     for runs in groups.values():
         middle = sorted(runs, key=lambda point: point.value)[(len(runs) - 1) // 2]
         yield replace(middle, runs=len(runs))

@@ -1,1 +1,1 @@
-"""Records and the tree they are stored in: fields, reading, writing, and what a tree holds for a cell."""
+"""Records and the tree that stores them: fields, reading, writing, and the state of a cell in a tree."""

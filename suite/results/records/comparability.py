@@ -1,4 +1,4 @@
-"""What two records must share for their numbers to be compared, and in words what they do not."""
+"""Conditions under which the numbers of two records can be compared, and wording for what differs."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from suite.results.records.items import AnswerSet, TaskOutcomes, WindowLosses
 from suite.results.records.record import Record
 
 Ground = Mapping[str, object]
-"""What comparable values share -> what it is."""
+"""Maps the name of each condition that comparable values must share to its value."""
 
 _PLURAL = ("weights", "calibration tokens", "questions", "prompts")
 _DIGESTS = ("corpus", *_PLURAL)
 
 
 def differences(one: Ground, other: Ground) -> list[str]:
-    """What is other in the second: `another dtype: float32 and bfloat16`, `other questions`."""
+    """Describes what differs in `other`: `another dtype: float32 and bfloat16`, `other questions`."""
     words = []
     for what in dict.fromkeys([*one, *other]):
         then, now = one.get(what), other.get(what)
         if then != now:
-            # Digests say nothing to a reader.
+            # Digests mean nothing to a reader.
             shown = "" if what in _DIGESTS else f": {then} and {now}"
             words.append(f"{'other' if what in _PLURAL else 'another'} {what}{shown}")
     return words
 
 
 def first_difference(one: Ground, other: Ground) -> str:
-    """The first of the `differences`; empty where there is none."""
+    """Returns the first of the `differences`; empty if there are none."""
     return next(iter(differences(one, other)), "")
 
 
 def machine_ground(record: Record) -> Ground:
-    """What costs of one machine share."""
+    """Returns the conditions that comparable costs must share."""
     environment = record.environment
     return {
         "device": environment.device,
@@ -43,7 +43,7 @@ def machine_ground(record: Record) -> Ground:
 
 
 def machine_of(record: Record) -> str:
-    """The class of machine whose times compare: device, processor, cores, threads, and where layers were."""
+    """Describes the class of machines whose times are comparable: devices, cores, threads and placement."""
     environment = record.environment
     onload = ", layers onloaded" if record.placement == "onload" else ""
     cores = f"{environment.physical_cores} cores" if environment.physical_cores else "unknown cores"
@@ -51,7 +51,7 @@ def machine_of(record: Record) -> str:
 
 
 def items_ground(items: WindowLosses | TaskOutcomes | AnswerSet) -> Ground:
-    """What the same windows, questions or answers of two records share."""
+    """Returns the conditions that comparable windows, questions or answers of two records must share."""
     if isinstance(items, WindowLosses):
         return {
             "corpus": items.corpus_digest,
@@ -75,7 +75,7 @@ def items_ground(items: WindowLosses | TaskOutcomes | AnswerSet) -> Ground:
 
 
 def whole_difference(first: Record, second: Record) -> str | None:
-    """What makes the quality of two finished records incomparable as a whole; None if nothing does."""
+    """Describes why no quality metric of two finished records can be compared; None if they can."""
     one, other = first.model, second.model
     if one is None or other is None:
         return "it is not known which model was measured"

@@ -1,8 +1,8 @@
-"""The index of records: what reports, histories and boards need of thousands of them at once.
+"""The index of records: the parts of records that reports, histories and boards need of thousands at once.
 
-The modules, divergences by window and answers of a large model's record take hundreds of kilobytes of memory,
-and to read it takes milliseconds. Every file is read and checked whole, as `load_record` does; what only a
-few pages show is left behind, and `whole` reads it again.
+The modules, divergences by window and answers in the record of a large model take hundreds of kilobytes of
+memory. Every file is read and checked completely, as by `load_record`, but the parts that only a few pages
+show are dropped from memory; `read_again` reads them when needed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from suite.storage.processes import in_batches
 RECORD_SUFFIX = ".json"
 FAILED_SUFFIX = ".failed.json"
 RECORD_NAMES = f"*--*--*{RECORD_SUFFIX}"
-"""Matches the names of records, of failed ones too."""
+"""Glob pattern for the file names of records, including failed ones."""
 MLFLOW_ARTIFACTS = "mlflow-artifacts"
-"""The folder of a results tree where `--track mlflow` copies its records to."""
+"""The folder inside a results tree into which `--track mlflow` copies records."""
 NO_DATE = datetime.min.replace(tzinfo=UTC)
 _COMMON = ("code", "environment", "model", "checkpoint", "calibration", "answers")
 _COMMON_OF_CELL = ("allocation", "calibration", "perplexity", "tasks", "answers", "speed")
@@ -39,10 +39,10 @@ class StoredRecord:
 
     Attributes:
         path: the file.
-        record: what it says. In an index without modules, divergences by window and the texts of answers, and
-            without a digest: one that does not fit would read as damage.
-        digest: the one the record was sealed with, as the file has it.
-        failure: the failed attempt at the same cell that stands beside a finished record, if any.
+        record: the record. In an index it lacks modules, divergences by window and the texts of answers. It
+            also lacks the digest there, because the digest of the file would not match the shortened record.
+        digest: the digest that is stored in the file.
+        failure: the failed attempt at the same cell that is stored beside a finished record, if any.
     """
 
     path: Path
@@ -52,23 +52,23 @@ class StoredRecord:
 
     @cached_property
     def created(self) -> datetime:
-        """When it was made, UTC; `NO_DATE` where that cannot be read."""
+        """Time at which the record was made, in UTC; `NO_DATE` if its date cannot be parsed."""
         try:
             found = datetime.fromisoformat(self.record.created)
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-        # No date, or the first or last day there is, in another time zone.
+        # Not a date, or one that the conversion to UTC moves out of the range of `datetime`.
         except (ValueError, OverflowError):
             return NO_DATE
 
     @cached_property
     def cell_digest(self) -> str:
-        """Of its cell, equal where the same was asked."""
+        """Digest of the record's cell; equal for records of the same cell."""
         return self.record.cell.digest
 
 
 @dataclass(frozen=True)
 class UnreadableRecord:
-    """A file that should be a record and is not; `reason` says why."""
+    """A file that should contain a record but does not; `reason` describes why."""
 
     path: Path
     reason: str
@@ -76,20 +76,20 @@ class UnreadableRecord:
 
 @dataclass(frozen=True)
 class Contents:
-    """What some files hold, in the order of the files."""
+    """The readable and unreadable records in a list of files, in the order of the files."""
 
     records: tuple[StoredRecord, ...]
     unreadable: tuple[UnreadableRecord, ...]
 
 
 def record_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files of all records below `paths`, failed ones too, each once and in the order of names.
+    """Yields the files of all records below `paths`, including failed ones, each once and sorted by name.
 
     Args:
-        paths: folders, searched at any depth, which may lie in one another; a record's own file will do too.
+        paths: folders, which are searched recursively and may contain one another, or files of records.
 
     Raises:
-        InputError: there is no such folder or file.
+        InputError: a folder or file does not exist.
     """
     seen: set[Path] = set()
     for path in paths:
@@ -98,7 +98,7 @@ def record_files(paths: Sequence[Path]) -> Iterator[Path]:
         root = path.resolve()
         for file in [path] if path.is_file() else sorted(path.rglob(RECORD_NAMES)):
             below = file.relative_to(path)
-            # A tracker's copies are no records of their own.
+            # Copies made for a tracker are not counted as records.
             place = file.resolve() if file.is_symlink() else root / below
             if MLFLOW_ARTIFACTS not in below.parts and place not in seen:
                 seen.add(place)
@@ -106,28 +106,28 @@ def record_files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def read_index(files: Sequence[Path], *, workers: int | None = None) -> Contents:
-    """The records in files, without their bulk.
+    """Reads the records in files, without their large parts.
 
     Args:
-        files: of records; one that is gone is left out, since runs replace them.
-        workers: how many processes read (`in_batches`).
+        files: the files of records; files that no longer exist are left out, because runs replace them.
+        workers: number of reading processes (`in_batches`).
 
     Returns:
-        The records, the finished one where a cell has both, and what cannot be read.
+        The records (for a cell with a finished and a failed record the finished one), and unreadable files.
     """
     return _contents(in_batches(_read_batch, files, workers))
 
 
 def read_whole(files: Iterable[Path]) -> Contents:
-    """As `read_index`, with all that the records say."""
+    """Reads the records in files like `read_index`, but completely."""
     return _contents(_read_one(file, None) for file in files)
 
 
 def read_again(stored: StoredRecord) -> tuple[Record, bytes]:
-    """The whole record of an index, as `load_record` gives it, and the bytes of its file.
+    """Reads a record of an index completely; returns it as `load_record` does, and the bytes of its file.
 
     Raises:
-        RecordError: it is gone, was replaced since the index was read, or cannot be read any more.
+        RecordError: the file is gone, was replaced since the index was read, or is no longer readable.
     """
     origin = str(stored.path)
     try:
@@ -141,20 +141,20 @@ def read_again(stored: StoredRecord) -> tuple[Record, bytes]:
 
 
 class Slimmer:
-    """Takes the bulk from records, and lets them share what is equal in them."""
+    """Removes the large parts from records, and lets records share equal parts to save memory."""
 
     def __init__(self) -> None:
         self._parts: dict[Any, Any] = {}
         self._names: dict[frozenset[str], set[str]] = {}
 
     def __call__(self, record: Record) -> Record:
-        """The record without its bulk; its parts are now those of the result."""
+        """Returns the record without its large parts; the argument and the result share the other parts."""
         if record.answers is not None:
             record = record.model_copy(update={"answers": record.answers.model_copy(update={"answers": ()})})
         cell = record.cell.model_copy(update=self._common(record.cell, _COMMON_OF_CELL))
         without: dict[str, Any] = {"modules": (), "divergences": (), "body_digest": ""}
         slim = record.model_copy(update={**self._common(record, _COMMON), **without, "cell": cell})
-        # Each object has a set of the fields that were given, which takes more memory than their values.
+        # Each object keeps the set of the fields that were given, which takes more memory than the values.
         for part in (slim, cell, *slim.phases, *slim.metrics, *slim.windows, *slim.tasks):
             given = frozenset(part.model_fields_set)
             shared = self._names.setdefault(given, part.model_fields_set)
@@ -165,13 +165,13 @@ class Slimmer:
         common = {}
         for name in names:
             part = getattr(of, name)
-            # By its text, which tells 1 from 1.0, and one order of keys from another.
+            # Parts are compared by their JSON, which distinguishes 1 from 1.0 and the order of keys.
             common[name] = self._parts.setdefault((type(of), name, to_json(part)), part)
         return common
 
 
 _Read = StoredRecord | UnreadableRecord | None
-"""What became of a file; None where it is gone."""
+"""Result of reading a file; None if the file no longer exists."""
 
 
 def _read_batch(files: Sequence[Path]) -> list[_Read]:

@@ -1,4 +1,4 @@
-"""What a record holds item by item, for intervals and for pairing: windows, questions and answers."""
+"""Per-item data of a record, used for intervals and pairing: windows, questions and answers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from suite.cell import Spec
 
 
 class ItemRow(NamedTuple):
-    """One value of one item, a row of the side file."""
+    """One value of one item: a row of the side file."""
 
     protocol: str
     metric: str
-    """`nll`, `kl`, `agreement`, or a task's."""
+    """`nll`, `kl`, `agreement`, or a metric of a task."""
     item: int
-    """Its place, from 0."""
+    """Index of the item, from 0."""
     item_digest: str
-    """Of a window's tokens, or lm-eval's `doc_hash`: equal where two runs measured the same item."""
+    """Digest of a window's tokens, or lm-eval's `doc_hash`; equal if two runs measured the same item."""
     prompt_hash: str | None
-    """lm-eval's, of what a question looked like; None for windows."""
+    """lm-eval's hash of the prompt of a question; None for windows."""
     target_hash: str | None
     value: float | None
-    """None where it was not finite."""
+    """The value; None if it was not finite."""
     n_tokens: int | None
-    """Predicted tokens of a window; None for questions."""
+    """Number of predicted tokens of a window; None for questions."""
 
 
 class WindowLosses(Spec):
@@ -38,51 +38,51 @@ class WindowLosses(Spec):
     """Version or revision of the corpus, as published."""
     seqlen: int
     limit: int | None
-    """The cap on tokens that was asked for; None = the whole corpus."""
+    """The requested limit on the number of tokens; None = the whole corpus."""
     n_first: int = Field(0, ge=0)
-    """Tokens at the start of each window that the tokenizer puts there; they are never predicted."""
+    """Number of tokens that the tokenizer puts at the start of each window; they are never predicted."""
     nll: tuple[float | None, ...]
-    """Mean negative log-likelihood (nats) of the predicted tokens, a value a window; None where it was not
+    """Mean negative log-likelihood of the predicted tokens in nats, one value per window; None if it was not
     finite."""
 
     @property
     def n_predicted(self) -> int:
-        """Predicted tokens of a window: all but those at its start that nothing stands before."""
+        """Number of predicted tokens per window: all except the first one, or the first `n_first` ones."""
         return self.seqlen - max(1, self.n_first)
 
 
 class WindowDivergence(Spec):
-    """How far the next-token distributions are from the dense model's, window by window."""
+    """Divergence of the next-token distributions from the dense model's, per window."""
 
     protocol: str
-    """Of the windows, whose tokens `Record.windows` identifies."""
+    """Protocol of the windows; `Record.windows` identifies their tokens."""
     kl: tuple[float | None, ...]
-    """Mean KL(dense || pruned) of the predicted tokens, nats; None where it was not finite."""
+    """Mean KL(dense || pruned) over the predicted tokens in nats, per window; None if it was not finite."""
     agreement: tuple[float | None, ...]
-    """Share of them for which both find the same token likeliest."""
+    """Share of the predicted tokens for which both models give the same token the highest probability."""
 
 
 class TaskOutcomes(Spec):
-    """What a task was asked and, question by question, whether the answer was right."""
+    """The questions of a task, and for each question whether the answer was right."""
 
     task: str
     protocol: str
-    """`boolq-0shot`."""
+    """Name of the protocol, e.g. `boolq-0shot`."""
     version: str
-    """The task file's own."""
+    """Version given in the task file."""
     num_fewshot: int
     limit: int | None
-    """The cap on questions that was asked for; None = all."""
+    """The requested limit on the number of questions; None = all."""
     n: int
     docs_digest: str
-    """SHA-256 over the task's definition and its questions' data: another one makes a record stale."""
+    """SHA-256 over the task's definition and its questions' data; if it changes, records become stale."""
     items_digest: str
-    """SHA-256 over lm-eval's hashes of questions, prompts and answers: equal where the same was asked."""
+    """SHA-256 over lm-eval's hashes of questions, prompts and answers; equal for the same questions."""
     metric: str
-    """Which one `outcomes` is about."""
+    """The metric that `outcomes` refers to."""
     outcomes: str | None
-    """A character a question, `1` where it was answered rightly and `0` where not; None where the metric
-    grades otherwise. The side file has the values of all metrics."""
+    """One character per question, `1` for a right answer and `0` for a wrong one; None if the metric has
+    other values. The side file has the values of all metrics."""
 
 
 class AnswerText(Spec):
@@ -94,31 +94,33 @@ class AnswerText(Spec):
     text: str
     n_tokens: int
     ended: bool
-    """Whether the model stopped by itself."""
+    """Whether the model ended the answer by itself."""
     parted_at: int | None = None
-    """The first token that differs from the dense model's answer; None where none does, and for the dense."""
+    """Index of the first token that differs from the dense model's answer; None if no token differs, and for
+    the dense model."""
     repetition: float | None = None
-    """Share of its 4-grams of tokens that repeat an earlier one; None where it is shorter."""
+    """Share of the answer's 4-grams of tokens that repeat an earlier one; None if it has fewer tokens."""
     dense_nll: float | None = None
-    """Mean negative log-likelihood, nats a token, that the dense model gives it; None where not measured."""
+    """Mean negative log-likelihood of the answer under the dense model, in nats per token; None if it was
+    not measured."""
 
 
 class AnswerSet(Spec):
     """The answers to a set of prompts."""
 
     prompts: str
-    """`built-in`, or the file."""
+    """`built-in`, or the path of the file."""
     prompts_digest: str
     max_new_tokens: int
     chat_template: bool
     """Whether the prompts were wrapped in the model's own chat template."""
     batch_size: int
-    """Prompts answered at once; in half precision another number alone makes answers part."""
+    """Number of prompts answered at once; in half precision, a different number alone changes answers."""
     answers: tuple[AnswerText, ...]
 
     @property
     def protocol(self) -> str:
-        """Under which its metrics stand, e.g. `built-in-greedy48`."""
+        """Protocol of the answers' metrics, e.g. `built-in-greedy48`."""
         return f"{self.prompts}-greedy{self.max_new_tokens}"
 
 

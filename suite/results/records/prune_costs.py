@@ -1,4 +1,4 @@
-"""What a prune cost, from a record's phases and what it shared with other cells."""
+"""Computes the cost of a prune from the phases of a record and the work it shared with other cells."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ ABSENT = {
     "peak_device_bytes": "no accelerator in use",
     "prune_energy_joules": "this machine does not count energy",
 }
-"""Why there is no value, by metric."""
+"""Maps a metric to the reason for a missing value."""
 
 
 def prune_costs(phases: Sequence[PhaseCost], shared: Sequence[SharedPart]) -> dict[str, float | None]:
-    """The metrics of a prune's cost; none where nothing was pruned.
+    """Returns the cost metrics of a prune by name; empty if nothing was pruned.
 
-    `prune_seconds` is end to end, as if the cell had been alone: what another cell spent on the initial
-    prune is in it. `own_prune_seconds` is without the calibration set and the initial prune, whoever made
-    them; it is there where the record says what they took.
+    `prune_seconds` covers the whole prune as if the cell had run alone: it includes an initial prune that
+    another cell did. `own_prune_seconds` excludes the calibration set and the initial prune, no matter which
+    cell made them; it is only present if the record contains their times.
 
     Args:
-        phases: of the record.
-        shared: likewise.
+        phases: phases of the record.
+        shared: shared work of the record.
     """
     prune = next((phase for phase in phases if phase.name == PRUNE), None)
     if prune is None:
         return {}
     parts = [prune, *(phase for phase in phases if phase.name == INITIAL)]
     beforehand = sum(phase.seconds for phase in phases if phase.name in BEFOREHAND)
-    whole = sum(phase.seconds for phase in parts) + beforehand
+    total = sum(phase.seconds for phase in parts) + beforehand
     joules = [phase.energy_joules for phase in parts if phase.energy_joules is not None]
     costs: dict[str, float | None] = {
-        "prune_seconds": whole,
+        "prune_seconds": total,
         "peak_host_bytes": _highest([phase.peak_host_bytes for phase in parts]),
         "peak_device_bytes": _highest([phase.peak_device_bytes for phase in parts]),
         "prune_energy_joules": sum(joules) if len(joules) == len(parts) else None,
@@ -42,8 +42,9 @@ def prune_costs(phases: Sequence[PhaseCost], shared: Sequence[SharedPart]) -> di
     if shared:
         initial = [part.seconds for part in shared if part.what == "initial mask"]
         drawn = sum(part.seconds for part in shared if part.what == "calibration")
-        # The last is the one the method starts from; others were parts of it. Clocks may differ by a hair.
-        costs["own_prune_seconds"] = max(0.0, whole - drawn - (initial[-1] if initial else 0.0))
+        # The method starts from the last initial mask, which includes the others. The clocks may differ
+        # slightly, hence the maximum.
+        costs["own_prune_seconds"] = max(0.0, total - drawn - (initial[-1] if initial else 0.0))
     return costs
 
 

@@ -1,4 +1,4 @@
-"""`pruning.json`, which lies beside a pruned checkpoint: the record of the prune, and the zeros it left."""
+"""`pruning.json`, stored beside a pruned checkpoint: the record of the prune, and its zeros per module."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from suite.results.records.record import ModelIdentity, ModuleReport, Record
 
 PRUNING = "pruning.json"
 VERSION: Literal[2] = 2
-"""Of the file; that of the record in it is the record's own."""
+"""Schema version of the file; the record inside has its own schema version."""
 
 
 class Pruning(Spec):
-    """What `pruning.json` holds."""
+    """The content of `pruning.json`."""
 
     schema_version: Literal[2] = VERSION
     record: Record
-    """The prune's: its cell, masks, modules and costs, sealed; nothing was measured on the pruned model."""
+    """Sealed record of the prune: cell, masks, modules and costs, no measurements of the pruned model."""
     n_zeros: dict[str, NonNegativeInt]
-    """Target module -> zeros in its stored weight, which may be more than were pruned: a dense weight was 0
-    already, or a reconstruction made one 0."""
+    """Number of zeros in the stored weight of each target module. It may exceed the number of pruned weights,
+    because a dense weight was 0 already or a reconstruction set one to 0."""
 
     @property
     def model(self) -> ModelIdentity:
@@ -44,7 +44,7 @@ class Pruning(Spec):
 
     @property
     def prune_seconds(self) -> float:
-        """Wall-clock time of the prune with its calibration, after the model was loaded."""
+        """Wall-clock time of the prune including calibration, without loading the model."""
         return self._value("prune_seconds")
 
     def _value(self, name: str) -> float:
@@ -62,23 +62,23 @@ class Pruning(Spec):
         if self.record.model is None or not re.fullmatch(r"[0-9a-f]{64}", self.record.mask_digest or ""):
             raise ValueError("the record lacks its model or its mask_digest")
         if self.n_zeros.keys() != {module.module for module in self.record.modules}:
-            raise ValueError("modules and n_zeros are not of the same modules")
+            raise ValueError("modules and n_zeros do not name the same modules")
         if not 0 <= self.sparsity <= 1 or self.prune_seconds < 0:
-            raise ValueError(f"sparsity {self.sparsity} or prune_seconds {self.prune_seconds} cannot be")
+            raise ValueError(f"sparsity {self.sparsity} or prune_seconds {self.prune_seconds} is impossible")
         return self
 
 
 def write_pruning(folder: Path, pruning: Pruning) -> None:
-    """Writes `pruning.json`."""
+    """Writes `pruning.json` into a folder."""
     text = json.dumps(pruning.model_dump(mode="json"), indent=1, allow_nan=False)
     (folder / PRUNING).write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_pruning(folder: Path) -> Pruning | None:
-    """What `prunebench prune` wrote beside a checkpoint; None where there is none, or another program's.
+    """Reads the `pruning.json` beside a checkpoint; None if there is none or another program wrote it.
 
     Raises:
-        InputError: the file is damaged, or was changed since it was written.
+        InputError: the file is damaged, or was changed after it was written.
     """
     path = folder / PRUNING
     try:
@@ -109,7 +109,7 @@ def _parse(raw: dict[str, Any], origin: str) -> Pruning:
 
 
 def _from_version_1(raw: dict[str, Any], origin: str) -> dict[str, Any]:
-    """From the first layout, which was no record: it lacks the date, and the whole of phase `prune`."""
+    """Converts schema version 1, which was not a record and lacks the date and the total of phase `prune`."""
     try:
         model, used, modules = raw["model"], raw.get("calibration"), raw["modules"]
         cell = {key: raw.get(key) for key in ("method", "settings", "pattern", "allocation")}
@@ -117,7 +117,7 @@ def _from_version_1(raw: dict[str, Any], origin: str) -> dict[str, Any]:
         if used is not None:
             drawn = {key: used[key] for key in ("source", "n_samples", "seqlen")}
             cell["calibration"] = {**drawn, "seed": used["seed"] or 0}
-        told = ("sparsity", "target-modules", "none"), ("prune_seconds", "", "lower")
+        metrics = ("sparsity", "target-modules", "none"), ("prune_seconds", "", "lower")
         reports = [
             {key: report[key] for key in ModuleReport.model_fields.keys() & report.keys()}
             | {"module": name, "n_weights": prod(report["shape"])}
@@ -133,7 +133,7 @@ def _from_version_1(raw: dict[str, Any], origin: str) -> dict[str, Any]:
             "phases": [{"name": name, "seconds": seconds} for name, seconds in raw["phases"].items()],
             "metrics": [
                 {"name": name, "protocol": protocol, "value": raw[name], "direction": direction}
-                for name, protocol, direction in told
+                for name, protocol, direction in metrics
             ],
             "modules": reports,
         }
@@ -141,7 +141,7 @@ def _from_version_1(raw: dict[str, Any], origin: str) -> dict[str, Any]:
     except KeyError as error:
         raise RecordError(origin, f"{error.args[0]}: Field required") from error
     except (AttributeError, TypeError) as error:
-        raise RecordError(origin, f"holds what prunebench never wrote: {error}") from error
+        raise RecordError(origin, f"contains values that prunebench never writes: {error}") from error
 
 
 __all__ = ["PRUNING", "VERSION", "Pruning", "read_pruning", "write_pruning"]

@@ -1,4 +1,4 @@
-"""Reads records: checks the digest as stored, migrates what is older, and says in one line what is wrong."""
+"""Reads records: checks the stored digest, migrates older schema versions, and reports errors in one line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from suite.results.records.record import SCHEMA_VERSION, Record, body_digest
 
 Kind = TypeVar("Kind", bound=Spec)
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-"""Turns the body of one schema version into the next one's; it need not touch `schema_version`."""
+"""Converts a record body from one schema version to the next; it need not change `schema_version`."""
 
 
 def _only_new_fields(body: dict[str, Any]) -> dict[str, Any]:
-    """Fields joined, and each default says what held before: nothing to change."""
+    """Returns the body unchanged: fields were added, and their defaults describe older records correctly."""
     return body
 
 
 def _with_reference_speed(body: dict[str, Any]) -> dict[str, Any]:
-    """`floor`, and the phase that measured it, got the name that says what it is."""
+    """Renames the field `floor` to `reference_speed`, and its phase to `reference speed`."""
     body = {("reference_speed" if key == "floor" else key): value for key, value in body.items()}
     if isinstance(phases := body.get("phases"), list):
         body["phases"] = [_renamed_phase(phase, "name") for phase in phases]
@@ -44,17 +44,17 @@ MIGRATIONS: Mapping[int, Migration] = {
     6: _with_reference_speed,
     7: _only_new_fields,
 }
-"""From schema version -> the step to the version after it."""
+"""Maps a schema version to the migration that leads to the next version."""
 
 
 _SMALL_NUMBER = re.compile(rb"e-\d+(?=,?\n)")
 
 
 class RecordError(ValueError):
-    """A record cannot be read. The message is one line: which file, and what is wrong with it."""
+    """A record cannot be read. The one-line message names the file and describes the fault."""
 
     def __init__(self, origin: str, reason: str) -> None:
-        super().__init__(origin, reason)  # both, so that it survives the way back from another process
+        super().__init__(origin, reason)  # both, so that the exception can be pickled between processes
         self.origin = origin
         self.reason = reason
 
@@ -67,17 +67,17 @@ class NewerSchemaError(RecordError):
 
 
 class DigestError(RecordError):
-    """The record was changed after it was sealed, or never sealed."""
+    """The record was changed after it was sealed, or was never sealed."""
 
 
 class ParsedRecord(NamedTuple):
-    """A record as its file has it.
+    """A record as parsed from its file.
 
     Attributes:
-        record: what it says, in the present schema, with the digest that stands in the file.
-        schema_version: of the file.
-        as_written: whether the file is what `record_bytes` makes of the record; else its digest fits the
-            file and not the record.
+        record: the record in the current schema, with the digest stored in the file.
+        schema_version: schema version of the file.
+        as_written: whether `record_bytes` of the record yields the file exactly; otherwise the digest matches
+            the file, but not the record.
     """
 
     record: Record
@@ -85,7 +85,7 @@ class ParsedRecord(NamedTuple):
     as_written: bool
 
     def sealed(self) -> Record:
-        """The record with the digest of what it says."""
+        """Returns the record with the digest of its own content."""
         return self.record if self.as_written else self.record.sealed()
 
 
@@ -93,16 +93,16 @@ def load_record(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS)
     """Reads the record in file `path`.
 
     Args:
-        path: its JSON file.
-        migrations: the steps from older schema versions.
+        path: the JSON file.
+        migrations: migrations from older schema versions.
 
     Returns:
-        The record. One that was migrated, or that is spelled as `record_bytes` would not, is sealed anew, so
-        its digest is not the one in the file.
+        The record. If it was migrated, or is spelled differently from the output of `record_bytes`, it is
+        sealed again, so its digest differs from the one in the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        RecordError: it cannot be read; see `parse_record`.
+        FileNotFoundError: the file does not exist.
+        RecordError: the record cannot be read; see `read_record`.
     """
     return parse_record(read_bytes(path), origin=str(path), migrations=migrations)
 
@@ -110,12 +110,12 @@ def load_record(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS)
 def parse_record(
     data: bytes, *, origin: str = "record", migrations: Mapping[int, Migration] = MIGRATIONS
 ) -> Record:
-    """Reads a record from the bytes of its file; gives what `load_record` does, and raises as `read_record`.
+    """Reads a record from the bytes of its file; returns the same as `load_record`, raises as `read_record`.
 
     Args:
         data: JSON in UTF-8.
-        origin: what to call the record in messages.
-        migrations: the steps from older schema versions.
+        origin: name of the record in messages.
+        migrations: migrations from older schema versions.
     """
     return read_record(data, origin=origin, migrations=migrations).sealed()
 
@@ -123,35 +123,35 @@ def parse_record(
 def read_record(
     data: bytes, *, origin: str = "record", migrations: Mapping[int, Migration] = MIGRATIONS
 ) -> ParsedRecord:
-    """Reads a record from the bytes of its file, and keeps what is only there.
+    """Reads a record from the bytes of its file, together with the file's schema version and digest.
 
     Args:
         data: JSON in UTF-8.
-        origin: what to call the record in messages.
-        migrations: the steps from older schema versions.
+        origin: name of the record in messages.
+        migrations: migrations from older schema versions.
 
     Raises:
-        NewerSchemaError: it was written by a newer prunebench.
-        DigestError: its body does not have the digest it was sealed with.
-        RecordError: it is not whole JSON, or its keys and values are not a record's.
+        NewerSchemaError: the record was written by a newer prunebench.
+        DigestError: the body does not match the digest in the file.
+        RecordError: the data is not complete JSON, or its keys and values are not those of a record.
     """
     record = _as_written(data)
     if record is not None:
         return ParsedRecord(record, SCHEMA_VERSION, True)
-    # What was migrated, or is spelled otherwise (a default filled in, 1 that became 1.0), has a new digest.
+    # A record that is migrated or spelled differently (a default filled in, 1 as 1.0) gets a new digest.
     raw = _parse_json(data, origin)
     version = _schema_version(raw, origin)
-    # As stored and before anything is filled in or converted: what was sealed is what must be found.
+    # Check the digest of the raw data, before defaults are filled in or values converted.
     _check_digest(raw, origin)
     return ParsedRecord(validated(Record, _migrate(raw, version, migrations, origin), origin), version, False)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a record's file.
+    """Returns the bytes of a record's file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        RecordError: it cannot be read.
+        FileNotFoundError: the file does not exist.
+        RecordError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -162,35 +162,35 @@ def read_bytes(path: Path) -> bytes:
 
 
 def record_bytes(record: Record) -> bytes:
-    """The bytes of a record's file: JSON in UTF-8, indented by one, so that changes to it can be reviewed.
+    """Serializes a record to the bytes of its file: JSON in UTF-8, indented so that changes can be reviewed.
 
     Raises:
-        ValueError: it holds NaN or infinity.
+        ValueError: the record contains NaN or infinity.
     """
     text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
     return f"{text}\n".encode()
 
 
 def _as_written(data: bytes) -> Record | None:
-    """The record, if `data` is what is written of a present, intact one; None says nothing.
+    """Fast path: returns the record if `data` is exactly the output of `record_bytes` for an intact record.
 
-    Most files are, and to see it takes less than half as long as all that there is to find in the others. It
-    proves what the others are asked one by one: text that a record serializes to is JSON without repeated
-    keys, and holds the values whose digest `is_intact` compares, all of them and nothing else.
+    Most files are, and this takes less than half as long as the separate checks. It implies them: text that
+    equals the serialization of a record is JSON without repeated keys, and contains exactly the values whose
+    digest `is_intact` compares. None means only that the separate checks are needed.
     """
     try:
         record = Record.model_validate_json(data, strict=True)
         same = f"{record.model_dump_json(indent=1)}\n".encode() == _with_small_numbers_respelled(data)
         return record if same and record.schema_version == SCHEMA_VERSION and record.is_intact else None
-    except ValueError:  # not valid, or with small numbers on lines that are spaced otherwise
+    except ValueError:  # not a valid record, or a line with a small number has unusual spacing
         return None
 
 
 def _with_small_numbers_respelled(data: bytes) -> bytes:
-    """Puts 4e-05 as pydantic does, 0.00004: nothing else is there that it spells otherwise than `json`."""
+    """Rewrites 4e-05 as 0.00004; small numbers are all that pydantic spells differently from `json`."""
     pieces: list[bytes] = []
     done = 0
-    # A string ends with a quote before its line does, so this is a number, whole from the last space on.
+    # A string would end with a quote, so each match is a number, which starts after the last space.
     for found in _SMALL_NUMBER.finditer(data):
         start, end = data.rindex(b" ", 0, found.start()) + 1, found.end()
         pieces += data[done:start], to_json(float(data[start:end]))
@@ -221,7 +221,7 @@ def _parse_json(data: bytes, origin: str) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # JSON readers differ in which of two equal keys they believe, so a record has none.
+    # JSON readers differ in which of two equal keys they use, so a record must not repeat a key.
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -230,7 +230,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"holds {name}, which no record may")
+    raise ValueError(f"contains {name}, which is not allowed in a record")
 
 
 def _schema_version(raw: dict[str, Any], origin: str) -> int:
@@ -252,8 +252,8 @@ def _check_digest(raw: dict[str, Any], origin: str) -> None:
     try:
         found = body_digest({key: value for key, value in raw.items() if key != "body_digest"})
     except (ValueError, RecursionError) as error:
-        # A number beyond the range of floats, or half a surrogate pair: nothing `record_bytes` writes.
-        raise RecordError(origin, f"holds a value that cannot be stored: {error}") from error
+        # A number beyond the range of floats, or half a surrogate pair: `record_bytes` never writes these.
+        raise RecordError(origin, f"contains a value that cannot be stored: {error}") from error
     if found != stored:
         raise DigestError(
             origin, f"was changed after it was written: its body has digest {found[:12]}, not {stored[:12]}"
@@ -271,13 +271,13 @@ def _migrate(
 
 
 def validated(kind: type[Kind], raw: dict[str, Any], origin: str) -> Kind:
-    """An object of JSON values in the present schema, a record whatever its digest.
+    """Builds an object from JSON values in the current schema; does not check the digest of a record.
 
     Raises:
-        RecordError: its keys and values are not those of its kind.
+        RecordError: keys or values do not fit `kind`.
     """
     try:
-        # Strict, so that no value is quietly converted into another; through JSON, where lists are tuples.
+        # Strict, so that no value is converted silently; from JSON, so that lists are accepted for tuples.
         return kind.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -1,4 +1,4 @@
-"""The record of a cell: everything needed to show, compare, check and repeat its numbers."""
+"""The record of a cell: everything needed to show, compare, check and reproduce its numbers."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
 SCHEMA_VERSION = 8
-"""Raised with every change of the fields below, and with every metric that joins (`ItemMetric.since`);
-`suite.results.records.reading` migrates what is older."""
+"""Incremented with every change of the fields below and every added metric (`ItemMetric.since`);
+`suite.results.records.reading` migrates older records."""
 
 
 class CodeVersion(Spec):
-    """Which code made the record."""
+    """The code that made the record."""
 
     prunebench: str
     """Version of the distribution."""
     method_version: int | None
-    """The method's `version`; None when dense."""
+    """The `version` of the method; None if dense."""
     part_versions: dict[str, int] = Field(default_factory=dict)
-    """The `version` of what the method builds on, by name: its initial method, an allocation."""
+    """The `version` of each part that the method builds on, by name: initial method, allocation."""
     source_digest: str
-    """SHA-256 over the method and measurement sources that decide the numbers."""
+    """SHA-256 over the method and measurement sources that affect the numbers."""
     git_commit: str | None = None
-    """Commit of the working tree the code ran from; None when installed from a wheel."""
+    """Commit of the working tree that the code ran from; None if installed from a wheel."""
     git_clean: bool | None = None
-    """Whether that tree was clean; None without a tree."""
+    """Whether that working tree was clean; None without a working tree."""
 
 
 class ModelIdentity(Spec):
-    """Which weights were measured."""
+    """Identifies the weights that were measured."""
 
     name: str
     revision: str | None
@@ -45,12 +45,12 @@ class ModelIdentity(Spec):
     """SHA-256 over the dense parameters' names, shapes, dtypes and bytes."""
     dtype: str
     folder_digest: str | None = None
-    """SHA-256 over a local folder's files, which tells that it was changed without loading it; None for
-    models that have a revision."""
+    """SHA-256 over the files of a local folder, to detect changes without loading the model; None for models
+    that have a revision."""
 
 
 class CalibrationIdentity(Spec):
-    """Which tokens the method looked at."""
+    """Identifies the tokens that the method was calibrated on."""
 
     source: str
     n_samples: int
@@ -62,62 +62,62 @@ class CalibrationIdentity(Spec):
 
 
 class PhaseCost(Spec):
-    """What one phase took."""
+    """The cost of one phase."""
 
     name: str
-    """`load`, `calibrate`, `initial` (an initial prune that another cell did), `prune` (in it `statistics`,
-    `solve`, `propagate`), `check`, `evaluate ...`."""
+    """`load`, `calibrate`, `initial` (an initial prune that another cell did), `prune` (which includes
+    `statistics`, `solve`, `propagate`), `check`, `evaluate ...`."""
     seconds: float = Field(ge=0)
     peak_host_bytes: int | None = None
-    """Highest resident memory of the process seen during the phase."""
+    """Highest resident memory of the process during the phase, in bytes."""
     peak_device_bytes: int | None = None
-    """Highest memory allocated on the accelerator; None without one."""
+    """Highest memory allocated on the accelerator, in bytes; None without one."""
     energy_joules: float | None = None
-    """Of all counters in `Environment.energy_meters`; None where the machine has none."""
+    """Energy by all counters in `Environment.energy_meters`; None if the machine has no counter."""
 
 
 class ReferenceSpeed(Spec):
-    """What this machine can do, measured in the same run, so that times of two machines compare as ratios."""
+    """Speed of the machine, measured in the same run, so that times of two machines compare as ratios."""
 
     matmul_flops_per_second: float
-    """Square matrix product at the cell's dtype."""
+    """Speed of a square matrix product in the cell's dtype."""
     forward_tokens_per_second: float
-    """The dense model's own decoder forward at the batch size in use."""
+    """Speed of the dense model's decoder forward at the batch size in use."""
     batch_size: int
     seqlen: int
 
 
 class Metric(Spec):
-    """One number."""
+    """One measured number."""
 
     name: str
     """`perplexity`, `sparsity`, `prune_seconds`, `peak_host_bytes`..."""
     protocol: str
-    """What makes two values comparable; `` for costs of the machine."""
+    """Values are comparable only under the same protocol; `` for costs of the machine."""
     value: float | None
-    """None where it could not be had; `status` says why."""
+    """The value; None if there is none, for the reason in `status`."""
     stderr: float | None = None
     low: float | None = None
-    """Lower end of its 95 % interval."""
+    """Lower end of the 95 % interval."""
     high: float | None = None
-    """Upper end."""
+    """Upper end of the 95 % interval."""
     n: int | None = None
-    """Items behind the value (windows for perplexity)."""
+    """Number of items behind the value (windows for perplexity)."""
     direction: Literal["higher", "lower", "none"]
-    """Which way is better."""
+    """Whether higher or lower values are better."""
     status: str = "ok"
-    """`ok`, or why there is no value."""
+    """`ok`, or the reason for a missing value."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def higher_is_better(self) -> bool | None:
-        """`direction` as a truth value; None where neither way is better."""
+        """`direction` as a bool; None if it is `none`."""
         return None if self.direction == "none" else self.direction == "higher"
 
     @model_validator(mode="wrap")
     @classmethod
     def _check_derived(cls, data: Any, handler: ModelWrapValidatorHandler[Metric]) -> Metric:
-        # `higher_is_better` is written for other programs, and so comes back as a key no field answers to.
+        # `higher_is_better` is written for other programs, so stored records have this key without a field.
         if not isinstance(data, dict) or "higher_is_better" not in data:
             return handler(data)
         stored = data["higher_is_better"]
@@ -134,7 +134,7 @@ class Metric(Spec):
 
 
 class ModuleReport(Spec):
-    """What happened to one target module (`methods.base.LayerReport`, as stored)."""
+    """Outcome of pruning one target module: the stored form of `methods.base.LayerReport`."""
 
     module: str
     layer: int
@@ -151,17 +151,17 @@ class ModuleReport(Spec):
 
     @classmethod
     def of(cls, report: LayerReport) -> ModuleReport:
-        """What a method said of a module; both have the same fields, here the number of weights is stored."""
+        """Converts the report of a method, which has the same fields; `n_weights` becomes a stored field."""
         return cls.model_validate(report, from_attributes=True)
 
     @property
     def sparsity(self) -> float:
-        """Share of pruned weights."""
+        """Share of the module's weights that were pruned."""
         return self.n_pruned / self.n_weights
 
 
 class Environment(Spec):
-    """The machine and the software."""
+    """The machine and the software that made a record."""
 
     python: str
     platform: str
@@ -169,15 +169,15 @@ class Environment(Spec):
     physical_cores: int | None
     host_memory_bytes: int
     device: str
-    """`cpu` or the accelerator's name."""
+    """`cpu`, or the name of the accelerator."""
     packages: dict[str, str]
-    """Versions of the packages that decide numbers."""
+    """Versions of the packages that may affect numbers."""
     threads: int
-    """Intra-op threads of torch: part of what fixes a mask to the bit."""
+    """Number of intra-op threads of torch; bit-identical masks require the same number."""
     native_bf16: bool
     """Whether the hardware multiplies bf16 natively."""
     energy_meters: tuple[str, ...] = ()
-    """The counters of energy it has: `gpu`, `package-0`; none where it does not tell."""
+    """Energy counters of the machine: `gpu`, `package-0`; empty if it has none."""
 
 
 class Failure(Spec):
@@ -185,41 +185,42 @@ class Failure(Spec):
 
     phase: str
     error: str
-    """Class of the exception."""
+    """Class name of the exception."""
     message: str
     traceback: str
 
 
 class SideFile(Spec):
-    """The per-item data beside the record."""
+    """The file with per-item data, stored beside the record."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
-    """A plain file name in the record's own folder."""
+    """A plain file name in the folder of the record."""
     sha256: str
     rows: int = Field(ge=0)
 
 
 class RecipePart(Spec):
-    """One of the parts that a prune is made of, whether a recipe or a method by name asked for it."""
+    """One part of a prune, requested by a recipe or by the name of a method."""
 
     role: Literal["allocation", "score", "refinement", "update", "second pass", "method"]
-    """`second pass`: a method that starts from the mask of those before it; `method`: one without parts."""
+    """`second pass`: a method that starts from the mask of the parts before it; `method`: a method that does
+    not consist of parts."""
     text: str
-    """As a recipe has it, with the settings that are not the default: `refit(steps=20)`."""
+    """The part in recipe notation, with its non-default settings: `refit(steps=20)`."""
 
 
 class SharedPart(Spec):
-    """Work that cells of one plan have in common, done once for all of them."""
+    """Work that cells of one plan share, done once for all of them."""
 
     what: Literal["calibration", "initial mask", "dense reference"]
     name: str
-    """The source, the initial method, or what the dense model was asked."""
+    """The calibration source, the initial method, or the evaluation of the dense model."""
     digest: str
-    """Equal where it is the same work."""
+    """Digest that identifies the work."""
     seconds: float = Field(ge=0)
-    """What it took when it was done."""
+    """Time that the work took when it was done."""
     reused: bool
-    """Whether another cell, or the preparation of the plan, had done it."""
+    """Whether another cell, or the preparation of the plan, had already done the work."""
 
 
 class Record(Spec):
@@ -233,19 +234,19 @@ class Record(Spec):
     code: CodeVersion
     environment: Environment
     model: ModelIdentity | None = None
-    """The dense model: what was pruned, or what a finished checkpoint was held against."""
+    """The dense model that was pruned, or with which a finished checkpoint was compared."""
     checkpoint: ModelIdentity | None = None
-    """The finished checkpoint that was measured; None where the cell pruned."""
+    """The finished checkpoint that was measured; None if the cell pruned the model, or is dense."""
     calibration: CalibrationIdentity | None = None
     mask_digest: str | None = None
     initial_mask_digest: str | None = None
-    """Of the masks a rebuilding method started from."""
+    """Digest of the masks that a rebuilding method started from."""
     parts: tuple[RecipePart, ...] = ()
-    """What pruned it, in order; empty where nothing was pruned, and in records before schema 8."""
+    """Parts of the prune, in order; empty if nothing was pruned, and in records before schema 8."""
     placement: Literal["resident", "onload"] = "resident"
-    """Where the decoder layers were: all on the device, or one after another from their files."""
+    """`resident`: all decoder layers were on the device; `onload`: they were loaded one by one from files."""
     shared: tuple[SharedPart, ...] = ()
-    """Work that this cell had in common with others; the initial mask it starts from is the last of them."""
+    """Work shared with other cells; the last initial mask is the one that the method starts from."""
     phases: tuple[PhaseCost, ...] = ()
     reference_speed: ReferenceSpeed | None = None
     metrics: tuple[Metric, ...] = ()
@@ -258,13 +259,13 @@ class Record(Spec):
     failure: Failure | None = None
     side_file: SideFile | None = None
     body_digest: str = ""
-    """SHA-256 of the canonical JSON of everything else; set by `sealed`."""
+    """SHA-256 of the canonical JSON of all other fields; set by `sealed`."""
 
     @model_validator(mode="after")
     def _check_protocols(self) -> Record:
         protocols = [windows.protocol for windows in self.windows]
         if len(set(protocols)) < len(protocols):
-            raise ValueError(f"windows of one protocol stand here twice: {protocols}")
+            raise ValueError(f"the windows of a protocol occur twice: {protocols}")
         return self
 
     @model_validator(mode="after")
@@ -277,28 +278,28 @@ class Record(Spec):
         return f"<Record of {self.cell.label}, {self.status}, {len(self.metrics)} metrics>"
 
     def metric(self, name: str, protocol: str | None = None) -> Metric | None:
-        """The metric of that name, and protocol if one is given; None if the record has none."""
+        """Returns the metric of that name, and of `protocol` if given; None if the record has none."""
         for metric in self.metrics:
             if metric.name == name and (protocol is None or metric.protocol == protocol):
                 return metric
         return None
 
     def body(self) -> dict[str, Any]:
-        """What the digest covers: the record as JSON values, without the digest."""
+        """Returns the part that the digest covers: the record as JSON values, without `body_digest`."""
         return self.model_dump(mode="json", exclude={"body_digest"})
 
     def sealed(self) -> Record:
-        """The same record with its digest filled in."""
+        """Returns a copy of the record with its digest filled in."""
         return self.model_copy(update={"body_digest": body_digest(self.body())})
 
     @property
     def is_intact(self) -> bool:
-        """Whether the body still has the digest it was sealed with."""
+        """Whether the body still matches the stored digest."""
         return self.body_digest == body_digest(self.body())
 
 
 def body_digest(body: dict[str, Any]) -> str:
-    """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
+    """Returns the SHA-256 (hex) of the canonical JSON of a body: sorted keys, no spaces, no NaN."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a results tree holds for one cell, and why it may not be good enough."""
+"""The state of a cell in a results tree: whether its record is complete, current and readable."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from suite.results.records.record import CodeVersion, Record
 
 @dataclass(frozen=True)
 class CellState:
-    """What the tree holds for one cell.
+    """The state of one cell in a results tree.
 
     Attributes:
         kind: `missing`; `complete`; `failed`; `stale` (finished, but by other code); `broken` (there is a
-            record, but it cannot be trusted).
-        reason: why, for a reader; empty when missing, or complete with nothing to add.
-        record: the record the state was read from; None when missing or broken.
+            record, but it is damaged or does not belong there).
+        reason: explanation for a reader; empty if missing, or if complete and there is nothing to add.
+        record: the record that the state was read from; None if missing or broken.
     """
 
     kind: Literal["missing", "complete", "failed", "stale", "broken"]
@@ -33,23 +33,23 @@ def state_of(
     failed: Record | RecordError | None,
     code: CodeVersion | Callable[[], CodeVersion],
 ) -> CellState:
-    """The state of a cell.
+    """Returns the state of a cell.
 
     Args:
-        finished: its finished record, why that cannot be trusted, or None.
+        finished: the finished record, or the error on reading it, or None if there is none.
         failed: the record of a failed attempt, likewise.
-        code: the present code, or a function that finds it, called only if it is needed.
+        code: the current code version, or a function that returns it and is called only if needed.
     """
     if isinstance(finished, RecordError):
         return CellState("broken", str(finished))
     failure = describe_failure(failed) if isinstance(failed, Record) else ""
-    also = f"a failed attempt is on record too: {failure}" if failure else ""
+    also = f"there is also a record of a failed attempt: {failure}" if failure else ""
     if finished is not None:
         present = code() if callable(code) else code
         difference = code_difference(finished.code, present)
         if difference is None:
             return CellState("complete", also, finished)
-        # The old numbers say nothing about the present code; a failure of its own does.
+        # A failure of the current code matters more than finished numbers of older code.
         if not isinstance(failed, Record) or code_difference(failed.code, present) is not None:
             return CellState("stale", "; ".join(filter(None, (difference, also))), finished)
     if isinstance(failed, RecordError):
@@ -58,7 +58,7 @@ def state_of(
 
 
 def code_difference(made_by: CodeVersion, present: CodeVersion) -> str | None:
-    """Why the numbers of code `made_by` may not be those of `present`; None where they must be."""
+    """Describes why two code versions may produce different numbers; None if they must be the same."""
     if made_by.method_version != present.method_version:
         return f"made by version {made_by.method_version} of the method, now {present.method_version}"
     for part in sorted(made_by.part_versions.keys() | present.part_versions.keys()):
@@ -74,7 +74,7 @@ def code_difference(made_by: CodeVersion, present: CodeVersion) -> str | None:
 
 
 def describe_failure(record: Record) -> str:
-    """Why a failed record has no numbers, in one line; empty for a complete one."""
+    """Describes in one line why a record failed; empty for a complete record."""
     failure = record.failure
     if failure is None:
         return ""
@@ -83,7 +83,7 @@ def describe_failure(record: Record) -> str:
 
 
 def check_side_file(path: Path, record: Record) -> str | None:
-    """What is wrong with the side file of the record in file `path`; None if nothing is."""
+    """Describes what is wrong with the side file of the record in file `path`; None if it is intact."""
     side_file = record.side_file
     if side_file is None:
         return None

@@ -1,8 +1,8 @@
-"""The results tree: one JSON file a cell, its per-item data beside it, whole at every moment.
+"""The results tree: one JSON file per cell with its per-item data beside it, consistent at every moment.
 
 A finished record is `<folder>/<stem>.json`; the failure of a cell is `<folder>/<stem>.failed.json`, so that
-a rerun that fails never costs the numbers that were there. Side files carry a token in their names: a rerun
-writes a new one and leaves the old one whole until the new record is in place.
+a failing rerun never destroys existing numbers. The names of side files contain a token: a rerun writes a
+new side file and keeps the old one until the new record is in place.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class ResultStore:
     """Reads and writes one results tree; any number of processes may use the same one.
 
     Args:
-        root: its folder; made by the first write.
-        files: the file operations, replaced in fault tests.
+        root: the folder of the tree; the first write makes it.
+        files: the file operations; fault tests pass their own.
     """
 
     def __init__(self, root: Path, *, files: FileLayer | None = None) -> None:
@@ -50,30 +50,30 @@ class ResultStore:
         self._files = files or FileLayer()
 
     def path_of(self, cell: Cell) -> Path:
-        """Where the finished record of `cell` is or will be."""
+        """Returns the path of the finished record of `cell`, whether it exists or not."""
         return self._base(cell, RECORD_SUFFIX)
 
     def failed_path_of(self, cell: Cell) -> Path:
-        """Where the record of a failed attempt at `cell` is or will be."""
+        """Returns the path of the record of a failed attempt at `cell`, whether it exists or not."""
         return self._base(cell, FAILED_SUFFIX)
 
     def write(self, record: Record, items: pd.DataFrame | None = None) -> Path:
-        """Seals and stores a record, its per-item data first.
+        """Seals and stores a record, after its per-item data.
 
-        What the tree held for the cell stays whole until the new record has its name: at whatever moment
-        the process dies, a reader finds the old one or the new one. A failed record never replaces a
-        finished one.
+        The old record of the cell stays intact until the new one is renamed into place: whenever the process
+        dies, a reader finds either the old record or the new one. A failed record never replaces a finished
+        one.
 
         Args:
-            record: complete or failed; its `side_file` and `body_digest` are filled in here.
-            items: one row an item; None = no side file.
+            record: a complete or failed record; its `side_file` and `body_digest` are filled in here.
+            items: one row per item; None = no side file.
 
         Returns:
             The path of the record.
 
         Raises:
-            OSError: the disk is full, the folder cannot be written...; nothing half-written is left that can
-                be removed.
+            OSError: the disk is full, the folder is not writable...; incomplete files are removed if
+                possible.
         """
         complete = record.status == "complete"
         path = self.path_of(record.cell) if complete else self.failed_path_of(record.cell)
@@ -82,21 +82,20 @@ class ResultStore:
         side_file: SideFile | None = None
         if items is not None:
             data = _parquet(items)
-            # The token keeps concurrent writers, and the record being replaced, off each other's files.
+            # The token keeps apart the files of concurrent writers and of the record that is replaced.
             name = f"{path.name.removesuffix(RECORD_SUFFIX)}.{secrets.token_hex(4)}{SAMPLES_SUFFIX}"
             side_file = SideFile(name=name, sha256=hashlib.sha256(data).hexdigest(), rows=len(items))
             replace_file(path.with_name(name), data, self._files)
         try:
             if side_file is not None:
-                # Were the record's name to reach the disk ahead of its side file's, a power cut would leave
-                # a record that names nothing.
+                # Otherwise a power failure could leave the record on the disk without its side file.
                 self._files.sync_folder(path.parent)
             sealed = record.model_copy(update={"side_file": side_file}).sealed()
             replace_file(path, record_bytes(sealed), self._files)
         except BaseException:
-            # An interrupt may come just after the rename: then the side file has its record.
+            # If an interrupt came just after the rename, the new record needs its side file.
             if side_file is not None and _side_file_named_by(path) != side_file.name:
-                with suppress(OSError):  # what went wrong first is what to tell
+                with suppress(OSError):  # report the first error, not this one
                     self._files.remove(path.with_name(side_file.name))
             raise
         self._files.sync_folder(path.parent)
@@ -107,19 +106,19 @@ class ResultStore:
         return path
 
     def adopt(self, source: Path, record: Record) -> list[Path]:
-        """Puts a copy of another tree's record here, to the byte, its side file first.
+        """Copies a record of another tree into this one byte for byte, after its side file.
 
-        As with `write`, a reader finds what the tree held for the cell, or the copy.
+        As with `write`, a reader always finds either the old record of the cell or the copy.
 
         Args:
-            source: the record's file, its side file beside it.
-            record: what that file holds.
+            source: the file of the record; its side file is beside it.
+            record: the record in that file.
 
         Returns:
-            The copies: the record's, then its side file's.
+            The paths of the copies: the record, then its side file.
 
         Raises:
-            OSError: it cannot be read or written.
+            OSError: a file cannot be read or written.
         """
         failed = record.status == "failed"
         path = self.failed_path_of(record.cell) if failed else self.path_of(record.cell)
@@ -134,39 +133,39 @@ class ResultStore:
         return copies
 
     def status_of(self, cell: Cell, code: CodeVersion | Callable[[], CodeVersion]) -> CellState:
-        """What the tree holds for `cell`, seen from the present code.
+        """Returns the state of `cell` in this tree with respect to the current code.
 
         Args:
-            cell: the cell asked for.
-            code: the version of the code that would run it, or a function that finds it, called only if
-                there is a finished record to compare.
+            cell: the cell.
+            code: the version of the code that would run the cell, or a function that returns it and is
+                called only if there is a finished record to compare.
         """
         finished = self._read(cell, self.path_of(cell))
         failed = self._read(cell, self.failed_path_of(cell))
         return state_of(finished, failed, code)
 
     def records(self) -> Contents:
-        """Every record in the tree, the finished one where a cell has both, and every unreadable file.
+        """Reads all records in the tree, for a cell with both only the finished one, and unreadable files.
 
-        Side files are not looked at: `check_side_file` does. A tree that does not exist is empty.
+        Side files are not checked; use `check_side_file`. A tree that does not exist is empty.
         """
         return read_whole(self._paths())
 
     def items(self, stored: StoredRecord) -> pd.DataFrame | None:
-        """The per-item data of a record; None if it has none.
+        """Reads the per-item data of a record; None if it has none.
 
         Raises:
-            RecordError: the side file is missing or is not the one the record was written with.
+            RecordError: the side file is missing, or is not the one that belongs to the record.
         """
         return read_items(stored.path, stored.record)
 
     def sweep(self) -> list[Path]:
-        """Removes what killed writers left: temporary files and side files that no record names.
+        """Removes files that killed writers left: temporary files and side files that no record names.
 
-        Files of a living process, and whatever might be one's, stay (`suite.storage.leftovers`).
+        Files that belong, or may belong, to a running process are kept (`suite.storage.leftovers`).
 
         Returns:
-            What was removed.
+            The removed files.
         """
         contents = read_index(self._paths())
         named = {
@@ -175,12 +174,12 @@ class ResultStore:
             for stored in (entry, entry.failure)
             if stored is not None and stored.record.side_file is not None
         }
-        # A record that cannot be read may still name its side file, and someone may want to mend it.
+        # An unreadable record may still name its side file, and someone may want to repair it.
         for unreadable in contents.unreadable:
             stem = unreadable.path.name.removesuffix(RECORD_SUFFIX)
             named.update(unreadable.path.parent.glob(f"{stem}.*{SAMPLES_SUFFIX}"))
         removed = abandoned(self.root, SAMPLES_SUFFIX, named)
-        # A power cut could bring back the record that named a side file, were it gone from memory only.
+        # Without this, a power failure could bring back a removed record after its side file is gone.
         for folder in dict.fromkeys(path.parent for path in removed):
             self._files.sync_folder(folder)
         for path in removed:
@@ -203,11 +202,11 @@ class ResultStore:
         if record.cell.digest != cell.digest:
             return RecordError(str(path), f"holds another cell: {record.cell.label}")
         if (record.status == "complete") != (path == self.path_of(cell)):
-            return RecordError(str(path), f"holds a {record.status} record, which its name denies")
+            return RecordError(str(path), f"holds a {record.status} record under a name of the other kind")
         problem = check_side_file(path, record)
         if problem is None:
             return record
-        # Another process may have put a new record in place since, and taken the old side file away.
+        # Another process may meanwhile have written a new record and removed the old side file.
         if _side_file_named_by(path) != (record.side_file.name if record.side_file else None):
             return self._read(cell, path)
         return RecordError(str(path), problem)
@@ -216,9 +215,9 @@ class ResultStore:
         missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
         for place in reversed(missing):
             self._files.make_folder(place)
-        # The tree's own are synced even where they stood: who made them may have died before it came to that.
+        # Existing folders of the tree are synced too: the process that made them may have died before that.
         for place in dict.fromkeys((*missing, folder, self.root)):
-            with suppress(PermissionError):  # the tree may lie in a folder that can be passed and not be read
+            with suppress(PermissionError):  # the folder that contains the tree may be unreadable
                 self._files.sync_folder(place.parent)
 
     def _remove_failure(self, cell: Cell) -> None:
@@ -226,16 +225,16 @@ class ResultStore:
         side_file = _side_file_named_by(path)
         self._files.remove(path)
         if side_file is not None:
-            # A power cut could undo this removal and not the next: a failure would be back without its items.
+            # Without this, a power failure could bring back the failed record without its side file.
             self._files.sync_folder(path.parent)
             self._files.remove(path.with_name(side_file))
 
 
 def read_items(path: Path, record: Record) -> pd.DataFrame | None:
-    """The per-item data of the record in file `path`; None if it has none.
+    """Reads the per-item data of the record in file `path`; None if it has none.
 
     Raises:
-        RecordError: the side file is missing or is not the one the record was written with.
+        RecordError: the side file is missing, or is not the one that belongs to the record.
     """
     import pandas as pd
 

@@ -1,1 +1,1 @@
-"""Estimates with intervals, of one model and of two on the same items."""
+"""Estimates with intervals for one model, and for two models on the same items."""

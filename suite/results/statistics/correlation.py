@@ -1,4 +1,4 @@
-"""Whether two measures put the same things in the same order, e.g. methods by perplexity and by accuracy."""
+"""Whether two measures rank items in the same order, e.g. methods by perplexity and by accuracy."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from suite.results.statistics.single import CONFIDENCE, Estimate, Values, as_pai
 
 
 def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) -> Estimate:
-    """Spearman's rank correlation with an interval.
+    """Returns Spearman's rank correlation with an interval.
 
-    The interval is Fisher's z with the standard error sqrt((1 + rho^2 / 2) / (n - 3)) that ranks need
-    (Bonett and Wright, Sample size requirements for estimating Pearson, Kendall and Spearman correlations,
-    Psychometrika 65, 2000). A bootstrap would do no better: what is ranked is a dozen methods or so, of which
-    a resample draws many twice, and so makes ties that the data do not have.
+    The interval is Fisher's z with the standard error sqrt((1 + rho^2 / 2) / (n - 3)) for ranks (Bonett and
+    Wright, Sample size requirements for estimating Pearson, Kendall and Spearman correlations, Psychometrika
+    65, 2000). A bootstrap would not be better: with about a dozen methods, a resample draws many of them
+    twice, which creates ties that the data do not have.
 
     Args:
-        x: `[n]`, one measure of each item.
-        y: `[n]`, the other, in the same order.
-        confidence: of the interval.
+        x: `[n]`, one measure per item.
+        y: `[n]`, the other measure, in the same order.
+        confidence: confidence level of the interval.
 
     Returns:
-        Ties share their mean rank. A measure that is the same for all items orders nothing: no rho, and a
-        status. Fewer than four items have no interval, nor have orders that agree or oppose each other
-        entirely, as z is infinite there. There is no standard error.
+        The estimate of rho, without a standard error. Tied values share their mean rank. If a measure is the
+        same for all items, there is no value but a status. There is no interval for fewer than four items,
+        nor for orders that fully agree or are fully reversed, because z is infinite there.
 
     Raises:
-        ValueError: the two do not have the same number of items.
+        ValueError: the two measures have different numbers of items.
     """
     a, b = as_pairs(x, y)
     n = len(a)
@@ -40,7 +40,7 @@ def rank_correlation(x: Values, y: Values, *, confidence: float = CONFIDENCE) ->
         problem = "all values of one measure are equal"
     if problem is not None:
         return Estimate(None, None, None, None, n, problem)
-    # Rounded, as orders that agree entirely may come out just short of 1, or past it.
+    # Rounded, because rho of fully agreeing orders may be slightly below or above 1.
     rho = round(float(stats.spearmanr(a, b).statistic), 12) + 0.0
     if n < 4 or abs(rho) == 1:
         return Estimate(rho, None, None, None, n)

@@ -1,4 +1,4 @@
-"""Metrics of items: each formula once, by which numbers are measured, verified and paired."""
+"""Metrics computed from items: each formula is defined once, for measuring, verifying and pairing."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ Source = TypeVar("Source", WindowLosses, WindowDivergence, AnswerSet)
 
 @dataclass(frozen=True)
 class ItemMetric(Generic[Source]):
-    """A metric that is formed of one value for each item.
+    """A metric that is computed from one value per item.
 
     Attributes:
-        name: as records have it.
-        direction: which way is better.
-        values: what a record holds -> a value for each item; None where an item has none.
-        estimate: the values -> the metric with its interval.
-        skips: whether items without a value are left out; else one of them leaves the metric without a value.
-        compares: whether it holds a model against the dense one, so that there is none without a dense model.
-        uncompared: what every item's value is without a dense model.
-        elsewhere: how far, relative and absolute, it may be from the same run on another machine, where other
-            roundings move ties of a mask and last bits; None = as far as a few items moved by one.
-        since: the first schema of records that have it; older ones may lack it.
+        name: name in records.
+        direction: whether higher or lower values are better.
+        values: function that returns one value per item of a record's item data; None for items without one.
+        estimate: function that computes the metric and its interval from the values.
+        skips: whether items without a value are skipped; otherwise one such item leaves the metric without a
+            value.
+        compares: whether the metric compares a model with the dense one, and is absent without a dense model.
+        uncompared: value of every item if there is no dense model.
+        elsewhere: relative and absolute tolerance for a rerun on another machine, where rounding may change
+            ties in a mask and last bits; None = the effect of a few items that change by one.
+        since: first record schema that has the metric; older records may lack it.
     """
 
     name: str
@@ -45,26 +46,26 @@ class ItemMetric(Generic[Source]):
 
     @property
     def better(self) -> Better:
-        """Which way is better, of a metric that can be judged."""
+        """The better direction; only for metrics whose `direction` is not `none`."""
         assert self.direction != "none"
         return self.direction
 
     @property
     def is_share(self) -> bool:
-        """Whether each item's value is a share, from 0 to 1."""
+        """Whether the value of each item is a share, from 0 to 1."""
         return self.estimate in (mean_share, proportion)
 
     def used(self, source: Source) -> list[float | None]:
-        """The values that it is formed of."""
+        """Returns the values that enter the metric."""
         values = self.values(source)
         return [value for value in values if value is not None or not self.skips]
 
     def of(self, source: Source) -> Metric:
-        """The metric of these items, as a record has it."""
+        """Computes the metric of these items in the form used in records."""
         return metric_of(self.name, source.protocol, self.estimate(self.used(source)), self.direction)
 
     def shows_comparison(self, source: Source) -> bool:
-        """Whether the items tell that a dense model was at hand; if not, there may have been one."""
+        """Whether the items prove that a dense model was available; False proves nothing."""
         return any(value != self.uncompared for value in self.values(source))
 
 
@@ -75,14 +76,14 @@ def _each(value: Callable[[AnswerText], float | None]) -> Callable[[AnswerSet], 
 LOSSES: tuple[ItemMetric[WindowLosses], ...] = (
     ItemMetric("perplexity", "lower", lambda losses: losses.nll, perplexity_from_nll, elsewhere=(0.005, 0.0)),
 )
-"""Of the losses on one text."""
+"""Metrics of the losses on one text."""
 
 DIVERGENCES: tuple[ItemMetric[WindowDivergence], ...] = (
-    # A mean divergence is small, and so its relative error larger.
+    # A mean divergence is small, so its relative error is larger.
     ItemMetric("kl_divergence", "lower", lambda found: found.kl, mean_stderr, elsewhere=(0.05, 0.005)),
     ItemMetric("top1_agreement", "higher", lambda found: found.agreement, mean_share, elsewhere=(0.0, 0.01)),
 )
-"""Of the divergence from the dense model on one text."""
+"""Metrics of the divergence from the dense model on one text."""
 
 ANSWERS: tuple[ItemMetric[AnswerSet], ...] = (
     ItemMetric("answer_tokens", "none", _each(lambda answer: answer.n_tokens), mean_stderr),
@@ -105,24 +106,24 @@ ANSWERS: tuple[ItemMetric[AnswerSet], ...] = (
     ),
     ItemMetric("answers_ended", "none", _each(lambda answer: float(answer.ended)), proportion, since=6),
 )
-"""Of the answers to a set of prompts."""
+"""Metrics of the answers to a set of prompts."""
 
 
 def item_metrics(
     metrics: Iterable[ItemMetric[Source]], source: Source, *, compared: bool = True
 ) -> list[Metric]:
-    """The metrics of one text's or one prompt set's items, as a record has them.
+    """Computes the metrics of the items of one text or prompt set, in the form used in records.
 
     Args:
-        metrics: those of this kind of items.
-        source: what holds the items.
-        compared: whether a dense model was at hand.
+        metrics: the metrics for this kind of items.
+        source: the item data.
+        compared: whether a dense model was available.
     """
     return [metric.of(source) for metric in metrics if compared or not metric.compares]
 
 
 def metric_of(name: str, protocol: str, estimate: Estimate, direction: Direction) -> Metric:
-    """An estimate as a record's metric."""
+    """Converts an estimate to a metric of a record."""
     return Metric(
         name=name,
         protocol=protocol,
@@ -139,7 +140,7 @@ def metric_of(name: str, protocol: str, estimate: Estimate, direction: Direction
 def window_rows(
     protocol: str, metric: str, digests: Sequence[str], values: Sequence[float | None], n_tokens: int | None
 ) -> list[ItemRow]:
-    """The rows of a text's windows in a side file, from the digests of their tokens and their values."""
+    """Returns the side-file rows of a text's windows, from their token digests and values."""
     return [
         ItemRow(protocol, metric, item, digest, None, None, value, n_tokens)
         for item, (digest, value) in enumerate(zip(digests, values, strict=True))

@@ -1,4 +1,4 @@
-"""Metrics of the model as a whole: what was removed, what that saves, what it took, how fast the model is."""
+"""Metrics of the whole model: sparsity, sizes, cost of the prune, and speed."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from suite.results.records.prune_costs import ABSENT, prune_costs
 from suite.results.records.record import Metric, PhaseCost, SharedPart
 
 SIZES = ("checkpoint_bytes", "bitmask_bytes", "packed_bytes")
-"""Of the checkpoint as it is stored, and as its zeros would allow."""
+"""Sizes of the checkpoint as it is stored, and in packed formats that its zeros allow."""
 PRUNE_COSTS = (
     *("prune_seconds", "own_prune_seconds"),
     *("peak_host_bytes", "peak_device_bytes", "prune_energy_joules"),
 )
-"""What a prune took."""
+"""Costs of a prune."""
 SPEEDS = tuple(
     f"{kernel}{phase}_tokens_per_second" for kernel in ("", "sparse_") for phase in ("prefill", "generation")
 )
-"""How fast the model is, with the dense kernels and with sparse ones."""
+"""Speeds of the model with dense and with sparse kernels."""
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of one weight."""
+"""Size of one weight in bytes, by dtype."""
 
 
 class PrunedModule(Protocol):
-    """What packing the weight of one target module depends on; reports of modules have it."""
+    """Interface of module reports: the numbers that determine the packed size of a target module."""
 
     @property
     def n_weights(self) -> int:
-        """All of its weights."""
+        """Number of weights of the module."""
         ...
 
     @property
     def n_pruned(self) -> int:
-        """Those that were removed."""
+        """Number of pruned weights."""
         ...
 
 
 def size_metrics(
     checkpoint_bytes: float, modules: Sequence[PrunedModule], *, dtype: str, pattern: str | None
 ) -> list[Metric]:
-    """The bytes of a checkpoint in the model's dtype: as it is stored, and as its zeros would allow.
+    """Computes the size of a checkpoint in the model's dtype: as it is stored, and in packed formats.
 
-    `bitmask_bytes`: the survivors of each target module, and a bit per weight that says which they are.
-    `packed_bytes`: the survivors and, for each, its place inside its group of M in ceil(log2 M) bits, as
-    hardware for 2:4 reads them; only where the pattern is N:M.
+    `bitmask_bytes`: the remaining weights of each target module, and a mask of one bit per weight.
+    `packed_bytes`: the remaining weights, each with its index inside its group of M in ceil(log2 M) bits, as
+    hardware for 2:4 reads them; it only has a value if the pattern is N:M.
 
     Args:
-        checkpoint_bytes: of all parameters, tied ones once, zeros stored.
-        modules: the target modules; none for a dense model.
-        dtype: of the weights.
-        pattern: what they were pruned to; None where nobody knows.
+        checkpoint_bytes: size of all parameters including zeros, with tied parameters counted once.
+        modules: the target modules; empty for a dense model.
+        dtype: dtype of the weights.
+        pattern: the sparsity pattern; None if unknown.
     """
     sizes: dict[str, tuple[float | None, str]] = {"checkpoint_bytes": (checkpoint_bytes, "ok")}
     if modules:
@@ -71,7 +71,7 @@ def size_metrics(
 
 
 def cost_metrics(phases: Sequence[PhaseCost], shared: Sequence[SharedPart]) -> list[Metric]:
-    """What a prune took, from a record's phases and what it shared; none where nothing was pruned."""
+    """Computes the cost metrics of a prune from phases and shared work; empty if nothing was pruned."""
     return [
         Metric(
             name=name,
@@ -85,13 +85,13 @@ def cost_metrics(phases: Sequence[PhaseCost], shared: Sequence[SharedPart]) -> l
 
 
 def speeds_of(prompt_tokens: int, new_tokens: int) -> list[tuple[str, str]]:
-    """Name and protocol of each of `SPEEDS`, where so many tokens are read and written."""
+    """Returns name and protocol of each of `SPEEDS` for the given numbers of tokens."""
     read = f"b1-p{prompt_tokens}"
     return [(name, read if "prefill" in name else f"{read}-g{new_tokens}") for name in SPEEDS]
 
 
 def share_pruned(modules: Sequence[PrunedModule]) -> float:
-    """The share of the target modules' weights that were removed."""
+    """Returns the share of the target modules' weights that were pruned."""
     return sum(module.n_pruned for module in modules) / sum(module.n_weights for module in modules)
 
 

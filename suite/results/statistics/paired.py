@@ -1,7 +1,8 @@
-"""What can be said of two models on the same items by resampling and by counting flips.
+"""Compares two models on the same items by resampling and by counting flipped answers.
 
-Neither assumes a distribution of the items, as the Student t of `perplexity.paired_log_ratio` does: they are
-for differences that are skewed, such as KL divergences, and for answers that are right or wrong.
+Neither method assumes a distribution of the items, unlike the Student t test of
+`perplexity.paired_log_ratio`. Use them for skewed differences, such as KL divergences, and for answers that
+are right or wrong.
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ from suite.results.statistics.single import (
 )
 
 FEWEST_RESAMPLED = 6
-"""A bootstrap of fewer pairs is far too sure of itself, and no p-value of their sign flips can reach 0.05."""
+"""Minimum number of pairs for a bootstrap. With fewer pairs its interval is far too narrow, and the p-value
+of sign flips cannot reach 0.05."""
 
 BATCH_ITEMS = 2**20
-"""Items resampled at once: 8 MiB of doubles."""
+"""Number of items to resample at once: 8 MiB of doubles."""
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Answers whose correctness differs between two models, the second against the first.
+    """Answers that are right in one of two models and wrong in the other.
 
     Attributes:
-        right_to_wrong: right in the first and wrong in the second; None where they could not be counted.
-        wrong_to_right: the other way round; None likewise.
+        right_to_wrong: number of answers that are right in the first and wrong in the second model; None if
+            they could not be counted.
+        wrong_to_right: number of answers that changed the other way round; None likewise.
         lost: `right_to_wrong` as a share of all answers, with its Wilson interval.
         gained: `wrong_to_right` likewise.
-        changed: both together. Two models of equal accuracy may differ here.
-        p_value: McNemar's exact test of as many lost as gained; None where they could not be counted.
-        n: answers.
-        status: `ok`, or why they could not be counted.
+        changed: share of answers that changed either way; it may be large even if the accuracies are equal.
+        p_value: p-value of McNemar's exact test for equal numbers of lost and gained answers; None if they
+            could not be counted.
+        n: number of answers.
+        status: `ok`, or why the flips could not be counted.
     """
 
     right_to_wrong: int | None
@@ -62,29 +66,29 @@ class Flips:
 def paired_bootstrap(
     a: Values, b: Values, *, confidence: float = CONFIDENCE, n_resamples: int = 10_000, seed: int = 0
 ) -> PairedEstimate:
-    """The mean of a - b with an interval and a p-value that assume no distribution.
+    """Returns the mean of a - b with an interval and a p-value that assume no distribution.
 
     The interval is the BCa bootstrap over pairs (Efron, Better bootstrap confidence intervals, 1987), which
-    follows skewed differences where a percentile interval lags behind. The p-value is the sign-flip test's:
-    if the models did not differ, each pair's difference would as soon have the opposite sign. Both resample
-    the same differences and look at the same mean. The p-value is not read off the bootstrap, as it would
-    inherit its optimism on few pairs; sign flips are exact there (all 2^n of them, where these are no more
-    than `n_resamples`). Close to the threshold the two may therefore disagree; the p-value decides.
+    is more accurate for skewed differences than a percentile interval. The p-value comes from the sign-flip
+    test: if the models did not differ, the opposite sign of each difference would be equally likely. Both
+    resample the same differences and use the same mean. The p-value is not derived from the bootstrap, which
+    is too optimistic for few pairs, where sign flips are exact (all 2^n of them, if these are at most
+    `n_resamples`). Therefore the two may disagree close to the threshold; the p-value decides.
 
     Neither depends on the order of the pairs, and swapping the models mirrors the interval exactly.
 
     Args:
         a: `[n]`, e.g. window losses in nats (the mean is then a log perplexity) or KL divergences.
         b: `[n]`, the same items in the same order.
-        confidence: of the interval.
-        n_resamples: of the bootstrap, and of the sign flips where not all of them are tried.
-        seed: of both.
+        confidence: confidence level of the interval.
+        n_resamples: number of resamples of the bootstrap, and of sign flips if not all are tried.
+        seed: seed of both.
 
     Returns:
-        Pairs that all differ alike have an interval without width; models that never differ have p = 1.
+        The estimate. If all differences are equal, the interval has no width; if all are 0, p = 1.
 
     Raises:
-        ValueError: the two do not have the same number of items.
+        ValueError: the two models have different numbers of items.
     """
     first, second = as_pairs(a, b)
     n = len(first)
@@ -95,10 +99,10 @@ def paired_bootstrap(
         differences = np.sort(first - second)
     if not np.isfinite(differences).all():
         return PairedEstimate(None, None, None, None, n, status="overflow: the items are too far apart")
-    # The same pairs give the same resamples, whichever model comes first: only the sign is put back.
+    # The order of the models must not change the resamples: normalize the sign, and restore it at the end.
     mirrored = -differences[::-1]
     turned = mirrored.tolist() < differences.tolist()
-    # Scaled, so that sums cannot overflow.
+    # Scaled so that sums cannot overflow.
     scale = float(np.max(np.abs(differences))) or 1.0
     scaled = (mirrored if turned else differences) / scale
     unit = -scale if turned else scale
@@ -115,18 +119,18 @@ def paired_bootstrap(
 
 
 def mcnemar(a_correct: Values, b_correct: Values) -> Flips:
-    """What changed between two models' answers to the same questions.
+    """Counts and tests the flips between two models' answers to the same questions.
 
-    McNemar's exact test asks whether as many answers were lost as gained: a binomial test of the flips, two
-    tails (Q. McNemar, Note on the sampling error of the difference between correlated proportions, 1947).
+    McNemar's exact test checks whether as many answers were lost as gained: a two-sided binomial test of the
+    flips (Q. McNemar, Note on the sampling error of the difference between correlated proportions, 1947).
     Without any flip p = 1.
 
     Args:
-        a_correct: `[n]`, 0 or 1 (or a bool), of the model before, e.g. the dense one.
-        b_correct: `[n]`, of the model after, the same questions in the same order.
+        a_correct: `[n]`, 0 or 1 (or a bool), answers of the model before, e.g. the dense one.
+        b_correct: `[n]`, answers of the model after to the same questions in the same order.
 
     Raises:
-        ValueError: the two do not have the same number of answers, or one is neither 0 nor 1.
+        ValueError: the two have different numbers of answers, or a value is neither 0 nor 1.
     """
     a, b = as_pairs(a_correct, b_correct)
     problem = problem_of(np.concatenate([a, b]))
@@ -149,24 +153,24 @@ def mcnemar(a_correct: Values, b_correct: Values) -> Flips:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values adjusted for being many, by Holm's step-down: they bound the chance of any false alarm.
+    """Adjusts p-values for multiple tests by Holm's step-down, which bounds the chance of any false alarm.
 
     S. Holm, A simple sequentially rejective multiple test procedure, 1979.
 
     Args:
-        p_values: of one family of tests; None where there is none. Those do not count as tests.
+        p_values: p-values of one family of tests; None entries do not count as tests.
 
     Returns:
-        In the same order, None where it was None.
+        The adjusted p-values in the same order, None for None.
 
     Raises:
-        ValueError: one is outside [0, 1], or NaN.
+        ValueError: a p-value is outside [0, 1], or NaN.
     """
     tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     for p, _ in tested:
         if not 0 <= p <= 1:
             raise ValueError(f"a p-value lies in [0, 1], not {p!r}")
-    # statsmodels has it too (the tests hold this against it) and collects garbage on every call: 60 ms.
+    # Own version, because that of statsmodels collects garbage on every call (60 ms); tests compare the two.
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for step, (p, place) in enumerate(tested):
@@ -187,7 +191,7 @@ def _bootstrap(
 ) -> tuple[Literal["bca", "percentile"], tuple[float, float]]:
     def interval(method: str) -> tuple[float, float]:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # SciPy warns where BCa has no value, which `PairedEstimate.interval` tells.
+            # SciPy warns if BCa has no value; `PairedEstimate.interval` reports that.
             warnings.simplefilter("ignore")
             found = stats.bootstrap(
                 (differences,),

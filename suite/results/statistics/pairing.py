@@ -1,4 +1,4 @@
-"""Two records side by side: what both measured on the same items, and why not where they did not."""
+"""Pairs the metrics that two records measured on the same items, or explains why they cannot be paired."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ N_RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class PairedItems:
-    """One metric of two records.
+    """The per-item values of one metric in two records.
 
     Attributes:
-        name: `perplexity`, `kl_divergence`, `top1_agreement`, a task's main metric, or one of answers.
-        protocol: of both.
-        kind: what an item is. A `window` of `perplexity` has a loss in nats, and their mean is a log
-            perplexity; a `question` is right (1) or wrong (0); a `graded` question and an `answer` have any
-            value.
-        direction: which way is better.
-        first: `[n]`, the first record's values; None where an item has no finite one.
-        second: `[n]`, the second record's, of the same items in the same order.
-        reason: why the items cannot be paired; empty where they can, and then both are as long.
-        is_task: whether the items are a task's questions.
+        name: `perplexity`, `kl_divergence`, `top1_agreement`, the main metric of a task, or one of answers.
+        protocol: protocol of both.
+        kind: kind of the items. The values of a `window` of `perplexity` are losses in nats, so their mean
+            is a log perplexity; a `question` is right (1) or wrong (0); a `graded` question and an `answer`
+            have any value.
+        direction: whether higher or lower values are better.
+        first: `[n]`, values of the first record; None for items without a finite value.
+        second: `[n]`, values of the second record for the same items in the same order.
+        reason: why the items cannot be paired; if empty, they can, and both have the same length.
+        is_task: whether the items are the questions of a task.
     """
 
     name: str
@@ -52,16 +52,16 @@ class PairedItems:
 
     @property
     def fewest_p_value(self) -> float:
-        """The lowest p-value that so many items can have, if all of them move one way."""
+        """The lowest possible p-value for this number of items, reached if all change in one direction."""
         return min(1.0, 2.0 * 0.5 ** len(self.first))
 
     def difference(self) -> PairedEstimate:
-        """The mean of second minus first, with a two-sided p-value of no difference.
+        """Returns the mean of second minus first, with a two-sided p-value of no difference.
 
-        Right and wrong is tested by McNemar's exact test (without an interval), everything else by sign flips
-        (`paired_bootstrap`). Both assume no distribution. Of many items not all flips are tried, and where
-        none of those tried moves the mean as far, the p-value is only known to be small: the paired Student t
-        test then says how small, but never less than all flips could give.
+        Questions are tested by McNemar's exact test (without an interval), everything else by sign flips
+        (`paired_bootstrap`). Both assume no distribution. For many items only a sample of the flips is
+        tried. If none of them reaches the observed mean, the p-value is only known to be small; then the
+        paired Student t test gives its size, but not below the lowest value that all flips could give.
 
         Raises:
             ValueError: the items cannot be paired.
@@ -87,22 +87,22 @@ class PairedItems:
 
 
 ItemValues = Callable[[str, str], Values | None]
-"""(protocol, metric) -> the values of a record's side file, in order; None where it has none."""
+"""Function of (protocol, metric) that returns the values in a record's side file in order, or None."""
 
 
 def pair_items(
     first: Record, second: Record, *, first_items: ItemValues, second_items: ItemValues
 ) -> list[PairedItems]:
-    """Everything that either of two finished records measured item by item.
+    """Pairs all metrics with per-item values that either of two finished records has.
 
     Args:
-        first: the record that is compared with: a baseline's, or the dense model's.
-        second: the other one.
-        first_items: reads the first one's side file, for tasks that grade their answers.
-        second_items: likewise.
+        first: the record to compare with: of a baseline, or of the dense model.
+        second: the other record.
+        first_items: reads the side file of the first record, for tasks that grade their answers.
+        second_items: reads that of the second record.
 
     Returns:
-        Texts, then tasks, then answers; what cannot be paired says why.
+        Metrics of texts, then of tasks, then of answers; those that cannot be paired contain a reason.
     """
     return [
         *_texts(first, second),
@@ -167,14 +167,14 @@ def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
         if metric.direction == "none":
             continue
         if metric.compares and (first.cell.is_dense or second.cell.is_dense):
-            continue  # nothing to hold its answers against
+            continue  # the dense model's answers are not compared with anything
         kind: Literal["question", "answer"] = "question" if metric.estimate is proportion else "answer"
         items = PairedItems(metric.name, found.protocol, "answer", metric.better, reason=reason)
         if reason or one is None or other is None:
             yield items
             continue
         pairs = list(zip(metric.values(one), metric.values(other), strict=True))
-        # An answer too short to repeat itself tells nothing; one that is no longer likely at all tells much.
+        # An answer that is too short to repeat itself is left out; one without a finite likelihood is kept.
         short = metric.skips and metric.is_share
         pairs = [(a, b) for a, b in pairs if a is not None and not (short and b is None)]
         if pairs:
@@ -188,7 +188,7 @@ def _other(
     first: WindowLosses | TaskOutcomes | AnswerSet | None,
     second: WindowLosses | TaskOutcomes | AnswerSet | None,
 ) -> str:
-    """Why two sets of windows, questions or answers are not of the same items; empty where they are."""
+    """Describes why two sets of windows, questions or answers have different items; empty if they do not."""
     if first is None or second is None:
         return _missing(first, second)
     return first_difference(items_ground(first), items_ground(second))
@@ -206,7 +206,7 @@ def _missing(first: object, second: object) -> str:
 def _both(
     first: Sequence[Items], second: Sequence[Items]
 ) -> Iterator[tuple[str, Items | None, Items | None]]:
-    """Each protocol that one of the two has, with both sides."""
+    """Yields each protocol that either side has, with the items of both sides."""
     ours: dict[str, Items] = {item.protocol: item for item in first}
     theirs: dict[str, Items] = {item.protocol: item for item in second}
     for protocol in dict.fromkeys([*ours, *theirs]):
@@ -214,7 +214,7 @@ def _both(
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of all values; None where one of them is missing, or there is none."""
+    """Returns the mean of all values; None if a value is missing, there are none, or it is not finite."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None

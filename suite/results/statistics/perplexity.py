@@ -1,8 +1,9 @@
-"""Perplexities from window losses with their intervals, and the ratio of two models' on the same windows.
+"""Perplexities with intervals from window losses, and perplexity ratios of two models on the same windows.
 
-Perplexity is the exponential of a mean, so its interval is formed on the log scale and carried over; it is
-not symmetric. Windows are treated as independent draws, which neighbours in one text are not quite: intervals
-of single models are a little too narrow for it, paired ones hardly, because what neighbours share cancels.
+Perplexity is the exponential of a mean, so its interval is computed on the log scale and exponentiated; it is
+not symmetric. Windows are treated as independent, which neighbouring windows of a text are not entirely. This
+makes intervals of single models slightly too narrow, but hardly affects paired ones, because what neighbours
+have in common cancels out.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from suite.results.statistics.single import (
 
 
 def perplexity_from_nll(window_nll: Values, *, confidence: float = CONFIDENCE) -> Estimate:
-    """Perplexity exp(mean NLL) with its interval.
+    """Returns the perplexity exp(mean NLL) with its interval.
 
     Args:
-        window_nll: `[n_windows]`, the mean NLL in nats of each window's predicted tokens; all windows
-            predict equally many.
-        confidence: of the interval.
+        window_nll: `[n_windows]`, the mean NLL in nats of the predicted tokens of each window; all windows
+            have equally many.
+        confidence: confidence level of the interval.
 
     Returns:
-        The interval is Student t on the mean NLL, exponentiated; the standard error is the delta method's,
-        perplexity times the standard error of the mean NLL.
+        The estimate. The interval is the exponential of the Student t interval of the mean NLL; the standard
+        error is that of the delta method, perplexity times the standard error of the mean NLL.
     """
     return perplexities_from_nll([window_nll], confidence=confidence)[0]
 
 
 def perplexities_from_nll(models_nll: Sequence[Values], *, confidence: float = CONFIDENCE) -> list[Estimate]:
-    """`perplexity_from_nll` of several models at once, which takes little longer than of one.
+    """Computes `perplexity_from_nll` of several models at once, in little more time than for one model.
 
     Args:
-        models_nll: `[n_models, n_windows]`, nats.
-        confidence: of the intervals.
+        models_nll: `[n_models, n_windows]`, in nats.
+        confidence: confidence level of the intervals.
     """
     if not models_nll:
         return []
@@ -65,18 +66,18 @@ def _perplexity(log: Estimate) -> Estimate:
 
 
 def paired_log_ratio(a_nll: Values, b_nll: Values, *, confidence: float = CONFIDENCE) -> PairedEstimate:
-    """Perplexity of a over perplexity of b, from both models' losses on the same windows.
+    """Returns the perplexity of a divided by that of b, from both models' losses on the same windows.
 
-    The windows' differences a - b are tested with the paired Student t test; ratio and interval are the
-    exponential of their mean and of its interval.
+    The differences a - b are tested with the paired Student t test; the ratio and its interval are the
+    exponentials of their mean and of its interval.
 
     Args:
-        a_nll: `[n_windows]`, nats.
-        b_nll: `[n_windows]`, the same windows in the same order.
-        confidence: of the interval.
+        a_nll: `[n_windows]`, in nats.
+        b_nll: `[n_windows]`, for the same windows in the same order.
+        confidence: confidence level of the interval.
 
     Raises:
-        ValueError: the two do not have the same number of windows.
+        ValueError: the two models have different numbers of windows.
     """
     return paired_log_ratios([a_nll], b_nll, confidence=confidence)[0]
 
@@ -84,22 +85,22 @@ def paired_log_ratio(a_nll: Values, b_nll: Values, *, confidence: float = CONFID
 def paired_log_ratios(
     models_nll: Sequence[Values], base_nll: Values, *, confidence: float = CONFIDENCE
 ) -> list[PairedEstimate]:
-    """`paired_log_ratio` of several models to the same one, which takes little longer than of one.
+    """Computes `paired_log_ratio` of several models to one base, in little more time than for one model.
 
     Args:
-        models_nll: `[n_models, n_windows]`, nats.
-        base_nll: `[n_windows]`, the same windows in the same order.
-        confidence: of the intervals.
+        models_nll: `[n_models, n_windows]`, in nats.
+        base_nll: `[n_windows]`, for the same windows in the same order.
+        confidence: confidence level of the intervals.
 
     Raises:
-        ValueError: a model does not have the base's number of windows.
+        ValueError: a model and the base have different numbers of windows.
     """
     base = as_floats(base_nll)
     for nll in models_nll:
         if len(nll) != len(base):
             raise ValueError(f"{len(nll)} windows cannot be paired with {len(base)}")
     rows = _rows(models_nll)
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite has its status
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite get a status
         logs = row_means(rows - base, confidence=confidence)
     return [
         _paired(log, problem_of(np.concatenate([row, base]))) for log, row in zip(logs, rows, strict=True)
@@ -117,14 +118,14 @@ def _paired(log: Estimate, problem: str | None) -> PairedEstimate:
 
 
 def _rows(models: Sequence[Values]) -> npt.NDArray[np.float64]:
-    """`[n_models, n_items]`."""
+    """Stacks the values of all models to `[n_models, n_items]`."""
     return np.array([as_floats(values) for values in models], dtype=np.float64)
 
 
 def _p_value(difference: Estimate) -> float | None:
     if difference.stderr is None or difference.value is None:
         return None
-    if difference.stderr == 0:  # the test divides by it: no spread leaves no doubt either way
+    if difference.stderr == 0:  # the test would divide by 0; without spread the result is certain
         return 1.0 if difference.value == 0 else 0.0
     return float(2 * special.stdtr(difference.n - 1, -abs(difference.value / difference.stderr)))
 

@@ -1,7 +1,7 @@
-"""Point estimates with intervals: of means Student t, of shares of items Wilson's.
+"""Point estimates with intervals: Student t for means, Wilson's for shares of items.
 
-Perplexities, which are exponentials of means, are in `perplexity`; two models compared by resampling, and
-flips, in `paired`.
+See `perplexity` for perplexities, which are exponentials of means, and `paired` for comparing two models by
+resampling and by flips.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy.typing as npt
 from scipy import special, stats
 
 Values = Sequence[float | None] | npt.NDArray[np.floating]
-"""One number an item; None (or NaN, infinity) where an item has none."""
+"""One number per item; None (or NaN, infinity) for items without a number."""
 
 CONFIDENCE = 0.95
 GRADED_SHARES = ("acc", "exact_match")
-"""What the names of scores begin with that are shares of a question: TruthfulQA's graded `acc`, for one."""
+"""Prefixes of the names of scores that give each question a share, e.g. TruthfulQA's graded `acc`."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how sure it is.
+    """A number with its uncertainty.
 
     Attributes:
-        value: None where it could not be had; `status` says why.
-        stderr: its standard error; None from a single item, or beyond the range of floats.
-        low: lower end of the interval; None likewise, but a share has one from a single item on.
-        high: upper end; None likewise.
-        n: items behind it.
-        status: `ok`, or why there is no value.
+        value: the number; None if there is none, for the reason in `status`.
+        stderr: the standard error; None for a single item, or if it is beyond the range of floats.
+        low: lower end of the interval; None likewise, except that a share of a single item has one.
+        high: upper end of the interval; None likewise.
+        n: number of items.
+        status: `ok`, or the reason for a missing value.
     """
 
     value: float | None
@@ -46,17 +46,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedEstimate:
-    """Two models on the same items: the mean of first minus second, or the ratio of their perplexities.
+    """Comparison of two models on the same items: mean of first minus second, or ratio of perplexities.
 
     Attributes:
-        value: above 0 (a ratio: above 1) the first is higher. None where it could not be had.
-        low: lower end of the interval; None from fewer pairs than it takes, or beyond the range of floats.
-        high: upper end; None likewise.
-        p_value: two-sided, of no difference; None from a single pair.
-        n: pairs.
-        interval: of a bootstrap: `bca`; `percentile` where BCa has no value (all pairs differ alike); else
-            None.
-        status: `ok`, or why there is no value.
+        value: the difference or ratio; above 0 (above 1 for a ratio) if the first is higher. None if there is
+            none.
+        low: lower end of the interval; None if there are too few pairs, or beyond the range of floats.
+        high: upper end of the interval; None likewise.
+        p_value: two-sided p-value of no difference; None for a single pair.
+        n: number of pairs.
+        interval: kind of a bootstrap interval: `bca`, or `percentile` if BCa has no value (all differences
+            are equal); None for other intervals.
+        status: `ok`, or the reason for a missing value.
     """
 
     value: float | None
@@ -70,15 +71,15 @@ class PairedEstimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a number moves between calibration seeds; `seed_spread` says what it is not.
+    """Variation of a number between calibration seeds; see `seed_spread` for what it does not cover.
 
     Attributes:
-        mean: over the seeds; None where it could not be had.
-        deviation: the sample standard deviation; None from a single seed, or beyond the range of floats.
-        minimum: the lowest; None where there is no mean.
-        maximum: the highest; None likewise.
-        n: seeds.
-        status: `ok`, or why there is no mean.
+        mean: mean over the seeds; None if there is none.
+        deviation: sample standard deviation; None for a single seed, or beyond the range of floats.
+        minimum: lowest value; None if there is no mean.
+        maximum: highest value; None if there is no mean.
+        n: number of seeds.
+        status: `ok`, or the reason for a missing mean.
     """
 
     mean: float | None
@@ -90,30 +91,31 @@ class Spread:
 
 
 def mean_stderr(values: Values, *, confidence: float = CONFIDENCE) -> Estimate:
-    """The mean of independent items, its standard error s / sqrt(n), and its Student t interval.
+    """Returns the mean of independent items, its standard error s / sqrt(n), and its Student t interval.
 
     Args:
-        values: `[n]`. A single item gives a mean without an interval; an item that is not finite, or no
-            item at all, gives no value and a status.
-        confidence: of the interval.
+        values: `[n]`. For a single item there is no interval; for an item that is not finite, or for no
+            items at all, there is no value but a status.
+        confidence: confidence level of the interval.
     """
     return row_means(as_floats(values)[np.newaxis], confidence=confidence)[0]
 
 
 def mean_share(shares: Values, *, confidence: float = CONFIDENCE) -> Estimate:
-    """The mean of shares, e.g. of the agreement of each window.
+    """Returns the mean of shares, e.g. of the agreement of each window.
 
     Args:
-        shares: `[n]`, each in [0, 1]. A single item, or one that is not finite, as in `mean_stderr`.
-        confidence: of the interval.
+        shares: `[n]`, each in [0, 1]. A single item, or one that is not finite, is treated as in
+            `mean_stderr`.
+        confidence: confidence level of the interval.
 
     Returns:
-        What `mean_stderr` gives, with the interval cut to [0, 1]. That loses no coverage, since a mean of
-        shares lies nowhere else. It also keeps the width 0 that Student t has where all items are alike;
-        Wilson's interval, which does not, is for items that are 0 or 1 (`proportion`).
+        The result of `mean_stderr`, with the interval clipped to [0, 1]. This loses no coverage, because a
+        mean of shares is always in that range. If all items are equal, the interval has width 0, as with
+        Student t; Wilson's interval, which has not, is for items that are 0 or 1 (`proportion`).
 
     Raises:
-        ValueError: an item is no share.
+        ValueError: an item is not a share.
     """
     found = as_floats(shares)
     beyond = found[np.isfinite(found) & ((found < 0) | (found > 1))]
@@ -125,33 +127,33 @@ def mean_share(shares: Values, *, confidence: float = CONFIDENCE) -> Estimate:
 
 
 def score_mean(metric: str, values: Values) -> Estimate:
-    """The mean of what a task's questions scored, with the interval that fits them.
+    """Returns the mean of the scores of a task's questions, with the interval for their kind.
 
     Args:
-        metric: the score's name. Graded accuracies and exact matches are shares; of others nobody knows their
-            range, even where all questions happen to lie in [0, 1].
+        metric: name of the score. Graded accuracies and exact matches are shares; the range of other scores
+            is unknown, even if all values happen to be in [0, 1].
         values: `[n]`, as in `mean_stderr`.
     """
     found = as_floats(values)
     if np.all((found == 0) | (found == 1)):
         return proportion(found)
-    # NaN, where a question has no score, is no share either; the statuses are the same.
+    # With NaN, for a question without a score, this is False; `mean_share` would return the same status.
     is_share = metric.startswith(GRADED_SHARES) and np.all((found >= 0) & (found <= 1))
     return mean_share(found) if is_share else mean_stderr(found)
 
 
 def row_means(rows: npt.NDArray[np.float64], *, confidence: float = CONFIDENCE) -> list[Estimate]:
-    """`mean_stderr` of each row at once, which takes little longer than of one.
+    """Computes `mean_stderr` of several rows at once, in little more time than for one row.
 
     Args:
-        rows: `[n_models, n_items]`, NaN where an item has no number.
-        confidence: of the intervals.
+        rows: `[n_models, n_items]`, NaN for items without a number.
+        confidence: confidence level of the intervals.
     """
     m, n = rows.shape
     if n == 0:
         return [Estimate(None, None, None, None, 0, "no items") for _ in range(m)]
-    with np.errstate(invalid="ignore"):  # rows that are not finite have no value in the end
-        # Scaled, so that the sums behind mean and spread cannot overflow.
+    with np.errstate(invalid="ignore"):  # rows that are not finite get no value below
+        # Scaled so that the sums for mean and deviation cannot overflow.
         scales = np.max(np.abs(rows), axis=1)
         scales[scales == 0] = 1.0
         scaled = rows / scales[:, np.newaxis]
@@ -174,21 +176,22 @@ def row_means(rows: npt.NDArray[np.float64], *, confidence: float = CONFIDENCE) 
 
 
 def proportion(outcomes: Values, *, confidence: float = CONFIDENCE) -> Estimate:
-    """The share of items that came out right, e.g. an accuracy.
+    """Returns the share of items with outcome 1, e.g. an accuracy.
 
     Args:
-        outcomes: `[n]`, each 0 or 1 (or a bool). An item without an outcome, or no item at all, gives no
-            value and a status.
-        confidence: of the interval.
+        outcomes: `[n]`, each 0 or 1 (or a bool). For an item without an outcome, or for no items at all,
+            there is no value but a status.
+        confidence: confidence level of the interval.
 
     Returns:
-        The standard error is the sample's, s / sqrt(n) with n - 1 under s, so that it equals lm-eval's
-        `acc_stderr`. The interval is Wilson's score interval and no multiple of that error: it stays inside
-        [0, 1], keeps a width where all items came out alike, and there is one from a single item on
-        (E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927).
+        The estimate. The standard error is that of the sample, s / sqrt(n), where s divides by n - 1, so that
+        it equals lm-eval's `acc_stderr`. The interval is Wilson's score interval, not a multiple of that
+        error: it stays inside [0, 1], has a positive width even if all outcomes are equal, and exists for a
+        single item (E. B. Wilson, Probable inference, the law of succession, and statistical inference,
+        1927).
 
     Raises:
-        ValueError: an outcome is neither 0 nor 1; `mean_share` is for graded ones.
+        ValueError: an outcome is neither 0 nor 1; use `mean_share` for graded outcomes.
     """
     estimate = mean_stderr(outcomes, confidence=confidence)
     if estimate.value is None:
@@ -200,17 +203,18 @@ def proportion(outcomes: Values, *, confidence: float = CONFIDENCE) -> Estimate:
 
 
 def seed_spread(values: Values) -> Spread:
-    """How far one number moves when only the calibration seed changes.
+    """Returns how much a number varies if only the calibration seed changes.
 
-    It is kept apart from the error over items, and the two are never added or averaged. The error over items
-    is about one pruned model: how its number would move on other windows or questions. The spread over seeds
-    is about the method: how the number moves when other calibration samples make it prune otherwise. All
-    seeds are measured on the same items, so more of them make no interval over items narrower. It describes
-    the seeds that were run and has no interval of its own; from three or five it would mean little.
+    It is separate from the error over items, and the two are never added or averaged. The error over items
+    concerns one pruned model: how its number would change on other windows or questions. The spread over
+    seeds concerns the method: how the number changes if other calibration samples lead to another mask. All
+    seeds are measured on the same items, so more seeds do not make an interval over items narrower. The
+    spread describes the seeds that were run and has no interval; for three or five seeds it would mean
+    little.
 
     Args:
-        values: `[n_seeds]`, e.g. the perplexity of each. A seed without a finite value gives no mean and a
-            status, as the seeds that did come through are no fair sample of all.
+        values: `[n_seeds]`, e.g. the perplexity for each seed. If a seed has no finite value, there is no
+            mean but a status, because the other seeds are not a fair sample.
     """
     found = as_floats(values)
     problem = problem_of(found)
@@ -218,22 +222,22 @@ def seed_spread(values: Values) -> Spread:
         return Spread(None, None, None, None, len(found), problem)
     minimum, maximum = float(found.min()), float(found.max())
     scale = float(np.max(np.abs(found))) or 1.0
-    # Rounding may carry the mean of equal values past them.
+    # Rounding may move the mean of equal values beyond them.
     mean = min(max(float(np.mean(found / scale)) * scale, minimum), maximum)
     deviation = finite(float(np.std(found / scale, ddof=1)) * scale) if len(found) > 1 else None
     return Spread(mean, deviation, minimum, maximum, len(found))
 
 
 def as_floats(values: Values) -> npt.NDArray[np.float64]:
-    """`[n]`, NaN where an item has no number."""
-    return np.array(values, dtype=np.float64)  # which makes NaN of None
+    """Converts values to an array `[n]`, with NaN for items without a number."""
+    return np.array(values, dtype=np.float64)  # converts None to NaN
 
 
 def as_pairs(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """`as_floats` of both.
+    """Converts both with `as_floats`.
 
     Raises:
-        ValueError: the two do not have the same number of items.
+        ValueError: the two have different numbers of items.
     """
     first, second = as_floats(a), as_floats(b)
     if len(first) != len(second):
@@ -242,7 +246,7 @@ def as_pairs(a: Values, b: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray
 
 
 def problem_of(values: npt.NDArray[np.float64]) -> str | None:
-    """Why nothing can be said of these items, as a status; None where something can."""
+    """Returns the status that explains why these items give no estimate; None if they give one."""
     if len(values) == 0:
         return "no items"
     bad = int(np.sum(~np.isfinite(values)))
@@ -250,7 +254,7 @@ def problem_of(values: npt.NDArray[np.float64]) -> str | None:
 
 
 def require_outcomes(values: npt.NDArray[np.float64]) -> None:
-    """Refuses graded items.
+    """Checks that all items are 0 or 1.
 
     Raises:
         ValueError: an item is neither 0 nor 1.
@@ -261,13 +265,13 @@ def require_outcomes(values: npt.NDArray[np.float64]) -> None:
 
 
 def _t_quantile(share: float, freedom: int) -> float:
-    # What `stats.t.ppf` comes down to, without the hundred microseconds it takes to get there: a report of
-    # thousands of records has tens of thousands of intervals.
+    # Same as `stats.t.ppf`, which takes a hundred microseconds more per call: a report of thousands of
+    # records has tens of thousands of intervals.
     return float(special.stdtrit(freedom, share))
 
 
 def finite(value: float) -> float | None:
-    """The value; None in place of one that is not finite."""
+    """Returns the value, or None if it is not finite."""
     return value if isfinite(value) else None
 
 

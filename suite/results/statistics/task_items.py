@@ -1,4 +1,4 @@
-"""What is formed of a task's questions: their digest, right or wrong, scores, flips between two models."""
+"""Computes digests, outcomes, scores, and flips between two models from the questions of a task."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FLIPS: tuple[tuple[str, Direction], ...] = (
     ("flips_right_to_wrong", "lower"),
     ("flips_wrong_to_right", "none"),
 )
-"""Names and directions: what was lost against the dense model, and what was gained."""
+"""Names and directions of the flip metrics: answers lost and answers gained relative to the dense model."""
 
 
 def items_digest(hashes: Iterable[Sequence[str | None]]) -> str:
-    """SHA-256 over lm-eval's hashes of questions, prompts and answers, in order."""
+    """Returns the SHA-256 over lm-eval's hashes of questions, prompts and answers, in order."""
     digest = hashlib.sha256()
     for of_question in hashes:
         digest.update(("\0".join(map(str, of_question)) + "\n").encode())
@@ -28,27 +28,27 @@ def items_digest(hashes: Iterable[Sequence[str | None]]) -> str:
 
 
 def outcomes_of(values: Sequence[float | None]) -> str | None:
-    """A character a question, `1` for right and `0` for wrong; None where a metric grades otherwise."""
+    """Returns one character per question, `1` for right and `0` for wrong; None if there are other values."""
     if not values or any(value not in (0.0, 1.0) for value in values):
         return None
     return "".join("1" if value == 1.0 else "0" for value in values)
 
 
 def right(outcomes: str) -> tuple[float, ...]:
-    """`[n]`, 1 where a question was answered rightly, else 0."""
+    """Returns `[n]`, 1 for each question that was answered correctly, otherwise 0."""
     return tuple(map(float, outcomes))
 
 
 def score_estimate(
     name: str, value: float | None, stderr: float | None, values: Sequence[float | None]
 ) -> Estimate:
-    """A task's score with an interval of ours where it is the mean of the questions', else as lm-eval has it.
+    """Returns a task's score: with an interval if it is the mean over questions, otherwise as from lm-eval.
 
     Args:
-        name: of the score.
-        value: lm-eval's.
-        stderr: lm-eval's.
-        values: `[n]`, the questions' own.
+        name: name of the score.
+        value: the score from lm-eval.
+        stderr: its standard error from lm-eval.
+        values: `[n]`, the scores of the questions.
     """
     if value is None:
         return Estimate(None, None, None, None, len(values), "lm-eval gives no finite value")
@@ -59,7 +59,7 @@ def score_estimate(
 
 
 def flip_metrics(dense: TaskOutcomes, pruned: TaskOutcomes) -> list[Metric]:
-    """The answers that flipped between two models that were asked the same; none where they are graded."""
+    """Computes the flip metrics between two models with the same questions; empty for graded answers."""
     if dense.outcomes is None or pruned.outcomes is None:
         return []
     flips = mcnemar(right(dense.outcomes), right(pruned.outcomes))

@@ -1,9 +1,8 @@
-"""Whether records are what they claim to be, as far as that shows without running anything.
+"""Verifies records as far as possible without running anything.
 
-What is found here is damage and contradiction: bytes that changed, numbers that do not follow from the items
-beside them, records that do not fit each other. Somebody who makes up items and everything that follows from
-them is not found; that takes running the cell again (`suite.running.rerun`). docs/trust.md says what
-each proves.
+The checks find damage and contradictions: changed bytes, numbers that do not follow from the stored items,
+and records that contradict each other. They cannot detect made-up items with consistent numbers; that
+requires running the cell again (`suite.running.rerun`). docs/trust.md documents what each of the two proves.
 """
 
 from __future__ import annotations
@@ -61,18 +60,18 @@ _CHECKS: tuple[_Check, ...] = (
     ("size", lambda s: _has(s, *SIZES), check_size),
     ("cost", lambda s: s.record.status == "complete", check_cost),
 )
-"""Name, whether there is something to look at, the check."""
+"""Name of each check, whether it applies to a record, and the check itself."""
 
 
 def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Verification:
-    """Verifies records, and whole trees of them.
+    """Verifies single records and whole trees of records.
 
     Args:
-        paths: files of records, and folders that have records at any depth.
-        present: the code that would run a cell now, to tell what is stale; None = not asked.
+        paths: files of records, and folders, which are searched recursively.
+        present: returns the code that would run a cell now, to find stale records; None = do not check this.
 
     Returns:
-        What was found; without any record where there are none.
+        The findings; without any record if there are none below `paths`.
     """
     files: dict[Path, Path] = {}
     folders: dict[Path, Path] = {}
@@ -89,14 +88,14 @@ def verify(paths: Iterable[Path], *, present: PresentCode | None = None) -> Veri
 
 
 def verify_files(files: Sequence[Path], *, workers: int | None = None) -> list[CheckedRecord]:
-    """Verifies files of records by themselves: with their side files, and against dense records beside them.
+    """Verifies each file of a record with its side file, and against the dense records in its folder.
 
     Args:
-        files: of records.
-        workers: how many processes share the work (`suite.storage.processes.in_batches`).
+        files: the files of records.
+        workers: number of processes that share the work (`suite.storage.processes.in_batches`).
 
     Returns:
-        What was found, in the order of the files, with the records as an index has them.
+        The findings, in the order of the files, with records shortened as in an index.
     """
     return in_batches(_verify_batch, files, workers)
 
@@ -104,12 +103,12 @@ def verify_files(files: Sequence[Path], *, workers: int | None = None) -> list[C
 def verify_content(
     read: ReadRecord, side_file: bytes | None, *, dense: Sequence[Record] = ()
 ) -> CheckedRecord:
-    """Verifies a record that was read already.
+    """Verifies a record that was already read.
 
     Args:
-        read: the record's file, as `check_bytes` found it.
-        side_file: what its side file holds; None where it is not there.
-        dense: the records of dense models beside it.
+        read: the result of `check_bytes`.
+        side_file: content of the side file; None if it does not exist.
+        dense: the records of dense models in the same folder.
     """
     path, record = read.path, read.record
     if record is None:
@@ -157,9 +156,10 @@ def _with_present_code(checked: CheckedRecord, present: PresentCode) -> CheckedR
 
 
 def _made(name: str, check: Callable[[Subject], Iterator[Finding]], subject: Subject) -> Iterator[Finding]:
-    """What a check finds; where it cannot work with what is written there, that is what is wrong.
+    """Runs a check; if it raises because of the record's values, that is reported as a problem.
 
-    Records come from anybody, with numbers of any size, and one must not keep the others from being verified.
+    Records come from untrusted sources and may contain any numbers; one record must not stop the verification
+    of the others.
     """
     try:
         yield from check(subject)
@@ -169,7 +169,7 @@ def _made(name: str, check: Callable[[Subject], Iterator[Finding]], subject: Sub
 
 
 def _dense_in(folder: Path) -> list[Record]:
-    """The finished records of dense models in a folder; that one cannot be read is told of itself."""
+    """Reads the finished records of dense models in a folder; unreadable ones are reported on their own."""
     found = read_whole(sorted(folder.glob(f"{DENSE}--{DENSE}--*.json")))
     return [stored.record for stored in found.records if stored.record.status == "complete"]
 

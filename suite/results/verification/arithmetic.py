@@ -1,4 +1,4 @@
-"""Metrics formed anew from the items behind them, by the functions that formed them."""
+"""Recomputes metrics from their items, with the functions that originally computed them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import kinds_of, members
 
 RELATIVE = 1e-9
-"""Of a number formed anew: another version of a library may sum in another order."""
+"""Relative tolerance of a recomputed number; other versions of a library may sum in another order."""
 _ROUNDING = 1e-13
-"""Of the largest number of an estimate: what is left where its others cancel out to nearly 0."""
+"""Tolerance as a share of the largest number of an estimate, for numbers that cancel out to nearly 0."""
 
 
 def check_metrics(subject: Subject) -> Iterator[Finding]:
-    """What holds of every metric, whatever is behind it; and that something is."""
+    """Checks what must be true of every metric, and that the record contains the data it is based on."""
     record = subject.record
     kinds = kinds_of(record)
     seen = set()
@@ -41,7 +41,7 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
 
 
 def _group(subject: Subject, metric: Metric, named: str) -> Iterator[Finding]:
-    """Of a group's score: a mean of its tasks' scores, weighted or not; of which tasks is not known."""
+    """Checks the score of a group: a mean, weighted or not, of scores of tasks that are not known."""
     values = [member.value for member in members(metric, subject.record) if member.value is not None]
     if metric.value is not None:
         slack = RELATIVE * max(map(abs, values), default=0.0)
@@ -63,23 +63,23 @@ def _speed(subject: Subject, metric: Metric, named: str) -> Iterator[Finding]:
 
 
 def check_perplexity(subject: Subject) -> Iterator[Finding]:
-    """Perplexity from the windows' losses."""
+    """Checks perplexities against the losses of the windows."""
     for losses in subject.record.windows:
-        yield from _formed_anew(subject, "perplexity", LOSSES, losses, "its windows")
+        yield from _recomputed(subject, "perplexity", LOSSES, losses, "its windows")
         if any(loss is not None and loss < 0 for loss in losses.nll):
             yield subject.problem("perplexity", f"{losses.protocol}: a window's loss is below 0")
 
 
 def check_divergence(subject: Subject) -> Iterator[Finding]:
-    """KL divergence and agreement from the windows'."""
+    """Checks KL divergence and agreement against the values of the windows."""
     for found in subject.record.divergences:
-        yield from _formed_anew(subject, "divergence", DIVERGENCES, found, "its windows")
+        yield from _recomputed(subject, "divergence", DIVERGENCES, found, "its windows")
         if any(share is not None and not 0 <= share <= 1 for share in found.agreement):
             yield subject.problem("divergence", f"{found.protocol}: an agreement is outside 0 to 1")
 
 
 def check_answers(subject: Subject) -> Iterator[Finding]:
-    """Counts and shares of the answers, and whether each answer is possible."""
+    """Checks counts and shares against the answers, and whether each answer is possible."""
     given = subject.record.answers
     assert given is not None
     answers = given.answers
@@ -89,7 +89,7 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
                 "answers",
                 f"answer {answer.id!r} has {answer.n_tokens} tokens, of {given.max_new_tokens} allowed",
             )
-        # It parts at its own length where the dense model's goes on.
+        # If the dense model's answer is a continuation of this one, they differ at the length of this one.
         if answer.parted_at is not None and not 0 <= answer.parted_at <= answer.n_tokens:
             yield subject.problem(
                 "answers", f"answer {answer.id!r} of {answer.n_tokens} tokens parts at {answer.parted_at}"
@@ -98,13 +98,13 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
             yield subject.problem("answers", f"answer {answer.id!r} has repetition {answer.repetition:g}")
     if len({answer.id for answer in answers}) < len(answers):
         yield subject.problem("answers", "two answers have the same id")
-    yield from _formed_anew(subject, "answers", ANSWERS, given, "its answers")
+    yield from _recomputed(subject, "answers", ANSWERS, given, "its answers")
 
 
-def _formed_anew(
+def _recomputed(
     subject: Subject, check: str, metrics: Sequence[ItemMetric[Source]], source: Source, called: str
 ) -> Iterator[Finding]:
-    """The metrics of one text or one set of prompts, each against what its items make."""
+    """Compares the metrics of one text or prompt set with those recomputed from the items."""
     for metric in metrics:
         if subject.record.metric(metric.name, source.protocol) is None and (
             metric.since > subject.schema_version or (metric.compares and not metric.shows_comparison(source))
@@ -112,8 +112,8 @@ def _formed_anew(
             continue
         values = metric.used(source)
         if metric.is_share and not all(value is None or 0 <= value <= 1 for value in values):
-            continue  # the check of the items says so, and nothing can be formed of them
-        # Earlier versions let the interval of a mean of shares leave [0, 1].
+            continue  # reported by the check of the items; nothing can be computed from these values
+        # In earlier versions, the interval of a mean of shares could exceed [0, 1].
         earlier = mean_stderr(values) if metric.estimate is mean_share else None
         yield from compare(subject, check, metric.of(source), called, earlier=earlier)
 
@@ -127,15 +127,15 @@ def compare(
     earlier: Estimate | None = None,
     relative: float = RELATIVE,
 ) -> Iterator[Finding]:
-    """Holds the record's metric against what it should be.
+    """Compares a metric of the record with its expected value.
 
     Args:
         subject: the record.
-        check: whose finding it is.
-        due: the metric, formed anew.
-        source: what it was formed from, as a message calls it.
-        earlier: what earlier versions formed instead, which stands as well; None where they formed the same.
-        relative: how far numbers may be apart.
+        check: name of the check that reports the finding.
+        due: the recomputed metric.
+        source: name of the data that it was computed from, for messages.
+        earlier: the estimate of earlier versions, which is accepted too; None if it is the same.
+        relative: relative tolerance for numbers.
     """
     metric = subject.record.metric(due.name, due.protocol)
     named = f"{due.name} {due.protocol}".strip()
@@ -155,14 +155,14 @@ def compare(
 
 
 def differences(metric: Metric, due: Metric | Estimate, source: str, relative: float = RELATIVE) -> list[str]:
-    """How a metric differs from what it should be by its source, a sentence each."""
+    """Describes how a metric differs from its expected value, one sentence per difference."""
     known = [number for number in (due.value, due.low, due.high) if number is not None]
     slack = _ROUNDING * max(map(abs, known), default=0.0)
     found = []
     for field in ("value", "stderr", "low", "high", "n", "status"):
         stored, expected = getattr(metric, field), getattr(due, field)
         if field in ("n", "status"):
-            # Why a single number is missing stands there in the words of its time.
+            # The wording of a status that explains a missing value may differ between versions.
             is_same = stored == expected or (field == "status" and due.value is None)
         else:
             is_same = same(stored, expected, relative, slack)
@@ -173,14 +173,14 @@ def differences(metric: Metric, due: Metric | Estimate, source: str, relative: f
 
 
 def same(stored: float | None, expected: float | None, relative: float, slack: float = 0.0) -> bool:
-    """Whether two numbers are one but for so much of them, or both are missing."""
+    """Whether two numbers are equal within the tolerances, or both are missing."""
     if stored is None or expected is None:
         return stored is expected
     return isclose(stored, expected, rel_tol=relative, abs_tol=slack)
 
 
 def _interval(metric: Metric) -> str | None:
-    """What is impossible about a metric's error and interval; None if nothing is."""
+    """Describes an impossible error or interval of a metric; None if they are possible."""
     ends: Sequence[float | None] = (metric.stderr, metric.low, metric.high)
     if metric.value is None:
         return None if ends == (None, None, None) else "has an interval and no value"

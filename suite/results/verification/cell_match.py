@@ -1,4 +1,4 @@
-"""Whether a record holds what its cell asks for, of the model and tokens that the cell names."""
+"""Checks that a record contains what its cell requests, for the model and data that the cell names."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from suite.results.verification.findings import Finding
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PAPER_WINDOWS = 256
-"""So many the papers take of C4, whatever the limit (docs/protocols.md)."""
+"""Number of windows of C4 that the papers use, whatever the limit (docs/protocols.md)."""
 
 _Asked = Iterator[tuple[str, object, object]]
-"""(what, as the record has it, as the cell asks for it)."""
+"""(name, value in the record, value requested by the cell)."""
 
 
 def check_cell(subject: Subject) -> Iterator[Finding]:
-    """The record against its cell."""
+    """Compares the record with its cell."""
     record = subject.record
     is_complete = record.status == "complete"
-    held = [*_inputs(record), *_parts(record), *(_items(record) if is_complete else ())]
+    compared = [*_inputs(record), *_parts(record), *(_items(record) if is_complete else ())]
     messages = [
         f"{what}: the record has {_shown(found)}, and the cell asks for {_shown(asked)}"
-        for what, found, asked in held
+        for what, found, asked in compared
         if found != asked
     ]
     messages += [*_digests(record), *(_measured(record) if is_complete else _failed(record))]
@@ -39,14 +39,14 @@ def check_cell(subject: Subject) -> Iterator[Finding]:
 
 
 def _inputs(record: Record) -> _Asked:
-    """Model, checkpoint, calibration and threads."""
+    """Yields model, checkpoint, calibration and threads."""
     cell, model, checkpoint = record.cell, record.model, record.checkpoint
     if model is not None:
         yield "dtype", (checkpoint or model).dtype, cell.dtype
         yield "checkpoint", checkpoint and checkpoint.name, cell.checkpoint
         if checkpoint is None:
             yield "model", model.name, cell.model
-            # A branch or a tag stands for the commit that the model was found at.
+            # Only commits are comparable: the record has the commit that a branch or tag pointed to.
             if _COMMIT.fullmatch(cell.revision or ""):
                 yield "revision", model.revision, cell.revision
     spec, found = cell.calibration, record.calibration
@@ -59,7 +59,7 @@ def _inputs(record: Record) -> _Asked:
             yield f"calibration {name}", getattr(found, name), getattr(spec, name)
         if spec.first_token != "auto":
             yield "calibration first_token", found.first_token, spec.first_token == "always"
-        # Rows of a file are used as they stand, whatever the seed.
+        # A file of rows is used as it is, without a seed.
         if found.seed is not None:
             yield "calibration seed", found.seed, spec.seed
     if cell.threads is not None:
@@ -67,7 +67,7 @@ def _inputs(record: Record) -> _Asked:
 
 
 def _parts(record: Record) -> _Asked:
-    """What pruned it, where the record says so."""
+    """Yields the allocation and the recipe or method, if the record contains its parts."""
     cell, texts = record.cell, [part.text for part in record.parts]
     if not texts:
         return
@@ -82,10 +82,10 @@ def _parts(record: Record) -> _Asked:
 
 
 def _items(record: Record) -> _Asked:
-    """Texts, divergences and answers."""
+    """Yields texts, divergences and answers."""
     cell = record.cell
     windows = {losses.protocol: losses for losses in record.windows}
-    # Where the first token was left to the model, the record says what became of it.
+    # If `first_token` is `auto`, the record shows which of the two protocols was chosen.
     specs = {
         next((name for name in spec.protocols if name in windows), spec.protocol): spec
         for spec in cell.perplexity
@@ -109,7 +109,7 @@ def _items(record: Record) -> _Asked:
 
 
 def _measured(record: Record) -> Iterator[str]:
-    """What a complete record must have, and how much of it."""
+    """Checks that a complete record names its model and has the right numbers of windows."""
     if record.model is None:
         yield "is complete and names no model"
     lengths = {losses.protocol: len(losses.nll) for losses in record.windows}
@@ -151,7 +151,7 @@ def _failed(record: Record) -> Iterator[str]:
 
 
 def _short_texts(subject: Subject) -> Iterator[Finding]:
-    """Windows that the limit has room for and that are not there: a short text's, or left out."""
+    """Finds texts with fewer windows than the limit allows: the text is short, or windows were left out."""
     for losses in subject.record.windows:
         if losses.limit is None or losses.seqlen < 1:
             continue
@@ -167,7 +167,7 @@ def _short_texts(subject: Subject) -> Iterator[Finding]:
 
 
 def _groups(subject: Subject) -> Iterator[Finding]:
-    """Whether every task that the cell asks for is there: as a task, or as a group or tag of others."""
+    """Checks that the record has every task that the cell requests, by name or as part of a group or tag."""
     record = subject.record
     asked = record.cell.tasks
     names = {spec.name for spec in asked}

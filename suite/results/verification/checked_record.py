@@ -1,4 +1,4 @@
-"""What the checks of one record look at."""
+"""The input of the checks of one record."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from suite.results.verification.findings import Finding, one_line
 
 @dataclass(frozen=True)
 class Subject:
-    """A record that could be read, and what lies beside it.
+    """A readable record with its side file and the dense records in its folder.
 
     Attributes:
-        path: its file.
-        record: what it says.
-        items: the rows of its side file; None where it has none that can be trusted.
+        path: the file of the record.
+        record: the record.
+        items: the rows of the side file; None if there is no intact side file.
         dense: the records of dense models in the same folder.
-        schema_version: of the file; older ones have metrics without intervals, and lack later metrics.
+        schema_version: schema version of the file; in older versions, metrics lack intervals and later
+            metrics are absent.
     """
 
     path: Path
@@ -31,19 +32,19 @@ class Subject:
 
     @property
     def is_migrated(self) -> bool:
-        """Whether the file is of an older schema."""
+        """Whether the file has an older schema version."""
         return self.schema_version < SCHEMA_VERSION
 
     def problem(self, check: str, message: str) -> Finding:
-        """A problem of this record."""
+        """Returns a problem of this record."""
         return Finding(self.path, check, "problem", one_line(message))
 
     def remark(self, check: str, message: str) -> Finding:
-        """A remark about this record."""
+        """Returns a remark about this record."""
         return Finding(self.path, check, "remark", one_line(message))
 
     def values(self, protocol: str, metric: str) -> list[float | None] | None:
-        """The values of one metric's rows, in order; None without a side file or without such rows."""
+        """Returns the values of one metric's rows, in order; None without a side file or such rows."""
         if self.items is None:
             return None
         found = [row.value for row in self.items if (row.protocol, row.metric) == (protocol, metric)]

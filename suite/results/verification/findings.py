@@ -1,4 +1,4 @@
-"""What verification found, and the names of the checks it is made of."""
+"""The results of verification, and the names of its checks."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from suite.results.records.index import StoredRecord
 from suite.results.records.record import SCHEMA_VERSION, Record
 
 Level = Literal["problem", "remark"]
-"""A problem: damaged, or inconsistent with itself. A remark: what a reader should know, nothing wrong."""
+"""`problem`: the record is damaged or inconsistent; `remark`: something a reader should know, not a fault."""
 
 CHECKS: Mapping[str, str] = {
-    "file": "whole JSON in UTF-8, a known schema, the digest it was sealed with, the final line end",
+    "file": "complete JSON in UTF-8, a known schema, the digest it was sealed with, the final line end",
     "name": "the file's name and folder are those of its cell, and of a finished or a failed one",
     "created": "a time in UTC, in the past",
     "code": "the commit is known, the working tree was clean, the present code is the same",
-    "cell": "model, calibration, threads and everything asked for are what the record has",
-    "metrics": "each number once, its interval around it, nothing that the cell did not ask for",
-    "side-file": "it is there, has its digest, its number of rows, its columns",
-    "items": "its rows are the record's windows and questions, value by value, in order, and no others",
+    "cell": "the record has the model, calibration, threads and measurements that its cell asks for",
+    "metrics": "each metric once, its value inside its interval, nothing that the cell did not ask for",
+    "side-file": "it exists, with the digest, number of rows and columns that it should have",
+    "items": "the side file's rows are the record's windows and questions, in order, and no others",
     "perplexity": "perplexity, error and interval follow from the windows' losses",
     "divergence": "KL divergence and agreement follow from their windows",
     "tasks": "scores, errors and intervals follow from the questions, outcomes from the main metric",
-    "flips": "flipped answers are a whole number of questions, and those of the dense record at hand",
+    "flips": "flipped answers are a whole number of questions, and follow from the dense record at hand",
     "answers": "shares and means follow from the answers",
     "sparsity": "it follows from the modules, and these from their shapes and the pattern",
     "size": "packed sizes follow from the checkpoint's bytes and the modules",
@@ -34,11 +34,11 @@ CHECKS: Mapping[str, str] = {
     "weights": "records of one model and dtype have the same dense weights",
     "texts": "records of one model and protocol were measured on the same tokens",
     "leftover": "no side file without a record, no temporary or foreign file",
-    "checkpoint": "pruning.json fits the weights beside it, and the record that is held against it",
+    "checkpoint": "pruning.json fits the weights beside it, and the record it is compared with",
     "mask": "the mask digest is that of the checkpoint's zeros",
     "rerun": "the cell, run again, has the same masks and numbers",
 }
-"""Name of a check -> what it holds."""
+"""Maps the name of each check to what must be true."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Finding:
     """One thing that a check found.
 
     Attributes:
-        path: the record, or whatever else it is about.
-        check: a key of `CHECKS`.
-        level: how bad it is.
+        path: the record or other file that it concerns.
+        check: name of the check, a key of `CHECKS`.
+        level: severity.
         message: what was found and what was expected, in one line.
     """
 
@@ -67,10 +67,10 @@ class CheckedRecord:
 
     Attributes:
         path: the file.
-        stored: the record, without its bulk where several files were verified; None where it cannot be read.
-        checks: those that had something to look at, in the order of `CHECKS`.
+        stored: the record, without its large parts if several files were verified; None if it is unreadable.
+        checks: names of the checks that applied, in the order of `CHECKS`.
         findings: problems and remarks.
-        schema_version: of the file; the present one where it cannot be read.
+        schema_version: schema version of the file; the current one if the file is unreadable.
     """
 
     path: Path
@@ -81,7 +81,7 @@ class CheckedRecord:
 
     @property
     def record(self) -> Record | None:
-        """What it says; None where it cannot be read."""
+        """The record; None if the file is unreadable."""
         return None if self.stored is None else self.stored.record
 
     @property
@@ -92,11 +92,11 @@ class CheckedRecord:
 
 @dataclass(frozen=True)
 class Verification:
-    """Records after verification, and what was found across them.
+    """Records after verification, and the findings across several records.
 
     Attributes:
-        records: in the order of their paths.
-        findings: of no single record.
+        records: the checked records, in the order of the paths.
+        findings: findings across records, and about files that are not records.
     """
 
     records: tuple[CheckedRecord, ...]
@@ -104,12 +104,12 @@ class Verification:
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
-        """Those of every record, then those across records."""
+        """The findings of every record, then those across records."""
         return (*(f for record in self.records for f in record.findings), *self.findings)
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends and control characters: records come from anybody, and go to a terminal."""
+    """Removes line breaks and escapes control characters, because untrusted text may reach a terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""The side file's rows against the record: the same items, the same values, and no others."""
+"""Compares the rows of a side file with the record: same items, same values, and no others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suite.results.verification.findings import Finding
 
 
 def check_items(subject: Subject) -> Iterator[Finding]:
-    """Every row of the side file belongs to a window or a question of the record, and has its value."""
+    """Checks that every row of the side file belongs to an item of the record and has the same value."""
     assert subject.items is not None
     groups: dict[tuple[str, str], list[ItemRow]] = {}
     for row in subject.items:
@@ -48,7 +48,7 @@ def check_items(subject: Subject) -> Iterator[Finding]:
 
 
 def _first_other(rows: Sequence[ItemRow], due: Sequence[ItemRow]) -> str | None:
-    """The first thing that is not as it should be in the rows of one window metric."""
+    """Describes the first difference from the expected rows of one window metric; None if there is none."""
     for row, expected in zip(rows, due, strict=True):
         for column, one, other in zip(ItemRow._fields, row, expected, strict=True):
             if one != other:
@@ -57,7 +57,7 @@ def _first_other(rows: Sequence[ItemRow], due: Sequence[ItemRow]) -> str | None:
 
 
 def _questions(outcomes: TaskOutcomes, of_task: dict[str, list[ItemRow]]) -> Iterator[str]:
-    """What is wrong with the rows of one task."""
+    """Yields what is wrong with the rows of one task."""
     main = of_task.get(outcomes.metric, [])
     if problem := _order(main, outcomes.n):
         yield f"{outcomes.metric}: {problem}"
@@ -67,7 +67,7 @@ def _questions(outcomes: TaskOutcomes, of_task: dict[str, list[ItemRow]]) -> Ite
         yield f"{outcomes.metric}: its questions do not have the record's items_digest"
     for metric, rows in of_task.items():
         places = [row.item for row in rows]
-        # A question may lack a score of another metric, as lm-eval has it; none has two.
+        # With lm-eval, a question may lack the score of another metric, but it never has two.
         if places != sorted(set(places)) or not set(places) <= set(range(outcomes.n)):
             yield f"{metric}: its {len(rows)} rows are not questions 0 to {outcomes.n - 1}, each once"
         elif any(row[3:6] != hashes[row.item] for row in rows):

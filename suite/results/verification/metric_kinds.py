@@ -1,4 +1,4 @@
-"""Which metrics a record may have, by name and protocol, and which check each of them belongs to."""
+"""The metrics that a record may have, by name and protocol, and the check that covers each of them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from suite.results.statistics.task_items import FLIPS
 Kind = Literal[
     "perplexity", "divergence", "tasks", "flips", "answers", "sparsity", "size", "cost", "speed", "group"
 ]
-"""The check that forms it anew; or `speed`, which nothing in the record is behind; or a `group` of tasks."""
+"""The check that recomputes a metric; `speed` and `group` (of tasks) cannot be recomputed from the record."""
 
 _DIVERGENCES, _ANSWERS = ([metric.name for metric in metrics] for metrics in (DIVERGENCES, ANSWERS))
 _FLIPS = [name for name, _ in FLIPS]
 _OURS = {*_DIVERGENCES, *_FLIPS, *_ANSWERS, *SIZES, *PRUNE_COSTS, *SPEEDS, "sparsity"}
-"""Names that no task's score has. A task may have a `perplexity` of its own, as lambada does."""
+"""Names that scores of tasks never have. `perplexity` is not among them, as lambada has such a score."""
 COUNTED = "checkpoint"
-"""The method of a checkpoint that does not say what pruned it, so that its zeros were counted."""
+"""Method name for a checkpoint without information on its prune, for which the zeros are counted."""
 
 
 def kinds_of(record: Record) -> dict[tuple[str, str], Kind]:
-    """Name and protocol of every metric that the record may have, as a run writes them -> its kind.
+    """Maps name and protocol of every metric that the record may have to its kind.
 
-    What is not among them is backed by nothing in the record.
+    Other metrics are not based on anything in the record.
     """
     kinds = dict(_groups(record))
     for kind, protocol, names in _behind(record):
@@ -36,7 +36,7 @@ def kinds_of(record: Record) -> dict[tuple[str, str], Kind]:
 
 
 def _behind(record: Record) -> Iterator[tuple[Kind, str, Iterable[str]]]:
-    """Kind, protocol and names: of items first, then of the model as a whole."""
+    """Yields kind, protocol and names of metrics: first those of items, then those of the whole model."""
     cell = record.cell
     for losses in record.windows:
         yield "perplexity", losses.protocol, ["perplexity"]
@@ -62,15 +62,16 @@ def _behind(record: Record) -> Iterator[tuple[Kind, str, Iterable[str]]]:
 
 
 def _groups(record: Record) -> Mapping[tuple[str, str], Kind]:
-    """The scores of groups: a group has no questions, and its score is one that its tasks have.
+    """Finds the scores of groups: a group has no questions, and its score is also a score of its tasks.
 
-    A cell names a group and not the groups in it (MMLU's four), which have scores, too: where it names one,
-    others are taken for groups in it.
+    A cell names a group, but not its subgroups (MMLU has four), which have scores, too. Therefore, if a cell
+    names a group, scores of unknown names are assumed to belong to its subgroups.
     """
     tasks = {task.task for task in record.tasks}
     if not tasks or all(spec.name in tasks for spec in record.cell.tasks):
         return {}
-    shots = {0, *(task.num_fewshot for task in record.tasks)}  # lm-eval's 0 where its tasks differ
+    # lm-eval reports 0 examples for a group if its tasks differ.
+    shots = {0, *(task.num_fewshot for task in record.tasks)}
     return {
         (metric.name, metric.protocol): "group"
         for metric in record.metrics
@@ -83,7 +84,7 @@ def _groups(record: Record) -> Mapping[tuple[str, str], Kind]:
 
 
 def members(group: Metric, record: Record) -> list[Metric]:
-    """The scores of tasks that a group's score may be a mean of."""
+    """Returns the scores of tasks that a group's score may be the mean of."""
     asked = {task.protocol for task in record.tasks}
     return [metric for metric in record.metrics if metric.name == group.name and metric.protocol in asked]
 

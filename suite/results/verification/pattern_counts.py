@@ -1,6 +1,6 @@
-"""Which counts of pruned weights a sparsity pattern allows, with the rounding that its groups bring.
+"""The numbers of pruned weights that a sparsity pattern allows, given the rounding in comparison groups.
 
-`check_sparsity` holds records to these rules, and with them what the `pruning.json` of a checkpoint says.
+`check_sparsity` applies these rules to records, including those in the `pruning.json` of checkpoints.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from methods.registry import methods
 from suite.results.records.record import ModuleReport
 
 Span = Literal["module", "block", "allocation", "model"]
-"""What loses the share that a pattern names: each target module, the modules of each block together, or all
-modules of the model: because an `allocation` divided it, or because nothing narrower is known."""
+"""Scope in which the sparsity of the pattern must be met: each target module, the modules of each block
+together, or all modules, either because an `allocation` divided the sparsity among them or (`model`) because
+no narrower scope is known."""
 
 _SLACK: Mapping[Span, Fraction] = {
     "module": Fraction(0),
     "block": Fraction(0),
-    "allocation": Fraction(1, 10**6),  # allocations round a module's sparsity to so much
-    "model": Fraction(1, 50),  # as much as `methods.conformance` allows methods whose groups span weights
+    "allocation": Fraction(1, 10**6),  # precision to which allocations round the sparsity of a module
+    "model": Fraction(1, 50),  # same as in `methods.conformance` for methods with groups across weights
 }
 
 
 def read_pattern(written: str | None) -> UniformPattern | None:
-    """A pattern as records have it; None where it is none, or spelled otherwise."""
+    """Parses the pattern of a record; None if it is not a pattern or not in canonical spelling."""
     try:
         pattern = parse_pattern(written or "")
     except InputError:
@@ -36,32 +37,32 @@ def read_pattern(written: str | None) -> UniformPattern | None:
 
 
 def span_of(method: str | None, settings: Mapping[str, object], *, allocated: bool) -> Span:
-    """What loses the share that a pattern names, by what pruned.
+    """Returns the scope in which the sparsity of the pattern must be met.
 
     Args:
-        method: its name. Methods of other packages may compare weights in groups of any form, and so may
-            those that they start from.
-        settings: of the method, defaults written out.
-        allocated: whether an allocation gave each module a sparsity of its own.
+        method: name of the method. Methods of other packages, and initial methods of other packages, may
+            compare weights in groups of any form, so the scope is `model`.
+        settings: settings of the method, including defaults.
+        allocated: whether an allocation gave each module its own sparsity.
     """
     if not all(name in methods.built_in for name in (method, *_initial(settings))):
         return "model"
     if allocated:
         return "allocation"
-    # A rebuild may move weights between the modules of a block, whose number it leaves.
-    return "block" if _says(settings, "block") else "module"
+    # A rebuild may exchange pruned weights between the modules of a block, but keeps their total number.
+    return "block" if _has_value(settings, "block") else "module"
 
 
 def impossible_counts(
     modules: Sequence[ModuleReport], pattern: UniformPattern, written: str, span: Span
 ) -> Iterator[str]:
-    """The numbers of pruned weights that a pattern does not allow, a sentence each.
+    """Describes the numbers of pruned weights that a pattern does not allow, one sentence each.
 
     Args:
         modules: all target modules, with shapes of at least one weight.
-        pattern: what they were pruned to.
-        written: the pattern, as a message names it.
-        span: what loses the share; of N:M every module loses exactly it.
+        pattern: the pattern.
+        written: the pattern as text, for messages.
+        span: scope in which the sparsity must be met; N:M must be met exactly in every module.
     """
     if isinstance(pattern, SemiStructured):
         for module in modules:
@@ -79,7 +80,7 @@ def impossible_counts(
 
 
 def _together(modules: Sequence[ModuleReport], span: Span) -> Iterator[tuple[str, Sequence[ModuleReport]]]:
-    """The modules whose pruned weights are counted together, with what a message calls them."""
+    """Yields the modules whose pruned weights are counted together, with their name for messages."""
     if span == "module":
         yield from ((module.module, (module,)) for module in modules)
     elif span == "block":
@@ -92,10 +93,10 @@ def _together(modules: Sequence[ModuleReport], span: Span) -> Iterator[tuple[str
 
 
 def _is_within(modules: Sequence[ModuleReport], sparsity: Fraction, slack: Fraction) -> bool:
-    """Whether so many weights can have gone, by comparison groups no finer than a row or a column.
+    """Whether this number of pruned weights is possible with comparison groups of at least a row or column.
 
-    Each group of n loses floor(n * s): together never more than the floor of the whole, and less than one
-    weight a group below it.
+    A group of n weights loses floor(n * s) of them, so the total is at most the exact share, and falls short
+    of it by less than one weight per group.
     """
     n_weights = sum(module.n_weights for module in modules)
     n_pruned = sum(module.n_pruned for module in modules)
@@ -104,7 +105,7 @@ def _is_within(modules: Sequence[ModuleReport], sparsity: Fraction, slack: Fract
 
 
 def _initial(settings: object) -> Iterator[object]:
-    """The methods that a method starts from, whatever they start from included."""
+    """Yields the initial methods in the settings of a method, recursively."""
     if isinstance(settings, Mapping):
         for name, value in settings.items():
             if name == "initial":
@@ -112,10 +113,10 @@ def _initial(settings: object) -> Iterator[object]:
             yield from _initial(value)
 
 
-def _says(settings: object, word: str) -> bool:
-    """Whether a setting, or one of a method that this one builds on, has that value."""
+def _has_value(settings: object, word: str) -> bool:
+    """Whether any setting of the method, or of a method that it builds on, has that value."""
     if isinstance(settings, Mapping):
-        return any(_says(value, word) for value in settings.values())
+        return any(_has_value(value, word) for value in settings.values())
     return settings == word
 
 

@@ -1,4 +1,4 @@
-"""What was removed, and what follows from it: sparsity, sizes; and what the prune cost."""
+"""Checks sparsity, sizes and prune cost against the modules and phases of a record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from suite.results.verification.pattern_counts import impossible_counts, read_pa
 
 
 def check_sparsity(subject: Subject) -> Iterator[Finding]:
-    """The modules by themselves, against the pattern, and the sparsity from them."""
+    """Checks the numbers of each module, the modules against the pattern, and the total sparsity."""
     record = subject.record
     if len({module.module for module in record.modules}) < len(record.modules):
         yield subject.problem("sparsity", "has two reports of one module")
@@ -29,7 +29,7 @@ def check_sparsity(subject: Subject) -> Iterator[Finding]:
 
 
 def check_size(subject: Subject) -> Iterator[Finding]:
-    """The packed sizes from the checkpoint's bytes and the modules."""
+    """Checks the packed sizes against the checkpoint's bytes and the modules."""
     record = subject.record
     dtype, measured = record.cell.dtype, record.checkpoint or record.model
     stored = record.metric("checkpoint_bytes", dtype)
@@ -43,25 +43,25 @@ def check_size(subject: Subject) -> Iterator[Finding]:
             f"of {ITEMSIZES[dtype]} bytes take",
         )
     if record.modules and not _can_be_counted(record):
-        return  # `sparsity` says so
+        return  # reported by the check `sparsity`
     pattern = record.cell.pattern if read_pattern(record.cell.pattern) else None
     for due in size_metrics(stored.value, record.modules, dtype=dtype, pattern=pattern):
         yield from compare(subject, "size", due, "the modules", relative=0.0)
 
 
 def check_cost(subject: Subject) -> Iterator[Finding]:
-    """Prune time, memory and energy from the phases."""
+    """Checks prune time, memory and energy against the phases."""
     record = subject.record
     if record.cell.checkpoint is not None:
-        return  # others pruned it: the seconds are those of its pruning.json
+        return  # not pruned in this run: the seconds come from the checkpoint's pruning.json
     for due in cost_metrics(record.phases, record.shared):
-        # Energy joined with the third schema; the others have always been there.
+        # Energy was added in schema version 3; the other costs exist in all versions.
         if due.name != "prune_energy_joules" or record.metric(due.name, ""):
             yield from compare(subject, "cost", due, "the phases")
 
 
 def _impossible(module: ModuleReport) -> str | None:
-    """What cannot be about a module's numbers."""
+    """Describes impossible numbers of a module; None if they are possible."""
     if not module.shape or min(module.shape) < 1:
         return f"its shape is {list(module.shape)}"
     if module.n_weights != prod(module.shape):
@@ -76,7 +76,7 @@ def _can_be_counted(record: Record) -> bool:
 
 
 def _total(subject: Subject) -> Iterator[Finding]:
-    """The sparsity of all modules together."""
+    """Checks the sparsity of all modules together."""
     record = subject.record
     metric, found = record.metric("sparsity"), share_pruned(record.modules)
     if metric is None or metric.value is None:
@@ -86,12 +86,12 @@ def _total(subject: Subject) -> Iterator[Finding]:
     if record.cell.checkpoint is None or metric.protocol == "zeros":
         yield from compare(subject, "sparsity", due, "its modules")
         return
-    # The modules count zeros, of which there may be more than were pruned.
+    # For a checkpoint, the modules count zeros, which may be more than the pruned weights.
     yield from compare(subject, "sparsity", due.model_copy(update={"value": metric.value}), "its modules")
     if metric.value > found + 1e-9:
         message = f"sparsity is {metric.value!r}, and only {found!r} of its weights are 0"
-        told = any("pruning.json" in warning for warning in record.warnings)
-        yield (subject.remark if told else subject.problem)("sparsity", message)
+        is_warned = any("pruning.json" in warning for warning in record.warnings)
+        yield (subject.remark if is_warned else subject.problem)("sparsity", message)
 
 
 def _against_pattern(subject: Subject) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The record's file: whether it can be read as a whole, and whether it stands where it belongs."""
+"""Checks the file of a record: whether it is complete, has the right name, and was made by known code."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding, one_line
 
 PresentCode = Callable[[Cell], CodeVersion | None]
-"""The code that would run a cell now; None where its method is not known here."""
+"""Function that returns the code that would run a cell now; None if its method is not installed."""
 
 
 @dataclass(frozen=True)
 class ReadRecord:
-    """A record file after it was read.
+    """The result of reading the file of a record.
 
     Attributes:
         path: the file.
-        record: what it says; None where it cannot be read.
-        schema_version: of the file; the present one where it cannot be read.
-        findings: of reading it.
-        digest: the record's, as the file has it; empty where it cannot be read.
+        record: the record; None if the file is unreadable.
+        schema_version: schema version of the file; the current one if the file is unreadable.
+        findings: findings from reading the file.
+        digest: digest stored in the file; empty if the file is unreadable.
     """
 
     path: Path
@@ -42,8 +42,8 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
     """Reads a record from the bytes of its file.
 
     Args:
-        path: of the file; not read.
-        data: what it holds.
+        path: path of the file, which is not read here.
+        data: content of the file.
     """
     try:
         found = read_record(data, origin=str(path))
@@ -52,7 +52,7 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
         return ReadRecord(path, None, SCHEMA_VERSION, (problem,))
     findings = []
     if not data.endswith(b"\n"):
-        # JSON is whole without it, and so nobody else would notice that the last byte is gone.
+        # The JSON is complete without the last byte, so no other check notices that it is missing.
         findings.append(Finding(path, "file", "problem", "is cut short: the final line end is missing"))
     version = found.schema_version
     if version != SCHEMA_VERSION:
@@ -62,7 +62,7 @@ def check_bytes(path: Path, data: bytes) -> ReadRecord:
 
 
 def check_name(subject: Subject) -> Iterator[Finding]:
-    """The file's name and folder."""
+    """Checks the name and folder of the file."""
     record, path = subject.record, subject.path.absolute()
     due = record.cell.stem + (RECORD_SUFFIX if record.status == "complete" else FAILED_SUFFIX)
     if path.name != due:
@@ -74,7 +74,7 @@ def check_name(subject: Subject) -> Iterator[Finding]:
 
 
 def check_created(subject: Subject) -> Iterator[Finding]:
-    """The time it was made."""
+    """Checks the time at which the record was made."""
     written = subject.record.created
     try:
         created = datetime.fromisoformat(written)
@@ -88,7 +88,7 @@ def check_created(subject: Subject) -> Iterator[Finding]:
 
 
 def check_code(subject: Subject) -> Iterator[Finding]:
-    """What is known of the code that made it."""
+    """Remarks on missing information about the code that made the record."""
     made_by = subject.record.code
     if made_by.git_commit is None:
         yield subject.remark("code", "made by an installed package or a copy: the commit is not known")
@@ -101,7 +101,7 @@ def check_code(subject: Subject) -> Iterator[Finding]:
 
 
 def check_present_code(subject: Subject, present: PresentCode) -> Iterator[Finding]:
-    """Whether the present code is another than that which made it."""
+    """Remarks if the current code differs from the code that made the record."""
     now = present(subject.record.cell)
     if now is None:
         method = subject.record.cell.method

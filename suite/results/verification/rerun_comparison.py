@@ -1,4 +1,4 @@
-"""A record against a rerun of its cell: what must come out again, and how nearly."""
+"""Compares a record with a rerun of its cell: which numbers must agree, and how closely."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import Kind, kinds_of
 
 EXACT = 1e-6
-"""Relative, where nothing that rounds differs: what a CPU's scheduling could still change is far less."""
+"""Relative tolerance on an equivalent machine; what a CPU's scheduling can still change is far less."""
 _ELSEWHERE = {of.name: of.elsewhere for of in LOSSES} | {of.name: of.elsewhere for of in DIVERGENCES}
 QUESTIONS = 50
-"""Elsewhere, one question in so many may be answered otherwise, and one in any case."""
+"""On another machine, one in this many questions may be answered differently, and at least one."""
 
 
 def one_machine(one: Record, other: Record) -> bool:
-    """Whether two records were made where the same numbers come out to the bit: on CPUs, never on GPUs.
+    """Whether two records were made on machines that compute bit-identical numbers: CPUs, never GPUs.
 
-    A GPU adds up in an order that may change from run to run.
+    On a GPU, the order of summation may change from run to run.
     """
     here, there = one.environment, other.environment
     return here.device == there.device == "cpu" and all(
@@ -33,12 +33,12 @@ def one_machine(one: Record, other: Record) -> bool:
 
 
 def made_alike(one: Record, other: Record) -> bool:
-    """Whether one machine made two records with one code."""
+    """Whether the same machine, or an equivalent one, made two records with the same code."""
     return one_machine(one, other) and one.code.source_digest == other.code.source_digest
 
 
 def input_that_differs(stored: Record, found: Record) -> str | None:
-    """Which input of a rerun is not the record's, so that nothing can be said; None where all are."""
+    """Describes an input that differs in a rerun, so that it proves nothing; None if all are the same."""
     now = _inputs(found)
     for what, digest in _inputs(stored).items():
         if digest != now.get(what):
@@ -47,7 +47,7 @@ def input_that_differs(stored: Record, found: Record) -> str | None:
 
 
 def _inputs(record: Record) -> dict[str, str | None]:
-    """What a record was made of, as a message calls it -> its digest."""
+    """Maps each input of a record, as named in messages, to its digest."""
     answers = record.answers
     return {
         f"the weights of {record.cell.model}": record.model.weight_digest if record.model else None,
@@ -59,7 +59,7 @@ def _inputs(record: Record) -> dict[str, str | None]:
 
 
 def _counts(record: Record) -> dict[str, int]:
-    """How many items of each kind a record has: a digest is only a claim, and may be that of more of them."""
+    """Counts the items of each kind, because a digest is only a claim and may be that of more items."""
     answers = record.answers
     return {
         **{f"windows of {losses.protocol}": len(losses.nll) for losses in record.windows},
@@ -70,7 +70,7 @@ def _counts(record: Record) -> dict[str, int]:
 
 
 def compare_rerun(subject: Subject, found: Record) -> Iterator[Finding]:
-    """Holds a record against a rerun that read the same inputs; times are never compared.
+    """Compares a record with a rerun that read the same inputs; times are never compared.
 
     Args:
         subject: the record.
@@ -85,12 +85,12 @@ def compare_rerun(subject: Subject, found: Record) -> Iterator[Finding]:
             for items in dict.fromkeys((*then, *now))
             if then.get(items, 0) != now.get(items, 0)
         ),
-        *(losses_that_differ(stored, found) if exact else ()),  # else their mean is held to a tolerance
+        *(losses_that_differ(stored, found) if exact else ()),  # otherwise only the mean is compared
         *_tasks(stored, found, exact),
         *_metrics(stored, found, exact),
     ]
     if exact and stored.answers is not None and found.answers is not None:
-        texts = zip(stored.answers.answers, found.answers.answers, strict=False)  # their number is told above
+        texts = zip(stored.answers.answers, found.answers.answers, strict=False)  # counts are compared above
         if other := [one.id for one, two in texts if (one.text, one.n_tokens) != (two.text, two.n_tokens)]:
             messages.append(f"{len(other)} answers are others, {other[0]!r} for one")
     if stored.mask_digest != found.mask_digest:
@@ -116,12 +116,12 @@ def _same_masks_due(stored: Record, found: Record) -> bool:
 
 
 def _halved(stored: Record, found: Record) -> bool:
-    """Whether memory ran out in one of them: other batches round otherwise."""
+    """Whether memory ran out in either run, because smaller batches change rounding."""
     return any("memory ran out" in warning for record in (stored, found) for warning in record.warnings)
 
 
 def losses_that_differ(one: Record, other: Record) -> Iterator[str]:
-    """The texts on whose same tokens two records have other losses, a sentence each."""
+    """Describes the texts with the same tokens but different losses in two records, one sentence each."""
     theirs = {losses.protocol: losses for losses in other.windows}
     for losses in one.windows:
         found = theirs.get(losses.protocol)
@@ -154,7 +154,7 @@ def _metrics(stored: Record, found: Record, exact: bool) -> Iterator[str]:
         if kind in ("cost", "speed"):
             continue
         if kind == "answers" and not exact:
-            continue  # a greedy answer parts at the first near-tie, and then is another
+            continue  # a greedy answer changes at the first near-tie, and differs from there on
         again = found.metric(metric.name, metric.protocol)
         named = f"{metric.name} {metric.protocol}".strip()
         if again is None:
@@ -168,14 +168,14 @@ def _metrics(stored: Record, found: Record, exact: bool) -> Iterator[str]:
 
 
 def _tolerance(metric: Metric, kind: Kind | None) -> tuple[float, float]:
-    """Relative and absolute, of a value from another machine."""
+    """Returns the relative and absolute tolerance for a value from another machine."""
     share = 1 / QUESTIONS if not metric.n else ceil(metric.n / QUESTIONS) / metric.n
     share += 1e-9  # the difference of two shares is rounded
     if kind in ("perplexity", "divergence") and (elsewhere := _ELSEWHERE[metric.name]):
         return elsewhere
     if kind in ("sparsity", "size"):
         return EXACT, 1e-9
-    # A flip needs one of two answers to change; the dense model's were given anew, too.
+    # A flip may result from a change of either answer, and the dense model's answers were recomputed, too.
     return 1 / QUESTIONS, 2 * share if kind == "flips" else share
 
 

@@ -1,4 +1,4 @@
-"""The side file by itself: whether it is the one the record was written with, and a table of items."""
+"""Checks the side file alone: whether it belongs to the record and is a table of items."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _TYPES = {
     "value": _NUMBER,
     "n_tokens": _WHOLE,
 }
-"""Column -> how Arrow calls what it may hold."""
+"""Maps each column to the names of the Arrow types that it may have."""
 _FILLED = ("protocol", "metric", "item", "item_digest")
-"""Columns without a gap."""
+"""Columns that must not have missing values."""
 _UNREADABLE = (OSError, ValueError, NotImplementedError, MemoryError, OverflowError, pa.ArrowException)
-"""What Arrow raises over bytes that are no table, text that is no UTF-8, or sizes that cannot be."""
+"""Exceptions that Arrow raises for bytes that are not a table, invalid UTF-8, or impossible sizes."""
 
 
 def read_side_file(subject: Subject, data: bytes | None) -> tuple[tuple[ItemRow, ...] | None, list[Finding]]:
     """Reads a record's side file from its bytes.
 
-    One that does not have its digest is not looked into: what is damaged says nothing.
+    If the digest does not match, the content is not read, because a damaged file proves nothing.
 
     Args:
         subject: the record.
-        data: what the file holds; None where it is not there.
+        data: content of the file; None if it does not exist.
 
     Returns:
-        Its rows, None where there are none to trust; and what was found.
+        The rows, or None if there is no intact side file; and the findings.
     """
     record = subject.record
     named = record.side_file
@@ -67,7 +67,7 @@ def read_side_file(subject: Subject, data: bytes | None) -> tuple[tuple[ItemRow,
 
 
 def _form(table: pa.Table, rows: int) -> str | None:
-    """What is wrong with number, columns and types of the rows; None if nothing is."""
+    """Describes what is wrong with the number of rows, or with columns or types; None if all are right."""
     if table.num_rows != rows:
         return f"has {table.num_rows} rows, and the record says {rows}"
     if tuple(table.column_names) != ItemRow._fields:
@@ -76,7 +76,7 @@ def _form(table: pa.Table, rows: int) -> str | None:
         column = table.column(name)
         if name in _FILLED and column.null_count:
             return f"has {column.null_count} rows without {name}"
-        # A column without a single value has no type of its own.
+        # A column without any value may have any type.
         if column.null_count < rows and str(column.type) not in allowed:
             return f"has {column.type} in column {name}, not {allowed[0]}"
     return None

@@ -1,4 +1,4 @@
-"""Scores of tasks formed anew from their questions, and flips from two records' outcomes."""
+"""Recomputes the scores of tasks from their questions, and flips from the outcomes of two records."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LOST, _GAINED = (name for name, _ in FLIPS)
 
 
 def check_tasks(subject: Subject) -> Iterator[Finding]:
-    """Every score from its questions."""
+    """Checks every score against its questions."""
     kinds = kinds_of(subject.record)
     for task in subject.record.tasks:
         if problem := _shape(task):
             yield subject.problem("tasks", f"{task.protocol}: {problem}")
-            continue  # nothing can be formed of it
+            continue  # nothing can be recomputed from it
         scores = [
             metric
             for metric in subject.record.metrics
@@ -41,14 +41,14 @@ def check_tasks(subject: Subject) -> Iterator[Finding]:
 
 
 def check_flips(subject: Subject) -> Iterator[Finding]:
-    """The flips of every task: possible, with the interval of their number, and those of the dense record."""
+    """Checks the flips of every task: possible counts, their intervals, and agreement with dense records."""
     record = subject.record
     tasks = {task.protocol: task for task in record.tasks}
     flipped = dict.fromkeys(metric.protocol for metric in record.metrics if metric.name in (_LOST, _GAINED))
     for protocol in flipped:
         task = tasks.get(protocol)
         if task is None or (task.outcomes is not None and _shape(task)):
-            continue  # `metrics` or `tasks` says so
+            continue  # reported by the checks `metrics` or `tasks`
         if task.outcomes is None:
             yield subject.problem("flips", f"{protocol}: flips of a task without outcomes")
             continue
@@ -61,7 +61,7 @@ def check_flips(subject: Subject) -> Iterator[Finding]:
                 wrong = _impossible(metric, task.n, task.outcomes.count(ended))
                 found += [f"{name} {protocol}: {message}" for message in wrong]
         yield from (subject.problem("flips", message) for message in found)
-        if not found:  # else the dense record could only say the same again
+        if not found:  # otherwise the comparison with dense records would only repeat the findings
             yield from _against_dense(subject, task)
 
 
@@ -72,21 +72,21 @@ def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterato
     named = f"{score.name} {score.protocol}"
     if values is None:
         if subject.items is not None:
-            # lm-eval forms every score from its questions' own, and all of these are written.
+            # lm-eval computes every score from those of the questions, which are all stored.
             yield subject.problem("tasks", f"{named} has no items in the side file")
         else:
             yield subject.remark("tasks", f"{named} has no items, so it was not formed anew")
         return
     if subject.items is not None and len(subject.values(task.protocol, task.metric) or ()) != task.n:
-        return  # `items` says so
+        return  # reported by the check `items`
     values += [None] * (task.n - len(values))
     due, mean = score_estimate(score.name, score.value, score.stderr, values), score_mean(score.name, values)
     are_shares = all(value in (0.0, 1.0) for value in values)
     if due == mean or are_shares or _has_error_of(score, mean):
-        # Earlier versions let the interval of graded shares leave [0, 1].
+        # In earlier versions, the interval of graded shares could exceed [0, 1].
         due, earlier = mean, None if are_shares else mean_stderr(values)
     else:
-        # lm-eval forms some scores otherwise than as a mean (F1, a perplexity); then its own number stands.
+        # Some scores of lm-eval are not means (F1, a perplexity); these are taken from the record unchecked.
         due, earlier = replace(due, stderr=score.stderr, status=score.status), None
         yield subject.remark("tasks", f"{named} is no mean of its items, so it was not formed anew")
     metric = metric_of(score.name, score.protocol, due, score.direction)
@@ -94,9 +94,9 @@ def _check_score(subject: Subject, task: TaskOutcomes, score: Metric) -> Iterato
 
 
 def _has_error_of(score: Metric, mean: Estimate) -> bool:
-    """Whether a score that is no mean of its items was written as one.
+    """Whether a score that is not the mean of its items is stored like one.
 
-    Only means have an interval; and lm-eval's error of a mean is its items', to the last digits.
+    Only means have an interval, and lm-eval's standard error of a mean equals that of the items.
     """
     if (score.low, score.high) != (None, None):
         return True
@@ -114,7 +114,7 @@ def _shape(task: TaskOutcomes) -> str | None:
 
 
 def _impossible(metric: Metric, n: int, limit: int) -> Iterator[str]:
-    """What cannot be about a share of `n` questions of which `limit` can have flipped that way."""
+    """Yields what is impossible about a share of `n` questions, of which at most `limit` flipped that way."""
     if metric.value is None:
         yield f"has no value, and {n} outcomes are there"
         return
@@ -129,7 +129,7 @@ def _impossible(metric: Metric, n: int, limit: int) -> Iterator[str]:
 
 
 def _against_dense(subject: Subject, task: TaskOutcomes) -> Iterator[Finding]:
-    """Counts the flips against the dense records at hand that were asked the same."""
+    """Compares the flips with those computed from the available dense records with the same questions."""
     record = subject.record
     asked = [
         (dense, before)
@@ -148,7 +148,7 @@ def _against_dense(subject: Subject, task: TaskOutcomes) -> Iterator[Finding]:
     found = []
     for dense, before in asked:
         if _shape(before) or before.n != task.n:
-            continue  # that record's own check of its tasks says so
+            continue  # reported by the check `tasks` of the dense record
         wrong = [
             finding
             for due in flip_metrics(before, task)
@@ -168,7 +168,7 @@ def _against_dense(subject: Subject, task: TaskOutcomes) -> Iterator[Finding]:
 
 
 def _one_model(one: Record, other: Record) -> bool:
-    """Whether two records are of the same dense weights in the same dtype."""
+    """Whether two records have the same dense weights in the same dtype."""
     if one.model is None or other.model is None:
         return False
     return (one.model.weight_digest, one.model.dtype) == (other.model.weight_digest, other.model.dtype)

@@ -1,4 +1,4 @@
-"""What holds across the records of a tree, and what lies about in it."""
+"""Checks across the records of a tree, and for leftover files in it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from suite.storage.leftovers import PREFIX
 
 
 def check_across(records: Sequence[CheckedRecord]) -> Iterator[Finding]:
-    """What holds of several records together."""
+    """Checks the consistency of several records."""
     subjects = [Subject(r.stored.path, r.stored.record) for r in records if r.stored is not None]
     yield from _twice(subjects)
     yield from _inputs([subject for subject in subjects if subject.record.status == "complete"])
 
 
 def check_leftovers(folders: Iterable[Path], records: Sequence[CheckedRecord]) -> Iterator[Finding]:
-    """Files beside records that no record accounts for.
+    """Finds files beside records that belong to no record.
 
     Args:
-        folders: those that hold records.
-        records: all records in them.
+        folders: the folders that contain records.
+        records: all records in these folders.
     """
     known = {record.path.absolute() for record in records}
     named = {
@@ -34,7 +34,7 @@ def check_leftovers(folders: Iterable[Path], records: Sequence[CheckedRecord]) -
         for entry in records
         if entry.record is not None and entry.record.side_file is not None
     }
-    # An unreadable record may still name its side file, and someone may want to mend it.
+    # An unreadable record may still name its side file, and someone may want to repair it.
     damaged = [r.path.absolute() for r in records if r.record is None]
     for folder in folders:
         for path in sorted(folder.iterdir()):
@@ -68,28 +68,28 @@ def _twice(subjects: Sequence[Subject]) -> Iterator[Finding]:
 
 
 def _contradiction(one: Record, other: Record) -> str | None:
-    """How two records of one cell differ though one machine made them with one code; None if in nothing."""
+    """Describes how two records of one cell differ although the same machine and code made them, or None."""
     if not made_alike(one, other):
         return None
     inputs = [
         (r.model and r.model.weight_digest, r.calibration and r.calibration.digest) for r in (one, other)
     ]
     if inputs[0] != inputs[1]:
-        return None  # a model or text that was changed: `weights` and a rerun say so
+        return None  # the model or text changed: reported by the check `weights`, or by a rerun
     differing = "the masks differ" if one.mask_digest != other.mask_digest else None
     differing = differing or next(losses_that_differ(one, other), None)
     return differing and f"{differing}, on one machine with one code"
 
 
 def _inputs(subjects: Sequence[Subject]) -> Iterator[Finding]:
-    """Whether records that name the same weights and texts had the same."""
+    """Checks that records naming the same model or text have the same weights or tokens."""
     first: dict[Hashable, tuple[Subject, str]] = {}
     shapes: dict[str, tuple[Subject, tuple[int, int]]] = {}
     for subject in subjects:
         record = subject.record
         claims: list[tuple[str, Hashable, str, str]] = []
         if (model := record.model) is not None:
-            # A model without a revision is what its folder held that day: that may differ between trees.
+            # A model without a revision is a local folder, whose content may differ between trees.
             place = None if model.revision else _tree(subject)
             named = (model.name, model.revision, model.dtype, place)
             claims.append(("weights", named, model.weight_digest, "has dense weights"))
@@ -102,7 +102,7 @@ def _inputs(subjects: Sequence[Subject]) -> Iterator[Finding]:
             if known != digest:
                 yield subject.problem(check, f"{what} {digest[:12]}, and {one.path} {known[:12]}")
         for losses in record.windows:
-            # The digest of tokens is of so many windows: who has fewer losses under it left some out.
+            # A digest of tokens belongs to a fixed number of windows; a record with fewer left some out.
             shape = len(losses.nll), losses.seqlen
             one, other = shapes.setdefault(losses.corpus_digest, (subject, shape))
             if other != shape:
@@ -114,7 +114,7 @@ def _inputs(subjects: Sequence[Subject]) -> Iterator[Finding]:
 
 
 def _tree(subject: Subject) -> Path:
-    """The results tree: the folder of the models' folders."""
+    """Returns the results tree: the folder that contains the folders of the models."""
     return subject.path.absolute().parent.parent
 
 

@@ -111,8 +111,8 @@ def test_calibration_is_not_said_of_the_dense_model() -> None:
         ("value = 6.0", "value = nan", "value"),
         ("value = 6.0", "value = 0.0", "value"),
         ('evidence = "authors"', 'evidence = "memory"', "evidence"),
-        ('method = "dense"', 'method = "dense", pattern = "0.5"', "none to `dense`"),
-        (', pattern = "0.5"', "", "a pattern belongs to every method"),
+        ('method = "dense"', 'method = "dense", pattern = "0.5"', "and `dense` must have none"),
+        (', pattern = "0.5"', "", "every method needs a pattern"),
     ],
 )
 def test_what_is_unknown_missing_or_malformed_is_refused(old: str, new: str, message: str) -> None:

@@ -115,7 +115,7 @@ def test_anything_else_is_a_record_error(found: Any) -> None:
         (b"{}", "is not a record: schema_version is None"),
         (b'{"schema_version": true}', "is not a record: schema_version is True"),
         (b'{"schema_version": 1}', "has no body_digest: it was never sealed"),
-        (b'{"a": NaN}', "holds NaN, which no record may"),
+        (b'{"a": NaN}', "contains NaN, which is not allowed in a record"),
         (b'{"a": 1, "a": 2}', "has key 'a' twice in one object"),
         (b"\xff", "is not UTF-8 (byte 0)"),
         (b"[" * 100_000, "is nested too deeply"),

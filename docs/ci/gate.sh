@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Runs a suite and holds its records against a baseline: prunebench's regression check for any CI.
+# Runs a suite and compares its records with a baseline: prunebench's regression check for any CI.
 #
 #   gate.sh [SUITE] [BASELINE_DIR] [CANDIDATE_DIR]            run, compare, summarize
 #   gate.sh --accept [SUITE] [BASELINE_DIR] [CANDIDATE_DIR]   make the last run the new baseline; runs nothing
 #
 #   SUITE          a built-in suite or a suite file     default: regression
-#   BASELINE_DIR   what is compared with                default: prunebench/baseline
+#   BASELINE_DIR   records to compare with              default: prunebench/baseline
 #   CANDIDATE_DIR  records, report and summaries        default: prunebench/candidate
 #
 #   GATE_TOLERANCES  a TOML file of tolerances          default: the built-in ones
 #   GATE_DEVICE      cpu, cuda, ...                     default: auto
 #   GATE_EXISTING    skip resumes an interrupted run    default: rerun, as the method may have changed
 #
-# Into CANDIDATE_DIR go the records, report.html, gate.md (for people) and gate.xml (JUnit, for CI systems).
-# Exit codes: 0 no regression; 1 a regression, which a cell that newly fails is too; 2 the input is wrong;
+# CANDIDATE_DIR gets the records, report.html, gate.md (for people) and gate.xml (JUnit, for CI systems).
+# Exit codes: 0 no regression; 1 a regression, or a cell that newly fails; 2 the input is wrong;
 # 3 nothing got worse, but not everything could be compared, or there is no baseline yet.
 #
-# Needs `prunebench` on PATH and bash 3.2 or newer; it is no script for a plain sh.
+# Needs `prunebench` on PATH and bash 3.2 or newer; a plain sh cannot run it.
 set -euo pipefail
 
 accept=false
@@ -34,7 +34,7 @@ baseline=${2:-prunebench/baseline}
 candidate=${3:-prunebench/candidate}
 
 if [ "$accept" = true ]; then
-  # Written when all cells have run: an interrupted run is no baseline.
+  # A run writes report.html before its first cell: without it nothing was run.
   if [ ! -f "$candidate/report.html" ]; then
     echo "gate.sh: $candidate holds no finished run: run $0 $suite $baseline $candidate first" >&2
     exit 2
@@ -42,10 +42,10 @@ if [ "$accept" = true ]; then
   exec prunebench gate "$baseline" "$candidate" --update
 fi
 
-# What an earlier run left must not pass for this one's.
+# Files of an earlier run must not be taken for this one's.
 rm -f "$candidate/report.html" "$candidate/gate.md" "$candidate/gate.xml"
 
-# A cell that fails ends the run with 3, and has a record that says so: the gate judges it.
+# With a failed cell the run exits with 3; the cell has a record of the failure, which the gate judges.
 code=0
 prunebench run "$suite" --out "$candidate" --existing "${GATE_EXISTING:-rerun}" \
   --device "${GATE_DEVICE:-auto}" || code=$?
@@ -68,7 +68,7 @@ prunebench gate "$baseline" "$candidate" --markdown "$candidate/gate.md" --junit
   ${GATE_TOLERANCES:+--tolerances "$GATE_TOLERANCES"} || code=$?
 case "$code" in
   0) ;;
-  1) echo "gate.sh: a regression. If it is meant: $0 --accept $suite $baseline $candidate" >&2 ;;
+  1) echo "gate.sh: a regression. If it is intended: $0 --accept $suite $baseline $candidate" >&2 ;;
   3) echo "gate.sh: nothing got worse, but not everything could be compared" >&2 ;;
   *) echo "gate.sh: the gate could not be run" >&2 ;;
 esac

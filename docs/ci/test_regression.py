@@ -1,7 +1,7 @@
 """Has a change made my-method worse? Copy this file and regression.toml to your tests.
 
-The first time, and whenever a change is meant: run `pytest --update-baselines`, look at what it says, commit
-the folder.
+The first time, and whenever a change is intended: run `pytest --update-baselines`, check what it prints,
+commit the folder.
 """
 
 from pathlib import Path
@@ -10,5 +10,5 @@ HERE = Path(__file__).parent
 
 
 def test_my_method_prunes_as_well_as_before(run_suite, assert_no_regression):
-    """Every cell of the suite, held against the committed records."""
+    """Compares every cell of the suite with the committed records."""
     assert_no_regression(run_suite(HERE / "regression.toml"), HERE / "regression-baseline")

@@ -34,8 +34,8 @@ baseline=${2:-prunebench/baseline}
 candidate=${3:-prunebench/candidate}
 
 if [ "$accept" = true ]; then
-  # A run writes report.html before its first cell: without it nothing was run.
-  if [ ! -f "$candidate/report.html" ]; then
+  # Not report.html: a run writes that before its first cell, and an interrupted run is no baseline.
+  if [ ! -f "$candidate/run.finished" ]; then
     echo "gate.sh: $candidate holds no finished run: run $0 $suite $baseline $candidate first" >&2
     exit 2
   fi
@@ -43,7 +43,7 @@ if [ "$accept" = true ]; then
 fi
 
 # Files of an earlier run must not be taken for this one's.
-rm -f "$candidate/report.html" "$candidate/gate.md" "$candidate/gate.xml"
+rm -f "$candidate/run.finished" "$candidate/report.html" "$candidate/gate.md" "$candidate/gate.xml"
 
 # With a failed cell the run exits with 3; the cell has a record of the failure, which the gate judges.
 code=0
@@ -56,6 +56,7 @@ if [ "$code" -eq 3 ] && [ ! -f "$candidate/report.html" ]; then
   echo "gate.sh: the suite could not be run; nothing was compared" >&2
   exit 3
 fi
+: > "$candidate/run.finished"
 
 if [ ! -e "$baseline" ]; then
   echo "gate.sh: there is no baseline in $baseline yet, so nothing was compared." >&2

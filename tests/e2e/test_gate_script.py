@@ -108,6 +108,15 @@ def test_a_suite_that_cannot_run_is_not_compared_with_what_an_earlier_run_left(g
     assert not (candidate / "report.html").exists()
 
 
+def test_a_run_that_was_interrupted_is_no_baseline(gate, tmp_path):
+    candidate = tmp_path / "candidate"
+    candidate.mkdir()
+    (candidate / "report.html").write_text("2 of 7 cells, ended early")
+    done = gate("--accept", "regression", tmp_path / "baseline", candidate)
+    assert done.returncode == 2
+    assert "holds no finished run" in done.stderr and not (tmp_path / "baseline").exists()
+
+
 def test_its_own_help_is_its_header(gate):
     done = gate("--help")
     assert done.returncode == 0

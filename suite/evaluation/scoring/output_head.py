@@ -87,7 +87,7 @@ class OutputHead:
         return twin
 
     def _hold_against(self, whole_TV: Tensor, input_ids: Tensor) -> None:
-        """Raises `HeadError` unless the halves compute the model's logits `[n, vocabulary]` up to rounding."""
+        """Raises `HeadError` unless the halves return the model's logits `[n, vocabulary]` up to rounding."""
         halves_TV = self.logits(self.hidden(input_ids)[0]).float()
         # Products of other shapes round differently: a few units in the last place of the largest value.
         share = max(4 * torch.finfo(self._model.dtype).eps, 1e-4)

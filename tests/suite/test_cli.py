@@ -229,7 +229,7 @@ def test_only_picks_cells(prunebench, tmp_path):
     suite = write_suite(tmp_path)
     _, out, _ = prunebench("run", suite, "--only", "wanda", "--only", "dense", "--dry-run", "--json")
     assert [cell["cell"]["method"] for cell in json.loads(out)] == ["dense", "wanda", "wanda"]
-    assert "fits none" in refusal(prunebench("run", suite, "--only", "gptq", "--dry-run"))
+    assert "matches none" in refusal(prunebench("run", suite, "--only", "gptq", "--dry-run"))
 
 
 def test_a_failing_cell_is_recorded_and_costs_no_other(prunebench, tmp_path, monkeypatch):

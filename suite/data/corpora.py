@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuiltInCorpus:
-    """A corpus with a name of its own.
+    """A corpus that comes with prunebench.
 
     Attributes:
-        name: what users call it.
-        description: one line.
-        licence: of its texts.
-        revision: what is pinned.
+        name: the name that users give.
+        description: a description in one line.
+        licence: the licence of its texts.
+        revision: the pinned package or commit that its texts come from.
         origin: `offline` needs a package registry once; `hub` needs the Hugging Face hub once.
-        splits: what it can be used for.
+        splits: the purposes it can be used for.
     """
 
     name: str
@@ -82,20 +82,21 @@ BUILT_IN_CORPORA = (
 
 _PAPER_WINDOWS = 256
 _CROP_BATCH = 32
-"""Documents tokenized at once in the search for long ones: enough to use the tokenizer's own threads."""
+"""Documents tokenized per call in the search for long ones: enough to use the tokenizer's own threads."""
 
 
 @dataclass(frozen=True)
 class EvaluationWindows:
-    """Held-out text, tokenized and cut.
+    """Held-out text, tokenized and cut into windows.
 
     Attributes:
-        input_ids: int64 `[n_windows, seqlen]`.
+        input_ids: token ids, int64 `[n_windows, seqlen]`.
         protocol: the protocol's name.
         corpus_digest: SHA-256 of the token ids.
         corpus_revision: version of the corpus.
-        limit: the cap on tokens that was asked for; None = the whole corpus.
-        n_first: tokens at the start of each window that the tokenizer puts there; they are never predicted.
+        limit: the requested cap on tokens; None = the whole corpus.
+        n_first: number of special tokens that the tokenizer puts at the start of each window; they are never
+            predicted.
     """
 
     input_ids: Tensor
@@ -107,10 +108,11 @@ class EvaluationWindows:
 
 
 def check_source(name: str, split: Split = "calibration") -> None:
-    """Checks what can be checked of a corpus's name before anything is fetched or imported.
+    """Checks a corpus's name as far as possible before anything is fetched or imported.
 
     Raises:
-        InputError: it is no built-in or hub corpus and no readable file, or serves for the other split only.
+        InputError: it is neither a built-in or hub corpus nor a file with a known suffix, or it supports
+            only the other split.
     """
     for corpus in BUILT_IN_CORPORA:
         if corpus.name == name:
@@ -126,7 +128,7 @@ def check_source(name: str, split: Split = "calibration") -> None:
             raise InputError(f"{split} file {name!r} does not exist")
         return
     if path.is_file():
-        raise InputError(f"{split} file {name!r} is none of {', '.join(suffixes)}")
+        raise InputError(f"{split} file {name!r} does not end in one of {', '.join(suffixes)}")
     names = [corpus.name for corpus in BUILT_IN_CORPORA if split in corpus.splits]
     raise InputError(
         f"unknown corpus {name!r}{did_you_mean(name, names, or_all=False)} (one of {', '.join(names)}, or a "
@@ -135,19 +137,20 @@ def check_source(name: str, split: Split = "calibration") -> None:
 
 
 def calibration_set(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase | None) -> CalibrationSet:
-    """Draws the token sequences a method looks at.
+    """Draws the token sequences that a method is calibrated on.
 
-    A `.safetensors` file gives its first `n_samples` rows as they stand. From `c4` each sequence is cropped
-    out of one document longer than `seqlen`, no document twice. From every other text, sequences start at
-    places drawn uniformly from the joined, tokenized calibration part; they may overlap. Where the spec says
-    `always`, each begins with the tokens that the tokenizer puts first, and text fills the rest.
+    The first `n_samples` rows of a `.safetensors` file are used unchanged. From `c4`, each sequence is
+    cropped from a different document that is longer than `seqlen`. From every other text, sequences start at
+    positions drawn uniformly from the joined, tokenized calibration part; they may overlap. If the spec's
+    `first_token` is `always`, each sequence begins with the tokens that the tokenizer puts first, followed
+    by text.
 
     Args:
-        spec: source, numbers and seed.
-        tokenizer: the model's; None serves for a `.safetensors` source only.
+        spec: source, number and length of the sequences, and seed.
+        tokenizer: the model's tokenizer; it may be None for a `.safetensors` source only.
 
     Raises:
-        InputError: the source is unknown or broken, or has fewer tokens than were asked for.
+        InputError: the source is unknown or broken, or has fewer tokens than requested.
         AssetError: an offline corpus could not be fetched.
     """
     from methods.base import CalibrationSet
@@ -170,11 +173,11 @@ def calibration_set(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase | 
 def evaluation_windows(spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase | None) -> EvaluationWindows:
     """Cuts a corpus's held-out part into windows, from its start, without overlap; the tail is dropped.
 
-    A local file has no held-out part: all of it is used. Where the spec says `always`, each window begins
-    with the tokens that the tokenizer puts first, and text fills the rest.
+    A local file has no held-out part: all of it is used. If the spec's `first_token` is `always`, each window
+    begins with the tokens that the tokenizer puts first, followed by text.
 
     Raises:
-        InputError: the corpus is unknown or broken, or the text (or `max_tokens`) holds no whole window.
+        InputError: the corpus is unknown or broken, or the text (or `max_tokens`) is shorter than one window.
         AssetError: an offline corpus could not be fetched.
     """
     from methods.base import token_digest
@@ -182,14 +185,14 @@ def evaluation_windows(spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase 
     check_source(spec.corpus, "evaluation")
     if spec.max_tokens is not None and spec.max_tokens < spec.seqlen:
         raise InputError(
-            f"corpus {spec.corpus!r}: max_tokens {spec.max_tokens} holds no window of {spec.seqlen}"
+            f"corpus {spec.corpus!r}: max_tokens {spec.max_tokens} is less than one window of {spec.seqlen}"
         )
     first = _put_first(spec, tokenizer, f"corpus {spec.corpus!r}")
     tokens, revision = tokenized_text(spec.corpus, "evaluation", tokenizer, bare=bool(first))
     n_text = spec.seqlen - len(first)
     if len(tokens) < n_text:
         raise InputError(
-            f"corpus {spec.corpus!r} has {len(tokens)} tokens to evaluate on, but one window asks for "
+            f"corpus {spec.corpus!r} has {len(tokens)} tokens to evaluate on, but one window needs "
             f"{n_text}: give a longer text, or lower seqlen"
         )
     n_windows = len(tokens) // n_text
@@ -204,7 +207,7 @@ def evaluation_windows(spec: PerplexitySpec, tokenizer: PreTrainedTokenizerBase 
 
 
 def holds_tokens(source: str) -> bool:
-    """Whether a calibration source is a file of token ids, which are used as they stand."""
+    """Whether a calibration source is a file of token ids, which are used unchanged."""
     return source.lower().endswith(".safetensors")
 
 
@@ -215,21 +218,23 @@ def _put_first(
     *,
     is_stored: bool = False,
 ) -> tuple[int, ...]:
-    """The tokens that each of its sequences begins with."""
+    """The tokens that each sequence begins with; none unless the spec's `first_token` is `always`."""
     if spec.first_token != "always":
         return ()
     if is_stored:
-        raise InputError(f"{what} is a file of token ids, which get no first token: leave first_token out")
+        raise InputError(f"{what} is a file of token ids, which get no first token: remove first_token")
     first = first_tokens(require_tokenizer(tokenizer, what))
     if not first:
         raise InputError(f"{what}: first_token is 'always', and the model's tokenizer puts no token first")
     if spec.seqlen <= len(first):
-        raise InputError(f"{what}: seqlen {spec.seqlen} holds no text behind the {len(first)} first tokens")
+        raise InputError(
+            f"{what}: seqlen {spec.seqlen} leaves no room for text after {len(first)} first tokens"
+        )
     return first
 
 
 def _led_by(first: Sequence[int], windows: Tensor) -> Tensor:
-    """`[n, seqlen]`, a copy: each of the windows `[n, seqlen - len(first)]` behind the same first tokens."""
+    """Puts `first` before each of the windows `[n, seqlen - len(first)]`; returns a copy `[n, seqlen]`."""
     import torch
 
     lead = torch.tensor(first, dtype=torch.int64).expand(len(windows), len(first))
@@ -242,9 +247,9 @@ def cropped_windows(
     spec: CalibrationSpec,
     lead: Sequence[int] = (),
 ) -> Tensor:
-    """Windows cropped at random places inside random documents longer than `seqlen`, a document each.
+    """Crops windows at random positions from random documents longer than `seqlen`, one per document.
 
-    Documents are visited in a random order and once at most, so the search ends however short they are.
+    Documents are visited in random order and at most once, so the search ends however short they are.
 
     Returns:
         int64 `[n_samples, seqlen]`.
@@ -260,7 +265,7 @@ def cropped_windows(
     windows: list[Tensor] = []
     for first in range(0, len(order), _CROP_BATCH):
         batch = [texts[index] for index in order[first : first + _CROP_BATCH]]
-        # No tokenizer makes more tokens than bytes (and a few special ones), so short texts need no look.
+        # A text has at most as many tokens as bytes (plus a few special ones): skip texts that are too short.
         batch = [text for text in batch if len(text.encode()) + 8 > n_text]
         found = tokens_of(tokenizer, batch, spec.source, add_special_tokens=not lead) if batch else []
         for ids in found:
@@ -270,13 +275,13 @@ def cropped_windows(
             if len(windows) == spec.n_samples:
                 return _led_by(lead, torch.stack(windows))
     raise InputError(
-        f"calibration {spec.source!r}: only {len(windows)} of its {len(texts)} documents hold more than "
-        f"{n_text} tokens, but {spec.n_samples} were asked for: lower n_samples or seqlen"
+        f"calibration {spec.source!r}: only {len(windows)} of its {len(texts)} documents have more than "
+        f"{n_text} tokens, but {spec.n_samples} are needed: lower n_samples or seqlen"
     )
 
 
 def _random_windows(tokens: Tensor, spec: CalibrationSpec, first: Sequence[int]) -> Tensor:
-    """int64 `[n_samples, seqlen]`, cut at places drawn uniformly from a text of tokens `[n]`."""
+    """Cuts windows, int64 `[n_samples, seqlen]`, at uniformly drawn positions from a text of tokens `[n]`."""
     import torch
 
     n_text = spec.seqlen - len(first)
@@ -284,7 +289,7 @@ def _random_windows(tokens: Tensor, spec: CalibrationSpec, first: Sequence[int])
     if len(tokens) < wanted:
         raise InputError(
             f"calibration {spec.source!r} has {len(tokens)} tokens, but {spec.n_samples} samples of "
-            f"{n_text} ask for {wanted}: give a longer text, or lower n_samples or seqlen"
+            f"{n_text} need {wanted}: give a longer text, or lower n_samples or seqlen"
         )
     generator = torch.Generator().manual_seed(spec.seed)
     starts = torch.randint(0, len(tokens) - n_text + 1, (spec.n_samples, 1), generator=generator)
@@ -292,38 +297,38 @@ def _random_windows(tokens: Tensor, spec: CalibrationSpec, first: Sequence[int])
 
 
 def _stored_rows(spec: CalibrationSpec) -> Tensor:
-    """The first `n_samples` rows of a `.safetensors` file's `input_ids`."""
+    """Reads the first `n_samples` rows of a `.safetensors` file's `input_ids`."""
     from safetensors import SafetensorError, safe_open
 
     name = f"calibration file {spec.source!r}"
     try:
         with safe_open(Path(spec.source).expanduser(), framework="pt") as file:
-            if "input_ids" not in file.keys():  # noqa: SIM118 - the handle is no mapping
-                raise InputError(f"{name} holds no tensor 'input_ids', only {', '.join(sorted(file.keys()))}")
+            if "input_ids" not in file.keys():  # noqa: SIM118 - the handle is not a mapping
+                raise InputError(f"{name} has no tensor 'input_ids', only {', '.join(sorted(file.keys()))}")
             stored = file.get_slice("input_ids")
             shape, dtype = stored.get_shape(), stored.get_dtype()
             if len(shape) != 2 or dtype != "I64":
                 raise InputError(f"{name}: input_ids must be int64 [n, seqlen], not {dtype} {shape}")
             if shape[0] < spec.n_samples or shape[1] != spec.seqlen:
                 raise InputError(
-                    f"{name} holds {shape[0]} rows of {shape[1]} tokens, but {spec.n_samples} of "
-                    f"{spec.seqlen} were asked for: set n_samples and seqlen to what it holds"
+                    f"{name} has {shape[0]} rows of {shape[1]} tokens, but {spec.n_samples} of "
+                    f"{spec.seqlen} are needed: set n_samples and seqlen to match the file"
                 )
             rows: Tensor = stored[: spec.n_samples]
             if (lowest := int(rows.min())) < 0:
-                raise InputError(f"{name}: {lowest} is no token")
+                raise InputError(f"{name}: {lowest} is not a token id")
             return rows
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{name} is no safetensors file: {error}") from error
+        raise InputError(f"{name} is not a safetensors file: {error}") from error
 
 
 def check_vocabulary(input_ids: Tensor, n_tokens: int, spec: CalibrationSpec | PerplexitySpec) -> None:
-    """Makes sure that a model can read sequences.
+    """Checks that a model has an embedding for every token of the sequences.
 
     Args:
-        input_ids: int64 `[n, seqlen]`.
-        n_tokens: rows of the model's embedding.
-        spec: where the sequences come from.
+        input_ids: token ids, int64 `[n, seqlen]`.
+        n_tokens: number of rows of the model's embedding.
+        spec: the source of the sequences, for the message.
 
     Raises:
         InputError: a token has no embedding.
@@ -335,7 +340,7 @@ def check_vocabulary(input_ids: Tensor, n_tokens: int, spec: CalibrationSpec | P
         if holds_tokens(source):
             made, cause = "there is", "it was tokenized for another model"
         raise InputError(
-            f"{made} token {highest} in {source!r}, and the model has embeddings for {n_tokens} tokens: "
+            f"{made} token {highest} in {source!r}, but the model has embeddings for {n_tokens} tokens only: "
             f"{cause}, or the embedding was cut"
         )
 

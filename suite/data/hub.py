@@ -1,4 +1,4 @@
-"""Reading from the Hugging Face hub: what is pinned, what is taken, and what went wrong in one line."""
+"""Downloads from the Hugging Face hub, at pinned commits if possible, with errors in one line."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from methods.errors import InputError
 _TIMEOUT_SECONDS = 10.0
 _LOADABLE = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.safetensors")
 _SUPERFLUOUS = ("*/*", "consolidated*", "*.*.safetensors")
-"""What loading a model may need, and what it does not: other formats in subfolders, second copies of the
-weights, variants in other types. Pickles are on neither list and are never fetched."""
+"""Patterns of files that loading a model may need, and of files among these that it does not need: other
+formats in subfolders, second copies of the weights, variants in other dtypes. Pickles match no pattern of the
+first list and are never fetched."""
 
 
 @dataclass(frozen=True)
 class HubSnapshot:
-    """A model repository at one commit, in the hub's own cache on this machine.
+    """A model repository at one commit, in the hub's local cache.
 
     Attributes:
-        folder: where its files lie.
-        commit: the commit they are of.
+        folder: the folder with its files.
+        commit: the commit of these files.
     """
 
     folder: Path
@@ -33,7 +34,7 @@ class HubSnapshot:
 
 
 def model_snapshot(repository: str, revision: str | None) -> HubSnapshot:
-    """Downloads what loading a model needs; without a connection, what the hub's cache holds has to do.
+    """Downloads the files that loading a model needs; without a connection, uses the hub's cache.
 
     Raises:
         InputError: there is no such repository or revision, or it is neither reachable nor cached.
@@ -44,7 +45,7 @@ def model_snapshot(repository: str, revision: str | None) -> HubSnapshot:
         reachable = _reachable_commit(repository, revision, "model") is not None
         folder = snapshot_download(
             repository,
-            # The name, not the commit it stands for: the cache then knows the name without a connection.
+            # Pass the name, not its commit, so that the cache can resolve the name without a connection.
             revision=revision,
             local_files_only=not reachable,
             allow_patterns=list(_LOADABLE),
@@ -54,7 +55,7 @@ def model_snapshot(repository: str, revision: str | None) -> HubSnapshot:
 
 
 def dataset_file(repository: str, filename: str, commit: str) -> Path:
-    """One file of a data set at a pinned commit; a cached one needs no connection.
+    """Returns the path of one file of a data set at a pinned commit; a cached file needs no connection.
 
     Raises:
         InputError: it is neither cached nor reachable.
@@ -70,7 +71,7 @@ def dataset_file(repository: str, filename: str, commit: str) -> Path:
                 )
             )
         except LocalEntryNotFoundError:
-            # The download itself would try for half a minute before it said that there is no connection.
+            # Check first: the download itself would retry for half a minute without a connection.
             reachable = _reachable_commit(repository, commit, "dataset") is not None
             return Path(
                 hf_hub_download(
@@ -81,13 +82,13 @@ def dataset_file(repository: str, filename: str, commit: str) -> Path:
 
 @lru_cache(maxsize=1)
 def hub_answers() -> bool:
-    """Whether the hub can be reached; asked once, as the answer takes seconds where it cannot."""
+    """Whether the hub can be reached; checked once, because an unreachable hub takes seconds to detect."""
     return _reachable_commit("Salesforce/wikitext", None, "dataset") is not None
 
 
 @contextmanager
 def from_the_cache() -> Iterator[None]:
-    """Lets `datasets` look into the hub's cache alone, instead of trying to reach the hub for a minute."""
+    """Makes `datasets` read from the hub's cache only, instead of trying to reach the hub for a minute."""
     import datasets
     import huggingface_hub
 
@@ -100,7 +101,7 @@ def from_the_cache() -> Iterator[None]:
 
 
 def _reachable_commit(repository: str, revision: str | None, kind: Literal["model", "dataset"]) -> str | None:
-    """The commit a revision names today; None where the hub does not answer."""
+    """Returns the commit that a revision currently refers to; None if the hub does not answer."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -116,7 +117,7 @@ def _reachable_commit(repository: str, revision: str | None, kind: Literal["mode
 
 
 def _transport_error() -> type[Exception]:
-    """The base of the HTTP library's errors; which library that is has changed with the hub's versions."""
+    """Returns the base class of the HTTP errors; it depends on the installed version of huggingface_hub."""
     from huggingface_hub import errors
 
     base: type[Exception] = vars(errors)["HTTPError"]
@@ -125,7 +126,7 @@ def _transport_error() -> type[Exception]:
 
 @contextmanager
 def _one_line(what: str, revision: str | None) -> Iterator[None]:
-    """Turns the hub's errors into one line for the user, and holds back its notes on retries."""
+    """Turns the hub's errors into one-line `InputError`s, and silences its log messages about retries."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -149,12 +150,12 @@ def _one_line(what: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise InputError(f"{what} does not exist on the hub, or is private") from error
     except HFValidationError as error:
-        raise InputError(f"{what} is no valid name on the hub (`organisation/name`)") from error
+        raise InputError(f"{what} is not a valid name on the hub (`organisation/name`)") from error
     except LocalEntryNotFoundError as error:
         at = f" at revision {revision!r}" if revision else ""
         raise InputError(
             f"{what}{at} is not in the hub's cache on this machine, and the hub could not be reached: "
-            "connect once, or name something local or built in"
+            "connect once, or use something local or built in"
         ) from error
     except (HfHubHTTPError, _transport_error()) as error:
         raise InputError(f"{what} could not be read from the hub: {str(error).splitlines()[0]}") from error

@@ -1,4 +1,4 @@
-"""What models are asked when their answers are laid side by side: the suite's prompts, or the user's."""
+"""Prompts for comparing the answers of models side by side: the built-in set, or the user's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUILT_IN = "built-in"
 """The name of the set that comes with the suite."""
 
 NO_KIND = "other"
-"""The kind of a prompt whose file names none."""
+"""The kind of a prompt that has no "kind" in its file."""
 
 _KEYS = ("prompt", "id", "kind")
 
@@ -25,9 +25,9 @@ class Prompt:
     """One prompt.
 
     Attributes:
-        id: unique in its set, and stable: answers are paired by it.
-        kind: what it asks for, such as `code`.
-        text: what the model is given, before any chat template.
+        id: an identifier, unique in its set and stable: answers are paired by it.
+        kind: the kind of task, such as `code`.
+        text: the text for the model, before any chat template is applied.
     """
 
     id: str
@@ -37,11 +37,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts that are answered together.
+    """A set of prompts that are answered together.
 
     Attributes:
         name: `built-in`, or the file as the user wrote it.
-        prompts: in the order of the file; at least one.
+        prompts: the prompts in the order of the file; at least one.
     """
 
     name: str
@@ -49,20 +49,20 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over ids, kinds and texts in their order; the set's name does not count."""
+        """SHA-256 (hex) over ids, kinds and texts in order; the set's name is not included."""
         rows = [(prompt.id, prompt.kind, prompt.text) for prompt in self.prompts]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def load_prompts(name: str) -> PromptSet:
-    """The prompts that a name stands for.
+    """Loads the built-in prompts or a file of prompts.
 
     Args:
-        name: `built-in`, or a `.jsonl` file with an object a line: its text under "prompt", and, where they
-            are given, a unique "id" (else the number of the line) and a "kind" (else `other`).
+        name: `built-in`, or a `.jsonl` file with one object per line: the text under "prompt", and optionally
+            a unique "id" (default: the line number) and a "kind" (default: `other`).
 
     Raises:
-        InputError: there is no such file, or a line of it is no prompt.
+        InputError: there is no such file, or a line of it is not a prompt.
     """
     if name == BUILT_IN:
         return PromptSet(
@@ -71,14 +71,14 @@ def load_prompts(name: str) -> PromptSet:
     path = Path(name).expanduser()
     if path.suffix.lower() != ".jsonl":
         raise InputError(
-            f"prompt file {name!r} is no .jsonl file (the prompts of the suite are {BUILT_IN!r})"
+            f"prompt file {name!r} is not a .jsonl file (the prompts of the suite are {BUILT_IN!r})"
         )
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"prompt file {name!r} cannot be read: {error.strerror or error}") from error
     if not (prompts := _parse(content, name)):
-        raise InputError(f"prompt file {name!r} holds no prompt")
+        raise InputError(f"prompt file {name!r} contains no prompt")
     return PromptSet(name, prompts)
 
 
@@ -91,7 +91,7 @@ def _parse(content: bytes, name: str) -> tuple[Prompt, ...]:
         try:
             prompt = _prompt(line, number)
             if prompt.id in lines:
-                raise InputError(f"the id {prompt.id!r} is that of line {lines[prompt.id]} already")
+                raise InputError(f"the id {prompt.id!r} is already used in line {lines[prompt.id]}")
         except InputError as error:
             raise InputError(f"prompt file {name!r}, line {number}: {error}") from error
         lines[prompt.id] = number
@@ -100,7 +100,7 @@ def _parse(content: bytes, name: str) -> tuple[Prompt, ...]:
 
 
 def _prompt(line: bytes, number: int) -> Prompt:
-    """The prompt of one line; what is wrong with it otherwise."""
+    """Parses one line of a prompt file; raises `InputError` if it is not a valid prompt."""
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -108,15 +108,15 @@ def _prompt(line: bytes, number: int) -> Prompt:
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON ({error})") from error
     if not isinstance(row, dict) or "prompt" not in row:
-        raise InputError('no object with a "prompt"')
+        raise InputError('not an object with a "prompt"')
     if unknown := sorted(set(row) - set(_KEYS)):
         raise InputError(f"unknown key {unknown[0]!r}: a prompt has {', '.join(_KEYS)}")
     for key, value in row.items():
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f'its "{key}" is no text')
+            raise InputError(f'its "{key}" is empty or not a string')
         if any("\ud800" <= character <= "\udfff" for character in value):
-            # JSON can write one half of a surrogate pair, which no tokenizer takes.
-            raise InputError(f'its "{key}" holds half a surrogate pair, which is no character')
+            # JSON can encode one half of a surrogate pair, which no tokenizer accepts.
+            raise InputError(f'its "{key}" has half a surrogate pair, which is not a character')
     return Prompt(row.get("id", str(number)), row.get("kind", NO_KIND), row["prompt"])
 
 

@@ -1,4 +1,4 @@
-"""Where text comes from: the documents of built-in corpora, of data sets on the hub, and of local files."""
+"""Reads the documents of built-in corpora, of data sets on the hub, and of local files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from suite.data.assets import NEWS_TEXTS, WIKI_DUMP, fetch
 Split = Literal["calibration", "evaluation"]
 
 HELD_OUT_EVERY = 4
-"""Of the offline corpora every fourth document is held out for evaluation."""
+"""Every fourth document of an offline corpus is held out for evaluation."""
 
 WIKITEXT_COMMIT = "b08601e04326c79dfdd32d625aee71d232d685c3"
 C4_COMMIT = "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"
 C4_DOCUMENTS = 2_000
-"""How much of C4's first validation file is its held-out text: about a million tokens. The whole file has
-45,576 documents, more than a single tokenization can hold in memory."""
+"""Number of documents of C4's first validation file that are the held-out text: about a million tokens. The
+whole file has 45,576 documents, too many to tokenize at once in memory."""
 C4_PAPER_DOCUMENTS = 1_100
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -33,9 +33,9 @@ class Documents:
     """The documents of one split of a corpus.
 
     Attributes:
-        texts: the documents in the order of the corpus; may be read from disk as they are asked for.
-        revision: the version of the corpus; two texts of one source, split and revision are the same.
-        separator: what joins them into one text.
+        texts: the documents in the order of the corpus; may be read from disk on access.
+        revision: the version of the corpus; the same source, split and revision always have the same texts.
+        separator: the string between documents when they are joined into one text.
     """
 
     texts: Sequence[str]
@@ -49,15 +49,15 @@ class Documents:
 
 
 def read_documents(source: str, split: Split) -> Documents:
-    """The documents of a corpus.
+    """Reads the documents of one split of a corpus.
 
     Args:
         source: a built-in corpus, a hub corpus or a `.txt`, `.jsonl` or `.parquet` file.
-        split: which part. Built-in and hub corpora never share a document between the two; a local file is
-            used whole for both, and it is the user's to keep them apart.
+        split: the part to read. Built-in and hub corpora never share a document between the two; a local file
+            is used whole for both, so users have to give different files.
 
     Raises:
-        InputError: the file cannot be read as what its ending says, or the hub not be reached.
+        InputError: the file cannot be read in the format of its suffix, or the hub cannot be reached.
         AssetError: an offline corpus could not be fetched.
     """
     if source in _CORPORA:
@@ -66,7 +66,7 @@ def read_documents(source: str, split: Split) -> Documents:
 
 
 def split_documents(texts: Sequence[str], split: Split) -> tuple[str, ...]:
-    """The part of an offline corpus that belongs to a split: every fourth document is held out."""
+    """Returns the documents of an offline corpus that belong to a split: every fourth one is held out."""
     held_out = split == "evaluation"
     return tuple(
         text for index, text in enumerate(texts) if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) is held_out
@@ -74,10 +74,10 @@ def split_documents(texts: Sequence[str], split: Split) -> tuple[str, ...]:
 
 
 def distinct_documents(texts: Sequence[str]) -> tuple[str, ...]:
-    """The documents without later copies of an earlier one.
+    """Returns the documents without near-copies of earlier ones.
 
-    A copy is a text that shares more than half of the shorter one's runs of five words; news agencies send
-    a story again when a sentence of it changes, and its copy in the held-out part would flatter a method.
+    Two texts are copies if they share more than half of the shorter one's runs of five words. News agencies
+    resend a story when a sentence changes, and a copy in the held-out part would make a method look better.
     """
     kept: list[tuple[str, set[tuple[str, ...]]]] = []
     for text in texts:
@@ -141,7 +141,7 @@ _CORPORA: dict[str, Callable[[Split], Documents]] = {
 
 
 def _hub_texts(file_format: str, repository: str, filename: str, commit: str) -> Sequence[str]:
-    """The `text` column of one file of a data set at a pinned commit, left on disk until it is read."""
+    """Returns the `text` column of one file of a data set at a pinned commit; it is read on access."""
     from datasets import load_dataset
 
     from suite.data.hub import dataset_file
@@ -160,10 +160,10 @@ def _file_documents(path: Path, name: str) -> Documents:
     except OSError as error:
         raise InputError(f"text file {name!r} cannot be read: {error.strerror or error}") from error
     except KeyError as error:
-        raise InputError(f"text file {name!r} is none of {', '.join(TEXT_SUFFIXES)}") from error
+        raise InputError(f"text file {name!r} does not end in one of {', '.join(TEXT_SUFFIXES)}") from error
     texts = reader(content, name)
     if not any(text.strip() for text in texts):
-        raise InputError(f"text file {name!r} holds no text")
+        raise InputError(f"text file {name!r} contains no text")
     return Documents(texts, f"sha256:{hashlib.sha256(content).hexdigest()}")
 
 
@@ -185,7 +185,7 @@ def _read_json_lines(content: bytes, name: str) -> tuple[str, ...]:
         except ValueError as error:
             raise InputError(f"text file {name!r}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise InputError(f'text file {name!r}, line {number}: no object with a string under "text"')
+            raise InputError(f'text file {name!r}, line {number}: not an object with a string under "text"')
         if (why := _unencodable(row["text"])) is not None:
             raise InputError(f"text file {name!r}, line {number}: {why}")
         texts.append(row["text"])
@@ -193,11 +193,11 @@ def _read_json_lines(content: bytes, name: str) -> tuple[str, ...]:
 
 
 def _unencodable(text: str) -> str | None:
-    """Why no tokenizer takes a text; None where it is all right. JSON can spell half of a character."""
+    """Returns why no tokenizer can read a text, or None. JSON can encode half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return f"its text holds \\u{ord(text[error.start]):04x}, a lone surrogate, which is no character"
+        return f"its text has \\u{ord(text[error.start]):04x}, a lone surrogate, which is not a character"
     return None
 
 
@@ -210,11 +210,11 @@ def _read_parquet(content: bytes, name: str) -> tuple[str, ...]:
         columns = file.schema_arrow.names
         texts = file.read(columns=["text"])["text"].to_pylist() if "text" in columns else None
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"text file {name!r} is no parquet file: {reason(error)}") from error
+        raise InputError(f"text file {name!r} is not a parquet file: {reason(error)}") from error
     if texts is None:
         raise InputError(f"text file {name!r} has no column 'text', only {', '.join(columns)}")
     if (row := next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)) is not None:
-        raise InputError(f"text file {name!r}, row {row}: its 'text' is no string")
+        raise InputError(f"text file {name!r}, row {row}: its 'text' is not a string")
     return tuple(texts)
 
 

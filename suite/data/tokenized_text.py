@@ -25,16 +25,16 @@ _fingerprints: WeakKeyDictionary[PreTrainedTokenizerBase, str] = WeakKeyDictiona
 def tokenized_text(
     source: str, split: Split, tokenizer: PreTrainedTokenizerBase | None, *, bare: bool = False
 ) -> tuple[Tensor, str]:
-    """The joined documents of a corpus, tokenized once with the model's own settings.
+    """Tokenizes the joined documents of a corpus with the model's own settings; the result is cached.
 
     Args:
         source: the corpus or file.
-        split: which part of it.
-        tokenizer: the model's.
-        bare: without the special tokens that the tokenizer adds by itself, once, around the whole text.
+        split: the part of it to read.
+        tokenizer: the model's tokenizer.
+        bare: leave out the special tokens that the tokenizer adds once around the whole text.
 
     Returns:
-        int64 `[n_tokens]`, not to be written to, and the corpus's revision.
+        The token ids, int64 `[n_tokens]`, which the caller must not modify, and the corpus's revision.
 
     Raises:
         InputError: there is no tokenizer, or the source cannot be read.
@@ -49,7 +49,7 @@ def tokenized_text(
         ids = tokens_of(tokenizer, documents.joined, source, add_special_tokens=not bare)
         if not ids:
             raise InputError(
-                f"the tokenizer of {tokenizer.name_or_path!r} makes no token of the text of {source!r}"
+                f"the tokenizer of {tokenizer.name_or_path!r} returns no tokens for the text of {source!r}"
             )
         _texts[key] = torch.tensor(ids, dtype=torch.int64)
         while len(_texts) > _KEPT_TEXTS:
@@ -59,27 +59,27 @@ def tokenized_text(
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, text: Any, source: str, **settings: Any) -> Any:
-    """The token ids of a text, or of each text of a list.
+    """Returns the token ids of a text, or of each text in a list.
 
     Args:
-        tokenizer: the model's.
-        text: what to tokenize.
-        source: what the user calls the text.
-        settings: of the call.
+        tokenizer: the model's tokenizer.
+        text: the text or texts to tokenize.
+        source: the user's name for the text, for the message.
+        settings: keyword arguments for the tokenizer.
 
     Raises:
-        InputError: the tokenizer fails, as one does whose unknown token is not in its vocabulary.
+        InputError: the tokenizer fails, for example because its unknown token is not in its vocabulary.
     """
     try:
         return tokenizer(text, verbose=False, **settings)["input_ids"]
-    except Exception as error:  # tokenizers raise errors without a class of their own
+    except Exception as error:  # tokenizers do not raise errors of a specific class
         raise InputError(
             f"the tokenizer of {tokenizer.name_or_path!r} fails on {source!r}: {reason(error)}"
         ) from error
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that a tokenizer puts before every text by itself, such as BOS; none where it puts none."""
+    """Returns the tokens that a tokenizer puts before every text, such as BOS; empty if it adds none."""
     bare = tokens_of(tokenizer, "a", "a", add_special_tokens=False)
     whole = tokens_of(tokenizer, "a", "a")
     starts = (n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
@@ -87,12 +87,12 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def forget_texts() -> None:
-    """Empties the cache of this process, so that the next call tokenizes anew."""
+    """Empties the cache of this process, so that the next call tokenizes again."""
     _texts.clear()
 
 
 def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, source: str) -> PreTrainedTokenizerBase:
-    """`tokenizer`, or an `InputError` that says what to give in place of text."""
+    """Returns `tokenizer`; if it is None, raises an `InputError` that suggests a file of token ids."""
     if tokenizer is None:
         raise InputError(
             f"the model has no tokenizer, so the text of {source!r} cannot be used: "
@@ -102,9 +102,9 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase | None, source: str) ->
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Equal for tokenizers that make the same ids of a text, as two loads of one tokenizer do."""
+    """Returns a digest that is equal for tokenizers that return the same ids, as two loads of one do."""
     if tokenizer not in _fingerprints:
-        # A tokenizer in plain Python does not say all that decides its ids; it shares with itself only.
+        # The state of a tokenizer in plain Python cannot be read completely, so it only equals itself.
         state = (
             tokenizer.backend_tokenizer.to_str() if getattr(tokenizer, "is_fast", False) else uuid.uuid4().hex
         )

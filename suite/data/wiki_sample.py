@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mwparserfromhell.wikicode import Wikicode
 
 CLEANER_VERSION = 1
-"""Raised with every change of the cleaned text: cached articles are then cleaned anew."""
+"""Increment when the cleaned text changes: cached articles are then cleaned again."""
 
 _MIN_CHARACTERS = 2_000
-"""Below this a page is a list of links or a stub, not an article."""
+"""Minimum length of an article; shorter pages are stubs or lists of links."""
 
 _DROPPED_TAGS = {"ref", "references", "table", "gallery", "math", "timeline", "imagemap"}
 _BACK_MATTER = re.compile(
@@ -33,24 +33,24 @@ _BACK_MATTER = re.compile(
 _NAMESPACE_LINK = re.compile(
     r":?\s*(file|image|category|media|[a-z]{2,3}(-[a-z]+)*|simple)\s*:", re.IGNORECASE
 )
-"""Links to files, categories and other languages: they are not part of a sentence."""
+"""Links to files, categories and other languages, which are not part of a sentence."""
 _LEFT_OVER = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{\||\|\||^[|!]|</?[a-z]+[^>]*>", re.IGNORECASE)
-"""Markup that the author mistyped, so that no parser reads it."""
+"""Remains of markup that the parser did not recognize because it was mistyped."""
 
 
 @dataclass(frozen=True)
 class Article:
-    """One Wikipedia article: its title, and its text in paragraphs parted by blank lines."""
+    """One Wikipedia article: its title, and its text with paragraphs separated by blank lines."""
 
     title: str
     text: str
 
 
 def wiki_articles() -> tuple[Article, ...]:
-    """The sample's articles in the order of the dump; parsed once, then read from the cache.
+    """Returns the sample's articles in the order of the dump; parsed once, then read from the cache.
 
     Raises:
-        AssetError: the dump could not be fetched, or the cache not be written.
+        AssetError: the dump could not be fetched, or the cache could not be written.
     """
     folder = built_folder("wiki-articles", f"{WIKI_DUMP.sha256[:12]}-{cleaner()}", _write_articles)
     with (folder / "articles.jsonl").open(encoding="utf-8") as file:
@@ -58,15 +58,15 @@ def wiki_articles() -> tuple[Article, ...]:
 
 
 def cleaner() -> str:
-    """What decides the cleaned text beside the dump: our rules and the parser's version."""
+    """Returns the versions of the cleaning rules and of the parser, which the cleaned text depends on."""
     return f"cleaner{CLEANER_VERSION}-mwparserfromhell{version('mwparserfromhell')}"
 
 
 def plain_text(markup: str) -> str:
-    """The running text of an article in wiki markup.
+    """Extracts the running text of an article from its wiki markup.
 
-    Templates, tables, notes, pictures, formulas and the sections of links at the end are left out, and so is
-    a paragraph whose markup is broken. Headings stay, a paragraph each.
+    Templates, tables, notes, pictures, formulas and the sections of links at the end are left out, and so are
+    paragraphs with broken markup. Each heading is kept as a paragraph of its own.
     """
     import mwparserfromhell
 
@@ -76,15 +76,15 @@ def plain_text(markup: str) -> str:
 
 
 def _keep_prose(code: Wikicode) -> None:
-    """Drops, in place and at every depth, what is no part of a sentence.
+    """Removes, in place and at every depth, all nodes that are not part of a sentence.
 
-    Node lists are rebuilt rather than emptied by `Wikicode.remove`, which searches the whole page each time.
+    Node lists are rebuilt because `Wikicode.remove` searches the whole page on each call.
     """
     from mwparserfromhell.nodes import Heading, Tag, Wikilink
 
     kept = []
     back_matter: int | None = None
-    """The level of the heading whose section is being left out."""
+    """Level of the heading whose section is being left out."""
     for node in code.nodes:
         if isinstance(node, Heading):
             if back_matter is not None and node.level <= back_matter:
@@ -108,7 +108,7 @@ def _keep_prose(code: Wikicode) -> None:
 
 
 def _tidy(text: str) -> str:
-    """Removes what the markup left behind: brackets it emptied, doubled spaces, uneven blank lines."""
+    """Cleans up after the removal of markup: empty brackets, repeated spaces, uneven blank lines."""
     text = re.sub(r"'{2,}", "", text)
     text = re.sub(r"\(\s*[,;:\s]*\)|\[\s*\]", "", text)
     text = re.sub(r"\(\s*[,;]\s*", "(", text)
@@ -128,7 +128,7 @@ def _write_articles(folder: Path) -> None:
 
 
 def _pages(dump: Path) -> Iterator[tuple[str, str]]:
-    """Title and markup of the dump's articles, without redirects and pages that only tell names apart."""
+    """Yields title and markup of the dump's articles, without redirects and disambiguation pages."""
     with bz2.open(dump) as file:
         for _, page in ElementTree.iterparse(file):
             if not page.tag.endswith("}page"):

@@ -1,1 +1,1 @@
-"""What is measured of a model, dense or pruned."""
+"""Measures models, dense or pruned."""

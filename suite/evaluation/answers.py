@@ -1,4 +1,4 @@
-"""A model's greedy answers to a set of prompts, held against the dense model's."""
+"""Collects a model's greedy answers to a set of prompts, and compares them with the dense model's."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 def give_answers(
     loaded: LoadedModel, spec: AnswersSpec, prompts: PromptSet, log: PhaseLog, measured: Measured
 ) -> GivenAnswers:
-    """What a model says to the prompts.
+    """Returns a model's answers to the prompts.
 
     Args:
         loaded: the model.
-        spec: how long an answer may be.
-        prompts: what it is told.
-        log: is charged the time.
-        measured: gets a remark where memory ran out.
+        spec: the maximum length of an answer.
+        prompts: the prompts.
+        log: records the time.
+        measured: receives a remark if memory ran out.
     """
     assert loaded.tokenizer is not None, "checked before the run"
     sizes = [min(len(prompts.prompts), PROMPTS_PER_BATCH)]
-    whole = own_forward(loaded.model, loaded.placement)
-    with log.timed("answer prompts", len(prompts.prompts)), whole:
+    forward = own_forward(loaded.model, loaded.placement)
+    with log.timed("answer prompts", len(prompts.prompts)), forward:
         answers = greedy_answers(
             loaded.model,
             loaded.tokenizer,
@@ -63,14 +63,14 @@ def give_answers(
 def judge_answers(
     dense: LoadedModel, prompts: PromptSet, answers: Sequence[Answer], log: PhaseLog, measured: Measured
 ) -> list[float | None]:
-    """How unlikely the dense model finds each answer, nats a token.
+    """Returns the dense model's mean negative log-likelihood of each answer, in nats per token.
 
     Args:
-        dense: the model.
-        prompts: what was answered.
-        answers: one a prompt.
-        log: is charged the time.
-        measured: gets a remark where memory ran out.
+        dense: the dense model.
+        prompts: the prompts that were answered.
+        answers: one answer per prompt.
+        log: records the time.
+        measured: receives a remark if memory ran out.
     """
     assert dense.tokenizer is not None, "checked before the run"
     steps = len(answers) * steps_each(dense.model, dense.placement)
@@ -94,16 +94,16 @@ def add_answers(
     dense: GivenAnswers | None,
     dense_nll: Sequence[float | None] | None,
 ) -> None:
-    """Writes answers and what can be counted of them into `measured`.
+    """Adds answers and the metrics computed from them to `measured`.
 
     Args:
-        measured: gets the answers and the metrics.
-        loaded: the model that gave them.
-        spec: what was asked for.
-        prompts: what it was told.
-        given: what it said.
-        dense: what the dense model said; None where this is the dense model, or there is none.
-        dense_nll: how unlikely the dense model finds these answers; None where it was not asked.
+        measured: receives the answers and the metrics.
+        loaded: the model that gave the answers.
+        spec: the spec of the answers.
+        prompts: the prompts.
+        given: the model's answers.
+        dense: the dense model's answers; None if this is the dense model, or there is none.
+        dense_nll: the result of `judge_answers`; None if the answers were not judged.
     """
     answers = given.answers
     partings = [None] * len(answers) if dense is None else _partings(dense.answers, answers)

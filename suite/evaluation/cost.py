@@ -1,4 +1,4 @@
-"""What a model costs: bytes, and tokens per second."""
+"""Measures the cost of a model: size in bytes, and tokens per second."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ONLOADED = "layers visited the device one by one"
 def add_size(
     measured: Measured, loaded: LoadedModel, modules: Sequence[PrunedModule], pattern: str | None
 ) -> None:
-    """Adds the bytes of the checkpoint as stored, and as its zeros would allow.
+    """Adds the size of the checkpoint in bytes, as stored and as its zeros would allow.
 
     Args:
-        measured: gets the metrics.
+        measured: receives the metrics.
         loaded: the model; pruned or not, its shapes are the same.
-        modules: its target modules; none for the dense model.
-        pattern: what it was pruned to; None where nothing was, or nobody knows.
+        modules: its target modules; empty for the dense model.
+        pattern: the pattern that it was pruned to; None if it was not pruned or the pattern is unknown.
     """
     stored = sum(parameter.numel() * parameter.element_size() for parameter in loaded.model.parameters())
     measured.metrics += size_metrics(stored, modules, dtype=loaded.identity.dtype, pattern=pattern)
@@ -39,14 +39,14 @@ def add_size(
 def add_speed(
     measured: Measured, loaded: LoadedModel, spec: SpeedSpec, pattern: str | None, log: PhaseLog
 ) -> None:
-    """Adds tokens per second, with the dense kernels and, where there are any, with sparse ones.
+    """Adds tokens per second, with the dense kernels and, if available, with sparse ones.
 
     Args:
-        measured: gets the metrics; where no sparse kernel serves, one says why.
+        measured: receives the metrics; the status of a metric without a sparse kernel gives the reason.
         loaded: the model.
-        spec: how many tokens are read and written.
-        pattern: what the model was pruned to; None for the dense one.
-        log: is charged the time.
+        spec: how many tokens are read and generated.
+        pattern: the pattern that the model was pruned to; None for the dense one.
+        log: records the time.
     """
     names = speeds_of(spec.prompt_tokens, spec.new_tokens)
     dense, sparse = names[:2], names[2:]
@@ -72,7 +72,7 @@ def add_speed(
 
 
 def _add_rates(measured: Measured, names: Sequence[tuple[str, str]], speed: Speed) -> None:
-    """Adds prefill and generation, whose metrics and protocols `names` has."""
+    """Adds prefill and generation under the metric names and protocols in `names`."""
     for (name, protocol), values in zip(names, (speed.prefill, speed.generation), strict=True):
         measured.add(name, protocol, _rate(values), "higher")
 
@@ -85,7 +85,7 @@ def _no_speed(measured: Measured, names: Sequence[tuple[str, str]], why: str) ->
 
 
 def _rate(repeats: Sequence[float]) -> Estimate:
-    """Mean and standard error of a few repeats; an interval of so few would reach below zero."""
+    """Returns mean and standard error of a few repeats; their interval would extend below zero."""
     return replace(mean_stderr(repeats), low=None, high=None)
 
 

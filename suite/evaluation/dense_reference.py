@@ -1,4 +1,4 @@
-"""What is kept of a dense model, so that pruned ones can be held against it when its weights are gone."""
+"""Results of a dense model that are kept so that pruned models can be compared with it later."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GivenAnswers:
-    """What a model said to prompts.
+    """A model's answers to prompts.
 
     Attributes:
-        answers: one a prompt.
-        batch_size: prompts that were answered at once.
+        answers: one answer per prompt.
+        batch_size: number of prompts that were answered at once.
     """
 
     answers: Sequence[Answer]
@@ -35,12 +35,12 @@ class DenseReference:
 
     Attributes:
         hidden: its final hidden states `[n_windows, seqlen, hidden]` on the CPU, in its dtype: a hundredth of
-            what its logits would take.
-        tasks: what it answered, question by question.
-        answers: what it said.
-        seconds: what each of these took.
-        keeps_head: whether its head is kept beside the hidden states, for models whose own head may differ.
-        head: its head; None where models held against it have the same.
+            the memory of its logits.
+        tasks: its results on tasks, question by question.
+        answers: its answers to prompts.
+        seconds: the time that each of these measurements took.
+        keeps_head: whether to keep its head as well, for comparison with models whose head may differ.
+        head: its head; None if the compared models have the same one.
     """
 
     hidden: dict[PerplexitySpec, Tensor] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class DenseReference:
     head: OutputHead | None = None
 
     def missing(self, cell: Cell) -> Cell | None:
-        """`cell` with those measurements alone that it is compared by and that lack here, if any."""
+        """Returns `cell` with only those compared measurements that are missing here; None if none are."""
         perplexity = [s for s in cell.perplexity if s not in self.hidden] if cell.divergence else []
         tasks = [spec for spec in cell.tasks if spec not in self.tasks]
         answers = None if cell.answers in self.answers else cell.answers

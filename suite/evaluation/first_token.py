@@ -1,4 +1,4 @@
-"""Whether a model needs the token that its tokenizer puts first: measured on the dense model, both ways."""
+"""Decides whether a model needs the tokenizer's first token: measures the dense model with and without it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from suite.results.statistics.single import Estimate
 
 LOWERS_BY = 0.1
-"""From such a share of its perplexity on, a model is taken to need its first token."""
+"""A model needs its first token if this lowers its perplexity by more than this share."""
 
 
 PROBED_WINDOWS = 10
-"""So many of each kind are measured."""
+"""Maximum number of windows measured with, and without, the first token."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class FirstTokenProbe:
 
     Attributes:
         source: the corpus or file.
-        led: int64 `[n, seqlen]`, each beginning with the first tokens.
-        n_first: how many these are; less than seqlen - 1.
+        led: windows, int64 `[n, seqlen]`, each beginning with the first tokens.
+        n_first: number of first tokens; less than seqlen - 1.
     """
 
     source: str
@@ -41,11 +41,11 @@ class FirstTokenProbe:
 
 @dataclass(frozen=True)
 class FirstTokenChoice:
-    """What was chosen for a model, and why.
+    """The choice for a model, and the reason.
 
     Attributes:
         taken: whether sequences begin with the first token.
-        remark: both perplexities, a sentence.
+        remark: a sentence with both perplexities.
     """
 
     taken: bool
@@ -55,13 +55,13 @@ class FirstTokenChoice:
 def choose_first_token(
     loaded: LoadedModel, probe: FirstTokenProbe, log: PhaseLog, *, whose: str = "the dense model's"
 ) -> FirstTokenChoice:
-    """Takes the first token where it lowers a model's perplexity by more than `LOWERS_BY`.
+    """Chooses the first token if it lowers a model's perplexity by more than `LOWERS_BY`.
 
     Args:
         loaded: the dense model, if there is one.
-        probe: what it is measured on.
-        log: is charged the time.
-        whose: what the remark calls the perplexity.
+        probe: the windows to measure on.
+        log: records the time.
+        whose: the owner of the perplexity in the text of the remark.
     """
     n_windows = len(probe.led)
     with log.timed("first token", 2 * n_windows * steps_each(loaded.model, loaded.placement)):

@@ -1,4 +1,4 @@
-"""What the cells of one model read: calibration sets, texts, tasks and prompts."""
+"""The inputs of the cells of one model: calibration sets, texts, tasks and prompts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timed:
-    """A calibration set, and the seconds it took to build, which every cell that uses it is charged.
+    """A calibration set, and its build time, which is counted for every cell that uses it.
 
     Attributes:
-        calibration: the set.
-        seconds: what it took.
+        calibration: the calibration set.
+        seconds: the time that it took to build.
         first_token: whether each sequence begins with the tokens that the tokenizer puts first.
     """
 
@@ -33,7 +33,7 @@ class Timed:
 
     @property
     def identity(self) -> CalibrationIdentity:
-        """Which tokens these are, for a record."""
+        """Identifies the tokens, for a record."""
         from suite.results.records.record import CalibrationIdentity
 
         return CalibrationIdentity(
@@ -48,10 +48,11 @@ class Timed:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the cells of one model read: tokens, tasks, prompts, weights (as `ModelIdentity` has them).
+    """The inputs of the cells of one model: tokens, tasks, prompts, and the identity of the weights.
 
-    A spec whose first token is `auto` stands for its text without one; where the tokenizer has one, the same
-    spec with `always` stands beside it, and `decided` chooses.
+    The mappings contain the text of a spec whose `first_token` is `auto` without a first token. If the
+    tokenizer has one, they also contain the same spec with `always`, and `decided` chooses between the two.
+    `revision` and `folder_digest` are those of `ModelIdentity`.
     """
 
     calibrations: Mapping[CalibrationSpec, Timed]
@@ -61,12 +62,12 @@ class Inputs:
     tasks: Mapping[TaskSpec, LoadedTask] = field(default_factory=dict)
     prompts: Mapping[str, PromptSet] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-    """What a reader should know of the model's files (`suite.models.loading.LoadedModel.remarks`)."""
+    """Remarks on the model's files for the reader (`suite.models.loading.LoadedModel.remarks`)."""
     first_token: FirstTokenProbe | None = None
-    """What tells whether the model needs its first token; None where nothing depends on it."""
+    """Windows to test whether the model needs its first token; None if nothing depends on it."""
 
     def decided(self, cell: Cell, *, first_token: bool) -> Cell:
-        """`cell` as it is run, with or without the first token where that was left to the model."""
+        """Returns `cell` as it is run: specs that leave the first token to the model are decided."""
         if not first_token:
             return cell
         calibration = cell.calibration
@@ -84,26 +85,26 @@ Text = TypeVar("Text", CalibrationSpec, PerplexitySpec)
 
 
 ModelKey = tuple[str, str | None, bool]
-"""Name, revision and whether its code may run: what decides a tokenizer."""
+"""Name, revision and whether its code may run; these determine the tokenizer."""
 
 
 def model_key(cell: Cell) -> ModelKey:
-    """The key of the cell's model."""
+    """Returns the key of the cell's model."""
     return cell.model, cell.revision, cell.trust_remote_code
 
 
 def loaded_key(cell: Cell) -> tuple[object, ...]:
-    """Equal for cells that can share one loaded model."""
+    """Returns a key that is equal for cells that can share one loaded model."""
     return *model_key(cell), cell.dtype, cell.threads
 
 
 def with_first_token(spec: Text) -> Text:
-    """The spec where the model needs its first token: `auto` becomes `always`."""
+    """Returns the spec for a model that needs its first token: `auto` becomes `always`."""
     return spec.model_copy(update={"first_token": "always"}) if spec.first_token == "auto" else spec
 
 
 def both_ways(spec: Text) -> list[Text]:
-    """The spec, and what it is with a first token, where that is left to the model."""
+    """Returns the spec and, if it leaves the first token to the model, the same spec with a first token."""
     return list(dict.fromkeys((spec, with_first_token(spec))))
 
 

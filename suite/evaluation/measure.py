@@ -1,4 +1,4 @@
-"""From evaluations to what a record holds of them: of the dense model, and of pruned ones held against it."""
+"""Runs all evaluations of a cell: of the dense model, and of pruned models compared with it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 def measure_dense(
     loaded: LoadedModel, cell: Cell, inputs: Inputs, reference: DenseReference, log: PhaseLog
 ) -> Measured:
-    """Measures the dense model, and keeps in `reference` what pruned ones will be held against.
+    """Measures the dense model, and keeps in `reference` what pruned models will be compared with.
 
     Args:
         loaded: the dense model.
-        cell: what to measure; its own cell, or another one's that will be compared.
+        cell: the measurements to run: those of its own cell, or of another one to compare with.
         inputs: texts, tasks and prompts.
-        reference: is filled.
-        log: is charged the time.
+        reference: receives the dense model's side of the comparisons.
+        log: records the time.
     """
     measured = _texts_and_tasks(loaded, cell, inputs, reference, log, is_dense=True)
     if cell.answers is not None:
@@ -53,20 +53,20 @@ def measure_pruned(
     *,
     dense_again: Callable[[], LoadedModel] | None,
 ) -> Measured:
-    """Measures a pruned model and holds it against the dense one.
+    """Measures a pruned model and compares it with the dense one.
 
     Args:
-        loaded: the pruned model. Where `dense_again` is called it may be gone afterwards.
-        cell: what to measure.
+        loaded: the pruned model. Calling `dense_again` may overwrite it.
+        cell: the measurements to run.
         inputs: texts, tasks and prompts.
-        reference: the dense model's side; empty where there is no dense model.
-        log: is charged the time.
-        dense_again: gives the dense model, to judge the pruned one's answers; None where there is none.
+        reference: the dense model's side; empty if there is no dense model.
+        log: records the time.
+        dense_again: returns the dense model, to judge the pruned one's answers; None if there is none.
     """
     measured = _texts_and_tasks(loaded, cell, inputs, reference, log, is_dense=False)
     answers = None
     if cell.answers is not None:
-        # Before the speed, as the dense model's; they are judged last, when the pruned model may go.
+        # Before the speed, like the dense model's; they are judged last, when the pruned model is not needed.
         prompts = inputs.prompts[cell.answers.prompts]
         answers = give_answers(loaded, cell.answers, prompts, log, measured)
     if cell.speed is not None:

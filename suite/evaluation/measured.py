@@ -1,4 +1,4 @@
-"""What was measured of one model, as its record and its side file hold it."""
+"""The measurements of one model, in the form of its record and its side file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured:
-    """Gathers what is measured of one model.
+    """Collects the measurements of one model.
 
     Attributes:
-        metrics: rows of the record.
-        windows: losses, a protocol each.
-        divergences: likewise, against the dense model.
-        tasks: what was asked and answered rightly.
-        answers: to a set of prompts.
-        rows: of the side file.
-        remarks: what a reader should know, one sentence each.
+        metrics: the metrics of the record.
+        windows: losses per window, one entry per protocol.
+        divergences: divergence from the dense model per window, one entry per protocol.
+        tasks: the outcomes of each task.
+        answers: the answers to a set of prompts.
+        rows: the rows of the side file.
+        remarks: remarks for the reader, one sentence each.
     """
 
     metrics: list[Metric] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Measured:
         self.metrics.append(metric_of(name, protocol, estimate, direction))
 
     def items(self) -> pd.DataFrame:
-        """The rows as a frame (`ItemRow`)."""
+        """Returns the rows as a data frame with the columns of `ItemRow`."""
         import pandas as pd
 
         frame = pd.DataFrame(self.rows, columns=list(ItemRow._fields))
@@ -50,7 +50,7 @@ class Measured:
 
 
 def finite(values: Iterable[float]) -> tuple[float | None, ...]:
-    """The values, None in place of those that are not finite."""
+    """Returns the values, with None in place of those that are not finite."""
     return tuple(value if abs(value) < float("inf") else None for value in values)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy on a cell's tasks, and which answers flipped against the dense model's."""
+"""Measures accuracy on a cell's tasks, and the answers that flipped compared with the dense model."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def measure_task(
     *,
     is_dense: bool,
 ) -> None:
-    """Asks a model one task, or all tasks of a group.
+    """Runs one task, or all tasks of a group, on a model.
 
     Args:
         loaded: the model.
-        task: what to ask.
-        reference: the dense model's answers are put there, or taken from there if they are there.
-        log: is charged the time.
-        measured: gets metrics, outcomes and rows; a remark in their place where the task's own code failed.
+        task: the task to run.
+        reference: stores the dense model's results, or provides them for a pruned model if available.
+        log: records the time.
+        measured: receives metrics, outcomes and rows, or only a remark if the task's own code failed.
         is_dense: whether this is the dense model.
     """
     steps = task.n_requests * steps_each(loaded.model, loaded.placement)
@@ -51,7 +51,7 @@ def measure_task(
             )
         except (InputError, PruningError):
             raise
-        except Exception as error:  # task files hold code of their own; what was measured before is kept
+        except Exception as error:  # task files may contain code that raises anything; keep earlier results
             if is_out_of_memory(error) or "CUDA" in str(error):
                 raise
             measured.remarks.append(f"{task.spec.name} has no score, it failed: {reason(error)}")
@@ -59,7 +59,7 @@ def measure_task(
     dense = {run.task: run for run in reference.tasks.get(task.spec, ())}
     for run in runs:
         _add_scores(measured, run)
-        if not run.items:  # a group: its tasks have them
+        if not run.items:  # a group: its tasks have the items
             continue
         asked = _outcomes(run, task)
         measured.tasks.append(asked)
@@ -102,7 +102,7 @@ def _add_scores(measured: Measured, run: TaskRun) -> None:
         estimate = score_estimate(score.metric, score.value, score.stderr, values)
         better = score.higher_is_better
         direction: Direction = "none" if better is None else "higher" if better else "lower"
-        # A group's own number of questions: its tasks have them.
+        # Set n here, because a group has no items of its own.
         measured.add(score.metric, run.protocol, replace(estimate, n=run.n), direction)
 
 

@@ -1,4 +1,4 @@
-"""Perplexity, and divergence from the dense model, on a cell's texts: one pass over each."""
+"""Perplexity and divergence from the dense model on a cell's texts, in one pass over each text."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def measure_text(
     is_dense: bool,
     divergence: bool,
 ) -> None:
-    """Runs a model over one text.
+    """Measures a model on one text.
 
     Args:
         loaded: the model.
         spec: the text.
-        windows: its tokens.
-        reference: the dense model's hidden states and head are put there, or taken from there.
-        log: is charged the time.
-        measured: gets losses, metrics and rows.
+        windows: the text's tokens.
+        reference: stores the dense model's hidden states and head, or provides them for a pruned model.
+        log: records the time.
+        measured: receives losses, metrics and rows.
         is_dense: whether this is the dense model.
-        divergence: whether pruned models are held against it on this text.
+        divergence: whether pruned models are compared with the dense one on this text.
     """
     protocol = windows.protocol
     steps = len(windows.input_ids) * steps_each(loaded.model, loaded.placement)

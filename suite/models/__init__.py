@@ -1,1 +1,1 @@
-"""Models: found, checked, loaded whole or layer by layer, and brought back to their dense weights."""
+"""Finds, checks and loads models, whole or layer by layer, and restores their dense weights."""

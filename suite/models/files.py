@@ -1,7 +1,7 @@
-"""Whether a model's files hold what its config.json describes: refused, or remarked, before anything runs.
+"""Checks that a model's files match its config.json; refuses or remarks on them before anything runs.
 
-What the library would load without a word and compute something else from: quantized weights, an adapter
-beside the model, tensors that the model has no place for, values that are no numbers.
+Finds what transformers would load silently and compute something else from: quantized weights, an adapter in
+the model's folder, tensors that the model does not have, values that are not finite.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """A way to store weights that can be read.
+    """A format of stored weights that can be read.
 
     Attributes:
-        name: what people call it.
-        quant_method: what a config.json says of it in `quantization_config`; None where it says nothing.
-        description: one line.
+        name: the usual name of the format.
+        quant_method: its `quant_method` in the `quantization_config` of config.json; None if it has none.
+        description: a description in one line.
     """
 
     name: str
@@ -40,14 +40,14 @@ class WeightFormat:
 
 FORMATS = (
     WeightFormat("safetensors", None, "float64, float32, float16 or bfloat16"),
-    WeightFormat("GGUF", None, "of the built-in model alone, dequantized when its folder is built"),
+    WeightFormat("GGUF", None, "of the built-in model only, dequantized when its folder is built"),
 )
-"""All formats that can be read. Weights in any other are refused, wherever a model is named."""
+"""All formats that can be read. Weights in any other format are refused, wherever a model is named."""
 
 ADAPTER = "adapter_config.json"
 GENERATION = "generation_config.json"
 NAMED = 6
-"""So many tensors are named in a remark."""
+"""Maximum number of tensors listed in a remark."""
 
 _SIZES = {
     *(
@@ -70,26 +70,26 @@ _SIZES = {
         "n_layers",
     ),
 }
-"""Settings that stand for a number of something, as most families call them."""
+"""Settings that are sizes or counts, by the names that most families use."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTED_TO = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 _CONSTANTS = re.compile(
     r"(^|\.)(masked_bias|causal_mask|attn\.bias|attention\.bias|(original_)?inv_freq|(cos|sin)_cached|freqs_cis"
     r"|position_ids|num_batches_tracked)$"
 )
-"""Buffers that earlier code stored and today's computes, or does not need: nothing in them was learned."""
+"""Buffers that older code stored and current code computes or does not need: they were not learned."""
 
 
 def check_config(folder: Path, name: str) -> None:
-    """Refuses what config.json and its neighbours give away; no weight is looked at.
+    """Checks config.json and the files next to it; weights are not read.
 
     Args:
-        folder: the model's.
-        name: what the user calls it.
+        folder: the model's folder.
+        name: the user's name for the model.
 
     Raises:
-        InputError: a file is a Git LFS pointer or no JSON, a size is negative, its weights are quantized, an
-            adapter lies beside it, or its weights have another name.
+        InputError: a file is a Git LFS pointer or not JSON, a size is negative, the weights are quantized or
+            have another file name, or there is an adapter in the folder.
     """
     for path in sorted(folder.iterdir()):
         if path.suffix in _POINTED_TO and path.is_file() and _is_pointer(path, name):
@@ -97,11 +97,11 @@ def check_config(folder: Path, name: str) -> None:
                 f"model {name!r}: its {path.name} is a Git LFS pointer, not the file: fetch it (git lfs pull)"
             )
     if (file := damaged_json(folder, ("config.json", GENERATION))) is not None:
-        raise InputError(f"model {name!r}: its {file} is no JSON object")
+        raise InputError(f"model {name!r}: its {file} is not a JSON object")
     if (folder / ADAPTER).is_file():
         raise InputError(
-            f"model {name!r} has an adapter beside it ({ADAPTER}): merge the two (peft's merge_and_unload) "
-            "and save the result, or take the adapter's files away"
+            f"model {name!r} has an adapter in its folder ({ADAPTER}): merge the two (merge_and_unload of "
+            "peft) and save the result, or remove the adapter's files"
         )
     config = _config(folder)
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
@@ -114,21 +114,21 @@ def check_config(folder: Path, name: str) -> None:
     if (weights := config.get("transformers_weights")) is not None:
         raise InputError(
             f"model {name!r}: its config.json takes the weights from {weights!r} (transformers_weights): "
-            "call that file model.safetensors and drop the key"
+            "rename that file to model.safetensors and remove the key"
         )
 
 
 def check_stored(model: nn.Module, files: TensorFiles, name: str) -> None:
-    """Refuses what the headers of a model's files give away, whatever its config.json says.
+    """Checks the headers of a model's files, whatever its config.json says.
 
     Args:
-        model: the model that config.json describes; its values are not looked at.
-        files: what is stored.
-        name: what the user calls it.
+        model: the model that config.json describes; its values are not read.
+        files: the stored tensors.
+        name: the user's name for the model.
 
     Raises:
-        InputError: weights are in 8 bits or fewer, or integers are where the model has no place for integers;
-            or one tensor of the model is stored twice.
+        InputError: weights are stored in 8 bits or fewer, integers are stored where the model has none, or
+            one tensor of the model is stored twice.
     """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     seen: dict[str, str] = {}
@@ -136,7 +136,7 @@ def check_stored(model: nn.Module, files: TensorFiles, name: str) -> None:
         twin = seen.setdefault(min(_spellings(tensor, model), key=len), tensor)
         if twin != tensor:
             raise InputError(
-                f"model {name!r}: its files hold both {twin} and {tensor}, which are one tensor of it"
+                f"model {name!r}: its files contain both {twin} and {tensor}, which are the same tensor"
             )
         if stored.dtype.is_floating_point and stored.dtype.itemsize > 1:
             continue
@@ -152,74 +152,74 @@ def check_stored(model: nn.Module, files: TensorFiles, name: str) -> None:
 
 
 def other_shape(model: nn.Module, files: TensorFiles) -> str | None:
-    """Says which stored tensor has another shape than the model's of that name; None where none has."""
+    """Describes the first stored tensor with another shape than the model's tensor; None if there is none."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for tensor, stored in files.stored.items():
         for key in _spellings(tensor, model) & state.keys():
             if tuple(state[key].shape) != stored.shape:
-                shapes = f"{list(stored.shape)} in its files, and {list(state[key].shape)} by its config.json"
+                shapes = f"{list(stored.shape)} in its files, but {list(state[key].shape)} by its config.json"
                 return f"{tensor} has shape {shapes}"
     return None
 
 
 def check_tensors(model: nn.Module, loading: Mapping[str, Iterable[Any]], name: str) -> tuple[str, ...]:
-    """Holds the library's account of loading a model against what must not be passed over.
+    """Checks the loading info of transformers for problems that must not be ignored.
 
     Args:
-        model: the model; its values are not looked at.
-        loading: `missing_keys` and `unexpected_keys`, less those that the architecture lists as ignorable.
-        name: what the user calls it.
+        model: the model; its values are not read.
+        loading: `missing_keys` and `unexpected_keys`, without those that the architecture lists as ignorable.
+        name: the user's name for the model.
 
     Returns:
-        What a reader should know, one sentence each: which tensors were left out.
+        Remarks for the reader, one sentence each: which tensors were left out.
 
     Raises:
-        InputError: weights are missing, or a module that the model has is stored with more than it takes, so
-            that the model is another one than was trained.
+        InputError: weights are missing, or the files have tensors for one of the model's modules that this
+            module does not have, so that the loaded model is not the trained one.
     """
     if missing := sorted(loading["missing_keys"]):
         # transformers fills them with random numbers and prints a warning, which we have silenced.
-        raise InputError(f"model {name!r} lacks {len(missing)} of its weights, {missing[0]} for one")
+        raise InputError(f"model {name!r} lacks {len(missing)} of its weights, for example {missing[0]}")
     modules = dict(model.named_modules())
     left_out = sorted(key for key in loading["unexpected_keys"] if not is_constant(key, model))
     for key in left_out:
         owner = next(filter(None, (_owner(spelt, modules) for spelt in _spellings(key, model))), None)
         if owner is not None:
             raise InputError(
-                f"model {name!r}: its files hold {key}, and {owner} takes no such tensor: its config.json "
-                "describes another model than was stored"
+                f"model {name!r}: its files contain {key}, but {owner} has no such tensor: its config.json "
+                "describes a model other than the stored one"
             )
     return (_left_out(left_out),) if left_out else ()
 
 
 def is_constant(tensor: str, model: nn.Module) -> bool:
-    """Whether a stored tensor holds nothing that was learned: a buffer, of this model or of earlier code."""
+    """Whether a stored tensor was not learned: it is a buffer of this model or of older code."""
     buffers = {buffer for buffer, _ in model.named_buffers()}
     return bool(_CONSTANTS.search(tensor)) or not buffers.isdisjoint(_spellings(tensor, model))
 
 
 def check_finite(weights: Iterable[tuple[str, Tensor]], name: str) -> Iterator[tuple[str, Tensor]]:
-    """Passes weights with their names on, and refuses the first that holds NaN or infinity.
+    """Yields the given names and weights; raises at the first weight with NaN or infinity.
 
     Raises:
-        InputError: names it.
+        InputError: a weight has NaN or infinity; the message names it.
     """
     import torch
 
     for tensor, weight in weights:
-        # The sum of finite numbers may overflow, but one of them that is not finite always shows in it.
+        # Quick check: a value that is not finite always makes the sum not finite; an overflow may, too.
         if not bool(torch.isfinite(weight.sum(dtype=torch.float32))):
             n_bad = weight.numel() - int(torch.isfinite(weight).sum())
             if n_bad:
                 raise InputError(
-                    f"model {name!r}: {tensor} holds NaN or infinity ({n_bad} of {weight.numel():,} values "
-                    f"as {_short(weight.dtype)}), and so would what is computed from it"
+                    f"model {name!r}: {tensor} has NaN or infinity ({n_bad} of {weight.numel():,} values "
+                    f"as {_short(weight.dtype)}), so its results would be invalid"
                 )
         yield tensor, weight
 
 
 def damaged_json(folder: Path, files: Iterable[str]) -> str | None:
-    """The first of these files of a folder that is there and is no JSON object; None where all are."""
+    """Returns the first of these files that exists and is not a JSON object; None if there is none."""
     for file in files:
         try:
             if not isinstance(json.loads((folder / file).read_text(encoding="utf-8")), dict):
@@ -233,14 +233,14 @@ def damaged_json(folder: Path, files: Iterable[str]) -> str | None:
 
 @contextmanager
 def fault_named(folder: Path, name: str) -> Iterator[None]:
-    """Where the library says only what it stumbled over, says in which file and under which key that stands.
+    """Turns terse errors of transformers into `InputError`s that name the file and the key at fault.
 
     Args:
-        folder: the model's.
-        name: what the user calls it.
+        folder: the model's folder.
+        name: the user's name for the model.
 
     Raises:
-        InputError: a setting that the library does not know, a size of 0, a syntax error in the model's code.
+        InputError: transformers does not know a setting, a size is 0, or the model's code has a syntax error.
     """
     try:
         yield
@@ -271,7 +271,7 @@ def fault_named(folder: Path, name: str) -> Iterator[None]:
 
 
 def _syntax_error(path: Path) -> str | None:
-    """The file with the line of its syntax error; None where it has none."""
+    """Returns the file's name with the line of its syntax error; None if it has none."""
     try:
         compile(path.read_bytes(), path.name, "exec")
     except (SyntaxError, ValueError) as error:
@@ -280,11 +280,11 @@ def _syntax_error(path: Path) -> str | None:
 
 
 def _key_of(value: object, config: Mapping[str, Any]) -> str | None:
-    """The first key, dotted where it is nested, under which a configuration has `value`; None without."""
-    for key, held in config.items():
-        if isinstance(held, dict) and (inner := _key_of(value, held)) is not None:
+    """Returns the first key with `value` in a configuration, dotted if nested; None if there is none."""
+    for key, found in config.items():
+        if isinstance(found, dict) and (inner := _key_of(value, found)) is not None:
             return f"{key}.{inner}"
-        if type(held) is type(value) and held == value:
+        if type(found) is type(value) and found == value:
             return key
     return None
 
@@ -305,7 +305,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:
-    """What quantized the weights, by the configuration or that of one of its parts; None if nothing did."""
+    """Returns the quantization method in the configuration or one of its parts; None if not quantized."""
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key in ("quantization_config", "compression_config"):
             if (found := part.get(key)) is not None:
@@ -322,13 +322,13 @@ def _quantized(name: str, why: str) -> InputError:
 
 
 def _spellings(key: str, model: nn.Module) -> set[str]:
-    """A tensor's possible names in the model: files may leave out the name of the model's body, or add it."""
+    """Returns a tensor's possible names in the model: files may omit or add the prefix of its body."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     return {key, prefix + key, key.removeprefix(prefix)} if prefix != "." else {key}
 
 
 def _owner(key: str, modules: Mapping[str, nn.Module]) -> str | None:
-    """The module that a tensor belongs into: part of a layer, or one with parameters; None where none is."""
+    """Returns the module of a tensor, if it is in a layer or has parameters of its own; otherwise None."""
     module = key
     while "." in module:
         module = module.rpartition(".")[0]
@@ -342,7 +342,7 @@ def _owner(key: str, modules: Mapping[str, nn.Module]) -> str | None:
 def _left_out(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
     return (
-        "its files hold tensors that have no place in the model that config.json describes and were left "
+        "its files contain tensors that the model described by config.json does not have; they were left "
         f"out: {', '.join(keys[:NAMED])}{more}"
     )
 

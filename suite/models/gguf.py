@@ -1,7 +1,7 @@
 """Turns the built-in model's GGUF into a folder that plain `from_pretrained` loads.
 
-Config, weights and tokenizer are built from the GGUF's own fields. The loader for GGUF files in transformers
-is no way there: its tokenizer does not split numbers into digits, and a model it loaded refuses to be saved.
+Config, weights and tokenizer are built from the GGUF's own fields. The GGUF loader of transformers is not
+used: its tokenizer does not split numbers into digits, and a model that it loaded cannot be saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BUILDER_VERSION = 1
-"""Raised with every change of what `write_model_folder` writes: cached folders are then built anew."""
+"""Increment when the output of `write_model_folder` changes: cached folders are then rebuilt."""
 
 _CONTROL, _USER_DEFINED = 3, 4
 """Token types of the GGUF format: special tokens, and added tokens that are ordinary text."""
@@ -42,11 +42,11 @@ _MODEL_WEIGHTS = {"token_embd.weight": "model.embed_tokens.weight", "output_norm
 def write_model_folder(gguf_file: Path, folder: Path) -> None:
     """Writes config, safetensors weights and tokenizer of a LLaMA-architecture GGUF into `folder`.
 
-    Weights are dequantized to float32, which holds every value of the quantized grid exactly. The embedding
-    is stored once: it is tied to the output.
+    Weights are dequantized to float32, which represents every value of the quantized grid exactly. The
+    embedding is stored once because it is tied to the output.
 
     Raises:
-        AssetError: the file is of another architecture, or its tokenizer of another kind.
+        AssetError: the file has another architecture or another kind of tokenizer.
     """
     from gguf import GGUFReader
     from safetensors.numpy import save_file
@@ -61,14 +61,14 @@ def write_model_folder(gguf_file: Path, folder: Path) -> None:
 
 
 def restore_rotary_order(weight: NDArray[np.float32], n_heads: int) -> NDArray[np.float32]:
-    """Undoes the row order that llama.cpp gives to the weights of queries and keys.
+    """Undoes the row order that llama.cpp uses for the weights of queries and keys.
 
-    Within each head llama.cpp stores the rotary pairs side by side (0, d/2, 1, d/2 + 1, ...), where
-    transformers keeps first halves before second halves.
+    Within each head llama.cpp stores the rotary pairs side by side (0, d/2, 1, d/2 + 1, ...), whereas
+    transformers stores all first halves before all second halves.
 
     Args:
         weight: `[n_heads * head_dim, in]`, as stored in the GGUF.
-        n_heads: heads of the queries, or of the keys.
+        n_heads: number of heads of the queries, or of the keys.
 
     Returns:
         `[n_heads * head_dim, in]`, in the order of transformers.
@@ -79,7 +79,7 @@ def restore_rotary_order(weight: NDArray[np.float32], n_heads: int) -> NDArray[n
 
 
 def _weights(reader: GGUFReader) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every parameter's name in transformers, and its float32 values."""
+    """Yields every parameter's name in transformers, and its float32 values."""
     from gguf.quants import dequantize
 
     heads = {
@@ -87,7 +87,7 @@ def _weights(reader: GGUFReader) -> Iterator[tuple[str, NDArray[np.float32]]]:
         "attn_k": int(_field(reader, "llama.attention.head_count_kv")),
     }
     for tensor in reader.tensors:
-        # The library yields arrays that may look into the mapped file; the model must outlive it.
+        # Copy: the library may yield views of the mapped file, which the model must outlive.
         values = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         if tensor.name in _MODEL_WEIGHTS:
             yield _MODEL_WEIGHTS[tensor.name], values
@@ -146,7 +146,7 @@ def _write_tokenizer(reader: GGUFReader, folder: Path) -> None:
 
 
 def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
-    """The tokenizer that llama.cpp calls `smollm`: single digits, then GPT-2's rules; no BOS in front."""
+    """Builds the tokenizer that llama.cpp calls `smollm`: single digits, then GPT-2's rules; no BOS."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = _field(reader, "tokenizer.ggml.tokens")
@@ -163,8 +163,8 @@ def _byte_level_bpe(reader: GGUFReader) -> Tokenizer:
     added = {
         kind: [
             AddedToken(token, normalized=False)
-            for token, its in zip(vocabulary, types, strict=True)
-            if its == kind
+            for token, token_type in zip(vocabulary, types, strict=True)
+            if token_type == kind
         ]
         for kind in (_CONTROL, _USER_DEFINED)
     }
@@ -179,14 +179,14 @@ def _token_ids(reader: GGUFReader) -> dict[str, int]:
 
 
 def _shortest(value: float) -> float:
-    """The decimal that a float32 was written from: 1e-05, not 9.999999747378752e-06."""
+    """Returns the shortest decimal that rounds to a float32: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 
 def _field(reader: GGUFReader, key: str) -> Any:
     field = reader.get_field(key)
     if field is None:
-        raise AssetError(f"the GGUF file holds no field {key}")
+        raise AssetError(f"the GGUF file has no field {key}")
     return field.contents()
 
 

@@ -1,4 +1,4 @@
-"""A model whose decoder layers stay in its files: everything else is loaded, and they are read one by one."""
+"""A model whose decoder layers stay in its files and are read one by one; everything else is loaded."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _RESIDENT_CAN = "give --placement resident, for which the whole model must fit i
 
 @dataclass(frozen=True)
 class LayeredModel(LoadedModel):
-    """A model on the host whose decoder layers are on the meta device; its identity is that of the whole.
+    """A model on the host whose decoder layers are on the meta device; its identity is the whole model's.
 
     Attributes:
         files: the tensors of its checkpoint.
-        names: of each parameter and persistent buffer of the model -> of the tensor in `files` that it is.
+        names: name of each parameter and persistent buffer of the model -> name of its tensor in `files`.
     """
 
     files: TensorFiles
@@ -55,28 +55,28 @@ class LayeredModel(LoadedModel):
     def staged(
         self, staging: Path | None, device: torch.device, batch_size: int | None = None
     ) -> LayeredModel:
-        """The same model with a place for its layers: dense ones in its files, pruned ones in `staging`.
+        """Returns the model with storage for its layers: dense ones in its files, pruned ones in `staging`.
 
         Args:
-            staging: an empty folder, which has to live as long as what is returned; None = nothing is pruned.
-            device: where visiting layers compute.
+            staging: an empty folder that must exist as long as the returned model; None = nothing is pruned.
+            device: the device on which loaded layers compute.
             batch_size: as for `Placement`.
         """
         storage = CheckpointStorage(self.files, staging, self.names)
         return replace(self, placement=Placement(batch_size, "onload", device, storage))
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See `LoadedModel.weights`; those of decoder layers are read from the model's files, dense."""
+        """See `LoadedModel.weights`; dense weights of decoder layers are read from the model's files."""
         yield from _weights(self.model, self.files, self.names)
 
     def dense_weight(self, name: str) -> Tensor:
-        """One parameter, on the host, as the model's files have it."""
+        """Reads one parameter from the model's files to the host."""
         dtype = self.model.get_parameter(name).dtype
         return self.files.read(self.names[name], dtype=dtype)
 
     @property
     def storage(self) -> CheckpointStorage:
-        """Where its layers are, once it is `staged`."""
+        """The storage of its layers; call `staged` first."""
         storage = self.placement.storage
         assert isinstance(storage, CheckpointStorage)
         return storage
@@ -85,17 +85,17 @@ class LayeredModel(LoadedModel):
 def load_layered_model(
     cell: Cell, folder_digest: str | None, known: Mapping[str, Tensor] | None = None
 ) -> LayeredModel:
-    """Loads all of the cell's model but its decoder layers.
+    """Loads the cell's model except for its decoder layers.
 
     Args:
-        cell: names the model and the dtype of its weights.
-        folder_digest: of the model's files, as the preflight found it (`Inputs.folder_digest`).
-        known: what its parameters and buffers outside the layers have to be, by name. They take the place of
-            those in the files, so that nothing is in memory twice; None = whatever the files hold.
+        cell: the cell, which determines the model and the dtype of its weights.
+        folder_digest: digest of the model's files, computed by the preflight (`Inputs.folder_digest`).
+        known: the expected parameters and buffers outside the layers, by name. They are used in place of
+            those in the files, so that nothing is in memory twice; None = use those in the files.
 
     Raises:
-        InputError: there is no such model, it is damaged, or its files hold other tensors than it has, or
-            than are known.
+        InputError: there is no such model, it is damaged, or the tensors in its files do not match the model
+            or `known`.
     """
     folder, revision = find_model(cell.model, cell.revision)
     files = tensor_files(folder, cell.model)
@@ -123,7 +123,7 @@ def load_layered_model(
 
 
 def outside_layers(model: PreTrainedModel, decoder: Decoder) -> dict[str, Tensor]:
-    """The parameters and persistent buffers outside the decoder layers by name, tied ones once."""
+    """Returns the parameters and persistent buffers outside the decoder layers by name, tied ones once."""
     layers = tuple(f"{layer.name}." for layer in decoder.layers)
     outside: dict[int, tuple[str, Tensor]] = {}
     for name, value in model.state_dict(keep_vars=True).items():
@@ -135,13 +135,13 @@ def outside_layers(model: PreTrainedModel, decoder: Decoder) -> dict[str, Tensor
 def _skeleton(
     folder: Path, files: TensorFiles, dtype: torch.dtype, cell: Cell
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model with no value but those of buffers that no checkpoint holds; and how loading it went."""
+    """Returns the model without values, except buffers that no checkpoint stores, and its loading info."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=cell.trust_remote_code)
     with init_empty_weights(include_buffers=False):
-        # In fp32 like the library, which computes such buffers after all and casts them.
+        # In fp32: the library computes such buffers in fp32, too, and casts them afterwards.
         with_buffers = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), dtype=torch.float32, trust_remote_code=cell.trust_remote_code
         )
@@ -157,13 +157,13 @@ def _skeleton(
 
 
 def _names_in_files(model: PreTrainedModel, files: TensorFiles, called: str) -> dict[str, str]:
-    """Name in the model -> name in the files, where the two may differ by a prefix or a plain renaming.
+    """Maps names in the model to names in the files; they may differ by a prefix or a plain renaming.
 
     Raises:
-        InputError: a tensor of the model has to be made from several others, or is not there.
+        InputError: a tensor of the model is missing, or would have to be computed from several others.
     """
     state = model.state_dict(keep_vars=True)
-    # What the library noted of how it went from names in files to names in the model.
+    # The library's record of how it converted names in files to names in the model.
     conversions = getattr(model, "_weight_conversions", None) or ()
     prefix = f"{model.base_model_prefix}."
     names: dict[str, str] = {}
@@ -184,7 +184,7 @@ def _names_in_files(model: PreTrainedModel, files: TensorFiles, called: str) -> 
             f"model {called!r}: its files do not hold {(absent or made)[0]} as it is in the model, and "
             f"--placement onload makes no tensor from others: {_RESIDENT_CAN}"
         )
-    # Of tied parameters the files may hold any one.
+    # The files may contain any one of several tied parameters.
     return {name: names.get(name, found[id(value)]) for name, value in state.items()}
 
 
@@ -195,7 +195,7 @@ def _fill_outside(
     names: Mapping[str, str],
     known: Mapping[str, Tensor] | None,
 ) -> None:
-    """Gives everything outside the decoder layers its values: the known ones, if the files have the same."""
+    """Fills in all values outside the decoder layers; `known` ones are used if the files have the same."""
     layers = tuple(f"{layer.name}." for layer in decoder.layers)
     filled: dict[int, Any] = {}
     held = [*_held(model, "_parameters"), *_held(model, "_buffers")]
@@ -216,7 +216,7 @@ def _fill_outside(
 
 
 def _held(model: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
-    """(full name, module, attribute, tensor) of all parameters or buffers, tied ones each time."""
+    """Yields (full name, module, attribute, tensor) of all parameters or buffers, tied ones repeatedly."""
     for prefix, module in model.named_modules():
         for attribute, value in list(getattr(module, kind).items()):
             if value is not None:
@@ -226,7 +226,7 @@ def _held(model: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, str, Te
 def _weights(
     model: PreTrainedModel, files: TensorFiles, names: Mapping[str, str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter in the order of names, those of decoder layers read as they are asked for."""
+    """Yields every parameter in the order of names; those of decoder layers are read on demand."""
     for name, parameter in sorted(model.named_parameters(), key=lambda named: named[0]):
         is_there = parameter.device.type != "meta"
         yield name, parameter if is_there else files.read(names[name], dtype=parameter.dtype)

@@ -1,4 +1,4 @@
-"""The contract of `methods.contract`, held against a model whose layers are in files."""
+"""Checks the contract of `methods.contract` for a model whose layers are in files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def check_layered_contract(
     loaded: LayeredModel,
     result: PruneResult,
 ) -> None:
-    """Raises `ContractError` if a staged model, pruned by `method`, breaks a promise. Reads layer by layer.
+    """Raises `ContractError` if `method` broke the contract on a staged model. Reads it layer by layer.
 
     Args:
-        method: what pruned it.
-        pattern: what was to be removed.
-        before: the model's state before the prune; its weights are not asked for.
+        method: the method that pruned the model.
+        pattern: the requested sparsity pattern.
+        before: the model's state before pruning; its weights are not used.
         loaded: the pruned model.
-        result: what the method says it did.
+        result: the result that the method returned.
     """
     decoder, storage = read_decoder(loaded.model), loaded.storage
     check_state(before, loaded.model, result)

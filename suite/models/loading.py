@@ -1,4 +1,4 @@
-"""Loading what is pruned, whole or as a structure without weights."""
+"""Loads models, whole or as a structure without weights."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class LoadedModel:
 
     Attributes:
         model: the causal language model.
-        tokenizer: None where the model comes without one.
-        identity: which weights these are, for the record.
-        placement: where its decoder layers are; whoever runs them asks it.
-        remarks: what a reader of its numbers should know of its files, one sentence each.
+        tokenizer: its tokenizer; None if the model comes without one.
+        identity: identifies the weights, for the record.
+        placement: where its decoder layers are stored, for code that runs them.
+        remarks: remarks on the model's files for readers of its results, one sentence each.
     """
 
     model: PreTrainedModel
@@ -54,7 +54,7 @@ class LoadedModel:
     remarks: tuple[str, ...] = field(default=(), kw_only=True)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter with its name, in the order of names, tied ones once."""
+        """Yields every parameter with its name, in the order of names, tied ones once."""
         yield from sorted(self.model.named_parameters(), key=lambda named: named[0])
 
 
@@ -63,11 +63,11 @@ class Skeleton:
     """A model without its weights.
 
     Attributes:
-        model: on the meta device.
-        tokenizer: None where the model comes without one.
-        revision: as `ModelIdentity` has it.
-        folder_digest: likewise.
-        remarks: as `LoadedModel` has them.
+        model: the model on the meta device.
+        tokenizer: its tokenizer; None if the model comes without one.
+        revision: see `ModelIdentity`.
+        folder_digest: see `ModelIdentity`.
+        remarks: see `LoadedModel`.
     """
 
     model: PreTrainedModel
@@ -90,15 +90,15 @@ def load_model(
 
     Args:
         name: a built-in name, a local folder or a hub id.
-        revision: a branch, tag or commit on the hub; None = its default branch, and for everything else.
-        dtype: the weights' type in memory.
-        device: where the model is put.
+        revision: a branch, tag or commit on the hub; None = the default branch, or not a hub model.
+        dtype: dtype of the weights in memory.
+        device: the device to put the model on.
         trust_remote_code: whether Python files that come with the model may run.
-        placement: a resident one; in what portions calibrations go by.
+        placement: a resident placement, with the batch size for calibration.
 
     Raises:
         InputError: there is no such model, it is damaged, or its weights are pickled, quantized, not finite,
-            or those of another model than its config.json describes.
+            or do not match its config.json.
         AssetError: a built-in model could not be fetched.
     """
     import torch
@@ -134,7 +134,7 @@ def load_model(
 
 
 def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Skeleton:
-    """A model's structure and tokenizer, its files checked; no weight stays in memory.
+    """Loads a model's structure and tokenizer and checks its files; no weight stays in memory.
 
     Args:
         name: a built-in name, a local folder or a hub id.
@@ -161,7 +161,7 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     tokenizer = load_tokenizer(folder, name, trust_remote_code)
     remarks = check_tensors(model, loading, name)
     digest = folder_digest(folder, found_revision)
-    if digest is not None:  # a local folder, whose files were just read as a whole
+    if digest is not None:  # a local folder, whose files were just read completely
         unused = set(loading["unexpected_keys"])
         used = (key for key in files.stored if key not in unused and not is_constant(key, model))
         for _ in check_finite(files.floating(used), name):
@@ -170,7 +170,7 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
 
 
 def tensor_files(folder: Path, name: str) -> TensorFiles:
-    """The tensors in a model's folder, by their headers.
+    """Reads the headers of the tensors in a model's folder.
 
     Raises:
         InputError: a file is damaged or cannot be read.
@@ -182,7 +182,7 @@ def tensor_files(folder: Path, name: str) -> TensorFiles:
 
 
 def stored_dtypes(name: str, revision: str | None = None) -> list[torch.dtype]:
-    """The floating-point types in which a model's weights are stored, that of most bytes first.
+    """Returns the floating-point dtypes in which a model's weights are stored, the one with most bytes first.
 
     Raises:
         InputError: there is no such model, or it is damaged, as for `load_model`.
@@ -198,16 +198,16 @@ def stored_dtypes(name: str, revision: str | None = None) -> list[torch.dtype]:
 def load_without_values(
     model_class: type[PreTrainedModel], config: Any, files: TensorFiles, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model on the meta device, with the dtypes, ties and names that the library gives it when it loads it.
+    """Builds a model on the meta device with the dtypes, ties and names that it has when it is loaded.
 
     Args:
-        model_class: its class.
+        model_class: the model's class.
         config: its configuration.
-        files: what is stored of it.
-        dtype: the weights' type in memory.
+        files: its stored tensors.
+        dtype: dtype of the weights in memory.
 
     Returns:
-        The model, and the library's account: missing and unexpected names.
+        The model, and the loading info of transformers: missing and unexpected names.
     """
     import torch
 
@@ -227,10 +227,10 @@ def load_without_values(
 
 
 def skeleton_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedModel:
-    """The structure that the configuration in `folder` describes, on the meta device.
+    """Builds the model that the configuration in `folder` describes, on the meta device.
 
     Raises:
-        InputError: the configuration, or that of generation, is damaged; the message calls the model `name`.
+        InputError: the configuration or generation config is damaged; the message calls the model `name`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -246,10 +246,10 @@ def skeleton_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedM
 
 
 def read_generation_config(folder: Path, name: str, model: PreTrainedModel) -> None:
-    """Gives a model the generation settings that lie in its folder, if any.
+    """Sets a model's generation config from its folder, if there is one.
 
     Raises:
-        InputError: they are damaged, which the library passes over when it loads a whole model.
+        InputError: it is damaged, which transformers ignores when it loads a whole model.
     """
     from transformers import GenerationConfig
 
@@ -259,15 +259,15 @@ def read_generation_config(folder: Path, name: str, model: PreTrainedModel) -> N
 
 
 def weight_digest(model: nn.Module) -> str:
-    """SHA-256 (hex) over every parameter's name, dtype, shape and bytes, in the order of names.
+    """Returns the SHA-256 (hex) over every parameter's name, dtype, shape and bytes, in the order of names.
 
-    A parameter that is tied to another counts once. Parameters visit the host one at a time.
+    Tied parameters are included once. Parameters are copied to the host one at a time.
     """
     return digest_of_weights(sorted(model.named_parameters()))
 
 
 def digest_of_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """The digest of weights with their names; one at a time is looked at, in the order in which they come."""
+    """Returns the digest of names and weights, consumed one at a time in the given order."""
     import torch
 
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What transformers raises for a model it cannot load, as one line; and what it prints, held back."""
+"""Turns errors of transformers while loading a model into one line, and silences what it prints."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from methods.errors import InputError, PruningError, reason
 
 @contextmanager
 def one_line(name: str, part: str = "") -> Iterator[None]:
-    """Turns what transformers raises for a folder it cannot load into one line for the user.
+    """Turns errors that transformers raises while loading a model into one line for the user.
 
     Args:
-        name: what the user calls the model.
-        part: what of it is being read; empty = all of it.
+        name: the user's name for the model.
+        part: the part of the model that is being read; empty = all of it.
 
     Raises:
-        InputError: whatever was raised, unless memory ran out or a device failed.
+        InputError: in place of any error, except if memory ran out or a device failed.
     """
     try:
         yield
     except (InputError, PruningError):
         raise
-    except Exception as error:  # files of a model may hold anything, and so may code that comes with it
+    except Exception as error:  # a model's files, and the code that comes with it, can cause any error
         from methods.placement.out_of_memory import is_out_of_memory
 
-        said = str(error)
-        if is_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA" in said):
+        message = str(error)
+        if is_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA" in message):
             raise
-        if isinstance(error, ImportError) and "trust_remote_code" not in said:
+        if isinstance(error, ImportError) and "trust_remote_code" not in message:
             raise InputError(
-                f"model {name!r} cannot be loaded, since a library cannot be imported: {reason(error)} "
-                "(if its import was interrupted, start Python anew)"
+                f"model {name!r} cannot be loaded because a library cannot be imported: {reason(error)} "
+                "(if its import was interrupted, restart Python)"
             ) from error
-        if "trust_remote_code" in said:
+        if "trust_remote_code" in message:
             raise InputError(
                 f"model {name!r} needs Python code of its own: read it, then allow it (--trust-remote-code)"
             ) from error
-        if isinstance(error, RuntimeError) and "conversion of the weights" in said:
+        if isinstance(error, RuntimeError) and "conversion of the weights" in message:
             raise InputError(
-                f"model {name!r}: its weights do not make the tensors its config.json asks for: parts of one "
-                "are missing, or there are too many"
+                f"model {name!r}: the tensors that its config.json describes cannot be built from its "
+                "weights: parts of one are missing, or there are too many"
             ) from error
-        if isinstance(error, RuntimeError) and ("mismatched" in said or "size mismatch" in said):
+        if isinstance(error, RuntimeError) and ("mismatched" in message or "size mismatch" in message):
             raise InputError(
-                f"model {name!r}: its weights do not have the shapes its config.json asks for"
+                f"model {name!r}: its weights do not have the shapes that its config.json describes"
             ) from error
-        of = f" with its {part}" if part else ""
+        detail = f" with its {part}" if part else ""
         if part == "config.json" and isinstance(error, TypeError | AttributeError | ArithmeticError):
-            of += ": a setting has an invalid value or type"
-        raise InputError(f"model {name!r} cannot be loaded{of}: {reason(error)}") from error
+            detail += ": a setting has an invalid value or type"
+        raise InputError(f"model {name!r} cannot be loaded{detail}: {reason(error)}") from error
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Holds back the library's warnings and its bar; what they would say is checked here."""
+    """Silences the warnings and progress bars of transformers; prunebench checks for the problems itself."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

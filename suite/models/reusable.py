@@ -1,4 +1,4 @@
-"""One loaded model that is pruned again and again: whole in memory, or one decoder layer at a time."""
+"""A loaded model that is pruned repeatedly: whole in memory, or one decoder layer at a time."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 
 class ReusableModel(Protocol):
-    """A model, and the way back to its dense weights."""
+    """A model whose dense weights can be restored."""
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model as it is now."""
+        """The model in its current state."""
         ...
 
     def dense(self) -> LoadedModel:
-        """The model with its dense weights, whatever was done to it before."""
+        """Restores the dense weights and returns the model."""
         ...
 
     def check(self, method: PruningMethod, pattern: SparsityPattern, result: PruneResult) -> None:
-        """Raises `ContractError` if the model, pruned by `method`, breaks a promise."""
+        """Raises `ContractError` if `method` broke the contract when it pruned the model."""
         ...
 
     def release(self) -> None:
-        """What only the pruned model needs may go; `dense` comes before the model is used again."""
+        """Frees what only the pruned model needs; call `dense` before using the model again."""
         ...
 
 
 class ResidentModel:
-    """The whole model on its device, a copy of its dense weights on the host.
+    """The whole model on its device, with a copy of its dense weights on the host.
 
     Args:
-        cell: names the model.
-        device: where it is put.
-        placement: how it is pruned.
+        cell: the cell, which determines the model.
+        device: the device to put it on.
+        placement: the placement used for pruning.
     """
 
     def __init__(self, cell: Cell, device: torch.device, placement: Placement) -> None:
@@ -68,7 +68,7 @@ class ResidentModel:
             with torch.no_grad():
                 for name, parameter in self.loaded.model.named_parameters():
                     parameter.copy_(self._before.weights[name])
-        self._is_dense = False  # whoever gets the model may prune it
+        self._is_dense = False  # the caller may prune the model
         return self.loaded
 
     def check(self, method: PruningMethod, pattern: SparsityPattern, result: PruneResult) -> None:
@@ -76,18 +76,18 @@ class ResidentModel:
         check_contract(method, pattern, self._before, self.loaded.model, result)
 
     def release(self) -> None:
-        """There is nothing to spare."""
+        """Does nothing: there is nothing to free."""
 
 
 class OnloadedModel:
-    """Decoder layers stay in the model's files; pruned ones are written to a folder of their own.
+    """A model whose decoder layers stay in its files; pruned layers are written to a separate folder.
 
     Args:
-        cell: names the model.
-        folder_digest: of its files, as the preflight found it.
-        device: where layers compute.
-        placement: how it is pruned.
-        pruned_layers: an empty folder for them, which nobody else uses; None = one that goes with the model.
+        cell: the cell, which determines the model.
+        folder_digest: digest of the model's files, computed by the preflight.
+        device: the device on which layers compute.
+        placement: the placement used for pruning; only its batch size is read.
+        pruned_layers: an empty folder for pruned layers, used by this model only; None = a temporary folder.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Settings that change what a forward or `generate` returns: set aside while a model is measured."""
+"""Resets settings that change what a forward or `generate` returns, while a model is pruned and measured."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _PLAIN_GENERATION = {
     "max_new_tokens": None,
     "min_new_tokens": None,
 }
-"""Settings that change what a forward or `generate` returns, how much it does, or install hooks."""
+"""Plain values of settings that change what `generate` returns or how much it computes, or install hooks."""
 
 
 def set_aside_flags(model: PreTrainedModel) -> None:
-    """Makes `model` return what models return by default, whatever its configurations ask for.
+    """Makes `model` return what models return by default, whatever its configurations say.
 
-    `restore_flags` gives a checkpoint the settings that the model came with.
+    `restore_flags` writes the model's original settings into a saved checkpoint.
     """
     configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     for config in configs.values():
         _set(config, _PLAIN_OUTPUTS)
     if model.generation_config is not None:
         _set(model.generation_config, _PLAIN_GENERATION)
-        # The library refuses to save an invalid one that was changed since it was loaded, as this one is.
+        # The library refuses to save an invalid generation config that was changed since it was loaded.
         model.generation_config._original_object_hash = hash(model.generation_config)
 
 
@@ -55,7 +55,7 @@ def _set(config: Any, values: Mapping[str, object]) -> None:
 
 
 def restore_flags(original: Path, written: Path) -> None:
-    """Gives the configurations in a written folder what `set_aside_flags` changed, as `original` has it."""
+    """Restores the settings that `set_aside_flags` changed, from folder `original` into folder `written`."""
     for file, names in (("config.json", _PLAIN_OUTPUTS), (GENERATION, _PLAIN_GENERATION)):
         if (original / file).is_file() and (written / file).is_file():
             source = json.loads((original / file).read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def restore_flags(original: Path, written: Path) -> None:
 
 
 def _copied(source: dict[str, Any], target: dict[str, Any], names: Iterable[str]) -> bool:
-    """Copies settings of these names, in nested configurations too; whether any was another one."""
+    """Copies settings of these names, also in nested configurations; returns whether any value changed."""
     changed = False
     for name in names:
         if name in source and target.get(name) != source[name]:

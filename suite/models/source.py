@@ -1,4 +1,4 @@
-"""From a model's name to the folder it is loaded from: built in, the user's own, or of the hub."""
+"""Resolves a model's name to the folder it is loaded from: built in, local, or from the hub."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from suite.models.files import ADAPTER, check_config
 
 @dataclass(frozen=True)
 class BuiltInModel:
-    """A model that needs no hub.
+    """A model that is available without the hub.
 
     Attributes:
-        name: what users call it.
-        description: one line.
-        licence: of its weights.
-        n_parameters: how many it has.
-        revision: the pinned package its weights come from.
+        name: the name that users give.
+        description: a description in one line.
+        licence: the licence of its weights.
+        n_parameters: number of parameters.
+        revision: the pinned package that its weights come from.
     """
 
     name: str
@@ -47,10 +47,10 @@ BUILT_IN_MODELS = (
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's name leads.
+    """A model's name and the kind of place it refers to.
 
     Attributes:
-        name: as the user wrote it.
+        name: the name as the user wrote it.
         kind: `built-in`, `folder` or `hub`.
     """
 
@@ -78,12 +78,12 @@ _FOR_PEOPLE = (
 
 
 def resolve_model(name: str) -> ModelSource:
-    """Checks what can be checked of a model's name before anything is fetched or imported.
+    """Checks a model's name as far as possible before anything is fetched or imported.
 
-    A hub id is only checked for its form.
+    Only the form of a hub id is checked.
 
     Raises:
-        InputError: it is no built-in model, no folder that holds one, and no hub id.
+        InputError: it is neither a built-in model, nor a folder with a model, nor a hub id.
     """
     names = [model.name for model in BUILT_IN_MODELS]
     if name in names:
@@ -91,7 +91,7 @@ def resolve_model(name: str) -> ModelSource:
     path = Path(name).expanduser()
     try:
         is_folder = bool(name) and path.is_dir()
-    except OSError as error:  # a name too long, for one
+    except OSError as error:  # for example, the name is too long
         raise InputError(f"model {name!r}: {error.strerror or error}") from error
     if is_folder:
         _check_folder(path, name)
@@ -109,7 +109,7 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def known_folder(name: str, revision: str | None) -> Path | None:
-    """A folder on this machine that holds the model's config.json; None where it would have to be fetched."""
+    """Returns a local folder with the model's config.json; None if it would have to be fetched."""
     source = resolve_model(name)
     if source.kind == "folder":
         return Path(name).expanduser()
@@ -125,7 +125,7 @@ def known_folder(name: str, revision: str | None) -> Path | None:
 
 
 def smollm2_folder() -> Path:
-    """The built-in model's folder in the cache, fetched and built first if need be.
+    """Returns the built-in model's folder in the cache, fetching and building it first if necessary.
 
     Raises:
         AssetError: it could not be fetched, checked or written.
@@ -140,21 +140,23 @@ def smollm2_folder() -> Path:
 
 
 def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder a model is loaded from, checked, and its revision for the record."""
+    """Returns the folder to load a model from, after checking it, and the revision for the record."""
     source = resolve_model(name)
     if revision is not None and source.kind != "hub":
-        raise InputError(f"model {name!r} is {source.kind}, so it has no revision {revision!r}")
+        raise InputError(
+            f"model {name!r} is not on the hub (kind: {source.kind}), so it has no revision {revision!r}"
+        )
     folder, found_revision = _locate(source, revision)
     _check_folder(folder, name)
     return folder, found_revision
 
 
 def folder_digest(folder: Path, revision: str | None) -> str | None:
-    """SHA-256 over the names and contents of a model's files; None where its revision says as much.
+    """Returns the SHA-256 over names and contents of a model's files; None if it has a revision instead.
 
-    Every file counts but those that cannot change a number: text for people, pictures, and weights in formats
-    that are never read. Of subfolders, which hold other formats and checkpoints of a training, code and
-    templates count.
+    All files are included except those that cannot change a result: text for people, pictures, and weights in
+    formats that are never read. In subfolders, which hold other formats and training checkpoints, only code
+    and templates are included.
     """
     if revision is not None:
         return None
@@ -165,7 +167,7 @@ def folder_digest(folder: Path, revision: str | None) -> str | None:
 
 
 def _counts(path: Path, folder: Path) -> bool:
-    """Whether a file of a model's folder can change a number."""
+    """Whether a file of a model's folder can change a result."""
     *above, name = path.relative_to(folder).parts
     if any(part.startswith(".") or part == "__pycache__" for part in (*above, name)):
         return False
@@ -186,14 +188,14 @@ def _locate(source: ModelSource, revision: str | None) -> tuple[Path, str | None
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    """Refuses a folder that holds no model, one in pickles only, and one that says it is no plain model."""
+    """Raises `InputError` for a folder without a model, with pickled weights only, or not a plain model."""
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER).is_file():
             raise InputError(
-                f"model {name!r} is an adapter alone ({ADAPTER}): merge it into its base model first"
+                f"model {name!r} is only an adapter ({ADAPTER}): merge it into its base model first"
             )
         raise InputError(
-            f"model {name!r} holds no config.json: MODEL is a folder that `save_pretrained` wrote"
+            f"model {name!r} has no config.json: MODEL must be a folder written by `save_pretrained`"
         )
     check_config(folder, name)
     if (folder / "model.safetensors").is_file():
@@ -202,16 +204,16 @@ def _check_folder(folder: Path, name: str) -> None:
     if index.is_file():
         if missing := [shard for shard in _shards(index, name) if not (folder / shard).is_file()]:
             raise InputError(
-                f"model {name!r} lacks {missing[0]}, which its model.safetensors.index.json names"
+                f"model {name!r} lacks {missing[0]}, which is listed in its model.safetensors.index.json"
             )
         return
     if pickled := sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern)):
         raise InputError(
-            f"model {name!r} has only pickled weights ({pickled[0]}), which can run code when they are read "
-            "and are refused: convert them to safetensors first"
+            f"model {name!r} has only pickled weights ({pickled[0]}), which are refused because reading them "
+            "can run code: convert them to safetensors first"
         )
     raise InputError(
-        f"model {name!r} holds no weights that can be used: there is no model.safetensors beside its "
+        f"model {name!r} has no usable weights: there is no model.safetensors in the folder of its "
         "config.json (pickled weights are refused)"
     )
 
@@ -220,7 +222,7 @@ def _shards(index: Path, name: str) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model {name!r}: {index.name} is no index of safetensors files") from error
+        raise InputError(f"model {name!r}: {index.name} is not an index of safetensors files") from error
 
 
 __all__ = [

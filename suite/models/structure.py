@@ -1,6 +1,6 @@
-"""How prunebench reads a model: decoder layers, blocks, targets, and which of them share an input.
+"""Describes how prunebench reads a model: decoder layers, blocks, targets, and which targets share an input.
 
-Nothing is computed: the forward runs on tensors that have shapes and no values.
+No values are computed: the forward runs on tensors that have shapes only.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class TargetStructure:
     """One target, or the same matrix of all experts.
 
     Attributes:
-        name: below its decoder layer; experts as `experts.down_proj[0..7]`.
-        inputs: how many it reads: the dimension in which N:M groups run.
-        outputs: how many it gives.
+        name: its name within the decoder layer; experts as `experts.down_proj[0..7]`.
+        inputs: number of input features: the dimension along which N:M groups run.
+        outputs: number of output features.
         stored: the shape of its parameter.
-        transposed: stored `[in, out]`.
-        experts: how many; None where it is no expert's.
-        shares_input_with: the first target that reads the same tensor; None where it is the first.
+        transposed: whether it is stored as `[in, out]`.
+        experts: number of experts; None if it does not belong to experts.
+        shares_input_with: the first target that reads the same tensor; None if it is the first itself.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TargetStructure:
 
 @dataclass(frozen=True)
 class BlockStructure:
-    """One block: its kind, the classes that make it up, its targets."""
+    """One block: its kind, the classes of its modules, and its targets."""
 
     kind: str
     modules: tuple[str, ...]
@@ -58,15 +58,15 @@ class BlockStructure:
 
 @dataclass(frozen=True)
 class LayerStructure:
-    """Consecutive decoder layers that look the same.
+    """Consecutive decoder layers with the same structure.
 
     Attributes:
         first: index of the first of them.
-        last: index of the last.
-        name: of the first.
-        kind: its class.
-        blocks: its blocks.
-        left_alone: matrices in it that are no targets (routers, gates of shared experts), with their shapes.
+        last: index of the last of them.
+        name: name of the first layer.
+        kind: the layers' class.
+        blocks: the blocks of one layer.
+        left_alone: matrices that are not targets (routers, gates of shared experts), with their shapes.
     """
 
     first: int
@@ -79,14 +79,14 @@ class LayerStructure:
 
 @dataclass(frozen=True)
 class ModelStructure:
-    """A whole model.
+    """The structure of a whole model.
 
     Attributes:
-        architecture: its class.
-        parameters: how many weights it has.
-        target_weights: how many of them may be pruned.
-        layers: its decoder layers.
-        sharing_unknown: why `shares_input_with` could not be found out; None where it was.
+        architecture: the model's class.
+        parameters: number of parameters.
+        target_weights: number of weights that may be pruned.
+        layers: its decoder layers, grouped by structure.
+        sharing_unknown: why `shares_input_with` could not be determined; None if it was.
     """
 
     architecture: str
@@ -96,7 +96,7 @@ class ModelStructure:
     sharing_unknown: str | None = None
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Yields the structure as lines of text for people."""
         share = self.target_weights / self.parameters
         yield f"{self.architecture}: {self.parameters:,} parameters"
         yield f"targets: {self.target_weights:,} weights, {share:.0%} of them"
@@ -112,14 +112,14 @@ class ModelStructure:
             for name, shape in layer.left_alone.items():
                 yield f"  never pruned: {name} {list(shape)}"
         if self.sharing_unknown:
-            yield f"which targets share an input could not be seen without values: {self.sharing_unknown}"
+            yield f"cannot tell without values which targets share an input: {self.sharing_unknown}"
 
 
 def read_structure(model: PreTrainedModel) -> ModelStructure:
-    """The structure of a model, which may lie on the meta device.
+    """Reads the structure of a model, which may be on the meta device.
 
     Raises:
-        StructureError: it cannot be read; says what was found and what was expected.
+        StructureError: it cannot be read; the message reports what was found and what was expected.
     """
     decoder = read_decoder(model)
     unknown: str | None = None
@@ -129,7 +129,9 @@ def read_structure(model: PreTrainedModel) -> ModelStructure:
             leaders = _leaders(stream, decoder)
     except StructureError:
         raise
-    except Exception as error:  # a model's own code, on tensors without values; its structure is known
+    except (
+        Exception
+    ) as error:  # raised by the model's code on tensors without values; the rest is still known
         unknown = " ".join(f"{type(error).__name__}: {error}".split())
     layers = [_read_layer(layer, leaders) for layer in decoder.layers]
     runs = [
@@ -145,26 +147,26 @@ def read_structure(model: PreTrainedModel) -> ModelStructure:
 
 
 def check_chain(model: PreTrainedModel) -> None:
-    """Makes sure that a model can go by layer by layer, as far as that can be told without its weights.
+    """Checks that a model can be run layer by layer, as far as this can be decided without its weights.
 
     Args:
-        model: on the meta device.
+        model: a model on the meta device.
 
     Raises:
-        StructureError: it cannot be read, or its layers are not run once each, one after another.
+        StructureError: its structure cannot be read, or its layers are not run once each, one after another.
     """
     try:
         with _without_values(model, read_decoder(model)):
             pass
     except StructureError:
         raise
-    except Exception:  # a model's own code, on tensors without values: with values it is looked at again
+    except Exception:  # raised by the model's code on tensors without values: checked again with values later
         return
 
 
 @contextmanager
 def _without_values(model: PreTrainedModel, decoder: Decoder) -> Iterator[LayerStream]:
-    """A few tokens on their way through the layers of a model, of which only the shapes are computed."""
+    """Yields a stream that carries a few tokens through a model's layers, computing shapes only."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     tokens = CalibrationSet(torch.zeros(1, 8, dtype=torch.int64), "shapes only")
@@ -173,7 +175,7 @@ def _without_values(model: PreTrainedModel, decoder: Decoder) -> Iterator[LayerS
 
 
 def _leaders(stream: LayerStream, decoder: Decoder) -> dict[str, str]:
-    """Target -> the first target that reads the same tensor."""
+    """Maps each target to the first target that reads the same tensor."""
     leaders: dict[str, str] = {}
     for layer in decoder.layers:
         shared = SharedInputs(layer.targets, InputNorms.of)
@@ -207,7 +209,7 @@ def _read_block(layer: DecoderLayer, block: Block, leaders: Mapping[str, str]) -
         stack = getattr(target.module, target.attribute)
         n_experts = None if target.expert is None else stack.shape[0]
         if target.expert:
-            continue  # the first stands for all
+            continue  # the first expert represents all of them
         short = name.removeprefix(f"{layer.name}.")
         if n_experts is not None:
             short = f"{short.removesuffix('[0]')}[0..{n_experts - 1}]"
@@ -232,7 +234,7 @@ def _line(target: TargetStructure) -> str:
     if target.experts is not None:
         notes.append(f"{target.experts} experts, each judged on the tokens routed to it")
     if target.shares_input_with is not None:
-        notes.append(f"reads what {target.shares_input_with} reads")
+        notes.append(f"same input as {target.shares_input_with}")
     shape = f"{target.inputs} -> {target.outputs}"
     return f"{target.name:<32} {shape:<16} {'; '.join(notes)}".rstrip()
 

@@ -1,4 +1,4 @@
-"""The tokenizer that comes with a model: read, and written beside a pruned one."""
+"""Loads the tokenizer that comes with a model, and saves it with the pruned model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TOKENIZER_JSON = (
 
 
 def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
-    """The tokenizer in a model's folder; None where there is none.
+    """Loads the tokenizer in a model's folder; returns None if there is none.
 
     Raises:
-        InputError: it is damaged; the message names the file, as far as it is known, and the model.
+        InputError: it is damaged; the message names the model and, if known, the file.
     """
     from transformers import AutoTokenizer
 
@@ -45,24 +45,24 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
                 ) from error
             if not has_vocabulary and "trust_remote_code" not in str(error):
                 raise InputError(
-                    f"model {name!r}: its {_TOKENIZER_CONFIG} has no vocabulary beside it ("
-                    f"{_VOCABULARY_FILES[0]}, {_VOCABULARY_FILES[1]}, ...), so it makes no tokenizer: add "
-                    "that file, or take this one away"
+                    f"model {name!r}: it has a {_TOKENIZER_CONFIG} but no vocabulary ("
+                    f"{_VOCABULARY_FILES[0]}, {_VOCABULARY_FILES[1]}, ...), so no tokenizer can be loaded: "
+                    f"add the vocabulary, or remove {_TOKENIZER_CONFIG}"
                 ) from error
             if isinstance(error, KeyError):
                 raise InputError(
-                    f"model {name!r}: its tokenizer's files lack {error.args[0]!r}, so they make no tokenizer"
+                    f"model {name!r}: its tokenizer's files lack {error.args[0]!r}, so it cannot be loaded"
                 ) from error
             raise
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, name: str) -> None:
-    """Writes a model's tokenizer, if it has one; before a prune, so that nothing is lost where that fails.
+    """Writes a model's tokenizer, if it has one; call it before pruning, so that a failure costs nothing.
 
     Args:
-        tokenizer: as `load_tokenizer` gives it.
-        folder: where to.
-        name: what the user calls the model.
+        tokenizer: the result of `load_tokenizer`.
+        folder: the folder to write to.
+        name: the user's name for the model.
 
     Raises:
         InputError: its settings or its chat template cannot be written.

@@ -1,4 +1,4 @@
-"""The zeros of a model's target modules, and the pattern that they amount to."""
+"""Counts the zeros of a model's target modules, and finds the sparsity pattern they form."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMMON_PATTERNS = ((1, 4), (2, 4), (4, 8))
-"""N:M patterns that are looked for, the sparsest first."""
+"""N:M patterns to look for, the sparsest first."""
 NEARLY = 0.01
-"""Of all weights: by so much a checkpoint may have more zeros than its N:M pattern asks for."""
+"""Largest deviation of a checkpoint's sparsity from that of its N:M pattern, as a share of all weights."""
 PRUNED_FROM = 0.01
-"""Checkpoints with a smaller share of zeros are taken for dense: weights can be 0 without any pruning."""
+"""Checkpoints with a smaller share of zeros count as dense: weights can be 0 without any pruning."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Zeros:
     """The zeros of a model's target modules.
 
     Attributes:
-        modules: in the order of the model; as many weights count as pruned as are exactly 0.
-        dtype: of the model, as it was loaded.
-        fitting: the common N:M patterns that every module keeps; None where none was looked for.
+        modules: the target modules in the order of the model; weights that are exactly 0 count as pruned.
+        dtype: dtype of the loaded model.
+        fitting: the common N:M patterns that every module conforms to; None if they were not looked for.
     """
 
     modules: tuple[ModuleReport, ...]
@@ -42,7 +42,7 @@ class Zeros:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Target module -> its zeros."""
+        """Target module -> number of its zeros."""
         return {module.module: module.n_pruned for module in self.modules}
 
     @property
@@ -52,7 +52,7 @@ class Zeros:
 
     @property
     def pattern(self) -> str | None:
-        """What they amount to: an N:M, else the sparsity; None where there are too few to call it pruned."""
+        """The pattern of the zeros: N:M, else the sparsity; None if there are too few to call it pruned."""
         assert self.fitting is not None, "count_zeros was not asked for it"
         sparsity = self.sparsity
         if sparsity < PRUNED_FROM:
@@ -61,7 +61,7 @@ class Zeros:
         for n, m in self.fitting:
             if abs(1 - n / m - sparsity) < NEARLY:
                 return f"{n}:{m}"
-        return f"{min(sparsity, 0.9999):.4g}"  # a sparsity of 1 is none that anything can be pruned to
+        return f"{min(sparsity, 0.9999):.4g}"  # 1 is not a valid target sparsity
 
 
 def count_zeros(
@@ -71,11 +71,11 @@ def count_zeros(
 
     Args:
         model: the model.
-        placement: where its decoder layers are.
-        find_pattern: whether to look for an N:M pattern in them, too.
+        placement: where its decoder layers are stored.
+        find_pattern: whether to look for N:M patterns as well.
 
     Raises:
-        StructureError: its structure cannot be read.
+        StructureError: the model's structure cannot be read.
     """
     modules: list[ModuleReport] = []
     fitting: tuple[tuple[int, int], ...] = COMMON_PATTERNS if find_pattern else ()
@@ -101,7 +101,7 @@ def count_zeros(
 
 
 def keeps(weight: Tensor, n: int, m: int) -> bool:
-    """Whether of every m consecutive input weights at most n are not 0."""
+    """Whether at most n of every m consecutive input weights are nonzero."""
     if weight.shape[1] % m:
         return False
     groups = weight.reshape(weight.shape[0], -1, m)

@@ -1,1 +1,1 @@
-"""From a suite file or options to cells, and what is known of them before the first one runs."""
+"""Turns a suite file or options into cells, and checks and estimates them before the first one runs."""

@@ -1,7 +1,7 @@
-"""What a plan will take, worked out before anything is run: cells, time, memory. Right to a factor of two.
+"""Estimates time and memory of a plan before anything is run, to within a factor of two.
 
-Time is counted in operations: two a weight and token for every pass through the decoder, at the rate of a
-product measured here and the share of it that decoders reach. Of the model only the configuration is read.
+Time is computed from operations: two per weight and token for every pass through the decoder, at a fixed
+share of the measured rate of a matrix product. Only the configuration of the model is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from suite.planning.resume import PlannedCell
 
 DECODER_SHARE = 0.5
-"""Of the rate of a large square product that a whole decoder reaches (docs/performance.md)."""
+"""Share of the rate of a large square product that a whole decoder reaches (docs/performance.md)."""
 FORWARDS = {
     "magnitude": 0,
     "wanda": 2,
@@ -38,25 +38,26 @@ FORWARDS = {
     "dsnot": 2,
     "llm-barber": 5,
 }
-"""Passes over the calibration set, beside those of the initial method; SparseGPT's X^T X counts as one. Other
-methods are taken for two."""
+"""Passes over the calibration set, without those of the initial method; SparseGPT's X^T X counts as one.
+Other methods are assumed to take two."""
 CORPUS_TOKENS = {"wiki-sample": 135_000, "news-sample": 18_000, "wikitext2": 340_000, "c4": 1_000_000}
-"""Of the held-out parts, about; c4-paper has 256 windows, a file a token every four bytes."""
+"""Approximate number of tokens of the held-out parts; c4-paper has 256 windows, a file one token per four
+bytes."""
 ITEM_TOKENS = {"offline_cloze": 60, "offline_next_paragraph": 350, "offline_agreement": 12}
-"""Of one question with all its answers, about."""
+"""Approximate number of tokens of one question with all its answers."""
 MEMORY_RATE, FILE_RATE = 5e9, 2e9
-"""Bytes a second of weights that are read from memory, and from files."""
+"""Bytes per second when weights are read from memory, and from files."""
 OTHER_TASK = (1000, 300)
-"""Questions, and tokens of each, of a task of which nothing is known here."""
+"""Assumed number of questions, and of tokens per question, for all other tasks."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one cell will take, about.
+    """Estimated time and memory of one cell.
 
     Attributes:
-        seconds: from the loaded model to the record.
-        memory: of the host and the accelerator.
+        seconds: time from the loaded model to the record.
+        memory: memory of the host and the accelerator.
     """
 
     seconds: float
@@ -64,22 +65,22 @@ class Estimate:
 
     @property
     def host_bytes(self) -> int:
-        """Of the host's memory."""
+        """Host memory in bytes."""
         return self.memory.host_bytes
 
     @property
     def device_bytes(self) -> int | None:
-        """Of the accelerator's memory; None without one."""
+        """Accelerator memory in bytes; None without an accelerator."""
         return self.memory.device_bytes
 
 
 def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") -> Estimate | None:
-    """What `cell` will take on `device`; None where the model's shape is not known on this machine.
+    """Estimates `cell` on `device`; returns None if the model's shape is not known on this machine.
 
     Args:
-        cell: what to do.
-        device: where layers compute.
-        weights: where they are.
+        cell: the cell to estimate.
+        device: the device on which layers compute.
+        weights: where the layers are stored.
     """
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     if shape is None:
@@ -104,7 +105,7 @@ def estimate(cell: Cell, device: torch.device, weights: Weights = "resident") ->
 
 
 def memory_needed(cell: Cell, device: torch.device, weights: Weights = "resident") -> Memory | None:
-    """Likewise of memory alone, with the decoder layers where `weights` says."""
+    """Like `estimate`, but for memory only."""
     shape = _shape_of(cell.model, cell.revision, cell.trust_remote_code)
     return None if shape is None else _memory_of(cell, shape, device, weights)
 
@@ -117,18 +118,18 @@ def check_fits(
     weights: Weights = "resident",
     warn: Callable[[str], None],
 ) -> None:
-    """Refuses cells that cannot fit, before anything is loaded, and warns of those that may not.
+    """Refuses cells that cannot fit into memory before anything is loaded, and warns of those that may not.
 
     Args:
-        planned: the plan; of cells that will run.
-        device: where layers compute.
-        available: the memory there is.
-        weights: where layers are.
-        warn: tells people.
+        planned: the plan; cells that will not run are ignored.
+        device: the device on which layers compute.
+        available: the available memory.
+        weights: where the layers are stored.
+        warn: called with a warning for the user.
 
     Raises:
-        InputError: what cannot be done without is more than there is. Names the cell, what it needs where,
-            and what it would need with one layer at a time.
+        InputError: a cell needs at least more memory than available. The message names the cell, the memory
+            it needs, and what it would need with one layer at a time.
     """
     warned = False
     for entry in planned:
@@ -190,25 +191,25 @@ def _task_tokens(spec: TaskSpec) -> int:
 
 
 def _weight_passes(cell: Cell) -> int:
-    """How often all weights are read from memory, beside the passes over tokens."""
+    """Returns how often all weights are read from memory, in addition to the passes over tokens."""
     passes = 4 + (cell.answers.max_new_tokens if cell.answers else 0)
     return passes + (8 * cell.speed.new_tokens if cell.speed else 0)
 
 
 def _itemsize(cell: Cell) -> int:
-    """Bytes of a parameter."""
+    """Returns the size of one parameter in bytes."""
     return 4 if cell.dtype == "float32" else 2
 
 
 def _group_tokens(cell: Cell, shape: ModelShape) -> int:
-    """Tokens of questions that go through the layers together, at most."""
+    """Returns the maximum number of tokens of questions that go through the layers together."""
     from suite.evaluation.scoring.decoder_pass import CARRIED_BYTES
 
     return CARRIED_BYTES // (shape.hidden_size * _itemsize(cell))
 
 
 def _model_visits(cell: Cell, shape: ModelShape) -> int:
-    """How often all layers come from the model's files: once a pass, or a token that is generated."""
+    """Returns how often all layers are read from the model's files: once per pass or generated token."""
     of_group = _group_tokens(cell, shape)
     groups = sum(ceil(_task_tokens(task) / of_group) for task in cell.tasks)
     visits = 3 + len(cell.perplexity) + groups
@@ -218,7 +219,7 @@ def _model_visits(cell: Cell, shape: ModelShape) -> int:
 
 @lru_cache(maxsize=8)
 def matrix_rate(dtype: str, device: torch.device) -> float:
-    """Floating-point operations per second of a square product, measured once."""
+    """Returns the floating-point operations per second of a square product, measured once."""
     import torch
 
     from suite.evaluation.speed.reference_speed import matmul_rate
@@ -228,7 +229,7 @@ def matrix_rate(dtype: str, device: torch.device) -> float:
 
 @lru_cache(maxsize=32)
 def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> ModelShape | None:
-    """The model's shape, from its configuration alone; None where that is not on this machine."""
+    """Returns the model's shape, from its configuration only; None if that is not on this machine."""
     from methods.structure.decoder import read_decoder
     from suite.models.loading import skeleton_of
     from suite.models.source import known_folder
@@ -240,7 +241,7 @@ def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> Model
         model = skeleton_of(folder, name, trust_remote_code)
         decoder = read_decoder(model)
     except (InputError, PruningError):
-        return None  # the run itself will say what is wrong
+        return None  # the run itself will report the error
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     of_layers = [sum(p.numel() for p in layer.module.parameters()) for layer in decoder.layers]
     grams = [[n**2 for _, _, n in _inputs(layer)] for layer in decoder.layers]
@@ -257,7 +258,7 @@ def _shape_of(name: str, revision: str | None, trust_remote_code: bool) -> Model
 
 
 def _inputs(layer: DecoderLayer) -> set[tuple[str, int | None, int]]:
-    """Inputs of a layer that surely are not the same: (block, expert, how many there are)."""
+    """Returns the inputs of a layer that certainly differ: (block, expert, number of input features)."""
     return {
         (block.kind, target.expert, target.n_inputs)
         for block in layer.blocks

@@ -1,4 +1,4 @@
-"""The memory and disk a cell needs, worked out from the model's shape."""
+"""Computes the memory and disk space that a cell needs from the model's shape."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from methods.base import Weights
 
 LIBRARIES_BYTES = 900 * 2**20
-"""Of host memory that the imported libraries take."""
+"""Host memory that the imported libraries take, in bytes."""
 BATCH_BYTES = 512 * 2**20
-"""Of working memory beside weights and hidden states: a batch, a layer's statistics."""
+"""Working memory in bytes besides weights and hidden states: a batch, a layer's statistics."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What an estimate needs of a model.
+    """The sizes of a model that an estimate needs.
 
     Attributes:
-        n_parameters: all of them, tied ones once.
-        n_target_weights: those in target modules, which every token is multiplied with.
-        n_largest_layer: parameters of the largest decoder layer.
-        n_outside: parameters outside the decoder layers.
-        hidden_size: of a hidden state.
-        vocabulary: of the logits.
-        n_gram: elements of the Gram matrices that a layer has together at least, of the layer with most.
-        n_widest_gram: of the largest of them.
+        n_parameters: number of all parameters, tied ones counted once.
+        n_target_weights: number of weights in target modules, which every token is multiplied with.
+        n_largest_layer: number of parameters of the largest decoder layer.
+        n_outside: number of parameters outside the decoder layers.
+        hidden_size: size of a hidden state.
+        vocabulary: number of logits per token.
+        n_gram: minimum total number of elements of a layer's Gram matrices, for the layer with most.
+        n_widest_gram: number of elements of the largest Gram matrix.
     """
 
     n_parameters: int
@@ -55,28 +55,29 @@ def memory_of(
     gathers_gram: bool = False,
     solver_bytes: int = 0,
 ) -> Memory:
-    """What a cell takes.
+    """Computes the memory that a cell needs.
 
     Args:
-        shape: of the model.
-        itemsize: bytes of a parameter.
-        calibration: tokens that are looked at.
-        carried: tokens that go through the layers together where these are onloaded: of the longest text, or
-            of the largest group of questions.
-        reference: tokens whose dense hidden states are kept.
+        shape: the model's shape.
+        itemsize: size of one parameter in bytes.
+        calibration: number of calibration tokens.
+        carried: number of tokens that go through onloaded layers together: those of the longest text, or of
+            the largest group of questions.
+        reference: number of tokens whose dense hidden states are kept.
         on_gpu: whether layers compute on an accelerator.
-        weights: where they are.
-        prunes: whether anything is pruned, so that dense weights are kept beside.
-        starts_from_mask: whether the method keeps the dense weights beside those that another one pruned.
-        gathers_gram: whether Gram matrices are summed, in fp32, those of a layer together.
-        solver_bytes: that a step takes for each element of one of them.
+        weights: where the layers are stored.
+        prunes: whether anything is pruned, so that the dense weights are kept as well.
+        starts_from_mask: whether the method keeps the dense weights in addition to those that another method
+            pruned.
+        gathers_gram: whether Gram matrices are accumulated in fp32, all of a layer at a time.
+        solver_bytes: bytes that a step takes per element of one Gram matrix.
     """
     gram = 4 * shape.n_gram if gathers_gram else 0
     solver = solver_bytes * shape.n_widest_gram
     hidden = shape.hidden_size * itemsize
     kept = reference * hidden
     if weights == "onload":
-        # The next layer is fetched while one is there with its dense weights and what is found out about it.
+        # The next layer is fetched while the current one is in memory with its dense weights and statistics.
         layers = 3 * shape.n_largest_layer * itemsize + 4 * shape.n_largest_layer
         outside = shape.n_outside * itemsize
         stream = max(2 * calibration if prunes else 0, carried) * hidden
@@ -93,16 +94,16 @@ def memory_of(
         least = outside + 2 * shape.n_largest_layer * itemsize + gram + kept + stream // 2
         host = LIBRARIES_BYTES + BATCH_BYTES + outside + layers + gram + solver + kept + stream
         return Memory(host, None, least, None, scratch)
-    whole = shape.n_parameters * itemsize
+    model = shape.n_parameters * itemsize
     copies = shape.n_target_weights * itemsize if starts_from_mask else 0
     stream = 2 * calibration * hidden if prunes else 0
     if on_gpu:
-        # The dense weights and the dense hidden states wait on the host.
-        host = whole + kept
-        device = whole + copies + gram
+        # The dense weights and the dense hidden states are kept on the host.
+        host = model + kept
+        device = model + copies + gram
         return Memory(LIBRARIES_BYTES + host, device + solver + stream + BATCH_BYTES, host, device)
-    least = 2 * whole + copies + gram + kept + stream // 2
-    host = LIBRARIES_BYTES + BATCH_BYTES + 2 * whole + copies + gram + solver + stream + kept
+    least = 2 * model + copies + gram + kept + stream // 2
+    host = LIBRARIES_BYTES + BATCH_BYTES + 2 * model + copies + gram + solver + stream + kept
     return Memory(host, None, least, None)
 
 

@@ -1,4 +1,4 @@
-"""From a cell to what prunes it: its method, its allocation, and the versions of both."""
+"""Builds what prunes a cell: its method, its allocation, and the versions of both."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def full_allocation(name: str, settings: Mapping[str, Any], patterns: Iterable[str]) -> AllocationSpec:
-    """The allocation with every setting of it written out.
+    """Returns the spec of an allocation with all its settings, including defaults.
 
     Raises:
-        InputError: there is no such allocation or setting, or it cannot divide one of the patterns.
+        InputError: there is no such allocation or setting, or it does not support one of the patterns.
     """
     allocation = allocations.build(name, settings)
     for pattern in patterns:
@@ -33,43 +33,43 @@ def full_allocation(name: str, settings: Mapping[str, Any], patterns: Iterable[s
 
 
 RECIPE = "recipe"
-"""The method whose setting is a recipe (`methods.recipe`)."""
+"""The name of the method whose setting is a recipe (`methods.recipe`)."""
 
 
 def pruned_by(
     method: str, settings: Mapping[str, Any], allocation: AllocationSpec | None, patterns: Iterable[str]
 ) -> tuple[PruningMethod, AllocationSpec | None]:
-    """What prunes a cell, from a method's name and settings or from a recipe.
+    """Builds what prunes a cell, from a method's name and settings or from a recipe.
 
     Args:
         method: a registered method, or a recipe such as `alphapruning | wanda | swaps | refit`.
-        settings: of the method; the steps of a recipe have theirs in brackets.
-        allocation: one that was asked for apart.
-        patterns: what it is to prune to.
+        settings: settings of the method; the steps of a recipe have theirs in brackets.
+        allocation: an allocation given separately from `method`.
+        patterns: the patterns to prune to.
 
     Returns:
-        The method, and the allocation, whether it was asked for apart or by the recipe.
+        The method, and the allocation given separately or by the recipe.
 
     Raises:
-        InputError: an unknown method or step, a setting that it does not take, a recipe that makes no sense
-            or has an allocation beside another one.
+        InputError: an unknown method, step or setting, an invalid recipe, or both a recipe with an allocation
+            and a separate one.
     """
     if not is_recipe(method):
         built = build(method, settings)
         if built.name != RECIPE:
             return built, allocation
-        # `--set recipe=...` is another way of writing the same: of a score alone, that method.
+        # `--set recipe=...` is another way to give a recipe; a score without steps becomes that method.
         method, settings = settings_of(built)["recipe"], {}
     from methods.recipe import parse_recipe
 
     recipe = parse_recipe(method)
     if settings:
-        raise InputError("a recipe's settings stand behind its steps, such as 'wanda | refit(steps=20)'")
+        raise InputError("write a recipe's settings in its steps, such as 'wanda | refit(steps=20)'")
     if recipe.allocation is not None:
         if allocation is not None:
             raise InputError(
-                f"the recipe begins with the allocation {recipe.allocation.name!r}, and the allocation "
-                f"{allocation.name!r} is asked for beside it; give one of them"
+                f"the recipe begins with the allocation {recipe.allocation.name!r}, but the allocation "
+                f"{allocation.name!r} is given as well; give only one of them"
             )
         name = recipe.allocation.name
         allocation = full_allocation(name, settings_of(recipe.allocation), patterns)
@@ -77,19 +77,19 @@ def pruned_by(
 
 
 def needs_calibration(method: PruningMethod, allocation: AllocationSpec | None) -> bool:
-    """Whether a method, or the allocation that divides the sparsity for it, looks at calibration data."""
+    """Whether a method, or the allocation that divides the sparsity for it, uses calibration data."""
     return method.needs_calibration or (
         allocation is not None and allocations.class_of(allocation.name).needs_calibration
     )
 
 
 def method_of(cell: Cell) -> PruningMethod:
-    """The cell's method with its settings."""
+    """Builds the cell's method with its settings."""
     return build(cell.method, cell.settings)
 
 
 def allocation_of(cell: Cell) -> Allocation | None:
-    """The cell's allocation with its settings; None where all target modules get the same pattern."""
+    """Builds the cell's allocation with its settings; None if all target modules get the same pattern."""
     if cell.allocation is None:
         return None
     return allocations.build(cell.allocation.name, cell.allocation.settings)
@@ -98,10 +98,10 @@ def allocation_of(cell: Cell) -> Allocation | None:
 def pattern_for(
     cell: Cell, model: PreTrainedModel, calibration: CalibrationSet | None, placement: Placement
 ) -> SparsityPattern:
-    """What the cell prunes each target module of the dense `model` to.
+    """Returns the pattern that the cell prunes the target modules of the dense `model` to.
 
     Raises:
-        InputError: the allocation cannot divide the pattern among them.
+        InputError: the allocation cannot divide the pattern among the target modules.
         PruningError: as `Allocation.allocate`.
     """
     from methods.structure.decoder import read_decoder
@@ -118,7 +118,7 @@ def pattern_for(
 
 
 def initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
-    """The methods that `method` starts from: its initial method, that one's, and so on."""
+    """Yields the methods that `method` starts from: its initial method, that one's initial method, etc."""
     part = getattr(method, "initial_method", None)
     while part is not None:
         yield part
@@ -126,7 +126,7 @@ def initial_methods(method: PruningMethod) -> Iterator[PruningMethod]:
 
 
 def solver_memory(cell: Cell) -> tuple[bool, int]:
-    """Whether what prunes the cell gathers Gram matrices, and `Step.solver_bytes` of its hungriest step."""
+    """Returns whether the cell's methods gather Gram matrices, and their largest `Step.solver_bytes`."""
     from methods.engine.layerwise import LayerwiseMethod
     from methods.engine.statistics import GramMatrix
 
@@ -139,7 +139,7 @@ def solver_memory(cell: Cell) -> tuple[bool, int]:
 
 
 def parts_of(cell: Cell) -> tuple[RecipePart, ...]:
-    """What prunes the cell, in order; a method that starts from another one's mask comes after that one."""
+    """Returns the parts that prune the cell, in order: a method comes after the one whose mask it refines."""
     if not cell.prunes:
         return ()
     from methods.engine.layerwise import Score
@@ -163,7 +163,7 @@ def parts_of(cell: Cell) -> tuple[RecipePart, ...]:
 
 
 def part_versions(cell: Cell) -> dict[str, int]:
-    """The versions of what prunes the cell with its method: initial methods, steps, the allocation."""
+    """Returns the versions of the parts used with the cell's method: initial methods, steps, allocation."""
     if not cell.prunes:
         return {}
     method = method_of(cell)

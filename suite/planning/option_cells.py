@@ -1,4 +1,4 @@
-"""From what a user asks for by options to cells."""
+"""Builds cells from command-line options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suite.cell import (
 )
 
 NOTHING = "none"
-"""In place of a task or of prompts: do not."""
+"""Given in place of a task or of prompts, to leave them out."""
 
 
 def pruning_cell(
@@ -37,10 +37,10 @@ def pruning_cell(
     revision: str | None,
     trust_remote_code: bool,
 ) -> Cell:
-    """The cell that `prunebench prune` runs.
+    """Builds the cell that `prunebench prune` runs.
 
     Raises:
-        InputError: unknown names, a bad setting, or a pattern that makes no sense.
+        InputError: an unknown name, or an invalid setting or pattern.
     """
     from methods.registry import settings_of
     from suite.data.corpora import check_source
@@ -90,7 +90,7 @@ def evaluation_cell(
     revision: str | None,
     trust_remote_code: bool,
 ) -> Cell:
-    """What `prunebench evaluate` measures of a model, as a dense cell of it.
+    """Builds the cell of what `prunebench evaluate` measures, as a dense cell of the model.
 
     Raises:
         InputError: an unknown model, corpus, task or file of prompts.
@@ -131,10 +131,10 @@ def evaluation_cell(
 
 
 def one_pattern(sparsity: str | float | None, pattern: str | None) -> str:
-    """The canonical pattern of `--sparsity` and `--pattern`, of which one is enough.
+    """Returns the canonical pattern for `--sparsity` and `--pattern`, of which one is enough.
 
     Raises:
-        InputError: neither is given, one is wrong, or they contradict each other.
+        InputError: neither is given, one is invalid, or they contradict each other.
     """
     from methods.masks.pattern import SemiStructured, parse_pattern
 
@@ -154,12 +154,12 @@ def one_pattern(sparsity: str | float | None, pattern: str | None) -> str:
 
 
 def parse_assignments(assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
-    """`["rebuild_ratio=0.1", "initial=magnitude"]` as settings; `a.b=1` sets a key of a table.
+    """Parses assignments like `["rebuild_ratio=0.1", "initial=magnitude"]`; `a.b=1` sets a key of a table.
 
-    Values are read as TOML where they are TOML (numbers, true, false) and as text otherwise.
+    Values that are valid TOML (numbers, true, false) are read as such, others as text.
 
     Raises:
-        InputError: one has no `=`, or sets what another has set.
+        InputError: an assignment has no `=`, or sets a key that is already set.
     """
     settings: dict[str, Any] = {}
     for assignment in assignments:
@@ -171,7 +171,7 @@ def parse_assignments(assignments: Sequence[str], *, option: str = "--set") -> d
         for table in tables:
             home = home.setdefault(table, {})
             if not isinstance(home, dict):
-                raise InputError(f"{option} {assignment}: {table} has a value already")
+                raise InputError(f"{option} {assignment}: {table} already has a value")
         if last in home:
             raise InputError(f"{option} {assignment}: {key} is set twice")
         home[last] = _value(text)

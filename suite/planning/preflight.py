@@ -1,4 +1,4 @@
-"""What is read before the first cell runs, so that wrong input is found while nothing is lost."""
+"""Reads all inputs before the first cell runs, so that wrong input is found before any work is done."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 
 def preflight(cells: Sequence[Cell]) -> dict[ModelKey, Inputs]:
-    """Finds out what would fail for reasons that lie in the input, before anything is run.
+    """Reads and checks all inputs of cells before anything is run.
 
-    Of each model the files are checked, and configuration and tokenizer are read. Do the patterns fit its
-    dimensions, can the methods do them, is each text long enough, is any sequence too long?
+    Checks the files of each model, and reads its configuration and tokenizer. Also checks that the patterns
+    fit the model's dimensions, that the methods support them, and that no text or sequence is too short or
+    too long.
 
     Returns:
-        What the cells read, by model.
+        The inputs of the cells, by model.
 
     Raises:
-        InputError: names the module, the source or the setting at fault.
+        InputError: an input is invalid; the message names the module, the source or the setting at fault.
     """
     by_model: dict[ModelKey, list[Cell]] = {}
     for cell in cells:
@@ -117,7 +118,7 @@ def _preflight_model(key: ModelKey, cells: Sequence[Cell]) -> Inputs:
 
 
 def _ways(spec: Text, first: Sequence[int]) -> list[Text]:
-    """Both ways, where the tokenizer puts something first and text to predict still follows."""
+    """Returns `both_ways` if the tokenizer puts tokens first and leaves text to predict, else the spec."""
     return both_ways(spec) if 0 < len(first) < spec.seqlen - 1 else [spec]
 
 
@@ -126,7 +127,7 @@ def _probe(
     windows: Mapping[PerplexitySpec, EvaluationWindows],
     n_first: int,
 ) -> FirstTokenProbe | None:
-    """What tells whether the model needs its first tokens: the first text that leaves it open, with them."""
+    """Returns windows to test whether the model needs its first tokens: the first text with `auto`."""
     from suite.evaluation.first_token import PROBED_WINDOWS, FirstTokenProbe
 
     for text in windows:
@@ -139,10 +140,10 @@ def _probe(
 
 
 def _timed(build: Callable[[], CalibrationSet], *, first_token: bool) -> Timed:
-    """The calibration set, charged what it takes to tokenize the text and draw from it.
+    """Builds the calibration set, and measures the time to tokenize the text and draw from it.
 
-    Built once before the clock starts, so that nobody is charged a download; tokenized anew under the clock,
-    so that it does not matter who came first.
+    It is built once before the clock starts, so that downloads are not counted, and again under the clock
+    without the cache, so that the order of calibration sets does not matter.
     """
     from suite.data.tokenized_text import forget_texts
 
@@ -153,24 +154,24 @@ def _timed(build: Callable[[], CalibrationSet], *, first_token: bool) -> Timed:
 
 
 def vocabulary_size(model: Any) -> int:
-    """How many tokens `model` has embeddings for."""
+    """Returns the number of tokens that `model` has embeddings for."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _check_asked_once(tasks: Mapping[TaskSpec, LoadedTask]) -> None:
-    """Raises `InputError` if two specs ask the same task with the same number of examples."""
+    """Raises `InputError` if two specs contain the same task with the same number of examples."""
     seen: dict[str, TaskSpec] = {}
     for spec, task in tasks.items():
         for protocol in task.digests:
             if protocol in seen:
                 raise InputError(
-                    f"tasks {seen[protocol].name!r} and {spec.name!r} both ask {protocol}: drop one"
+                    f"tasks {seen[protocol].name!r} and {spec.name!r} both contain {protocol}: remove one"
                 )
             seen[protocol] = spec
 
 
 def _check_needs_no_tokenizer(name: str, cells: Sequence[Cell]) -> None:
-    """Raises `InputError` if something that the cells read has to be tokenized."""
+    """Raises `InputError` if an input of the cells has to be tokenized."""
     for cell in cells:
         drawn = cell.calibration
         if cell.perplexity or (drawn is not None and not holds_tokens(drawn.source)):
@@ -179,12 +180,12 @@ def _check_needs_no_tokenizer(name: str, cells: Sequence[Cell]) -> None:
                 "token ids, a .safetensors file with input_ids [n, seqlen]"
             )
         if cell.tasks or cell.answers:
-            raise InputError(f"model {name!r} has no tokenizer, so it can be asked no tasks and no prompts")
+            raise InputError(f"model {name!r} has no tokenizer, so tasks and prompts cannot be used with it")
 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Puts the model's name before what is wrong with it, which matters where a suite has several."""
+    """Puts the model's name before error messages, because a suite may have several models."""
     try:
         yield
     except InputError as error:
@@ -210,8 +211,8 @@ def _check_speed(name: str, model: Any, spec: SpeedSpec) -> None:
     longest = n_positions(model)
     if longest is not None and spec.prompt_tokens + spec.new_tokens > longest:
         raise InputError(
-            f"model {name!r}: measuring its speed reads {spec.prompt_tokens} tokens and writes "
-            f"{spec.new_tokens}, and {type(model).__name__} has {longest} positions: leave it out "
+            f"model {name!r}: measuring its speed reads {spec.prompt_tokens} tokens and generates "
+            f"{spec.new_tokens}, but {type(model).__name__} has {longest} positions: leave speed out "
             "(--no-speed), or lower prompt_tokens and new_tokens under [speed] in a suite"
         )
 

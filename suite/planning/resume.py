@@ -1,4 +1,4 @@
-"""Which cells of a plan need to run."""
+"""Decides which cells of a plan need to run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from suite.results import CellState, ResultStore
 from suite.results.records.record import CodeVersion, Record
 
 Existing = Literal["skip", "rerun-stale", "rerun", "fail"]
-"""What to do with cells that have a record: keep it (a stale one with a warning), run again what other code
-or other inputs made, run everything again, or refuse to start."""
+"""What to do with cells that already have a record: `skip` keeps it (with a warning if it is stale),
+`rerun-stale` reruns it if code or inputs changed, `rerun` reruns all, `fail` refuses to start."""
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell of a plan and what becomes of it.
+    """One cell of a plan, and whether it will run.
 
     Attributes:
         cell: the cell.
-        state: what the results tree holds for it.
+        state: the state of the cell in the results tree.
         runs: whether it will be run.
     """
 
@@ -39,13 +39,13 @@ def decide(
     *,
     code: Callable[[Cell], CodeVersion],
 ) -> list[PlannedCell]:
-    """Holds a plan against what the results tree has.
+    """Compares a plan with the results tree, and decides which cells will run.
 
     Args:
         cells: the plan.
         store: the results tree.
         existing: the policy.
-        code: gives the version of the code that would run a cell.
+        code: returns the version of the code that would run a cell.
 
     Raises:
         InputError: there are records and the policy is `fail`.
@@ -62,20 +62,20 @@ def decide(
 def hold_against_inputs(
     planned: Sequence[PlannedCell], existing: Existing, inputs: Mapping[ModelKey, Inputs]
 ) -> list[PlannedCell]:
-    """The plan with those records stale whose model or text was changed since they were made."""
-    held = []
+    """Returns the plan with records marked stale if their model or text changed since they were written."""
+    updated = []
     for entry in planned:
         record = entry.state.record
         if entry.state.kind == "complete" and record is not None:
             difference = input_difference(record, inputs[model_key(entry.cell)])
             if difference is not None:
                 entry = _planned(entry.cell, CellState("stale", difference, record), existing)
-        held.append(entry)
-    return held
+        updated.append(entry)
+    return updated
 
 
 def input_difference(record: Record, inputs: Inputs) -> str | None:
-    """Why the numbers of `record` may not be those of the present inputs; None where they must be."""
+    """Describes how the inputs of `record` differ from the current ones; None if they agree."""
     model, cell = record.model, record.cell
     if model is not None and (model.revision, model.folder_digest) != (inputs.revision, inputs.folder_digest):
         return f"the model {cell.model} was changed since"

@@ -1,4 +1,4 @@
-"""One part of a plan, cut the same way on every machine: for batch schedulers and CI matrices."""
+"""Splits a plan into the same shards on every machine, for batch schedulers and CI matrices."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def of(self, cells: Sequence[T]) -> list[T]:
-        """The shard's part of a plan: neighbours, so that few models are loaded; sizes differ by one at most.
+        """Returns the shard's part of a plan: consecutive cells, so that few models have to be loaded.
 
-        Nothing but the plan is looked at, so all machines cut alike. With more shards than cells some are
-        empty.
+        Sizes differ by at most one; with more shards than cells, some are empty. The result depends only on
+        the plan, so all machines split it in the same way.
         """
         start, end = (len(cells) * place // self.count for place in (self.index - 1, self.index))
         return list(cells[start:end])
 
 
 def parse_shard(text: str) -> Shard:
-    """`2/5` as a shard.
+    """Parses a shard such as `2/5`.
 
     Raises:
-        InputError: it is not i/n with i from 1 to n.
+        InputError: the text is not i/n with i from 1 to n.
     """
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
     if match is None:

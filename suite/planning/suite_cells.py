@@ -1,4 +1,4 @@
-"""Suites: found by name, read, and turned into cells. Every error names file, line and key."""
+"""Finds suites by name, reads them, and turns them into cells. Every error names file, line and key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Variant:
-    """A method with everything a cell holds of it."""
+    """One entry of `methods`, with everything that its cells need."""
 
     path: KeyPath
     pruned_by: Mapping[str, Any]
@@ -30,22 +30,22 @@ class _Variant:
     needs_calibration: bool
 
     def cells(self, calibrations: Sequence[CalibrationSpec], of_model: Mapping[str, Any]) -> Iterator[Cell]:
-        """One for each pattern and calibration."""
+        """Yields one cell per pattern and calibration."""
         for pattern in self.patterns:
             for calibration in calibrations if self.needs_calibration else (None,):
                 yield Cell(**self.pruned_by, pattern=pattern, calibration=calibration, **of_model)
 
 
 def builtin_suites() -> list[str]:
-    """The names of the suites that come with prunebench."""
+    """Returns the names of the suites that come with prunebench."""
     return sorted(entry.name.removesuffix(".toml") for entry in _templates() if entry.name.endswith(".toml"))
 
 
 def load_suite(name_or_path: str) -> SuiteConfig:
-    """Reads a built-in suite, or a suite file (a path that ends in `.toml` or has a folder).
+    """Reads a built-in suite, or a suite file (a path that ends in `.toml` or contains a folder).
 
     Raises:
-        InputError: there is none, or it is no suite file; see `parse_suite`.
+        InputError: there is no such suite, or the file is not a valid suite; see `parse_suite`.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.name != name_or_path:
@@ -65,16 +65,16 @@ def load_suite(name_or_path: str) -> SuiteConfig:
 
 
 def plan(config: SuiteConfig, *, dtype: DType = "float32") -> list[Cell]:
-    """The cells of a suite, model by model, the dense one of each first.
+    """Returns the cells of a suite, model by model, each model's dense cell first.
 
     Args:
         config: the suite.
-        dtype: in which all of them run. Where `config.dtype` is `auto`, `in_dtype` gives them the one of the
-            device, once that is known.
+        dtype: the dtype of all cells. If `config.dtype` is `auto`, use `in_dtype` to set the dtype once the
+            device is known.
 
     Raises:
-        InputError: an unknown method, setting, model or corpus, a pattern that is none, or one cell asked for
-            twice: file, line, key.
+        InputError: an unknown method, setting, model or corpus, an invalid pattern, or a repeated cell; the
+            message names file, line and key.
     """
     variants = [_variant(config, place, table) for place, table in enumerate(config.methods)]
     _check_models(config)
@@ -91,7 +91,7 @@ def plan(config: SuiteConfig, *, dtype: DType = "float32") -> list[Cell]:
             for cell in variant.cells(calibrations, of_model):
                 if cell.digest in asked:
                     first = config.places.where(asked[cell.digest])
-                    message = f"asks for the cell {cell.label} once more (first: {first})"
+                    message = f"repeats the cell {cell.label} (first: {first})"
                     raise config.places.error(variant.path, message)
                 asked[cell.digest] = variant.path
                 cells.append(cell)
@@ -99,7 +99,7 @@ def plan(config: SuiteConfig, *, dtype: DType = "float32") -> list[Cell]:
 
 
 def in_dtype(cells: Sequence[Cell], dtype: DType) -> list[Cell]:
-    """The same cells, all of them in `dtype`."""
+    """Returns the same cells with their dtype set to `dtype`."""
     return [cell.model_copy(update={"dtype": dtype}) for cell in cells]
 
 
@@ -138,8 +138,8 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
     try:
         method, allocation = pruned_by(asked, table.settings, allocation, patterns)
     except InputError as error:
-        guilty = ("recipe",) if table.recipe else ("settings", *_guilty(table))
-        raise places.error((*path, *guilty), error) from error
+        keys = ("recipe",) if table.recipe else ("settings", *_faulty_setting(table))
+        raise places.error((*path, *keys), error) from error
     return _Variant(
         path,
         {
@@ -153,8 +153,8 @@ def _variant(config: SuiteConfig, place: int, table: MethodTable) -> _Variant:
     )
 
 
-def _guilty(table: MethodTable) -> tuple[str, ...]:
-    """The one setting without which the others are accepted; nothing if there is not exactly one."""
+def _faulty_setting(table: MethodTable) -> tuple[str, ...]:
+    """Returns the only setting without which the others are accepted; empty if there is not exactly one."""
     suspects = []
     for key in table.settings:
         try:
@@ -172,19 +172,19 @@ def _patterns(config: SuiteConfig, texts: Iterable[str], path: KeyPath) -> tuple
     for place, text in enumerate(texts):
         with config.places.at(*path, place):
             if (pattern := str(parse_pattern(text))) in found:
-                raise InputError(f"{pattern} is there already")
+                raise InputError(f"{pattern} is listed twice")
         found.append(pattern)
     return tuple(found)
 
 
 def _check_models(config: SuiteConfig) -> None:
-    """Looks models up, as far as that needs no download."""
+    """Checks the models as far as possible without a download."""
     from suite.models.source import resolve_model
 
     for place, model in enumerate(config.models):
         path: KeyPath = ("models", place)
         if model in config.models[:place]:
-            raise config.places.error(path, f"{model.name!r} is there already")
+            raise config.places.error(path, f"{model.name!r} is listed twice")
         with config.places.at(*path, "name"):
             kind = resolve_model(model.name).kind
         if model.revision is not None and kind != "hub":
@@ -192,7 +192,7 @@ def _check_models(config: SuiteConfig) -> None:
 
 
 def _check_texts(config: SuiteConfig, *, calibrates: bool) -> None:
-    """Looks corpora up, as far as that needs no download, and reads the prompts."""
+    """Checks the corpora as far as possible without a download, and reads the prompts."""
     from suite.data.corpora import check_source
     from suite.data.prompts import load_prompts
 
@@ -208,7 +208,7 @@ def _check_texts(config: SuiteConfig, *, calibrates: bool) -> None:
             message = f"{text.max_tokens} tokens do not fill one window of {text.seqlen}"
             raise places.error(("perplexity", place, "max_tokens"), message)
         if twice := seen.intersection(text.protocols):
-            raise places.error(("perplexity", place), f"protocol {max(twice)} is there already")
+            raise places.error(("perplexity", place), f"protocol {max(twice)} is listed twice")
         seen.update(text.protocols)
     if config.answers is not None:
         with places.at("answers", "prompts"):
@@ -222,7 +222,7 @@ def _calibrations(config: SuiteConfig) -> tuple[CalibrationSpec, ...]:
             spec = CalibrationSpec(**table.model_dump(exclude={"seeds"}), seed=seed)
             if spec in specs:
                 path = ("calibration", table_place, "seeds", place)
-                raise config.places.error(path, f"{seed} is there already")
+                raise config.places.error(path, f"{seed} is listed twice")
             specs.append(spec)
     return tuple(specs)
 
@@ -238,21 +238,23 @@ def _tasks(config: SuiteConfig) -> tuple[TaskSpec, ...]:
             with config.places.at("tasks", place, "name"):
                 check_task(name, asked.folder)
             if (name, asked.num_fewshot) in [(other.name, other.num_fewshot) for other in specs]:
-                raise config.places.error(("tasks", place), f"task {name!r} is there already")
+                raise config.places.error(("tasks", place), f"task {name!r} is listed twice")
             specs.append(asked.model_copy(update={"name": name}))
     return tuple(specs)
 
 
 def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
-    """The cells whose label, recipe or file name holds or fits (as a glob) one of `words`; all without words.
+    """Returns the cells whose label, recipe or file name contains or (as a glob) matches one of `words`.
+
+    Without words, returns all cells.
 
     Raises:
-        InputError: none does, or a word is empty.
+        InputError: no cell matches, or a word is empty.
     """
     if not words:
         return list(cells)
     if not all(words):
-        raise InputError("--only '': an empty text fits every cell")
+        raise InputError("--only '': an empty text matches every cell")
     chosen = [
         cell
         for cell in cells
@@ -262,7 +264,7 @@ def matching(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     ]
     if not chosen:
         wanted = " ".join(words)
-        raise InputError(f"--only {wanted}: fits none of {len(cells)} cells, such as {cells[-1].label!r}")
+        raise InputError(f"--only {wanted}: matches none of {len(cells)} cells, such as {cells[-1].label!r}")
     return chosen
 
 

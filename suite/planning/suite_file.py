@@ -1,4 +1,4 @@
-"""The format of a suite file, and what is wrong with one that breaks it: file, line, key."""
+"""The format of a suite file; errors name file, line and key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST = {
     "prompt_tokens": 2**17,
     "new_tokens": 4096,
 }
-"""Larger numbers under these keys of a suite are a slip of the finger."""
+"""Maximum values of these keys of a suite; larger numbers are typing errors."""
 
 
 def _pattern_text(value: Any) -> str:
@@ -54,7 +54,7 @@ Patterns = Annotated[tuple[Annotated[str, BeforeValidator(_pattern_text)], ...],
 
 
 class ModelTable(Spec):
-    """One entry of `models`: a name alone, or a table."""
+    """One entry of `models`: a name, or a table."""
 
     name: Name
     """A hub id, a local folder or a built-in name."""
@@ -65,16 +65,16 @@ class ModelTable(Spec):
 
 
 class CalibrationTable(Spec):
-    """`[calibration]`, or one of several `[[calibration]]`: a `CalibrationSpec` for each of its seeds."""
+    """`[calibration]`, or one of several `[[calibration]]`: one `CalibrationSpec` per seed."""
 
     source: str = "wiki-sample"
     """A built-in corpus, a hub corpus or a file."""
     n_samples: int = Field(128, ge=1)
-    """How many sequences."""
+    """Number of sequences."""
     seqlen: int = Field(2048, ge=1)
-    """Tokens in each."""
+    """Number of tokens per sequence."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    """A cell for each."""
+    """Seeds for drawing the sequences; there is one cell per seed."""
     first_token: FirstToken = "auto"
     """Whether each sequence begins with the tokenizer's first token."""
 
@@ -85,24 +85,24 @@ class MethodTable(Spec):
     name: Name | None = None
     """A registered method."""
     recipe: Name | None = None
-    """In place of a name: `alphapruning | wanda | swaps | refit`."""
+    """A recipe in place of a name, such as `alphapruning | wanda | swaps | refit`."""
     label: Annotated[str, Field(pattern=r"^\S(.{0,78}\S)?$")] | None = None
-    """What tables call it, in place of the recipe or the method with its settings."""
+    """Label in tables, in place of the recipe or the method with its settings."""
     settings: dict[str, SettingValue] = Field(default_factory=dict)
-    """Hyper-parameters in place of the method's defaults."""
+    """Hyper-parameters that replace the method's defaults."""
     patterns: Patterns | None = None
-    """In place of the suite's."""
+    """Patterns in place of the suite's."""
     allocation: Annotated[AllocationSpec, BeforeValidator(_name_as_table)] | None = None
-    """How the sparsity is divided among the target modules, by a name alone or by a table whose settings take
-    the place of defaults; without one they all get the same."""
+    """The allocation that divides the sparsity among the target modules: a name, or a table whose settings
+    replace the defaults; without it, all modules get the same sparsity."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the keys of a suite file stand.
+    """The lines of the keys of a suite file.
 
     Attributes:
-        file: its name, as the user gave it.
+        file: the file's name as the user gave it.
         lines: the line of each key.
     """
 
@@ -110,7 +110,7 @@ class Places:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """The place of the key at `path`, e.g. `quickstart.toml:12: methods[2].name`."""
+        """Returns the place of the key at `path`, e.g. `quickstart.toml:12: methods[2].name`."""
         if path[:2] == ("calibration", 0) and ("calibration", 0) not in self.lines:
             path = ("calibration", *path[2:])  # a single `[calibration]` is read as the only one of several
         line = nearest_line(self.lines, path)
@@ -118,12 +118,12 @@ class Places:
         return f"{file}: {_dotted(path)}" if path else file
 
     def error(self, path: KeyPath, message: object) -> InputError:
-        """An error about the key at `path`."""
+        """Returns an error about the key at `path`."""
         return InputError(f"{self.where(path)}: {message}")
 
     @contextmanager
     def at(self, *path: str | int) -> Iterator[None]:
-        """What the body finds wrong is wrong with the key at `path`."""
+        """Adds the place of the key at `path` to every `InputError` that the body raises."""
         try:
             yield
         except InputError as error:
@@ -131,34 +131,34 @@ class Places:
 
 
 class SuiteConfig(Spec):
-    """A suite file as it was read. `suite.planning.suite_cells.plan` makes cells of it."""
+    """The content of a suite file. `suite.planning.suite_cells.plan` turns it into cells."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Also the name of its results folder."""
+    """The suite's name, also used for its results folder."""
     description: str = ""
-    """What question it answers."""
+    """The question that the suite answers."""
     models: tuple[Annotated[ModelTable, BeforeValidator(_name_as_table)], ...] = Field(min_length=1)
-    """What is pruned."""
+    """The models to prune."""
     patterns: Patterns | None = None
-    """What every method prunes to that names no patterns of its own."""
+    """The patterns for every method without patterns of its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto`: bfloat16 where the hardware multiplies it natively, else float32."""
+    """`auto`: bfloat16 if the hardware multiplies it natively, else float32."""
     threads: int | None = Field(None, ge=1)
-    """Threads of every cell, so that two machines give the same numbers; without it, as many as there are."""
+    """Number of threads of every cell, so that two machines get equal numbers; default: all available."""
     calibration: tuple[CalibrationTable, ...] = Field((CalibrationTable(),), min_length=1)
-    """What methods look at; a cell for each."""
+    """The calibration sets; there is one cell per set."""
     methods: tuple[MethodTable, ...] = Field((), min_length=1)
-    """What is compared; without any, the dense models alone are measured."""
+    """The methods to compare; without any, only the dense models are measured."""
     perplexity: tuple[PerplexitySpec, ...] = Field(min_length=1)
-    """On which texts perplexity is measured; the first one ranks."""
+    """The texts on which perplexity is measured; the first one determines the ranking."""
     divergence: bool = False
-    """Whether the next-token distributions on these texts are held against the dense model's."""
+    """Whether the next-token distributions on these texts are compared with the dense model's."""
     tasks: tuple[TaskSpec, ...] = ()
-    """What the models are asked; flips are counted against the dense model. A name may be that of a set."""
+    """The tasks or sets of tasks to run; flips are counted relative to the dense model."""
     answers: AnswersSpec | None = None
-    """Greedy answers, side by side with the dense model's."""
+    """Greedy answers to prompts, shown side by side with the dense model's."""
     speed: SpeedSpec | None = None
-    """Tokens per second."""
+    """Measurement of tokens per second."""
 
     _places: Places = PrivateAttr(default_factory=Places)
 
@@ -169,19 +169,20 @@ class SuiteConfig(Spec):
 
     @property
     def places(self) -> Places:
-        """Where its keys stand, for errors found later."""
+        """The lines of its keys, for errors found later."""
         return self._places
 
 
 def parse_suite(data: bytes, *, file: str) -> SuiteConfig:
-    """Reads a suite file's bytes. Whether its methods, models and corpora exist is for `suite_cells.plan`.
+    """Parses a suite file. Whether its methods, models and corpora exist is checked by `suite_cells.plan`.
 
     Args:
-        data: TOML in UTF-8.
-        file: what to call it in errors.
+        data: the file's bytes, TOML in UTF-8.
+        file: the file's name for error messages.
 
     Raises:
-        InputError: not TOML, an unknown or missing key, a value of the wrong type or range: file, line, key.
+        InputError: it is not TOML, a key is unknown or missing, or a value has the wrong type or range; the
+            message names file, line and key.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -192,7 +193,7 @@ def parse_suite(data: bytes, *, file: str) -> SuiteConfig:
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, file) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not TOML that can be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file}: is not readable TOML: {' '.join(str(error).split())}") from error
     places = Places(file, key_lines(text))
     try:
         config = SuiteConfig.model_validate(_frozen(raw), strict=True)  # no value becomes another type

@@ -1,4 +1,4 @@
-"""Finds the lines of a TOML file's keys, which `tomllib` does not tell."""
+"""Finds the line numbers of a TOML file's keys, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import accumulate
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
-"""The way to a value: keys of tables, places in arrays (from 0)."""
+"""The path to a value: keys of tables, and indices of arrays (from 0)."""
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _DOT = re.compile(r"[ \t]*\.[ \t]*")
 _STRING = re.compile(
-    # Of five quotes at its end, the first two belong to a multi-line string.
+    # If a multi-line string ends in five quotes, the first two belong to it.
     r'"""(?:\\[\s\S]|[^\\])*?"""(?:"{0,2})'
     r"|'''[\s\S]*?'''(?:'{0,2})"
     r'|"(?:\\.|[^"\\\n])*"'
@@ -27,16 +27,16 @@ _PLAIN_VALUE = re.compile(r"[^,\]}#\r\n]+")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of every table, key and array element of a TOML document.
+    """Returns the line number, from 1, of every table, key and array element of a TOML document.
 
-    A table or an array of tables stands where its header does, or, without one, where it is first named.
+    The line of a table or an array of tables is that of its header or, without one, of its first mention.
 
     Args:
-        text: a document that `tomllib` reads.
+        text: a document that `tomllib` can read.
 
     Returns:
-        A line for every path in the document; nothing at all for a document this scanner does not
-        understand as `tomllib` does, as a wrong line would be worse than none.
+        The line of every path in the document; empty if this scanner reads the document differently from
+        `tomllib`, because a wrong line would be worse than none.
     """
     scanner = _Scanner(text)
     try:
@@ -47,16 +47,16 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def nearest_line(lines: Mapping[KeyPath, int], path: KeyPath) -> int | None:
-    """The line of `path`, or of the innermost thing around it that has one."""
+    """Returns the line of `path`, or of its innermost parent that has one."""
     return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
 
 
 class _LostError(Exception):
-    """The scanner met what it does not understand."""
+    """The scanner encountered something that it does not understand."""
 
 
 class _Scanner:
-    """One pass over a document; `lines` fills on the way."""
+    """Scans a document once and collects `lines`."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -72,7 +72,7 @@ class _Scanner:
             table = self._header() if self._next_is("[") else self._pair(table)
 
     def _header(self) -> KeyPath:
-        """Reads `[a.b]` or `[[a.b]]`; the path of the table it opens."""
+        """Reads `[a.b]` or `[[a.b]]`; returns the path of the table that it opens."""
         line = self._line()
         is_array = self._next_is("[[")
         self._take("[[" if is_array else "[")
@@ -95,7 +95,7 @@ class _Scanner:
         return (*path, place)
 
     def _pair(self, table: KeyPath) -> KeyPath:
-        """Reads `key = value`; the path of the table it stands in."""
+        """Reads `key = value`; returns the path of the table that contains it."""
         line = self._line()
         path = table
         for part in self._key():
@@ -128,7 +128,7 @@ class _Scanner:
             self._match(_PLAIN_VALUE)
 
     def _key(self) -> list[str]:
-        """Reads a key, dotted or not, and the space around it."""
+        """Reads a key, dotted or not, and the space around it; returns its parts."""
         self._match(_SPACE)
         parts = [self._key_part()]
         while _DOT.match(self._text, self._at):
@@ -171,7 +171,7 @@ class _Scanner:
 
 
 def paths_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every path in a document, with the value that stands there."""
+    """Yields every path in a document with its value."""
     items: list[tuple[str | int, Any]] = []
     if isinstance(value, dict):
         items = list(value.items())

@@ -105,7 +105,7 @@ def test_a_cell_that_fails_is_among_the_failed_and_costs_no_other(tiny, tmp_path
     ("changes", "said"),
     [
         ({"suite": "no-such"}, "unknown suite 'no-such'"),
-        ({"only": ["sparsegpt"]}, "fits none of 3 cells"),
+        ({"only": ["sparsegpt"]}, "matches none of 3 cells"),
         ({"device": "tpu"}, "--device tpu"),
         ({"out": __file__}, "test_api.py"),
         ({"existing": "stale"}, "existing: should be 'skip', .* or 'fail', not 'stale'"),

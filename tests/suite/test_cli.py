@@ -229,7 +229,7 @@ def test_only_picks_cells(prunebench, tmp_path):
     suite = write_suite(tmp_path)
     _, out, _ = prunebench("run", suite, "--only", "wanda", "--only", "dense", "--dry-run", "--json")
     assert [cell["cell"]["method"] for cell in json.loads(out)] == ["dense", "wanda", "wanda"]
-    assert "fits none" in refusal(prunebench("run", suite, "--only", "gptq", "--dry-run"))
+    assert "matches none" in refusal(prunebench("run", suite, "--only", "gptq", "--dry-run"))
 
 
 def test_a_failing_cell_is_recorded_and_costs_no_other(prunebench, tmp_path, monkeypatch):
@@ -255,7 +255,7 @@ def test_nan_weights_are_found_before_anything_runs(prunebench, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "model")
-    assert "model.layers.1.mlp.up_proj.weight holds NaN or infinity (1 of 512" in refusal(
+    assert "model.layers.1.mlp.up_proj.weight has NaN or infinity (1 of 512" in refusal(
         prunebench("run", suite, "--out", "runs", "--json")
     )
     assert not (tmp_path / "runs").exists()

@@ -98,7 +98,7 @@ def test_max_tokens_keeps_whole_windows(text_file: Path) -> None:
     windows = evaluation_windows(PerplexitySpec(corpus=str(text_file), seqlen=100, max_tokens=250), TOKENIZER)
     assert windows.input_ids.shape == (2, 100)
     assert windows.limit == 250
-    with pytest.raises(InputError, match="holds no window of 100"):
+    with pytest.raises(InputError, match="less than one window of 100"):
         evaluation_windows(PerplexitySpec(corpus=str(text_file), seqlen=100, max_tokens=50), TOKENIZER)
 
 
@@ -143,8 +143,8 @@ def test_broken_files_are_one_line_each(tmp_path: Path) -> None:
     pd.DataFrame({"text": ["x", None]}).to_parquet(tmp_path / "null.parquet")
     expected = {
         "latin.txt": "line 2: not UTF-8",
-        "empty.txt": "holds no text",
-        "none.parquet": "no parquet file",
+        "empty.txt": "contains no text",
+        "none.parquet": "not a parquet file",
         "columns.parquet": "no column 'text', only words",
         "null.parquet": "row 1",
     }
@@ -175,11 +175,11 @@ def test_stored_token_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             calibration_set(wrong, None)
         assert words in message(caught)
     with pytest.raises(
-        InputError, match=r"is token 47 in .*, and the model has embeddings for 47 tokens: it was"
+        InputError, match=r"is token 47 in .*, but the model has embeddings for 47 tokens only: it was"
     ):
         check_vocabulary(calibration_set(spec(path, 6, 8), None).input_ids, 47, spec(path, 6, 8))
     save_file({"input_ids": torch.full((6, 8), -1)}, path)
-    with pytest.raises(InputError, match="-1 is no token"):
+    with pytest.raises(InputError, match="-1 is not a token id"):
         calibration_set(spec(path, 6, 8), None)
     save_file({"input_ids": torch.ones(6, 8)}, path)
     with pytest.raises(InputError, match=r"int64 \[n, seqlen\], not F32"):
@@ -188,7 +188,7 @@ def test_stored_token_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only tokens"):
         calibration_set(spec(path, 6, 8), None)
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="not a safetensors file"):
         calibration_set(spec(path, 6, 8), None)
 
 
@@ -206,7 +206,7 @@ def test_sources_are_checked_before_anything_is_fetched(tmp_path: Path, text_fil
     for name, split, words in [
         ("wiki-smple", "calibration", "did you mean 'wiki-sample'"),
         (str(tmp_path / "missing.jsonl"), "calibration", "does not exist"),
-        (str(tmp_path / "notes.csv"), "calibration", "none of .txt"),
+        (str(tmp_path / "notes.csv"), "calibration", "does not end in one of .txt"),
         (str(tmp_path / "ids.safetensors"), "evaluation", "unknown corpus"),
         ("c4-paper", "calibration", "evaluation only"),
     ]:
@@ -237,7 +237,7 @@ def test_crops_come_from_long_documents_only_each_once() -> None:
 
 
 def test_search_for_long_documents_ends() -> None:
-    with pytest.raises(InputError, match="only 1 of its 201 documents hold more than 32 tokens, but 2"):
+    with pytest.raises(InputError, match="only 1 of its 201 documents have more than 32 tokens, but 2"):
         cropped_windows(["x" * 32] * 200 + ["x" * 33], TOKENIZER, spec("c4", 2, 32))
 
 

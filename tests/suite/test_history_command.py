@@ -100,7 +100,7 @@ def test_unreadable_records_are_named_and_the_others_shown(prunebench, results):
         ((".",), "no finished records"),
         (("results", "--metric", "perplexty"), "did you mean 'perplexity'?"),
         (("results", "--protocol", "wiki"), "no record has perplexity with protocol 'wiki'"),
-        (("results", "--only", "sparsegpt"), "--only sparsegpt: fits none of 2 cells"),
+        (("results", "--only", "sparsegpt"), "--only sparsegpt: matches none of 2 cells"),
         (("results", "--by", "week"), "'week' is not one of"),
     ],
 )

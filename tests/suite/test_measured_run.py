@@ -99,7 +99,9 @@ def test_what_does_not_fit_the_model_is_found_before_anything_runs(prunebench, s
     text = suite.read_text()
     suite.write_text(text.replace("new_tokens = 2\n", "new_tokens = 60\n"))
     line = refusal(prunebench("run", suite))
-    assert "measuring its speed reads 8 tokens and writes 60, and LlamaForCausalLM has 40 positions" in line
+    assert (
+        "measuring its speed reads 8 tokens and generates 60, but LlamaForCausalLM has 40 positions" in line
+    )
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "word " * 20}) + "\n")
     suite.write_text(text)
     assert "longer than the 40 positions" in refusal(prunebench("run", suite))
@@ -109,7 +111,7 @@ def test_one_task_asked_twice_is_refused(prunebench, suite, tmp_path):
     suite.write_text(
         f'{suite.read_text()}[[tasks]]\nname = "mine"\nfolder = "{tmp_path}/tasks"\nnum_fewshot = 0\n'
     )
-    assert "both ask mine-0shot: drop one" in refusal(prunebench("run", suite))
+    assert "both contain mine-0shot: remove one" in refusal(prunebench("run", suite))
 
 
 def test_tasks_are_listed(prunebench):

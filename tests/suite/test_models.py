@@ -95,7 +95,7 @@ def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 def test_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert "holds no weights" in refusal(folder)
+    assert "has no usable weights" in refusal(folder)
 
 
 def test_pickled_weights_are_refused(folder: Path) -> None:

@@ -65,17 +65,17 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_prompt(write):
 BAD_LINES = {
     "not JSON": ("{prompt: 1}", "not JSON"),
     "far too deep": ("[" * 100_000, "not JSON"),
-    "a list": ('["a"]', 'no object with a "prompt"'),
-    "no prompt": ({"id": "a"}, 'no object with a "prompt"'),
-    "a number": ({"prompt": 7}, 'its "prompt" is no text'),
-    "blank": ({"prompt": " \n"}, 'its "prompt" is no text'),
-    "id of no string": ({"prompt": "a", "id": 7}, 'its "id" is no text'),
-    "empty kind": ({"prompt": "a", "kind": ""}, 'its "kind" is no text'),
+    "a list": ('["a"]', 'not an object with a "prompt"'),
+    "no prompt": ({"id": "a"}, 'not an object with a "prompt"'),
+    "a number": ({"prompt": 7}, 'its "prompt" is empty or not a string'),
+    "blank": ({"prompt": " \n"}, 'its "prompt" is empty or not a string'),
+    "id of no string": ({"prompt": "a", "id": 7}, 'its "id" is empty or not a string'),
+    "empty kind": ({"prompt": "a", "kind": ""}, 'its "kind" is empty or not a string'),
     "unknown key": ({"prompt": "a", "text": "b"}, "unknown key 'text'"),
-    "an id once more": ({"prompt": "a", "id": "first"}, "the id 'first' is that of line 1 already"),
-    "the id of a line": ({"prompt": "a", "id": "3"}, "the id '3' is that of line 3 already"),
+    "an id once more": ({"prompt": "a", "id": "first"}, "the id 'first' is already used in line 1"),
+    "the id of a line": ({"prompt": "a", "id": "3"}, "the id '3' is already used in line 3"),
     "not UTF-8": (b'{"prompt": "\xff"}', "not UTF-8"),
-    "half a surrogate pair": ('{"prompt": "\\ud83d"}', 'its "prompt" holds half a surrogate pair'),
+    "half a surrogate pair": ('{"prompt": "\\ud83d"}', 'its "prompt" has half a surrogate pair'),
 }
 
 
@@ -88,9 +88,9 @@ def test_a_bad_line_is_named_by_its_number(case, write):
 
 def test_a_file_that_cannot_be_one_is_refused(write, tmp_path):
     assert refusal("none.jsonl") == "prompt file 'none.jsonl' cannot be read: No such file or directory"
-    assert "'prompts.txt' is no .jsonl file" in refusal("prompts.txt")
+    assert "'prompts.txt' is not a .jsonl file" in refusal("prompts.txt")
     assert "'built-in'" in refusal("builtin")
-    assert refusal(write("", " ")) == "prompt file 'x.jsonl' holds no prompt"
+    assert refusal(write("", " ")) == "prompt file 'x.jsonl' contains no prompt"
     (tmp_path / "folder.jsonl").mkdir()
     assert "cannot be read: Is a directory" in refusal("folder.jsonl")
 

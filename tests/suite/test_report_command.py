@@ -47,7 +47,7 @@ def test_only_keeps_the_cells_asked_for_and_their_dense_models(prunebench, tmp_p
     )
     assert prunebench("report", "runs", "--out", "report.html", "--only", "* sparsegpt *")[0] == 0
     assert ranked(tmp_path / "report.html") == ["dense", "1sparsegpt"]
-    assert "fits none of 3 cells" in refusal(
+    assert "matches none of 3 cells" in refusal(
         prunebench("report", "runs", "--out", "r.html", "--only", "wandda")
     )
 

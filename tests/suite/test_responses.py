@@ -244,7 +244,7 @@ def test_a_prompt_longer_than_the_models_positions_is_refused(model, tokenizer):
 
 
 def test_a_tokenizer_of_another_model_is_refused(tokenizer):
-    with pytest.raises(InputError, match=r"prompt '0' has the token 220, and LlamaForCausalLM knows"):
+    with pytest.raises(InputError, match=r"prompt '0' has the token 220, but LlamaForCausalLM has emb"):
         answers_of(make_model("llama").eval(), tokenizer)
 
 

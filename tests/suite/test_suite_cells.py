@@ -118,7 +118,7 @@ def test_several_calibrations_make_a_cell_each() -> None:
         ("news-sample", 128, 3),
     ]
     twice = text.replace('source = "news-sample"\n', "n_samples = 8\n")
-    assert "mine.toml:9: calibration[1].seeds[0]: 0 is there already" in error_of(twice)
+    assert "mine.toml:9: calibration[1].seeds[0]: 0 is listed twice" in error_of(twice)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_several_calibrations_make_a_cell_each() -> None:
         ),
         (
             '[[tasks]]\nname = "offline"\n[[tasks]]\nname = "offline_cloze"',
-            "mine.toml:24: tasks[1]: task 'offline_cloze' is there already",
+            "mine.toml:24: tasks[1]: task 'offline_cloze' is listed twice",
         ),
         (
             '[[tasks]]\nname = "mine"\nfolder = "nowhere"',
@@ -200,7 +200,7 @@ def test_models_may_be_tables_and_methods_may_be_left_out() -> None:
         ('corpus = "wiki-sample"\n', "", "mine.toml:18: perplexity[0].corpus: is missing"),
         ("[0, 1]", '["0"]', "mine.toml:8: calibration.seeds[0]: must be a valid integer, not '0'"),
         ("[0, 1]", "[]", "mine.toml:8: calibration.seeds: must not be empty"),
-        ("[0, 1]", "[0, 0]", "mine.toml:8: calibration.seeds[1]: 0 is there already"),
+        ("[0, 1]", "[0, 0]", "mine.toml:8: calibration.seeds[1]: 0 is listed twice"),
         ("[0, 1]", "[-1]", "mine.toml:8: calibration.seeds[0]: must be greater than or equal to 0, not -1"),
         ("[0, 1]", "0", "mine.toml:8: calibration.seeds: must be an array"),
         (
@@ -264,7 +264,7 @@ def test_models_may_be_tables_and_methods_may_be_left_out() -> None:
         ),
         ('["0.5", "2:4"]', '["0.5",\n"4:2"]', "mine.toml:4: patterns[1]: pattern 4:2"),
         ('["0.5", "2:4"]', "[1.5]", "mine.toml:3: patterns[0]: sparsity 1.5 is outside [0, 1)"),
-        ('["0.5", "2:4"]', "[0.5, '0.50']", "mine.toml:3: patterns[1]: 0.5 is there already"),
+        ('["0.5", "2:4"]', "[0.5, '0.50']", "mine.toml:3: patterns[1]: 0.5 is listed twice"),
         ('["0.5", "2:4"]', "[true]", "mine.toml:3: patterns[0]: must be a sparsity such as 0.5 or a pattern"),
         (
             'patterns = ["0.5", "2:4"]',
@@ -290,7 +290,7 @@ def test_models_may_be_tables_and_methods_may_be_left_out() -> None:
         (
             "max_tokens = 1000",
             '[[perplexity]]\ncorpus = "wiki-sample"\nseqlen = 64',
-            "mine.toml:21: perplexity[1]: protocol wiki-sample-token-s64 is there already",
+            "mine.toml:21: perplexity[1]: protocol wiki-sample-token-s64 is listed twice",
         ),
         ("[calibration]", "[calibration", "mine.toml:5: is not TOML: "),
         ('name = "mine"', "name = mine", "mine.toml:1: is not TOML: Invalid value (column 8)"),
@@ -310,7 +310,7 @@ def test_what_is_wrong_is_said_with_file_line_and_key(old: str, new: str, messag
 def test_a_cell_asked_for_twice_is_shown_with_both_places() -> None:
     text = changed('name = "magnitude"', 'name = "magnitude"\n\n[[methods]]\nname = "magnitude"')
     assert error_of(text) == (
-        "mine.toml:13: methods[1]: asks for the cell smollm2-135m magnitude 0.5 once more "
+        "mine.toml:13: methods[1]: repeats the cell smollm2-135m magnitude 0.5 "
         "(first: mine.toml:10: methods[0])"
     )
 
@@ -549,8 +549,8 @@ def test_the_steps_of_an_initial_recipe_are_among_the_versions() -> None:
         ('recipe = "wanda"\nname = "wanda"', "methods[0]: give either a name or a recipe"),
         ('patterns = ["0.5"]', "methods[0]: give either a name or a recipe"),
         ('name = "wanda | refit"', "is a recipe: write recipe = 'wanda | refit' in place of a name"),
-        ('recipe = "owl | wanda"\nallocation = "owl"', "is asked for beside it; give one of them"),
-        ('recipe = "wanda | refit"\nsettings = { steps = 3 }', "settings stand behind its steps"),
+        ('recipe = "owl | wanda"\nallocation = "owl"', "is given as well; give only one of them"),
+        ('recipe = "wanda | refit"\nsettings = { steps = 3 }', "write a recipe's settings in its steps"),
         ('recipe = "owl | wanda"\npatterns = ["2:4"]', "spreads an unstructured sparsity"),
     ],
 )

@@ -435,7 +435,7 @@ def test_a_task_that_is_wrong_costs_one_line_and_is_no_matter_of_the_hub(own_tas
     yaml = own_task / "mine.yaml"
     whole = yaml.read_text()
     yaml.write_text(f"{whole}unsafe_code: true\n")
-    assert "runs code that a model wrote" in one_line_about(spec)
+    assert "runs code written by the model" in one_line_about(spec)
     yaml.write_text(whole.replace("doc_to_choice: choices", "doc_to_choice: choice"))
     assert one_line_about(spec).startswith("task 'mine' cannot be loaded: ")
     yaml.write_text(whole)

@@ -1,1 +1,1 @@
-"""lm-eval's tasks: named, loaded, checked and scored on the model in memory."""
+"""Loads and checks lm-eval's tasks, and scores them on the model in memory."""

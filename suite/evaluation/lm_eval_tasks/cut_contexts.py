@@ -1,7 +1,7 @@
-"""Which requests lost the start of their context because the model has no positions for it.
+"""Reports requests that lost the start of their context because the model has too few positions.
 
-lm-eval cuts a context that is too long from the left, and says so on its log alone. What is then asked is no
-longer the question of the task: examples are missing, or the beginning of a text.
+lm-eval cuts contexts that are too long from the left and reports this only in its log. The model then sees a
+different question: examples or the beginning of a text are missing.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import NamedTuple
 
 
 class RequestLength(NamedTuple):
-    """How much room a request needs."""
+    """The number of positions that a request needs."""
 
     task: str | None
-    """The task that asks; None where lm-eval does not say."""
+    """The task of the request; None if lm-eval does not specify it."""
     n_read: int
-    """Tokens that the model reads, before anything is cut."""
+    """Number of tokens that the model reads, before any cut."""
     n_written: int
-    """Tokens kept free for an answer that the model writes; 0 where it only scores one."""
+    """Number of tokens reserved for an answer that the model generates; 0 if it only scores one."""
 
 
 def cut_contexts(lengths: Iterable[RequestLength], n_positions: int) -> Iterator[tuple[str | None, str]]:
-    """Counts what was cut, for each task and each length of its answers.
+    """Counts the requests that were cut, per task and length of the answers.
 
     Args:
-        lengths: all requests.
-        n_positions: as many tokens as the model takes, read and written together.
+        lengths: the lengths of all requests.
+        n_positions: the maximum number of tokens that the model can process, read and generated together.
 
     Yields:
-        A task, and a remark on how many of its requests were cut; nothing for a task that lost none.
+        A task, and a remark on how many of its requests were cut; nothing for tasks without such requests.
     """
     asked: Counter[tuple[str | None, int]] = Counter()
     cut: Counter[tuple[str | None, int]] = Counter()

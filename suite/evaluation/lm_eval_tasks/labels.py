@@ -1,8 +1,8 @@
-"""What is wrong with a task's rows: above all, whether their labels stand for one of their options.
+"""Checks the rows of a task, above all that each label refers to one of the row's options.
 
-Where a label stands for none, lm-eval counts every answer as wrong; an example with a negative label shows an
-option from the end, as Python counts. Both give a number that means nothing. Missing rows and empty options
-end in an error of Python's that says neither which task nor which row.
+If a label refers to none, lm-eval counts every answer as wrong; for an example with a negative label it shows
+an option counted from the end, as Python indexes. Both make the score meaningless. For missing rows and empty
+options, lm-eval raises Python errors that name neither the task nor the row.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from methods.errors import InputError
 
 
 def check_labels(name: str, task: Any, limit: int | None) -> None:
-    """Looks at the label of every question that is asked.
+    """Checks the label of every question that is asked.
 
     Args:
         name: the task's name.
         task: lm-eval's task.
-        limit: how many of its questions are asked, from the start; None = all.
+        limit: number of questions that are asked, from the start; None = all.
 
     Raises:
-        InputError: a label that lm-eval cannot score, or scores as wrong whatever is answered.
+        InputError: lm-eval cannot score a label, or scores it as wrong whatever the answer.
     """
     fault_of = _rule(task)
     if fault_of is None:
@@ -39,18 +39,18 @@ def check_labels(name: str, task: Any, limit: int | None) -> None:
 
 @contextmanager
 def checked_examples(name: str, task: Any) -> Iterator[None]:
-    """Looks at the label of every example that is drawn while the body runs, before a question shows it.
+    """Checks the label of every few-shot example that is drawn while the body runs, before it is shown.
 
     Raises:
-        InputError: an example whose answer would be another one than its label says, or none; or there are
-            fewer examples than each question asks for.
+        InputError: the answer shown with an example would be missing or not the labelled one, or there are
+            fewer examples than each question needs.
     """
     if not (_is_own(task, "fewshot_context") and hasattr(task, "sampler")):
         yield
         return
     sampler, draw = task.sampler, task.sampler.sample
     has_options = bool(task.fewshot_cfg.doc_to_choice)
-    seen: dict[int, Any] = {}  # by identity; keeping an example keeps its identity its own
+    seen: dict[int, Any] = {}  # by identity; keeping the examples ensures that no identity is reused
 
     def sample(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -58,7 +58,7 @@ def checked_examples(name: str, task: Any) -> Iterator[None]:
         except (ValueError, AssertionError) as error:
             raise InputError(
                 f"task {name!r}: {task.get_config('num_fewshot')} examples were asked for before each "
-                f"question, and there are {len(sampler.df)} to draw from (num_fewshot)"
+                f"question, but there are {len(sampler.df)} to draw from (num_fewshot)"
             ) from error
         for example in drawn if has_options else ():
             if id(example) in seen:
@@ -78,12 +78,12 @@ def checked_examples(name: str, task: Any) -> Iterator[None]:
 
 @contextmanager
 def unmade_task_named() -> Iterator[None]:
-    """Says what is wrong where lm-eval cannot make a task of its data.
+    """Explains the errors that lm-eval raises when it cannot build a task from its data.
 
-    It looks for the splits and at row 0 while it makes a task, before anybody else can look at them.
+    lm-eval reads the splits and row 0 while it builds a task, so they cannot be checked earlier.
 
     Raises:
-        InputError: a split is missing or empty, or row 0 has an empty option or a label that is no option.
+        InputError: a split is missing or empty, or row 0 has an empty option or a label without an option.
     """
     from lm_eval.api.task import ConfigurableTask
 
@@ -103,21 +103,21 @@ def unmade_task_named() -> Iterator[None]:
 
 
 def _data_fault(task: Any, error: BaseException) -> str | None:
-    """What is wrong with the splits of a task that could not be made; None where nothing is."""
+    """Describes the fault in the splits of a task that could not be built; None if there is none."""
     splits = getattr(task, "dataset", None)
     if splits is None:
-        return "its data set holds no rows" if isinstance(error, StopIteration) else None
+        return "its data set has no rows" if isinstance(error, StopIteration) else None
     config = task.config
     for name in (config.training_split, config.validation_split, config.test_split, config.fewshot_split):
         if name is not None and name not in splits:
-            return f"its file names the split {name!r}, and its data set has {', '.join(map(repr, splits))}"
+            return f"its file names the split {name!r}, but its data set has {', '.join(map(repr, splits))}"
         if name is not None and len(splits[name]) == 0:
-            return f"its split {name!r} holds no rows"
+            return f"its split {name!r} has no rows"
     return None
 
 
 def _first_row_fault(tried: Mapping[str, Any]) -> str | None:
-    """What is wrong with row 0, by the variables of lm-eval's function; None where nothing is."""
+    """Describes the fault in row 0, read from the local variables of lm-eval's function; None if none."""
     label, options = tried.get("test_target"), tried.get("test_choice")
     if isinstance(options, list) and "" in options:
         return f"has an empty option ({_short(options)})"
@@ -126,11 +126,11 @@ def _first_row_fault(tried: Mapping[str, Any]) -> str | None:
 
 
 def _rule(task: Any) -> Callable[[Any], str | None] | None:
-    """Gives what is wrong with the label of a row; None for a task whose scores know no options."""
+    """Returns a function that describes the fault in a row's label; None for tasks without options."""
     if not _is_own(task, "process_results") or callable(task.config.process_results):
         return None
     if task.OUTPUT_TYPE == "multiple_choice":
-        # Where the options are contexts, as in Winogrande, the text is the label.
+        # If the options are contexts, as in Winogrande, the text is the label.
         label_of = task.doc_to_text if task.multiple_input else task.doc_to_target
         fault = _list_fault if task.multiple_target else _label_fault
         return lambda doc: fault(label_of(doc), task.doc_to_choice(doc))
@@ -140,8 +140,8 @@ def _rule(task: Any) -> Callable[[Any], str | None] | None:
 
 
 def _label_fault(label: Any, options: Sequence[Any]) -> str | None:
-    """What is wrong with a label that is to be an option's number or its text."""
-    if label == []:  # of row 0, by which lm-eval tells lists from single labels
+    """Describes the fault in a label that has to be an option's number or its text; None if none."""
+    if label == []:  # an empty list in row 0 makes lm-eval expect single labels
         return _list_fault(label, options)
     if isinstance(label, list):
         return f"is labelled {_short(label)}, a list, where row 0 has a single label"
@@ -151,7 +151,7 @@ def _label_fault(label: Any, options: Sequence[Any]) -> str | None:
 
 
 def _list_fault(labels: Any, options: Sequence[Any]) -> str | None:
-    """What is wrong with labels each of which is right; in a list lm-eval takes numbers alone."""
+    """Describes the fault in a list of correct labels, which must be numbers for lm-eval; None if none."""
     if not isinstance(labels, list):
         return f"is labelled {_short(labels)}, where row 0 has a list of labels"
     if not labels:
@@ -164,14 +164,14 @@ def _list_fault(labels: Any, options: Sequence[Any]) -> str | None:
 
 
 def _number_fault(label: Any, options: Sequence[Any]) -> str | None:
-    """What is wrong with a label that is to be an option's number."""
+    """Describes the fault in a label that has to be an option's number; None if there is none."""
     if _is_number(label, options):
         return None
     return f"is labelled {_short(label)}, which is not the number (from 0) of {_one_of(options)}"
 
 
 def _example_fault(task: Any, example: Any) -> str | None:
-    """What is wrong with the option that an example would show; other labels lm-eval shows or refuses."""
+    """Describes the fault in a few-shot example's numeric label; lm-eval shows or refuses other labels."""
     shown = task.fewshot_cfg
     if task.multiple_input:
         label = task.doc_to_text(example, shown.doc_to_text)
@@ -183,7 +183,7 @@ def _example_fault(task: Any, example: Any) -> str | None:
 
 
 def _is_number(label: Any, options: Sequence[Any]) -> bool:
-    """Whether it is the number of an option; a bool is 0 or 1, as it is to lm-eval."""
+    """Whether a label is the number of an option; a bool counts as 0 or 1, as in lm-eval."""
     try:
         return 0 <= operator.index(label) < len(options)
     except TypeError:
@@ -195,7 +195,7 @@ def _one_of(options: Sequence[Any]) -> str:
 
 
 def _short(label: Any) -> str:
-    """A label in one line of little length."""
+    """Returns a label as a short text in one line."""
     return " ".join(reprlib.repr(label).split())
 
 
@@ -205,7 +205,7 @@ def _refusal(name: str, row: int | None, rows: str, fault: str) -> InputError:
 
 
 def _is_own(task: Any, method: str) -> bool:
-    """Whether a method is lm-eval's own and not one that the task brings along."""
+    """Whether a method is lm-eval's own and not overridden by the task."""
     from lm_eval.api.task import ConfigurableTask
 
     return getattr(type(task), method) is getattr(ConfigurableTask, method)

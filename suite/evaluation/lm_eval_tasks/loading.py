@@ -1,4 +1,4 @@
-"""Tasks with their questions, loaded before the first cell runs."""
+"""Loads tasks with their questions before the first cell runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from suite.evaluation.lm_eval_tasks.scoring_model import Prepared
 
 FEWSHOT_SEED = 1234
-"""Which examples are drawn, where a task draws any: lm-eval's own default."""
+"""Seed for drawing few-shot examples: lm-eval's default."""
 
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """What a `TaskSpec` names, ready to be asked of one model after another.
+    """The tasks of a `TaskSpec`, ready to run on one model after another.
 
     Attributes:
         spec: the name, the number of examples and the limit.
-        tree: lm-eval's tasks and groups, as its `evaluate` takes them; their requests are built.
-        n_requests: what the model will be asked; a question may make several.
+        tree: lm-eval's tasks and groups in the form that its `evaluate` takes, with their requests built.
+        n_requests: number of requests to the model; a question may have several.
         digests: protocol of a task -> SHA-256 over its definition and the data of its questions.
-        prepared: a tokenizer's fingerprint -> the requests as it tokenizes them, left by `prepare_task` for
-            all models with that tokenizer.
+        prepared: a tokenizer's fingerprint -> its tokenized requests, stored by `prepare_task` for all models
+            with that tokenizer.
     """
 
     spec: TaskSpec
@@ -51,8 +51,8 @@ def load_task(spec: TaskSpec) -> LoadedTask:
     """Loads the questions of a task, or of all tasks of a group.
 
     Raises:
-        InputError: there is no such task, its data set is neither cached nor reachable, or it cannot be asked
-            here (it runs code, needs images, has too few examples, or a label that is none of the options).
+        InputError: there is no such task, its data set is neither cached nor reachable, or the task is not
+            supported (it runs code, needs images, has too few examples, or a label without an option).
         AssetError: an offline corpus could not be fetched.
     """
     check_task(spec.name, spec.folder)
@@ -75,9 +75,9 @@ def load_task(spec: TaskSpec) -> LoadedTask:
 
 
 def _keep_requests(task: Any) -> None:
-    """Keeps lm-eval's `evaluate` from building the requests again for every model.
+    """Keeps lm-eval's `evaluate` from rebuilding the requests for every model.
 
-    Templates are filled in and examples drawn once; between models only the answers are cleared.
+    Templates are filled in and examples are drawn once; between models only the answers are cleared.
     """
 
     def clear_answers(**settings: object) -> None:
@@ -88,19 +88,19 @@ def _keep_requests(task: Any) -> None:
 
 
 def _digest(task: Any, docs: Iterable[Any]) -> str:
-    """SHA-256 over a task's definition (functions by their source) and the data of its questions."""
+    """Returns the SHA-256 over a task's definition (functions by their source) and its questions' data."""
     from lm_eval.utils import handle_non_serializable
 
     digest = hashlib.sha256()
     for part in (_definition(task), *docs):
         text = json.dumps(part, default=handle_non_serializable, ensure_ascii=False, sort_keys=True)
-        # A function without a source is spelled with its address in memory.
+        # The text of a function without source contains its memory address: remove it.
         digest.update(f"{re.sub(r' at 0x[0-9a-f]+', '', text)}\n".encode())
     return digest.hexdigest()
 
 
 def _definition(task: Any) -> dict[str, Any]:
-    """What a task asks and how it scores, without where its file lies: another checkout asks the same."""
+    """Returns a task's definition without the path of its file, which differs between checkouts."""
     config = dict(task.dump_config())
     metadata = config.get("metadata")
     if isinstance(metadata, dict):
@@ -110,13 +110,13 @@ def _definition(task: Any) -> dict[str, Any]:
 
 def _check_kind(name: str, task: Any) -> None:
     if getattr(task, "UNSAFE_CODE", False):
-        raise InputError(f"task {name!r} runs code that a model wrote, which prunebench does not")
+        raise InputError(f"task {name!r} runs code written by the model, which prunebench does not support")
     if getattr(task, "MULTIMODAL", False):
         raise InputError(f"task {name!r} needs more than text")
 
 
 def _set_fewshot(task: Any, spec: TaskSpec) -> None:
-    """Gives a task the number of examples that was asked for, as lm-eval's `simple_evaluate` does."""
+    """Sets a task's number of few-shot examples like lm-eval's `simple_evaluate`."""
     own = task.get_config("num_fewshot")
     if spec.num_fewshot is not None:
         if own == 0 and spec.num_fewshot:
@@ -140,7 +140,7 @@ def _hub_or_cache(name: str) -> Iterator[None]:
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turns whatever loading somebody's task raises into one line for the user."""
+    """Turns any error from loading a task into one line for the user."""
     from suite.data.hub import hub_answers
     from suite.machine.cache import AssetError
 
@@ -148,17 +148,17 @@ def _one_line(name: str) -> Iterator[None]:
         yield
     except (InputError, AssetError):
         raise
-    except Exception as error:  # task files hold code of their own, which may raise anything
+    except Exception as error:  # task files may contain code that raises anything
         if _is_unreachable(error) and not hub_answers():
             raise InputError(
                 f"task {name!r} needs its data set from the hub, which cannot be reached, and it is not in "
-                f"the cache on this machine; these work without: {', '.join(OFFLINE_TASKS)}"
+                f"the cache on this machine; these tasks work offline: {', '.join(OFFLINE_TASKS)}"
             ) from error
         raise InputError(f"task {name!r} cannot be loaded: {reason(error)}") from error
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether a data set was looked for on the hub and not found there or in its cache."""
+    """Whether an error means that a data set was found neither on the hub nor in its cache."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 

@@ -1,4 +1,4 @@
-"""Task names: what a suite or the command may ask for, known without importing lm-eval as far as possible."""
+"""Checks the task names in a suite or on the command line, without importing lm-eval as far as possible."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NAMED_SETS = {
         *("arc_easy", "arc_challenge", "openbookqa"),
     ),
 }
-"""A set's name stands for its tasks. `paper7`, which papers report, needs the hub or its cache."""
+"""Set name -> its tasks. `paper7`, the tasks that papers report, needs the hub or its cache."""
 
 
 def expand_sets(names: Iterable[str]) -> list[str]:
-    """The names, each set replaced by its tasks."""
+    """Returns the names with each set replaced by its tasks."""
     return [task for name in names for task in NAMED_SETS.get(name, (name,))]
 
 
@@ -38,11 +38,11 @@ def check_task(name: str, folder: str | None = None) -> None:
     """Checks a task's name before anything is fetched.
 
     Args:
-        name: a task, group or tag, but no set (`expand_sets`).
-        folder: the user's own tasks, searched first.
+        name: a task, group or tag, but not a set (see `expand_sets`).
+        folder: the folder of the user's own tasks, searched first.
 
     Raises:
-        InputError: there is no such task (the nearest names), or no such folder.
+        InputError: there is no such task (the message suggests similar names), or no such folder.
     """
     if name in OFFLINE_TASKS:
         return
@@ -57,7 +57,7 @@ def check_task(name: str, folder: str | None = None) -> None:
 
 
 def task_manager(name: str, folder: str | None = None) -> TaskManager:
-    """The index of tasks that holds `name`: the offline ones, the user's, or all of lm-eval's (seconds)."""
+    """Returns an index of tasks with `name`: the offline ones, the user's, or all of lm-eval's (slow)."""
     if name in OFFLINE_TASKS:
         return _manager(None, everything=False)
     if folder is not None:
@@ -74,7 +74,7 @@ def _check_files(folder: Path) -> None:
     for path in sorted(folder.rglob("*.yaml")):
         try:
             load_yaml(path, resolve_func=False, recursive=False)
-        except Exception as error:  # YAML's own errors, and whatever a file names that is not there
+        except Exception as error:  # YAML errors, and errors of any kind from missing files
             raise InputError(
                 f"task file {str(path)!r} cannot be read: {' '.join(str(error).split())}"
             ) from error

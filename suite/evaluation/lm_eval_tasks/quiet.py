@@ -1,4 +1,4 @@
-"""lm-eval without its bars and its running commentary; what they would say is checked or recorded here."""
+"""Runs lm-eval without progress bars and log messages; prunebench checks or records the problems itself."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _SINGLE = "DISABLE_MULTIPROC"
 
 @contextmanager
 def quiet_lm_eval() -> Iterator[None]:
-    """Holds back everything below an error while the body runs."""
+    """Silences everything below the level of errors while the body runs."""
     import datasets
     from lm_eval.api import task
 
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
-    # Without it, bootstrapped errors start a pool of processes for every metric.
+    # Otherwise bootstrapping standard errors starts a pool of processes for every metric.
     parallel = os.environ.get(_SINGLE)
     os.environ[_SINGLE] = "1"
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    # Its bar over the building of requests has no other switch.
+    # The progress bar for building requests cannot be disabled in any other way.
     bar = task.tqdm
     task.tqdm = partial(bar, disable=True)
     try:

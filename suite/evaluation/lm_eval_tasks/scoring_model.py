@@ -1,4 +1,4 @@
-"""lm-eval's view of a model in memory: its requests are scored on the spot, without saving and loading."""
+"""Lets lm-eval score its requests on a model in memory, without saving and loading it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
-"""In a batch, padding included. Fixed, because batches of another shape round differently."""
+"""Tokens per batch, padding included. Fixed, because batches of another shape round differently."""
 TOKENS_PER_CHUNK = 256
 
 Request = tuple[list[int], list[int]]
-"""The context's tokens and the continuation's."""
+"""The tokens of the context and of the continuation."""
 Tokens = Sequence[int]
 Score = tuple[float, bool]
-"""A continuation's log-likelihood, and whether greedy decoding would have written it."""
+"""A continuation's log-likelihood, and whether greedy decoding would generate it."""
 Prepared = MutableMapping[tuple[str, int, str], Any]
-"""Requests, tokenized by one tokenizer: (their kind, the model's longest input, their digest) -> result."""
+"""Requests tokenized by one tokenizer: (their kind, the model's longest input, their digest) -> result."""
 Result = TypeVar("Result")
 
 _COPIES: WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase] = WeakKeyDictionary()
@@ -51,14 +51,14 @@ _COPIES: WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase] = W
 
 @dataclass(frozen=True)
 class GroupedRequests:
-    """Tokenized requests, grouped by what the model reads; the same for all models with one tokenizer.
+    """Tokenized requests, grouped by the model's input; the same for all models with one tokenizer.
 
     Attributes:
-        inputs: int32 `[n_tokens]` each, all different. The longest come first, so that memory runs out at
-            once if it does; ties are ordered by content.
-        indices: for each input, the requests that read it, counted from 0.
-        asked: for each input, the tokens of their continuations, in the same order.
-        n_read: for each request, the number of tokens to read before anything was cut.
+        inputs: distinct inputs, int32 `[n_tokens]` each. The longest come first, so that memory runs out
+            early if it does; ties are ordered by content.
+        indices: for each input, the indices (from 0) of the requests that use it.
+        asked: for each input, the tokens of these requests' continuations, in the same order.
+        n_read: for each request, the number of tokens to read before any cut.
     """
 
     inputs: Sequence[Tokens]
@@ -79,13 +79,13 @@ class GroupedRequests:
                 raise InputError(
                     f"an answer is {len(continuation)} tokens long; this model can score 1 to {n_positions}"
                 )
-            # As lm-eval cuts it: from the left, and the last token is only predicted.
+            # Cut from the left like lm-eval. The last token is predicted but not read.
             tokens = tuple((context + continuation)[-(n_positions + 1) :][:-1])
             by_input.setdefault(tokens, []).append(index)
         inputs = sorted(by_input, key=lambda tokens: (-len(tokens), tokens))
         indices = [by_input[tokens] for tokens in inputs]
         return cls(
-            # Arrays, because they are kept: a tenth of a list's memory, and quicker to pad.
+            # Arrays take a tenth of a list's memory, which matters because they are kept, and pad faster.
             inputs=[cast("Tokens", np.array(tokens, dtype=np.int32)) for tokens in inputs],
             indices=indices,
             asked=[[requests[index][1] for index in of_input] for of_input in indices],
@@ -94,28 +94,28 @@ class GroupedRequests:
 
 
 class ScoringModel(HFLM):  # type: ignore[misc]
-    """Scores continuations in fp32 at the positions that are asked for, and nowhere else.
+    """Scores continuations in fp32, and computes logits only at the positions of continuations.
 
-    lm-eval's own class forms log-probabilities over the vocabulary for every position, in the model's dtype;
-    in bf16 that alone rounds a score to two or three digits. Here the head runs on continuations only, and a
-    context with several one-token continuations, or the same request twice, runs once. What is asked, how it
-    is tokenized and cut, and all that generates text, is lm-eval's own.
+    lm-eval's own class computes log-probabilities over the vocabulary for every position, in the model's
+    dtype; in bf16 this rounds a score to two or three digits. Here the head runs on continuations only, and a
+    context with several one-token continuations, or the same request twice, runs once. The requests, their
+    tokenization and cutting, and the generation of text are those of lm-eval.
 
-    Layers that are onloaded visit the device once for as many requests as `decoder_pass.in_groups` puts
-    together; where text is generated, once a token.
+    Onloaded layers are loaded once per group of requests formed by `decoder_pass.in_groups`; when text is
+    generated, once per token.
 
     Args:
         model: a causal language model in evaluation mode.
         tokenizer: its tokenizer; lm-eval works on a copy, made once, to which it adds a padding token.
-        placement: where its decoder layers are.
-        on_scored: called with the number of requests that were scored, batch by batch; of each as often as
-            `suite.evaluation.scoring.decoder_pass.steps_each` says.
-        on_remark: called with what a reader should know: where memory ran out.
-        prepared: the tokenized requests that an earlier model with the same tokenizer left; what is missing
-            is added. None = keep nothing.
+        placement: where its decoder layers are stored.
+        on_scored: called with the number of scored requests after each batch; each counts as many times as
+            `suite.evaluation.scoring.decoder_pass.steps_each` returns.
+        on_remark: called with remarks for the reader: whether memory ran out.
+        prepared: tokenized requests kept from an earlier model with the same tokenizer; missing ones are
+            added. None = keep nothing.
 
     Attributes:
-        lengths: of every request so far whose context lm-eval may cut, as it was before that.
+        lengths: lengths, before any cut, of all requests so far whose context lm-eval may cut.
     """
 
     batch_size_per_gpu: int
@@ -130,7 +130,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         on_remark: Callable[[str], None] | None = None,
         prepared: Prepared | None = None,
     ) -> None:
-        # lm-eval puts one token before a request without a context, and fails where a tokenizer marks none.
+        # lm-eval puts BOS or EOS before a request without a context, and fails if a tokenizer has neither.
         marked = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
         if tokenizer not in _COPIES:
             _COPIES[tokenizer] = copy.deepcopy(tokenizer)
@@ -150,12 +150,12 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         self._placement = placement
         self._on_scored = on_scored or _nobody
         self._on_remark = on_remark or _nobody
-        self._told: set[str] = set()
+        self._remarks: set[str] = set()
         self._prepared = prepared
         self.lengths: list[RequestLength] = []
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
-        """As lm-eval's, without its bar."""
+        """Like lm-eval's method, without its progress bar."""
 
         grouped = self._grouped(requests)
         self.lengths += [
@@ -165,28 +165,28 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return self._score(grouped)
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        """As lm-eval's, but all windows at once: batches are made below."""
+        """Like lm-eval's method, but for all windows at once; batches are formed later."""
 
         n_windows, grouped = self._grouped_windows(requests)
         scores = iter(self._score(grouped))
         return [sum(value for value, _ in islice(scores, n)) for n in n_windows]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        """lm-eval's, by the model's own forward and without its bar."""
+        """Runs lm-eval's method with the model's own forward and without its progress bar."""
         with own_forward(self.model, self._placement):
             written: list[str] = super().generate_until(requests, disable_tqdm=True)
         self.lengths += self._lengths_with_answers(requests)
         return written
 
     def prepare(self, kind: str, requests: Sequence[Instance]) -> None:
-        """Tokenizes requests, and makes sure that the model can be asked them; its weights are not used.
+        """Tokenizes requests, and checks that the model can process them; its weights are not used.
 
         Args:
-            kind: lm-eval's name of such requests.
-            requests: in the order in which they will be asked.
+            kind: lm-eval's name for this kind of request.
+            requests: the requests, in the order in which they will be scored.
 
         Raises:
-            InputError: a token has no embedding, or an answer takes more positions than the model has.
+            InputError: a token has no embedding, or an answer needs more positions than the model has.
         """
         if kind == "loglikelihood":
             self._check_tokens(self._grouped(requests))
@@ -195,13 +195,13 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         elif kind == "generate_until":
             if self.eot_token_id is None:
                 raise InputError(
-                    "the model has to write answers, but its tokenizer has no token that ends one (eos_token)"
+                    "the model has to generate answers, but its tokenizer has no end token (eos_token)"
                 )
             for length in self._lengths_with_answers(requests):
                 if length.n_written >= self.max_length:
                     raise InputError(
-                        f"{length.n_written} tokens are kept for an answer (max_gen_toks), and the model has "
-                        f"{self.max_length} positions for question and answer"
+                        f"{length.n_written} tokens are reserved for an answer (max_gen_toks), but the model "
+                        f"has {self.max_length} positions for question and answer"
                     )
             prompts = [request.args[0] for request in requests]
             self._check_highest(max(map(max, filter(None, map(self.tok_encode, prompts))), default=0))
@@ -215,8 +215,8 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         n_tokens = self.model.get_input_embeddings().weight.shape[0]
         if token >= n_tokens:
             raise InputError(
-                f"the tokenizer makes token {token} of it, and {type(self.model).__name__} has embeddings "
-                f"for {n_tokens}: the tokenizer is another model's, or the embedding was cut"
+                f"the tokenizer makes token {token}, but {type(self.model).__name__} has embeddings for "
+                f"{n_tokens} tokens only: the tokenizer belongs to another model, or the embedding was cut"
             )
 
     def _grouped(self, requests: Sequence[Instance]) -> GroupedRequests:
@@ -226,7 +226,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return self._once("loglikelihood", requests, group)
 
     def _grouped_windows(self, requests: Sequence[Instance]) -> tuple[list[int], GroupedRequests]:
-        """How many windows each request makes, and all windows."""
+        """Returns the number of windows of each request, and all windows."""
 
         def group() -> tuple[list[int], GroupedRequests]:
             windows = [self._windows(*request.args) for request in requests]
@@ -238,7 +238,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return self._once("generate_until", requests, lambda: list(map(self._length_with_answer, requests)))
 
     def _once(self, kind: str, requests: Sequence[Instance], prepare: Callable[[], Result]) -> Result:
-        """The result of `prepare`, taken over from an earlier model that was asked the same."""
+        """Returns the result of `prepare`, reusing that of an earlier model with the same requests."""
         if self._prepared is None:
             return prepare()
         digest = hashlib.sha256(repr([request.args for request in requests]).encode(errors="replace"))
@@ -254,7 +254,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             pair: Request = self._encode_pair(context, continuation)
             return pair
         tokens = self.tok_encode(continuation, add_special_tokens=False)
-        # The prefix token stands in for the context, unless the continuation begins with it.
+        # The prefix token replaces the empty context, unless the continuation begins with it.
         prefix = self.prefix_token_id
         return (tokens[:1], tokens[1:]) if tokens[0] == prefix else ([prefix], tokens)
 
@@ -266,7 +266,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return list(map(make_disjoint_window, windows))
 
     def _length_with_answer(self, request: Instance) -> RequestLength:
-        """What a request takes that has its answer written, each by itself: lm-eval pads and cuts a batch."""
+        """Returns the length of a request with a generated answer, by itself: lm-eval pads whole batches."""
         prompt, settings = request.args
         n_written = normalize_gen_kwargs(settings, self.max_gen_toks)["max_gen_toks"]
         return RequestLength(request.task_name, self.tok_batch_encode([prompt])[0].shape[1], n_written)
@@ -277,11 +277,11 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[Score]:
-        """Scores requests that are tokenized: (lm-eval's own key, context, continuation)."""
+        """Scores tokenized requests: (lm-eval's own key, context, continuation)."""
         return self._score(GroupedRequests.of([request[1:] for request in requests], self.max_length))
 
     def _score(self, requests: GroupedRequests) -> list[Score]:
-        """The scores of all requests, in their order."""
+        """Returns the scores of all requests, in their order."""
         found: list[Score] = [(0.0, False)] * len(requests.n_read)
         n_done = 0
         for group in in_groups(self._batches(requests.inputs), self.model, self._placement):
@@ -294,7 +294,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         return found
 
     def _batches(self, inputs: Sequence[Tokens]) -> Iterator[TokenBatch]:
-        """Neighbouring inputs, the longest first, as many as memory has allowed so far."""
+        """Yields batches of neighbouring inputs, the longest first, as large as memory has allowed so far."""
         first = 0
         while first < len(inputs):
             batch = inputs[first : first + max(1, self.tokens_per_batch // len(inputs[first]))]
@@ -304,8 +304,8 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     def _score_group(
         self, group: Sequence[TokenBatch], inputs: Sequence[Tokens], asked: Sequence[Sequence[list[int]]]
     ) -> list[list[Score]]:
-        """The scores of all continuations of each input; the inputs are those of the batches of `group`."""
-        passing = cycle(map(len, asked))  # requests that an input stands for
+        """Returns the scores of all continuations of each input; `inputs` are those in the batches."""
+        passing = cycle(map(len, asked))  # number of requests per input
         with running(
             self.model,
             group,
@@ -326,14 +326,14 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             return body.score(score, on_halved=self._halved)
 
     def _halved(self, n_inputs: int, seqlen: int) -> None:
-        """From here on no batch is larger than `n_inputs` of `seqlen` tokens."""
+        """Limits later batches to `n_inputs` inputs of `seqlen` tokens."""
         self.tokens_per_batch = n_inputs * seqlen
         self._remark(f"memory ran out; it went on with batches of {self.tokens_per_batch} tokens")
 
     def _remark(self, remark: str) -> None:
-        """Tells it once: another group of questions may find out the same."""
-        if remark not in self._told:
-            self._told.add(remark)
+        """Passes a remark on once, because several groups of requests may cause the same one."""
+        if remark not in self._remarks:
+            self._remarks.add(remark)
             self._on_remark(remark)
 
 
@@ -341,7 +341,7 @@ class ScoringModel(HFLM):  # type: ignore[misc]
 def _scores(
     head: OutputHead, hidden_BTH: Tensor, lengths: Sequence[int], asked: Sequence[Sequence[list[int]]]
 ) -> list[list[Score]]:
-    """The scores of all continuations of each input: each ends one token after its input does."""
+    """Returns the scores of all continuations of each input; each ends one token after its input."""
     n_positions = [max(map(len, continuations)) for continuations in asked]
     hidden_NH = torch.cat(
         [
@@ -349,7 +349,7 @@ def _scores(
             for hidden_TH, length, n in zip(hidden_BTH, lengths, n_positions, strict=True)
         ]
     )
-    # Several continuations may ask for other tokens at one position: (place in hidden_NH, token) pairs.
+    # Several continuations may have different tokens at one position: (index into hidden_NH, token) pairs.
     ends = list(accumulate(n_positions))
     continuations = [(end, c) for end, of_input in zip(ends, asked, strict=True) for c in of_input]
     place_P = torch.cat([torch.arange(end - len(c), end) for end, c in continuations])
@@ -367,7 +367,7 @@ def _scores(
 def _token_scores(
     head: OutputHead, hidden_NH: Tensor, place_P: Tensor, token_P: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each token at its place, float64 `[P]`, and whether it is the likeliest there."""
+    """Returns each token's log-probability at its place, float64 `[P]`, and whether it is the likeliest."""
     log_P = torch.full((len(token_P),), torch.nan, dtype=torch.float64)
     greedy_P = torch.zeros(len(token_P), dtype=torch.bool)
     for first in range(0, len(hidden_NH), TOKENS_PER_CHUNK):
@@ -381,7 +381,7 @@ def _token_scores(
 
 @contextmanager
 def _left_untied(model: PreTrainedModel) -> Iterator[None]:
-    """Keeps lm-eval from tying embeddings that are stored apart, whatever the configuration says."""
+    """Keeps lm-eval from tying embeddings that are stored separately, whatever the configuration says."""
     model.tie_weights = lambda *args, **kwargs: None
     try:
         yield
@@ -389,8 +389,8 @@ def _left_untied(model: PreTrainedModel) -> Iterator[None]:
         del model.tie_weights
 
 
-def _nobody(told: object) -> None:
-    """Hears of what nobody asked for."""
+def _nobody(value: object) -> None:
+    """Ignores its argument: the default for callbacks that the caller did not give."""
 
 
 __all__ = ["GroupedRequests", "Prepared", "ScoringModel"]

@@ -1,4 +1,4 @@
-"""Accuracy on lm-eval's tasks, question by question, on the model in memory."""
+"""Runs lm-eval's tasks on the model in memory and returns the scores of every question."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from suite.models.loading import LoadedModel
 
 BOOTSTRAP_ITERATIONS = 1000
-"""For the standard errors of metrics that are no means; those of means are computed."""
+"""Number of bootstrap samples for standard errors of metrics that are not means; others are computed."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class TaskScore:
     """One metric of one task.
 
     Attributes:
-        metric: lm-eval's name, `acc`; with its filter where it has one, `exact_match[strict-match]`.
-        value: None where lm-eval has no finite one.
-        stderr: its standard error, as lm-eval computes it; None where it cannot.
-        higher_is_better: None where the task does not say.
+        metric: lm-eval's name such as `acc`; with its filter, if any: `exact_match[strict-match]`.
+        value: the score; None if lm-eval returns no finite value.
+        stderr: the standard error that lm-eval computes; None if it cannot.
+        higher_is_better: whether higher is better; None if the task does not specify it.
     """
 
     metric: str
@@ -44,13 +44,13 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskItem:
-    """One question: lm-eval's hashes, which tell whether two runs asked the same, and its scores.
+    """One question: lm-eval's hashes, by which two runs compare what they asked, and its scores.
 
     Attributes:
-        doc_hash: of the question's data.
-        prompt_hash: of what the model was shown.
-        target_hash: of the right answer.
-        scores: metric -> the question's own value; None where it is no number.
+        doc_hash: hash of the question's data.
+        prompt_hash: hash of the prompt shown to the model.
+        target_hash: hash of the correct answer.
+        scores: metric -> value for this question; None if it is not a number.
     """
 
     doc_hash: str
@@ -60,21 +60,21 @@ class TaskItem:
 
     @property
     def hashes(self) -> tuple[str, str, str]:
-        """Those of the question's data, of what was shown, and of the answer."""
+        """The hashes of the question's data, of the prompt, and of the answer."""
         return self.doc_hash, self.prompt_hash, self.target_hash
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A task, or a group of tasks, after it was asked.
+    """The results of a task, or of a group of tasks.
 
     Attributes:
-        task: its name.
-        version: the task file's own; empty where it has none.
-        num_fewshot: examples before each question.
+        task: the task's name.
+        version: the version in the task file; empty if it has none.
+        num_fewshot: number of examples before each question.
         scores: its metrics, in the task's order.
-        items: its questions in order; none for a group, whose tasks stand beside it.
-        n: how many questions there are.
+        items: its questions in order; empty for a group, whose tasks have runs of their own.
+        n: number of questions.
     """
 
     task: str
@@ -86,12 +86,12 @@ class TaskRun:
 
     @property
     def protocol(self) -> str:
-        """What makes two scores comparable, together with version, limit and questions: `boolq-0shot`."""
+        """Protocol such as `boolq-0shot`: scores compare if it, version, limit and questions are equal."""
         return f"{self.task}-{self.num_fewshot}shot"
 
     @property
     def main_metric(self) -> str | None:
-        """`acc` where the task has it, as the papers report it, else its first metric."""
+        """`acc`, which papers report, if the task has it; otherwise its first metric."""
         names = [score.metric for score in self.scores]
         return "acc" if "acc" in names else next(iter(names), None)
 
@@ -103,25 +103,25 @@ def run_task(
     on_scored: Callable[[int], None] | None = None,
     on_remark: Callable[[str], None] | None = None,
 ) -> list[TaskRun]:
-    """Asks a model the questions of a task.
+    """Runs a task on a model.
 
     Args:
         loaded: the model and its tokenizer.
-        task: what to ask.
-        on_scored: called with the number of requests that were scored; a question may make several. Each is
-            counted as often as `suite.evaluation.scoring.decoder_pass.steps_each` says.
-        on_remark: called with what a reader should know: where memory ran out, and how many requests lost the
+        task: the task to run.
+        on_scored: called with the number of scored requests; a question may have several. Each counts as
+            many times as `suite.evaluation.scoring.decoder_pass.steps_each` returns.
+        on_remark: called with remarks for the reader: whether memory ran out, and how many requests lost the
             start of their context.
 
     Returns:
-        A run a task, groups last.
+        One run per task, groups last.
     """
     from lm_eval.evaluator import evaluate
 
     from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
 
     assert loaded.tokenizer is not None, "checked before the run"
-    # What lm-eval prints goes where progress goes; stdout is for data.
+    # Redirect lm-eval's output to stderr, where progress is shown; stdout is for data.
     with quiet_lm_eval(), redirect_stdout(sys.stderr):
         asked = ScoringModel(
             *(loaded.model, loaded.tokenizer),
@@ -146,21 +146,21 @@ def run_task(
 
 
 def prepare_task(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: LoadedTask) -> None:
-    """Tokenizes what a task asks, and keeps it for all models with that tokenizer.
+    """Tokenizes a task's requests, and keeps them for all models with the same tokenizer.
 
     Args:
-        model: the model, of which only the structure is looked at.
+        model: the model; only its structure is used.
         tokenizer: its tokenizer.
-        task: what will be asked.
+        task: the task to prepare.
 
     Raises:
-        InputError: the model has no embedding for a token, or no positions for an answer.
+        InputError: the model has no embedding for a token, or too few positions for an answer.
     """
     from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
 
     with quiet_lm_eval(), redirect_stdout(sys.stderr):
         asked = ScoringModel(model, tokenizer, prepared=_prepared(task, tokenizer))
-        # In the order in which lm-eval's `evaluate` asks: what it asks later is found again.
+        # Use the order of lm-eval's `evaluate`, so that its requests match the prepared ones.
         by_kind: dict[str, list[Any]] = {}
         for one in task.tree["tasks"].values():
             for request in one.instances:
@@ -170,12 +170,14 @@ def prepare_task(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tas
                 asked.prepare(kind, requests)
         except InputError as error:
             raise InputError(f"task {task.spec.name!r}: {error}") from error
-        except Exception as error:  # a tokenizer's, which have no class of their own
+        except Exception as error:  # tokenizers do not raise errors of a specific class
             raise InputError(f"task {task.spec.name!r} cannot be tokenized: {reason(error)}") from error
 
 
 def _prepared(task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    ends = f"{tokenizer.bos_token_id} {tokenizer.eos_token_id}"  # lm-eval puts one where a context is empty
+    ends = (
+        f"{tokenizer.bos_token_id} {tokenizer.eos_token_id}"  # lm-eval puts one of them in an empty context
+    )
     return task.prepared.setdefault(f"{fingerprint(tokenizer)} {ends}", {})
 
 
@@ -194,7 +196,7 @@ def _run(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> Ta
 
 
 def _group(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> TaskRun:
-    """A group's run: of its questions only the number."""
+    """Returns the run of a group, with the number of its questions but no items."""
     members = [name]
     for member in members:
         members += results["group_subtasks"].get(member, [])
@@ -212,7 +214,7 @@ def _scores(scores: Mapping[str, Any], better: Mapping[str, bool | None]) -> Ite
 
 
 def _items(samples: Sequence[Mapping[str, Any]]) -> Iterator[TaskItem]:
-    """One item a question; where a task has several filters, their scores stand together."""
+    """Yields one item per question; the scores of several filters are merged."""
     merged: dict[int, dict[str, Any]] = {}
     for sample in samples:
         item = merged.setdefault(sample["doc_id"], {"sample": sample, "scores": {}})
@@ -228,7 +230,7 @@ def _named(metric: str, filter_name: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """`value` as a finite float; None for whatever else lm-eval has there ("N/A", lists of parts)."""
+    """Returns `value` as a finite float; None for anything else in lm-eval's results ("N/A", lists)."""
     if isinstance(value, bool | int | float) or hasattr(value, "__float__"):
         number = float(value)
         return number if math.isfinite(number) else None

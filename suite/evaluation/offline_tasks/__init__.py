@@ -1,1 +1,1 @@
-"""Tasks for lm-eval that need no hub: a YAML file each, and what makes their questions."""
+"""Tasks for lm-eval that need no hub: one YAML file per task, and the code that builds its questions."""

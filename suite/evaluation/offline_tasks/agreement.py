@@ -1,4 +1,4 @@
-"""The verb that agrees with its subject across other nouns (after Linzen et al., arXiv:1611.01368)."""
+"""Choose the verb that agrees with its subject across other nouns (after Linzen et al., arXiv:1611.01368)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 VERBS = (("is", "are"), ("was", "were"), ("has", "have"), ("seems", "seem"))
-"""Singular and plural. Each is one token of nearly any vocabulary, so that both choices cost one forward."""
+"""Singular and plural. Each is one token of nearly any vocabulary, so both choices take one forward."""
 
 FRAMES = (
     # A noun in a prepositional phrase.
@@ -92,17 +92,17 @@ FRAMES = (
     "The {car|cars} the {mechanic|mechanics} fixed",
     "The {window|windows} the {child|children} broke",
 )
-"""Subjects as far as the verb, which agrees with their first noun. Clauses are in the past tense, whose verbs
-do not give a number away."""
+"""Subjects up to the verb, which agrees with their first noun. Clauses are in the past tense, because its
+verb forms do not reveal the number."""
 
 _NOUN = re.compile(r"\{(\w+)\|(\w+)\}")
 
 
 def agreement_items() -> list[ChoiceItem]:
-    """Every frame with its subject and with the other nouns in the singular and in the plural, one verb each.
+    """Returns four items per frame: subject and other nouns, each in the singular and in the plural.
 
-    Half of the items thus have other nouns of the wrong number; what is right is singular and plural in turn,
-    and first and second equally often in each.
+    In half of the items the other nouns thus differ in number from the subject. Items with a singular and a
+    plural answer alternate, and for both the answer is equally often the first and the second choice.
     """
     by_number: tuple[list[ChoiceItem], list[ChoiceItem]] = ([], [])
     for place, frame in enumerate(FRAMES):
@@ -125,7 +125,7 @@ def dataset(**_: object) -> DatasetDict:
 
 
 def _subject(frame: str, number: int, others: int) -> str:
-    """A frame with its first noun in one number (0 singular, 1 plural) and all others in another."""
+    """Fills in a frame: its first noun in `number` (0 singular, 1 plural), all others in `others`."""
     first = _NOUN.sub(lambda noun: noun[1 + number], frame, count=1)
     return _NOUN.sub(lambda noun: noun[1 + others], first)
 

@@ -1,4 +1,4 @@
-"""Tasks for lm-eval that need no hub: what a model answers, on text that never calibrates."""
+"""Names and descriptions of the tasks that need no hub; their text is never used for calibration."""
 
 from __future__ import annotations
 

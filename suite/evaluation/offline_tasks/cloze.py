@@ -1,4 +1,4 @@
-"""The last word of a passage, one that came up in it before (in the manner of LAMBADA, arXiv:1606.06031)."""
+"""Predict the last word of a passage, which occurred in it before (similar to LAMBADA, arXiv:1606.06031)."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _FUNCTION_WORDS = frozenset(
 
 
 def cloze_items(texts: Sequence[str]) -> list[ClozeItem]:
-    """Passages of the texts, each up to a word that occurs in it before.
+    """Returns passages of the texts, each up to a word that occurred in it before.
 
-    A passage begins with a sentence and stops, from `MIN_WORDS` on, at the first word of `MIN_LETTERS` or
-    more letters that says something (no function word) and stands in the passage already, after the same
-    word as now. Passages do not overlap, and a text gives `MAX_ITEMS_PER_TEXT` at most, so that a long one
-    has no greater say.
+    A passage begins with a sentence and ends, after at least `MIN_WORDS` words, at the first content word
+    (not a function word) of at least `MIN_LETTERS` letters that already occurred in the passage after the
+    same preceding word. Passages do not overlap, and a text yields at most `MAX_ITEMS_PER_TEXT` of them, so
+    that long texts do not dominate.
 
     Args:
-        texts: the articles, paragraphs divided by a blank line.
+        texts: the articles, with paragraphs separated by blank lines.
     """
     items: dict[str, ClozeItem] = {}
     for text in texts:
@@ -80,7 +80,7 @@ def _passages(paragraph: str) -> Iterator[ClozeItem]:
 
 
 def _passage(paragraph: str, start: int) -> ClozeItem | None:
-    """The passage that begins at `start`; None where no word of the next ones is one to ask for."""
+    """Returns the passage that begins at `start`; None if none of the next words is suitable."""
     seen: set[tuple[str, str]] = set()
     before = ""
     for position, token in enumerate(islice(_WORD.finditer(paragraph, start), MAX_WORDS), 1):

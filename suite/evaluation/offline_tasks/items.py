@@ -1,4 +1,4 @@
-"""What a task is made of, the order of its items, and the form in which lm-eval takes them."""
+"""Items of tasks, their order, and their conversion to lm-eval's format."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 ORDER_SEED = 0
-"""Behind the one random order of items; another seed would make another version of every task."""
+"""Seed of the random order of items; changing it changes every task and needs new task versions."""
 
 
 @dataclass(frozen=True)
 class ClozeItem:
-    """A text whose continuation is to be said.
+    """A text whose continuation is to be predicted.
 
     Attributes:
         context: the text up to the continuation, without white space at its end.
@@ -34,7 +34,7 @@ class ChoiceItem:
     Attributes:
         context: the text up to the continuation, without white space at its end.
         choices: the continuations, each with the white space before it.
-        answer: the index of the right one.
+        answer: the index of the correct one.
     """
 
     context: str
@@ -49,7 +49,7 @@ class ContextItem:
     Attributes:
         contexts: the texts, without white space at their ends.
         continuation: what follows one of them, with the white space before it.
-        answer: the index of the one.
+        answer: the index of that text.
     """
 
     contexts: tuple[str, ...]
@@ -61,30 +61,30 @@ Item = TypeVar("Item", ClozeItem, ChoiceItem, ContextItem)
 
 
 def in_random_order(items: Iterable[Item], text: Callable[[Item], str]) -> list[Item]:
-    """The items in an order that has nothing to do with what they say: any prefix is a fair sample.
+    """Returns the items in an order that is independent of their content: any prefix is a fair sample.
 
     Args:
-        items: in any order.
-        text: a text of an item that no other has.
+        items: the items in any order.
+        text: returns a text of an item that no other item has.
     """
     return sorted(items, key=lambda item: fixed_rank(text(item)))
 
 
 def fixed_rank(text: str) -> bytes:
-    """What a text is sorted by where the order shall be random.
+    """Returns the sort key of a text for a random order.
 
-    A digest is the same on every machine and for ever, which nobody promises of a random generator.
+    A digest is the same on every machine and in every version, which random generators do not guarantee.
     """
     return hashlib.sha256(f"{ORDER_SEED}\0{text}".encode()).digest()
 
 
 def with_right_at(position: int, right: str, wrong: Sequence[str]) -> tuple[str, ...]:
-    """The wrong ones in their order, and the right one at `position` among them."""
+    """Returns the wrong choices in their order, with the right one inserted at `position`."""
     return (*wrong[:position], right, *wrong[position:])
 
 
 def as_dataset(items: Iterable[ClozeItem | ChoiceItem | ContextItem]) -> DatasetDict:
-    """The items as the `test` split of a data set, a column for each of their attributes."""
+    """Returns the items as the `test` split of a data set, with one column per attribute."""
     from datasets import Dataset, DatasetDict
 
     return DatasetDict({"test": Dataset.from_list([asdict(item) for item in items])})

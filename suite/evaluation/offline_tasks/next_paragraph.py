@@ -1,8 +1,8 @@
-"""Which of four paragraphs of one article has a given paragraph as its next.
+"""Choose which of four paragraphs of an article precedes a given paragraph.
 
-The next paragraph is given and the one before it is chosen, not the other way round. Beginnings of
-paragraphs differ more in how likely they are anywhere than in what the paragraph before adds to that, and a
-small model that chooses among them is not far from chance. One beginning, after four endings, has one share.
+The task does not ask for the next paragraph, because beginnings of paragraphs differ more in their likelihood
+without context than in what the previous paragraph adds, so a small model choosing among them is not far from
+chance. Here the same beginning is scored after four endings, and its own likelihood cancels out.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _BEGINNING = re.compile(rf"(?:\S+\s+){{{CONTINUATION_WORDS - 1}}}\S+")
 
 @dataclass(frozen=True)
 class Article:
-    """A text and where its paragraphs are.
+    """A text and the positions of its paragraphs.
 
     Attributes:
-        text: the whole.
-        spans: start and end of each paragraph in it, in order; headings and lists are paragraphs too.
+        text: the whole text.
+        spans: start and end of each paragraph, in order; headings and lists are paragraphs too.
     """
 
     text: str
@@ -50,22 +50,22 @@ class Article:
 
 
 def divided_article(text: str) -> Article:
-    """An article whose paragraphs a blank line divides."""
+    """Returns an article from a text whose paragraphs are separated by blank lines."""
     return Article(text, tuple(match.span() for match in _PARAGRAPH.finditer(text)))
 
 
 def undivided_article(text: str) -> Article:
-    """A news text that came without its line breaks: agencies make a paragraph of each sentence, so we do."""
+    """Returns an article from a news text without line breaks; each sentence becomes a paragraph."""
     return Article(text, sentence_spans(text))
 
 
 def next_paragraph_items(articles: Sequence[Article]) -> list[ContextItem]:
-    """The beginning of a paragraph, the end of the one before it, and those of three others of the article.
+    """Returns items: a paragraph's beginning, the end of the one before it, and the ends of three others.
 
     The continuation is a paragraph's first `CONTINUATION_WORDS` words, contexts are the last `CONTEXT_WORDS`
-    up to the end of a paragraph. Headings, lists and short paragraphs are left out, and no wrong context
-    shares a word of the text with the right one or with the continuation. An article gives
-    `MAX_ITEMS_PER_ARTICLE` at most, and each position is right equally often.
+    words up to the end of a paragraph. Headings, lists and short paragraphs are left out, and no wrong
+    context overlaps in the text with the right one or the continuation. An article yields at most
+    `MAX_ITEMS_PER_ARTICLE` items, and each position is right equally often.
     """
     items: dict[str, ContextItem] = {}
     for article in articles:
@@ -93,7 +93,7 @@ def _right(item: ContextItem) -> str:
 
 
 def _items(article: Article) -> Iterator[ContextItem]:
-    """An item for each paragraph that one of prose comes before, its right context first."""
+    """Yields an item for each paragraph that follows a paragraph of prose, with its right context first."""
     text, spans = article.text, article.spans
     endings = [_ending(text, start, end) for start, end in spans]
     for (_, end), (following, following_end), right in zip(spans, spans[1:], endings, strict=False):
@@ -112,7 +112,7 @@ def _items(article: Article) -> Iterator[ContextItem]:
 
 
 def _ending(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Where the last words up to the end of a paragraph are; None where it is no prose or too short."""
+    """Returns start and end of a paragraph's last words; None if it is not prose or too short."""
     if not _is_prose(text[start:end]) or len(text[start:end].split()) < MIN_PARAGRAPH_WORDS:
         return None
     before, *words = text[:end].rsplit(maxsplit=CONTEXT_WORDS)
@@ -122,7 +122,7 @@ def _ending(text: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _is_prose(paragraph: str) -> bool:
-    """Whether it is made of sentences and names no book's maker, as the lists at the end of an article do."""
+    """Whether a paragraph consists of sentences and is not a bibliography entry at the end of an article."""
     return bool(_PROSE.fullmatch(paragraph)) and not _BIBLIOGRAPHY.search(paragraph)
 
 

@@ -1,4 +1,4 @@
-"""Where the sentences of an English text begin and end."""
+"""Finds the sentences of an English text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ABBREVIATIONS = frozenset(
 
 
 def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
-    """Start and end of every sentence, in order, without the white space between them.
+    """Returns start and end of every sentence, in order, without the white space between them.
 
-    A full stop after an initial, an abbreviation or a word that holds another full stop ends none: better two
-    sentences taken for one than a name cut in two.
+    A full stop after an initial, an abbreviation or a word with another full stop does not end a sentence:
+    joining two sentences is better than splitting a name.
     """
     spans: list[tuple[int, int]] = []
     start = len(text) - len(text.lstrip())

@@ -1,1 +1,1 @@
-"""Forward passes over known tokens: losses, divergence from the dense model, answers."""
+"""Scoring by forward passes: losses, divergence from the dense model, answers."""

@@ -1,4 +1,4 @@
-"""How unlikely a model finds answers that may be another model's."""
+"""Computes how unlikely a model finds answers, for example those of another model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TOKENS_PER_BATCH = 2048
 TOKENS_PER_CHUNK = 256
-"""Logits exist for this many tokens at a time: a vocabulary is large."""
+"""Number of tokens whose logits are computed at a time, because a vocabulary is large."""
 
 
 def answer_nll(
@@ -33,26 +33,26 @@ def answer_nll(
     on_answers: Callable[[int], None] | None = None,
     on_remark: Callable[[str], None] | None = None,
 ) -> list[float | None]:
-    """How unlikely `model` finds answers, which may be another model's.
+    """Computes how unlikely `model` finds answers, which may be those of another model.
 
-    Where memory runs out the batch is halved, and the same answers are tried again.
+    If memory runs out, the batch is halved and the same answers are tried again.
 
     Args:
         model: a causal language model in evaluation mode; the dense one, to judge a pruned one's answers.
         encoded_prompts: token ids of the prompts that were answered.
-        answers: one a prompt.
-        placement: where its decoder layers are; onloaded ones visit the device once for all answers.
-        batch_tokens: how many tokens are run at once, about, padding included.
-        on_answers: called with the number of answers done, batch by batch; of each as often as
-            `suite.evaluation.scoring.decoder_pass.steps_each` says.
-        on_remark: called with what a reader should know: where memory ran out.
+        answers: one answer per prompt.
+        placement: where its decoder layers are stored; onloaded ones are loaded once for all answers.
+        batch_tokens: approximate number of tokens per batch, padding included.
+        on_answers: called with the number of finished answers after each batch; each counts as many times as
+            `suite.evaluation.scoring.decoder_pass.steps_each` returns.
+        on_remark: called with remarks for the reader: whether memory ran out.
 
     Returns:
-        Mean negative log-likelihood in nats per generated token, one an answer; None where the answer is
-        empty, or the value no finite number.
+        Mean negative log-likelihood in nats per generated token, one value per answer; None if the answer is
+        empty or the value is not finite.
 
     Raises:
-        HeadError: the model cannot be taken apart into body and head.
+        HeadError: the model cannot be split into body and head.
         StructureError: its layers are onloaded, and its structure cannot be read.
     """
     pairs = [(tuple(p), a.token_ids) for p, a in zip(encoded_prompts, answers, strict=True)]
@@ -80,7 +80,7 @@ def answer_nll(
 def _batch_nll(
     head: OutputHead, hidden_BTH: Tensor, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> list[float | None]:
-    """The mean loss of every answer after its prompt."""
+    """Returns the mean loss of every answer after its prompt."""
     means: list[float | None] = []
     for (prompt, answer), hidden_TH in zip(pairs, hidden_BTH, strict=True):
         start, stop = len(prompt) - 1, len(prompt) + len(answer) - 1

@@ -1,4 +1,4 @@
-"""Work done batch by batch, in smaller batches where memory runs out."""
+"""Processes items in batches, and in smaller batches if memory runs out."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def in_batches(
     on_done: Callable[[int], None] | None,
     on_halved: Callable[[int], None] | None,
 ) -> list[Outcome]:
-    """What `run` makes of the items, in their order; where memory runs out, in smaller batches.
+    """Returns the outcomes of `run` for all items, in order; if memory runs out, in smaller batches.
 
     Args:
         items: anything that can be sliced: a list, or a tensor by its first dimension.
-        size: items in a batch.
-        run: gives an outcome an item.
-        on_done: called with the number of items done, batch by batch.
-        on_halved: called with the number of items in a batch from then on, where memory ran out.
+        size: number of items per batch.
+        run: returns one outcome per item.
+        on_done: called with the number of finished items after each batch.
+        on_halved: called with the new batch size when memory ran out.
     """
     outcomes: list[Outcome] = []
     while len(outcomes) < len(items):
@@ -40,7 +40,7 @@ def in_batches(
             if on_done is not None:
                 on_done(len(batch))
             continue
-        # Out here the error is gone, and with it what its frames held.
+        # Outside the except block the error is freed, and with it the tensors in its frames.
         size = len(batch) // 2
         if on_halved is not None:
             on_halved(size)

@@ -1,4 +1,4 @@
-"""A model's body run over known batches: by its own forward, or layer by layer where layers are onloaded."""
+"""Runs a model's body over given batches: by its own forward, or layer by layer if layers are onloaded."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 Outcome = TypeVar("Outcome")
 
 CARRIED_BYTES = 4 * 2**30
-"""Of hidden states that go through the layers together: half of what 128 x 2,048 tokens take in a prune of a
-70B model. More batches make another group, for which all layers visit the device again."""
+"""Maximum size in bytes of the hidden states that go through the layers together: half of what 128 x 2,048
+tokens take when a 70B model is pruned. Further batches form another group, for which all layers are loaded
+again."""
 
 
 class Body:
-    """The half of a model that makes hidden states, over known batches.
+    """The half of a model that computes hidden states, for given batches.
 
     Attributes:
         head: the other half.
-        batches: what it is run on, in order; cut smaller than they were given where memory ran out.
-        remarks: where memory ran out on the way through the layers.
+        batches: the batches in order; smaller than the given ones if memory ran out.
+        remarks: remarks for the reader: whether memory ran out on the way through the layers.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Body:
         hidden: Callable[[int, slice], Tensor],
         remarks: tuple[str, ...] = (),
     ) -> None:
-        """Takes what gives the hidden states `[n, seqlen, hidden]` of some rows of a batch, by its number."""
+        """`hidden` returns hidden states `[n, seqlen, hidden]` for a batch index and a slice of its rows."""
         self.head = head
         self.batches = batches
         self.remarks = remarks
@@ -57,13 +58,13 @@ class Body:
         on_done: Callable[[int], None] | None = None,
         on_halved: Callable[[int, int], None] | None = None,
     ) -> list[Outcome]:
-        """An outcome a sequence, in order. Where memory runs out a batch is halved, and so are those to come.
+        """Returns one outcome per sequence, in order. If memory runs out, this and later batches are halved.
 
         Args:
-            score: makes outcomes of hidden states `[n, seqlen, hidden]` and of the places of their sequences,
-                counted through all batches.
-            on_done: called with the number of sequences done, batch by batch.
-            on_halved: called with the number of sequences in a batch from then on, and their seqlen.
+            score: computes outcomes from hidden states `[n, seqlen, hidden]` and the slice of the indices of
+                their sequences, counted over all batches.
+            on_done: called with the number of finished sequences after each batch.
+            on_halved: called with the new number of sequences per batch and their seqlen.
         """
         outcomes: list[Outcome] = []
         limit = max(batch.input_ids.numel() for batch in self.batches)
@@ -87,7 +88,7 @@ class Body:
         first: int,
         members: Sequence[int],
     ) -> list[Outcome]:
-        """The outcomes of neighbouring members of batch `number`, whose first sequence has place `first`."""
+        """Returns the outcomes of neighbouring members of batch `number`, which begins at index `first`."""
         start, stop = members[0], members[-1] + 1
         return score(self._hidden(number, slice(start, stop)), slice(first + start, first + stop))
 
@@ -100,21 +101,21 @@ def running(
     *,
     on_passed: Callable[[int], None] | None = None,
 ) -> Iterator[Body]:
-    """The body of `model`, wherever its decoder layers are.
+    """Provides the body of `model`, wherever its decoder layers are stored.
 
-    Onloaded ones visit the device once for all batches, which go through one layer, then through the next.
-    What is computed is what the model's own forward computes: what comes before the layers, each of them, and
-    what comes after, with the arguments that it passes.
+    Onloaded layers are loaded once for all batches, which all go through one layer, then through the next.
+    The computation is that of the model's own forward: the part before the layers, each layer, and the part
+    after them, with the arguments that the forward passes.
 
     Args:
         model: a causal language model in evaluation mode.
-        batches: what it will be asked for.
-        placement: where its layers are.
-        on_passed: called with the number of sequences that were carried through one layer, batch by batch, as
-            often as `steps_each` says, less the last.
+        batches: the batches to run.
+        placement: where its layers are stored.
+        on_passed: called with the number of sequences that went through one layer, after each batch, in total
+            `steps_each` - 1 times per sequence.
 
     Raises:
-        HeadError: the model cannot be taken apart into body and head.
+        HeadError: the model cannot be split into body and head.
         StructureError: its layers are onloaded and cannot be found.
     """
     probe = batches[0].input_ids[0]
@@ -137,7 +138,7 @@ def running(
             with residence.visiting(layer, read_only=True):
                 stream.carry(layer, on_passed)
         with stream.passing():
-            # The halves of a model without layers hold together as those of the whole one do.
+            # The check of the two halves does not need the layers, so it runs while they are skipped.
             head = OutputHead(model, probe)
 
         def carried(number: int, rows: slice) -> Tensor:
@@ -148,17 +149,17 @@ def running(
 
 
 def steps_each(model: PreTrainedModel, placement: Placement) -> int:
-    """How many steps a sequence takes: one, and one a layer where layers are onloaded."""
+    """Returns the number of steps per sequence: one, plus one per layer if layers are onloaded."""
     return 1 if placement.weights == "resident" else 1 + len(read_decoder(model).layers)
 
 
 def in_groups(
     batches: Iterable[TokenBatch], model: PreTrainedModel, placement: Placement
 ) -> Iterator[list[TokenBatch]]:
-    """Neighbouring batches that are run together: what `CARRIED_BYTES` hold, or all where nothing is carried.
+    """Yields groups of neighbouring batches that are run together: all, or up to `CARRIED_BYTES` if onloaded.
 
-    What the masks of their padding take, at most a number for each two tokens, is counted too. A batch is
-    asked for when the group before it is done, but for one.
+    The memory of attention masks for padding, at most one number per pair of tokens, is included. Batches are
+    requested lazily: only one is requested before the group preceding it is done.
     """
     if placement.weights == "resident":
         if every := list(batches):

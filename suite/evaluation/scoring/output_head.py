@@ -1,8 +1,8 @@
-"""A causal language model in two halves: its body makes hidden states, its own head makes logits of them.
+"""Splits a causal language model: its body computes hidden states, its own head turns them into logits.
 
-The head is small beside the body, but its logits are large: a vocabulary is a hundred times as wide as a
-hidden state. In two halves, logits exist for a few tokens at a time, and a dense model's hidden states can be
-kept and turned into logits again beside a pruned model's, without the dense model.
+The head is small compared with the body, but its logits are large: a vocabulary is a hundred times as wide as
+a hidden state. Once split, logits can be computed for a few tokens at a time, and a dense model's hidden
+states can be kept and turned into logits later for comparison with a pruned model, without the dense model.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ PROBED_TOKENS = 16
 
 
 class HeadError(PruningError):
-    """The model cannot be taken apart: its head, given its body's hidden states, does not give its logits."""
+    """The model cannot be split: its head does not return its logits for its body's hidden states."""
 
 
 class OutputHead:
     """The two halves of one model.
 
-    Nothing is assumed of a family: the body is the first module that the model's own forward calls, and the
-    head is whatever that forward does afterwards (projection, scaling, soft-capping), run with the hidden
-    states put in the body's place.
+    This works for any family: the body is the first module that the model's own forward calls, and the head
+    is everything that this forward does afterwards (projection, scaling, soft-capping), run with the given
+    hidden states in place of the body's output.
 
     Args:
         model: a causal language model in evaluation mode.
-        probe: int64 `[n]`, token ids on which the two halves are held against the whole model; the first
-            few are enough.
+        probe: token ids, int64 `[n]`, on which the two halves are compared with the whole model; only the
+            first few are used.
 
     Raises:
-        HeadError: the halves do not make the whole.
+        HeadError: the two halves do not compute the same as the whole model.
     """
 
     def __init__(self, model: PreTrainedModel, probe: Tensor) -> None:
         self._model = model
-        # Not the model's device: its first parameter may lie in a layer that is not there.
+        # Not `model.device`: that is the device of its first parameter, whose layer may not be loaded.
         input_ids = probe[None, :PROBED_TOKENS].to(model.get_input_embeddings().weight.device)
         body, whole = _first_called(model, input_ids)
         self._body = body
@@ -54,11 +54,11 @@ class OutputHead:
 
     @torch.inference_mode()
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """What the body hands to the head.
+        """Runs the body and returns the hidden states that it passes to the head.
 
         Args:
-            input_ids: int64 `[batch, seqlen]`, on the model's device.
-            attention_mask: int64 `[batch, seqlen]`, 0 where there is padding.
+            input_ids: token ids, int64 `[batch, seqlen]`, on the model's device.
+            attention_mask: int64 `[batch, seqlen]`, 0 at padding.
 
         Returns:
             `[batch, seqlen, hidden]`, in the model's dtype.
@@ -70,8 +70,8 @@ class OutputHead:
 
     @torch.inference_mode()
     def logits(self, hidden_TH: Tensor) -> Tensor:
-        """The model's own logits of hidden states, `[n, hidden]` -> `[n, vocabulary]`, in its dtype."""
-        assert self._output is not None, "hidden comes first"
+        """Computes the model's logits of hidden states, `[n, hidden]` -> `[n, vocabulary]`, in its dtype."""
+        assert self._output is not None, "call hidden first"
         output = self._output(last_hidden_state=hidden_TH[None])
         tokens = torch.zeros(1, len(hidden_TH), dtype=torch.int64, device=hidden_TH.device)
         with replaced_forward(self._body, lambda *args, **kwargs: output):
@@ -79,7 +79,7 @@ class OutputHead:
         return logits[0]
 
     def detached(self) -> OutputHead:
-        """A copy of the head alone, with its own weights, that outlives the model; its body cannot be run."""
+        """Returns a copy of the head with its own weights that outlives the model; its body cannot be run."""
         without_body = nn.Module()
         twin = copy.copy(self)
         twin._model = copy.deepcopy(self._model, {id(self._body): without_body})
@@ -87,9 +87,9 @@ class OutputHead:
         return twin
 
     def _hold_against(self, whole_TV: Tensor, input_ids: Tensor) -> None:
-        """Raises `HeadError` unless the halves give the whole's logits `[n, vocabulary]` but for rounding."""
+        """Raises `HeadError` unless the halves return the model's logits `[n, vocabulary]` up to rounding."""
         halves_TV = self.logits(self.hidden(input_ids)[0]).float()
-        # Products of other shapes round differently, by a few units of the last place of the largest.
+        # Products of other shapes round differently: a few units in the last place of the largest value.
         share = max(4 * torch.finfo(self._model.dtype).eps, 1e-4)
         tolerance = share * float(whole_TV.nan_to_num(posinf=0.0, neginf=0.0).abs().max())
         if halves_TV.shape != whole_TV.shape or not torch.allclose(
@@ -102,7 +102,7 @@ class OutputHead:
 
 @torch.inference_mode()
 def _first_called(model: PreTrainedModel, input_ids: Tensor) -> tuple[nn.Module, Tensor]:
-    """The first module that the model's forward calls, and its logits `[n, vocabulary]`, fp32."""
+    """Returns the first module that the model's forward calls, and the logits `[n, vocabulary]`, fp32."""
     called: list[nn.Module] = []
     watch = register_module_forward_pre_hook(lambda module, _: called.append(module))
     try:

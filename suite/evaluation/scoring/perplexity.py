@@ -7,26 +7,26 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 ROWS_IN_CACHE = 16
-"""Rows of logits a CPU widens and sums at once: what is in between then never leaves its cache
-(`python -m benchmarks.evaluation` has what a pass takes)."""
+"""Rows of logits that a CPU widens and sums at once, so that intermediate values never leave its cache
+(`python -m benchmarks.evaluation` measures a pass)."""
 
 
 def token_losses(logits_TV: Tensor, target_T: Tensor) -> Tensor:
-    """Negative log-likelihood of each target, -log softmax(logits)[target].
+    """Computes the negative log-likelihood of each target, -log softmax(logits)[target].
 
     Args:
-        logits_TV: `[n_tokens, vocabulary]`, of any dtype; widened to fp32 here.
-        target_T: int64 `[n_tokens]`.
+        logits_TV: logits `[n_tokens, vocabulary]`, of any dtype; widened to fp32 here.
+        target_T: target token ids, int64 `[n_tokens]`.
 
     Returns:
-        Nats, fp32 `[n_tokens]`.
+        Losses in nats, fp32 `[n_tokens]`.
     """
     parts = zip(few_rows(logits_TV), few_rows(target_T), strict=True)
     return torch.cat([F.cross_entropy(logits.float(), target, reduction="none") for logits, target in parts])
 
 
 def few_rows(rows: Tensor) -> tuple[Tensor, ...]:
-    """`rows` in portions that fit into a CPU's cache; on an accelerator as they are."""
+    """Splits `rows` into portions that fit into a CPU's cache; on an accelerator, returns them unsplit."""
     return torch.split(rows, ROWS_IN_CACHE) if rows.device.type == "cpu" else (rows,)
 
 

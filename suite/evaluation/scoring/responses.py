@@ -1,4 +1,4 @@
-"""What a model answers to prompts by greedy decoding, and how such answers are compared."""
+"""Generates a model's answers to prompts by greedy decoding, and compares such answers."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from suite.data.prompts import Prompt
 
 PROMPTS_PER_BATCH = 64
-"""Every built-in prompt fits in one batch; the cache of a longer list might not fit in memory, and on a host
-that is a killed process, not an error which could be caught."""
+"""Maximum number of prompts per batch. All built-in prompts fit in one; the cache of a longer list might not
+fit in memory, and on a host the process would be killed instead of raising an error."""
 
 PADDING = 0
-"""Any id that every model has an embedding for: the attention mask hides it, and answers are cut before it.
-A tokenizer's own padding token may lie beyond the model's vocabulary."""
+"""Padding token id, for which every model has an embedding: the attention mask hides it, and answers are cut
+before it. A tokenizer's own padding token may be beyond the model's vocabulary."""
 
 ONE_DAY = "{% macro strftime_now(format) %}01 Jan 2025{% endmacro +%}"
-"""Put before a chat template that tells the model the date: else its answers would change overnight."""
+"""Fixes the date in chat templates that insert it, so that answers do not change from day to day."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to one prompt.
+    """A model's answer to one prompt.
 
     Attributes:
-        prompt_id: whose answer it is.
-        token_ids: what was generated, without the token that ends it. Fewer than were asked for although the
-            answer did not end: at the next token the model's logits were no numbers.
-        text: the same, decoded without special tokens.
-        ended: whether the model stopped by itself.
+        prompt_id: the id of the prompt.
+        token_ids: the generated tokens without the end token. If the answer has not ended but is shorter than
+            requested, the model's logits for the next token were not finite.
+        text: the same tokens, decoded without special tokens.
+        ended: whether the model generated an end token.
     """
 
     prompt_id: str
@@ -50,18 +50,18 @@ class Answer:
 
 
 def uses_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether prompts are put to the model as a user's turn of a chat; a base model continues them."""
+    """Whether prompts are given to the model as a user's turn in a chat; a base model continues them."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The token ids that the model is given for every prompt.
+    """Returns the token ids of every prompt as the model's input.
 
-    By the tokenizer's chat template, up to where the model's turn begins; without one, the text with the
-    special tokens that the tokenizer adds by itself.
+    Applies the tokenizer's chat template, up to the beginning of the model's turn; without one, the text is
+    tokenized with the special tokens that the tokenizer adds.
 
     Raises:
-        InputError: the tokenizer makes no token of a prompt, or its chat template fails.
+        InputError: the tokenizer fails or returns no tokens for a prompt, or its chat template fails.
     """
     try:
         encoded = [_encode(tokenizer, prompt.text) for prompt in prompts]
@@ -69,12 +69,12 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
         if not uses_chat_template(tokenizer):
             raise InputError(f"its tokenizer fails on a prompt: {reason(error)}") from error
         raise InputError(
-            f"its chat template fails for a prompt ({reason(error)}): mend the template, or leave prompts "
+            f"its chat template fails for a prompt ({reason(error)}): fix the template, or leave prompts "
             "out (--prompts none; in a suite, no [answers])"
         ) from error
     for prompt, input_ids in zip(prompts, encoded, strict=True):
         if not input_ids:
-            raise InputError(f"prompt {prompt.id!r}: the model's tokenizer makes no token of it")
+            raise InputError(f"prompt {prompt.id!r}: the model's tokenizer returns no tokens for it")
     return encoded
 
 
@@ -84,11 +84,11 @@ def check_prompts(
     prompts: Sequence[Prompt],
     max_new_tokens: int,
 ) -> list[list[int]]:
-    """The token ids of every prompt, which all fit the model; its weights are not looked at.
+    """Returns the token ids of every prompt after checking that they fit the model; weights are not used.
 
     Raises:
-        InputError: a prompt is too long for the model's positions, or not of its vocabulary; or what ends an
-            answer is no token.
+        InputError: a prompt is too long for the model's positions or has tokens beyond its vocabulary, or an
+            end token is not a token id.
     """
     encoded = encode_prompts(tokenizer, prompts)
     for prompt, input_ids in zip(prompts, encoded, strict=True):
@@ -107,29 +107,29 @@ def greedy_answers(
     on_answers: Callable[[int], None] | None = None,
     on_halved: Callable[[int], None] | None = None,
 ) -> list[Answer]:
-    """Lets a model answer prompts, always by its likeliest token.
+    """Generates a model's answers to prompts by greedy decoding.
 
-    Of the model's own generation settings only the tokens that end an answer count, not its sampling,
-    penalties and lengths; the model comes back as it was. Where logits are NaN or +inf, no token is the
-    likeliest: the answer stops before it and has not ended. In half precision the tokens may depend on what
-    else is in the batch: compare models on the same prompts in the same batches.
+    Of the model's own generation settings only the end tokens are used, not its sampling, penalties and
+    lengths; the model is left unchanged. If logits are NaN or +inf, no token is the likeliest: the answer
+    stops there and counts as not ended. In half precision the tokens may depend on the rest of the batch:
+    compare models on the same prompts in the same batches.
 
-    Where memory runs out the batch is halved, and the same prompts are tried again.
+    If memory runs out, the batch is halved and the same prompts are tried again.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
-        prompts: in any number.
-        max_new_tokens: where an answer is cut off.
-        batch_size: how many prompts are answered at once; None = all, or 64 where there are more.
-        on_answers: called with the number of answers done, batch by batch.
-        on_halved: called with the number of prompts in a batch from then on, where memory ran out.
+        prompts: any number of prompts.
+        max_new_tokens: maximum number of tokens of an answer.
+        batch_size: number of prompts that are answered at once; None = all, but at most 64.
+        on_answers: called with the number of finished answers after each batch.
+        on_halved: called with the new batch size when memory ran out.
 
     Returns:
-        An answer a prompt, in their order.
+        One answer per prompt, in their order.
 
     Raises:
-        InputError: a prompt is too long for the model's positions, or not of its vocabulary.
+        InputError: as `check_prompts`.
     """
     encoded = check_prompts(model, tokenizer, prompts, max_new_tokens)
     ends = _end_ids(model, tokenizer)
@@ -152,9 +152,9 @@ def greedy_answers(
 
 
 def first_parting(a: Sequence[int], b: Sequence[int]) -> int | None:
-    """Index of the first token at which two answers part; None where they are equal.
+    """Returns the index of the first token at which two answers differ; None if they are equal.
 
-    Where one is the beginning of the other they part at its length.
+    If one is the beginning of the other, they differ at its length.
     """
     if (index := next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)) is not None:
         return index
@@ -162,9 +162,9 @@ def first_parting(a: Sequence[int], b: Sequence[int]) -> int | None:
 
 
 def repetition(token_ids: Sequence[int], n: int = 4) -> float | None:
-    """Share of an answer's n-grams that repeat an earlier one, 1 - distinct / all.
+    """Returns the share of an answer's n-grams that repeat an earlier one, 1 - distinct / all.
 
-    seq-rep-n of Welleck et al., arXiv 1908.04319; 0 where nothing repeats. None where there is no n-gram.
+    seq-rep-n of Welleck et al., arXiv 1908.04319; 0 if nothing repeats. None if there is no n-gram.
     """
     grams = [tuple(token_ids[i : i + n]) for i in range(len(token_ids) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else None
@@ -184,9 +184,9 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _check_fit(model: PreTrainedModel, prompt: Prompt, input_ids: Sequence[int], max_new_tokens: int) -> None:
-    """Raises `InputError` where the model has no position or no embedding for a token."""
+    """Raises `InputError` if the model has no position or no embedding for a token."""
     longest = n_positions(model)
-    # The last token that is generated is never put in.
+    # The last generated token is never an input.
     needed = len(input_ids) + max_new_tokens - 1
     if longest is not None and needed > longest:
         raise InputError(
@@ -196,28 +196,28 @@ def _check_fit(model: PreTrainedModel, prompt: Prompt, input_ids: Sequence[int],
     n_tokens = model.get_input_embeddings().weight.shape[0]
     if max(input_ids) >= n_tokens:
         raise InputError(
-            f"prompt {prompt.id!r} has the token {max(input_ids)}, and {type(model).__name__} knows "
-            f"{n_tokens}: the tokenizer is not the model's"
+            f"prompt {prompt.id!r} has the token {max(input_ids)}, but {type(model).__name__} has embeddings "
+            f"for {n_tokens} tokens only: the tokenizer belongs to another model"
         )
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the model's, often several, and the tokenizer's."""
+    """Returns the tokens that end an answer: the model's, often several, and the tokenizer's."""
     of_model = getattr(model.generation_config, "eos_token_id", None)
     ends = [*(of_model if isinstance(of_model, list | tuple) else [of_model]), tokenizer.eos_token_id]
     try:
         return sorted({int(token) for token in ends if token is not None})
     except (TypeError, ValueError) as error:
-        raise InputError(f"its eos_token_id is {of_model!r}, which is no token or list of tokens") from error
+        raise InputError(f"its eos_token_id is {of_model!r}, not a token id or list of token ids") from error
 
 
 @contextmanager
 def _decoding(model: PreTrainedModel) -> Iterator[None]:
-    """Puts the model into evaluation mode, without a generation config; and both back afterwards."""
+    """Sets evaluation mode and a default generation config while the body runs; restores both afterwards."""
     from transformers import GenerationConfig
 
     own, training = model.generation_config, {module: module.training for module in model.modules()}
-    # Whatever the config given to `generate` leaves open is filled in from the model's.
+    # Settings that the config given to `generate` leaves open would be filled in from the model's.
     model.generation_config = GenerationConfig()
     model.eval()
     try:
@@ -229,15 +229,15 @@ def _decoding(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _Undefined:
-    """Watches the logits of a batch for the step from which an answer's next token is undefined."""
+    """Records for each answer of a batch the step from which its next token is undefined."""
 
     def __init__(self, batch_size: int, max_new_tokens: int, device: torch.device) -> None:
         self._step = 0
         self.steps = torch.full((batch_size,), max_new_tokens, device=device)
 
     def __call__(self, input_ids: Tensor, scores_BV: Tensor) -> Tensor:
-        """Looks on; `generate` takes it for a logits processor."""
-        # One NaN makes the maximum NaN. A token may be ruled out by -inf, but not every one.
+        """Records undefined tokens and returns the scores unchanged; called as a logits processor."""
+        # One NaN makes the maximum NaN. Single tokens may be ruled out by -inf, but not all of them.
         undefined_B = ~scores_BV.amax(-1).isfinite()
         self.steps = torch.where(undefined_B, self.steps.clamp(max=self._step), self.steps)
         self._step += 1
@@ -247,7 +247,7 @@ class _Undefined:
 def _generate(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], ends: list[int], max_new_tokens: int
 ) -> list[list[int]]:
-    """What the model generates after every prompt; what follows an end is still there."""
+    """Returns the tokens generated after every prompt, including those after an end token."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     longest = max(map(len, prompts))
@@ -276,7 +276,7 @@ def _answer(
 ) -> Answer:
     end = next((index for index, token in enumerate(generated) if token in ends), None)
     token_ids = tuple(generated[:end])
-    # Cleaning up would hide what the model really wrote before a full stop.
+    # Do not clean up spaces: that would hide what the model really generated before a full stop.
     text = tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Answer(prompt.id, token_ids, text, ended=end is not None)
 

@@ -1,4 +1,4 @@
-"""One pass of a model over evaluation windows: losses and, beside a dense model's, divergence."""
+"""Scores a model on evaluation windows in one pass: losses and divergence from a dense model."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 8192
-"""In a batch, about."""
+"""Approximate number of tokens per batch."""
 TOKENS_PER_CHUNK = 256
-"""Logits exist for this many tokens at a time: a vocabulary is large."""
+"""Number of tokens whose logits are computed at a time, because a vocabulary is large."""
 
 
 @dataclass(frozen=True)
 class WindowScores:
-    """What a pass over windows measured, a value a window, on the CPU.
+    """The results of a pass over windows, one value per window, on the CPU.
 
     Attributes:
-        nll: mean negative log-likelihood of the predicted tokens, nats, float64 `[n_windows]`; NaN or
-            infinite where the model's logits are.
-        kl: mean KL(dense || model) over the same tokens, nats, likewise; None without a dense model.
-        agreement: share of them for which both models find the same token likeliest; None likewise.
-        hidden: the final hidden states `[n_windows, seqlen, hidden]` in the model's dtype, where they were
-            asked for.
-        head: the model's own head, which makes logits of them without the model; likewise.
-        remarks: what a reader should know: where memory ran out.
+        nll: mean negative log-likelihood of the predicted tokens in nats, float64 `[n_windows]`; NaN or
+            infinite if the model's logits are.
+        kl: mean KL(dense || model) over the same tokens in nats, float64 `[n_windows]`; None without a dense
+            model.
+        agreement: share of these tokens for which both models find the same token likeliest, float64
+            `[n_windows]`; None without a dense model.
+        hidden: the final hidden states `[n_windows, seqlen, hidden]` in the model's dtype, if requested.
+        head: the model's own head, which computes logits from `hidden` without the model, if requested.
+        remarks: remarks for the reader: whether memory ran out.
     """
 
     nll: Tensor
@@ -69,25 +70,26 @@ def score_windows(
     keep_head: bool = False,
     on_windows: Callable[[int], None] | None = None,
 ) -> WindowScores:
-    """Runs `model` over windows, once.
+    """Runs `model` over windows once.
 
-    Where memory runs out the batch is halved, and the same windows are tried again.
+    If memory runs out, the batch is halved and the same windows are tried again.
 
     Args:
         model: a causal language model in evaluation mode.
-        input_ids: int64 `[n_windows, seqlen]`.
-        placement: where its decoder layers are; onloaded ones visit the device once for all windows.
-        n_first: tokens at the start of each window that are never predicted; the very first never is.
+        input_ids: token ids, int64 `[n_windows, seqlen]`.
+        placement: where its decoder layers are stored; onloaded ones are loaded once for all windows.
+        n_first: number of tokens at the start of each window that are never predicted; the first token of a
+            window never is.
         dense_hidden: the dense model's `hidden` of the same windows.
         dense_head: the dense model's `head`, which turns them into its logits; None = the model's own head,
-            where it is known to be the same, as after a prune that passed the contract.
+            if it is known to be the same, as after a prune that passed the contract.
         keep_hidden: whether to return the model's own hidden states, for a later pruned model.
-        keep_head: whether to return its head too, for a later model whose head may be another.
-        on_windows: called with the number of windows done, batch by batch; of each as often as
-            `suite.evaluation.scoring.decoder_pass.steps_each` says.
+        keep_head: whether to return its head too, for a later model whose head may differ.
+        on_windows: called with the number of finished windows after each batch; each window counts as many
+            times as `suite.evaluation.scoring.decoder_pass.steps_each` returns.
 
     Raises:
-        HeadError: the model cannot be taken apart into body and head.
+        HeadError: the model cannot be split into body and head.
         StructureError: its layers are onloaded, and its structure cannot be read.
     """
     device = placement.device or model.device
@@ -119,7 +121,7 @@ def score_windows(
 
 
 def _stacked(values: tuple[Tensor | None, ...]) -> Tensor | None:
-    """A value a window as one tensor; None where there are none."""
+    """Stacks one value per window into a tensor; None if there are no values."""
     known = [value for value in values if value is not None]
     return torch.stack(known) if known else None
 
@@ -133,7 +135,7 @@ def _score_batch(
     first: int,
     keep_hidden: bool,
 ) -> list[_Window]:
-    """The scores of some windows, whose first predicted token has place `first`."""
+    """Returns the scores of some windows; `first` is the position of the first predicted token in each."""
     found = []
     tokens_BT = tokens_BT.to(hidden_BTH.device)
     for window, (hidden_TH, tokens_T) in enumerate(zip(hidden_BTH, tokens_BT, strict=True)):
@@ -151,9 +153,9 @@ def _score_batch(
 def _score_tokens(
     heads: tuple[OutputHead, OutputHead], hidden_TH: Tensor, target_T: Tensor, dense_TH: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss, divergence and agreement `[T]` of one window, a chunk of tokens at a time.
+    """Computes loss, divergence and agreement `[T]` of one window, one chunk of tokens at a time.
 
-    `heads` are the model's and the dense model's.
+    `heads` are the model's head and the dense model's.
     """
     head, dense_head = heads
     nll, kl, same = [], [], []

@@ -1,4 +1,4 @@
-"""What the machine can do, measured beside what it did."""
+"""Measures the speed of the machine, as a reference for the times in a record."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MATRIX_SIZE, SMALL_SIZE = 2048, 512
-"""Of the square product; the small one where the machine has to make it of others, and a large one lasts."""
+"""Size of the square product; the small one is for dtypes that the machine emulates, which is slow."""
 SEQLEN = 512
 
 
 def measure_reference_speed(model: PreTrainedModel, placement: Placement) -> ReferenceSpeed:
-    """The model's own decoder forward on one batch of random tokens, and the rate of a square product.
+    """Measures the model's own decoder forward on one batch of random tokens, and a square product.
 
-    Both are the best of a few tries at the model's dtype, on its device. Bringing onloaded layers there is
+    Both are the best of a few tries in the model's dtype, on its device. The time to load onloaded layers is
     not counted.
     """
     seqlen = min(SEQLEN, n_positions(model) or SEQLEN)
@@ -55,7 +55,7 @@ def measure_reference_speed(model: PreTrainedModel, placement: Placement) -> Ref
 
 
 def _forward(stream: LayerStream, layers: Sequence[DecoderLayer]) -> None:
-    """Runs the stream's one batch through `layers`, and leaves the stream as it was."""
+    """Runs the stream's only batch through `layers`, and leaves the stream unchanged."""
     entry = stream.hidden[0]
     for layer in layers:
         stream.hidden[0] = stream.forward(layer, 0)
@@ -63,7 +63,7 @@ def _forward(stream: LayerStream, layers: Sequence[DecoderLayer]) -> None:
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations per second of a large square product, the best of a few tries."""
+    """Returns the floating-point operations per second of a square product, the best of a few tries."""
     emulated = device.type == "cpu" and dtype.itemsize < 4
     native = not emulated or (dtype == torch.bfloat16 and native_bf16(device))
     size = MATRIX_SIZE if native else SMALL_SIZE
@@ -72,7 +72,7 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _best(work: Callable[[], object], device: torch.device, *, tries: int) -> float:
-    """Seconds of the quickest of a few runs."""
+    """Returns the seconds of the fastest of a few runs."""
     seconds = []
     for _ in range(tries):
         clock = PhaseClock(device=device)

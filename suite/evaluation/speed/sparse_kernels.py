@@ -1,4 +1,4 @@
-"""Real sparse products for a pruned model: PyTorch's semi-structured 2:4 on NVIDIA's GPUs."""
+"""Runs a pruned model with real sparse products: PyTorch's semi-structured 2:4 kernels on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ALIGNED = {torch.float16: (32, 64), torch.bfloat16: (32, 64)}
 
 
 class KernelError(PruningError):
-    """A sparse product is not the masked dense one."""
+    """A sparse product differs from the masked dense one, or the kernel failed."""
 
 
 def why_no_kernel(model: PreTrainedModel, pattern: str | None) -> str | None:
-    """Why no sparse kernel serves this model here; None where one does."""
+    """Returns why no sparse kernel supports this model on its device; None if one does."""
     if pattern is None or ":" not in pattern:
         return "unstructured zeros bring no speed here: there is no kernel for them"
     if pattern != "2:4":
@@ -45,10 +45,10 @@ def why_no_kernel(model: PreTrainedModel, pattern: str | None) -> str | None:
 
 @contextmanager
 def sparse_products(model: PreTrainedModel) -> Iterator[int]:
-    """Lets the target modules compute with 2:4 kernels while the body runs; gives their number.
+    """Makes the target modules use 2:4 kernels while the body runs; yields the number of these modules.
 
     Raises:
-        KernelError: a sparse product strays from the masked dense one.
+        KernelError: a sparse product differs from the masked dense one, or the kernel failed.
     """
     before = {module: cast(nn.Parameter, module.weight) for module in _eligible(model)}
     try:
@@ -61,21 +61,21 @@ def sparse_products(model: PreTrainedModel) -> Iterator[int]:
 
 
 def _packed(weight: Tensor) -> Tensor:
-    """The weight as the kernel reads it, its product held against the dense one."""
+    """Packs a weight for the kernel, and compares its product with the dense one."""
     try:
         sparse = torch.sparse.to_sparse_semi_structured(weight)
         _hold_against(sparse, weight)
     except (RuntimeError, NotImplementedError) as error:
         if is_out_of_memory(error) or isinstance(error, KernelError):
             raise
-        # A build of torch may lack the library behind it, or a shape be one it does not take.
+        # A build of torch may lack the kernel's library, or the kernel may not support the shape.
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise KernelError(f"the 2:4 kernel failed: {first}") from error
     return sparse
 
 
 def _eligible(model: PreTrainedModel) -> list[nn.Linear]:
-    """Target modules that are plain Linears of a shape the kernel takes."""
+    """Returns the target modules that are plain Linears of a shape that the kernel supports."""
     rows, columns = _ALIGNED[model.dtype]
     weights = {target.name for _, _, target in read_decoder(model).targets()}
     return [

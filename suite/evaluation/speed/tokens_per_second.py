@@ -1,4 +1,4 @@
-"""Tokens per second: reading a prompt in one go, and writing an answer token by token."""
+"""Measures tokens per second: reading a prompt at once, and generating an answer token by token."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """Rates of one sequence at a time, a value a repeat, in tokens per second.
+    """Rates in tokens per second for one sequence at a time, one value per repeat.
 
     Attributes:
-        prefill: reading the prompt.
-        generation: writing tokens after it, one after another, with the cache of keys and values.
+        prefill: rates of reading the prompt.
+        generation: rates of generating tokens after it one by one, with the cache of keys and values.
     """
 
     prefill: tuple[float, ...]
@@ -33,11 +33,11 @@ class Speed:
 
 @torch.inference_mode()
 def measure_speed(model: PreTrainedModel, spec: SpeedSpec) -> Speed:
-    """Times `model` on random tokens, a first run for warming up and then `REPEATS` that count.
+    """Times `model` on random tokens: one run for warming up, then `REPEATS` runs that count.
 
     Args:
         model: a causal language model in evaluation mode.
-        spec: how many tokens are read and written.
+        spec: how many tokens are read and generated.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -51,7 +51,7 @@ def measure_speed(model: PreTrainedModel, spec: SpeedSpec) -> Speed:
 
 
 def _once(model: PreTrainedModel, tokens: torch.Tensor, n_prompt: int) -> tuple[float, float]:
-    """Seconds of reading and of writing."""
+    """Returns the seconds of reading and of generating."""
     # Only the last position's logits are needed; most families can leave the others out.
     known = inspect.signature(model.forward).parameters
     last_only: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}

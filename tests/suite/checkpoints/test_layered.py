@@ -187,7 +187,7 @@ def quantize(model):
         (truncate, "ends before its tensors do"),
         (garble, "header is damaged"),
         (drop, "lacks 1 of its weights, model.layers.1.mlp.up_proj.weight"),
-        (misshape, "up_proj.weight has shape [2, 2] in its files, and [32, 16] by its config.json"),
+        (misshape, "up_proj.weight has shape [2, 2] in its files, but [32, 16] by its config.json"),
         (quantize, "is quantized"),
     ],
 )

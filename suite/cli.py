@@ -182,7 +182,7 @@ def main() -> None:
     except TyperException as error:
         code = _end(error.format_message(), WRONG_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        code = _end("interrupted; finished cells stand, the same command resumes", INTERRUPTED)
+        code = _end("interrupted; finished cells are kept, the same command resumes", INTERRUPTED)
     except (PruningError, OSError) as error:
         code = _end(str(error), FAILED)
     except Exception as error:

@@ -132,7 +132,7 @@ class CellShare:
 
     @contextmanager
     def initial_prunes(self) -> Iterator[None]:
-        """Lets the body read stored initial masks while it prunes; afterwards `parts` lists what was shared."""
+        """Lets the body read stored initial masks while it prunes; `parts` lists them afterwards."""
         if self._initial is None:
             yield
             return

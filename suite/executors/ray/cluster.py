@@ -99,7 +99,7 @@ class RayCluster:
         self._ray.wait(running, num_returns=len(running), timeout=PROBE_S)
 
     def is_alive(self) -> bool:
-        """Returns whether the cluster's head accepts connections; a call to Ray without a head exits Python."""
+        """Returns whether the cluster's head accepts connections; calling Ray without a head exits Python."""
         return _answers(self._head)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ def test_without_ray_it_is_said_how_to_get_it(prunebench, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--address", "auto"], "--address auto: is for --executor ray"),
+        (["--address", "auto"], "--address auto: needs --executor ray"),
         (["--workers", "0"], "--workers"),
         (["--executor", "ray", "--device", "cuda:0"], "Ray chooses the GPU; give auto, cpu or cuda"),
         (["--executor", "slurm"], "slurm"),

@@ -1,4 +1,4 @@
-"""Suites become cells, cells become records, records become reports.
+"""Runs suites: plans their cells, prunes and measures each, and stores one record per cell.
 
 from suite import run_suite
 outcome = run_suite("smoke")

@@ -1,4 +1,4 @@
-"""The command `prunebench`: gathers the commands, and turns every way they can end into an exit code."""
+"""The command `prunebench`: collects its subcommands, and turns their errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from suite.commands.verify import verify
 
 app = typer.Typer(
     name="prunebench",
-    help="One-shot LLM pruning as a benchmark: prune, measure, compare.",
+    help="A benchmark for one-shot pruning of LLMs: prune, measure, compare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 fine, 1 a regression or a broken promise was found, 2 wrong input, 3 something "
-    "failed or could not be compared, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 a regression, a wrong record or a broken promise was found, 2 wrong "
+    "input, 3 something failed or could not be compared, 130 interrupted.",
 )
 
 
@@ -51,18 +51,18 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What the command takes before the name of one of its commands."""
+    """Options of `prunebench` itself, which precede the name of a subcommand."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A command, and what its help ends with.
+    """A subcommand, and the text at the end of its help.
 
     Args:
-        command: what runs.
+        command: the function that runs it.
         example: a command line that works without a network, at most 78 characters: help does not wrap it.
-        does: what the example does, to follow "this".
-        exit_codes: what its exit codes mean, if that is more than what all commands share.
+        does: what the example does, as a continuation of "this".
+        exit_codes: meaning of its exit codes, if it differs from that of all commands.
     """
 
     command: Callable[..., None]
@@ -72,12 +72,12 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The command's name, as in the example."""
+        """Name of the command, taken from the example."""
         return self.example.split()[1]
 
     @property
     def epilog(self) -> str:
-        """The exit codes, if any, and the example on a line of its own."""
+        """The exit codes, if any, and the example on a separate line."""
         parts = [f"For example, this {self.does}:", self.example]
         if self.exit_codes is not None:
             parts.insert(0, f"Exit codes: {self.exit_codes}.")
@@ -121,7 +121,7 @@ PANELS: Mapping[str, Sequence[Entry]] = {
         Entry(
             history,
             example="prunebench history results --metric perplexity --by commit",
-            does="draws one line per cell, with the commits that changed its perplexity",
+            does="draws one line per cell, and names the commits that changed its perplexity",
         ),
     ),
     "Check": (
@@ -129,7 +129,7 @@ PANELS: Mapping[str, Sequence[Entry]] = {
             verify,
             example="prunebench verify results/smoke --sample 1",
             does="checks all records of results/smoke, and reruns one of them",
-            exit_codes="0 fine, 1 a record is not what it claims, 2 wrong input, 3 a rerun could not be made",
+            exit_codes="0 no problem, 1 a problem was found, 2 wrong input, 3 a rerun was not possible",
         ),
         Entry(
             gate,
@@ -141,7 +141,7 @@ PANELS: Mapping[str, Sequence[Entry]] = {
             check_method,
             example="prunebench check-method wanda --family llama",
             does="checks Wanda on tiny LLaMA models, and leaves the other families out",
-            exit_codes="0 every promise is kept, 1 one is broken, 2 wrong input, 3 something failed",
+            exit_codes="0 every promise is kept, 1 a promise is broken, 2 wrong input, 3 something failed",
         ),
     ),
     "Find out": (
@@ -157,7 +157,7 @@ PANELS: Mapping[str, Sequence[Entry]] = {
         ),
     ),
 }
-"""The commands by the panels of the main help."""
+"""The commands, grouped by the panels of the main help."""
 
 for _panel, _entries in PANELS.items():
     for _entry in _entries:
@@ -165,28 +165,28 @@ for _panel, _entries in PANELS.items():
 
 
 def main() -> None:
-    """Runs the command, and turns every way it can end into an exit code and at most one line."""
-    # A name that the terminal's encoding cannot show must not cost what the command found out.
+    """Runs the command; ends with an exit code, and after an error with a message of one line."""
+    # A character that the terminal's encoding cannot show must not make the command fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # What takes long before the first bar is drawn (a fetch, a build) says so on stderr.
+    # Slow steps before the first progress bar (downloads, builds) are announced on stderr.
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("suite").setLevel(logging.INFO)
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer has taken the interrupt for itself
+        if code == INTERRUPTED:  # typer has caught the interrupt
             raise KeyboardInterrupt
     except (InputError, StructureError) as error:
         code = _end(str(error), WRONG_INPUT)
     except TyperException as error:
         code = _end(error.format_message(), WRONG_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        code = _end("interrupted; finished cells stand, the same command resumes", INTERRUPTED)
+        code = _end("interrupted; finished cells are kept, the same command resumes", INTERRUPTED)
     except (PruningError, OSError) as error:
         code = _end(str(error), FAILED)
     except Exception as error:
-        # Python's own exit code for a traceback is 1, which says here that a regression was found.
+        # Python's own exit code for a traceback is 1, which here means that a regression was found.
         if os.environ.get("PRUNEBENCH_TRACEBACK"):
             traceback.print_exc()
         code = _end(_unforeseen(error), FAILED)
@@ -195,7 +195,7 @@ def main() -> None:
 
 
 def _unforeseen(error: Exception) -> str:
-    """One line for an error that nobody planned for; errors of a fetch explain themselves."""
+    """Returns the message for an unexpected error; failed downloads have a message of their own."""
     from suite.machine.cache import AssetError
 
     if isinstance(error, AssetError):
@@ -209,11 +209,11 @@ def _end(message: str, code: int) -> int:
 
 
 def program() -> None:
-    """`main`, as a program: nothing that libraries do while they are taken down changes its exit code.
+    """Runs `main` so that the shutdown of libraries cannot change its exit code.
 
-    Threads of theirs that are still running then have been seen to abort a process that had done its work.
+    Threads of libraries that still run at shutdown can abort a process that has already done its work.
     """
-    # Registered first, so it runs last: after all other handlers, and before the libraries are taken down.
+    # Registered first, so it runs last: after all other handlers, and before the libraries shut down.
     atexit.register(_leave)
     main()
 
@@ -221,13 +221,13 @@ def program() -> None:
 def _leave() -> None:
     if _codes:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # whoever read it is gone, or it is closed
+            with suppress(OSError, ValueError):  # a broken pipe or a closed stream
                 stream.flush()
         os._exit(_codes[-1])
 
 
 _codes: list[int] = []
-"""The exit code, once `main` knows it."""
+"""The exit code as the last element; empty until `main` has ended."""
 
 if __name__ == "__main__":
     program()

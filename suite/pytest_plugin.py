@@ -1,6 +1,6 @@
-"""The pytest plugin: `assert_no_regression` and `run_suite` for tests in a method's own repository.
+"""The pytest plugin: fixtures `assert_no_regression` and `run_suite` for the repositories of methods.
 
-pytest imports this module wherever prunebench is installed, so what is heavy is imported where it is used.
+pytest imports this module wherever prunebench is installed, so heavy modules are imported only when used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPTION = "--update-baselines"
 
 @dataclass
 class _Updates:
-    """The baselines that this run of pytest replaced: by folder, what became of each."""
+    """The baselines that this run of pytest replaced: maps each folder to a description of the update."""
 
     done: dict[Path, str] = field(default_factory=dict)
 
@@ -36,20 +36,20 @@ _UPDATES = pytest.StashKey[_Updates]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds `--update-baselines`."""
+    """Adds the option `--update-baselines`."""
     parser.getgroup("prunebench").addoption(
         OPTION,
         action="store_true",
         dest="update_baselines",
-        help="make the candidates of assert_no_regression the new baselines, whatever the outcome",
+        help="replace the baselines of assert_no_regression with the candidates, whatever the outcome",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses to replace baselines from several processes, which know nothing of each other."""
+    """Refuses `--update-baselines` with pytest-xdist, whose processes do not know each other's updates."""
     config.stash[_UPDATES] = _Updates()
     if config.getoption("update_baselines") and config.getoption("dist", "no") != "no":
-        raise pytest.UsageError(f"{OPTION} replaces baselines one after another: give it without -n")
+        raise pytest.UsageError(f"{OPTION} replaces baselines one after another: use it without -n")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @dataclass(frozen=True)
 class AssertNoRegression:
-    """What the fixture `assert_no_regression` gives."""
+    """The callable that the fixture `assert_no_regression` returns."""
 
     _config: pytest.Config
 
@@ -74,18 +74,18 @@ class AssertNoRegression:
         tolerances: str | Path | None = None,
         across: Sequence[str] = (),
     ) -> None:
-        """Holds a candidate against its baseline, by the rules of `prunebench gate`.
+        """Compares a candidate with its baseline by the rules of `prunebench gate`.
 
-        With `--update-baselines` the candidate takes the baseline's place instead, whatever the outcome.
+        With `--update-baselines` the candidate replaces the baseline instead, whatever the outcome.
 
         Args:
-            candidate: a folder of records, the file of one, or records (`suite.run_suite` returns them).
-            baseline: a folder of records, or the file of one.
-            tolerances: a TOML file with tolerances in place of the built-in ones.
+            candidate: a folder of records, the file of a record, or records (as `suite.run_suite` returns).
+            baseline: a folder of records, or the file of a record.
+            tolerances: a TOML file with tolerances that replace the built-in ones.
             across: keys of cells in which the two sides may differ, e.g. `calibration.seed`.
 
         Raises:
-            AssertionError: a regression; the message has the gate's lines.
+            AssertionError: there is a regression; the message has the lines of the gate.
             pytest.fail.Exception: nothing got worse, but not everything could be compared, or the input is
                 wrong: there is no baseline yet, a record cannot be read, no cell is on both sides...
         """
@@ -127,12 +127,12 @@ class AssertNoRegression:
 
 
 _Ran = Path | str
-"""The results tree of a suite that ran, or why its test fails."""
+"""The results tree of a suite that ran, or the message with which its test fails."""
 
 
 @dataclass(frozen=True)
 class RunSuite:
-    """What the fixture `run_suite` gives."""
+    """The callable that the fixture `run_suite` returns."""
 
     _folders: pytest.TempPathFactory
     _ran: dict[tuple[str, Path | None, str], _Ran] = field(default_factory=dict)
@@ -145,24 +145,24 @@ class RunSuite:
         existing: Literal["rerun", "rerun-stale", "skip"] = "rerun",
         device: str = "auto",
     ) -> Path:
-        """Runs a suite as `prunebench run` does, in a process of its own; once in a run of pytest.
+        """Runs a suite as `prunebench run` does, in a separate process, once per run of pytest.
 
         Args:
             suite: a suite file, or the name of a built-in suite.
             out: the folder of records; a temporary one by default.
-            existing: what becomes of records that `out` has. They are made anew by default: of the code of
-                other packages, only a raised `version` of the method tells that it was changed. `skip`
-                resumes a run that was interrupted.
-            device: as the command's.
+            existing: how to treat records that exist in `out`. By default all cells are rerun, as a change in
+                the code of another package is only detected if the `version` of its method was raised.
+                `skip` resumes an interrupted run.
+            device: as for the option `--device` of `prunebench run`.
 
         Returns:
-            The folder of records, with the report in it.
+            The folder with the records and the report.
 
         Raises:
             pytest.fail.Exception: the suite is wrong, or a cell failed.
         """
         __tracebackhide__ = True
-        # A built-in suite's name must reach the command as it is, and a file's by any way to it be the same.
+        # The name of a built-in suite is passed on unchanged; different paths to one file are made equal.
         name = str(Path(suite).resolve()) if Path(suite).suffix == ".toml" else str(suite)
         key = (name, None if out is None else Path(out).resolve(), device)
         if key not in self._ran:
@@ -176,19 +176,19 @@ class RunSuite:
 
 @pytest.fixture(scope="session")
 def assert_no_regression(pytestconfig: pytest.Config) -> AssertNoRegression:
-    """Call it with a candidate and its baseline: fails if the candidate is worse (docs/ci.md)."""
+    """Call it with a candidate and its baseline: fails the test if the candidate is worse (docs/ci.md)."""
     return AssertNoRegression(pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def run_suite(tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
-    """Call it with a suite: runs it once and gives the folder of its records (docs/ci.md)."""
+    """Call it with a suite: runs it once and returns the folder of its records (docs/ci.md)."""
     return RunSuite(tmp_path_factory)
 
 
 def _run(suite: str, folder: Path, existing: str, device: str) -> _Ran:
-    # In a process of its own a suite costs what it costs on the command line: peaks of memory compare.
-    # -P keeps a folder called `suite` in the user's repository from being taken for this package.
+    # A separate process makes costs, such as peak memory, comparable with those of the command line.
+    # -P prevents a folder called `suite` in the user's repository from being imported as this package.
     done = subprocess.run(
         [
             *(sys.executable, "-P", "-m", "suite.cli", "run", suite, "--out", str(folder)),
@@ -210,7 +210,7 @@ def _run(suite: str, folder: Path, existing: str, device: str) -> _Ran:
 
 
 def _candidate(candidate: str | Path | Record | Sequence[Record], stored: Path) -> Side:
-    """The side of a candidate; records that come without a file get one in `stored`."""
+    """Returns the candidate's side; records that are passed as objects are first written to `stored`."""
     from suite.results.gate import read_side
     from suite.results.records.record import Record
     from suite.results.records.store import ResultStore
@@ -232,12 +232,12 @@ def _verdict(
 ) -> Verdict:
     from suite.results.gate import judge, read_side
 
-    held_against = _tolerances(tolerances)
+    limits = _tolerances(tolerances)
     try:
         expected = read_side(baseline, "baseline")
     except InputError as error:
         raise InputError(f"{error}; pytest {OPTION} makes the candidate the baseline") from error
-    return judge(expected, candidate, held_against, across)
+    return judge(expected, candidate, limits, across)
 
 
 def _tolerances(path: str | Path | None) -> Tolerances:

@@ -1,1 +1,1 @@
-"""The way in from Python: `run_suite`, `prune_checkpoint`, `evaluate_checkpoint`."""
+"""The Python API: `run_suite`, `prune_checkpoint`, `evaluate_checkpoint`."""

@@ -1,4 +1,4 @@
-"""Arguments of the Python API, held against their annotations."""
+"""Checks the arguments of the Python API against their annotations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from methods.errors import InputError
 P = ParamSpec("P")
 T = TypeVar("T")
 LONGEST = 60
-"""Characters of a wrong value that a message shows."""
+"""Number of characters of a wrong value that a message shows."""
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Makes a wrong argument an `InputError` of one line, before the function runs.
+    """Decorates a function so that a wrong argument raises a one-line `InputError` before the function runs.
 
-    Nothing is converted: `"128"` is no number, and `"no"` is no False.
+    No value is converted: `"128"` is not accepted as a number, nor `"no"` as False.
     """
     call = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(function)
     names = list(signature(function).parameters)
@@ -30,7 +30,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return call(*args, **kwargs)
         except ValidationError as error:
-            if error.title != function.__name__:  # raised by something that the function does
+            if error.title != function.__name__:  # raised inside the function, not by its arguments
                 raise
             raise InputError(f"{function.__name__}: {_in_one_line(names, error)}") from None
 
@@ -41,11 +41,11 @@ def _in_one_line(names: Sequence[str], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = first["loc"][0]
     argument = names[place] if isinstance(place, int) and place < len(names) else place
-    said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
     given = " ".join(repr(first["input"]).split())
     shown = given if len(given) <= LONGEST else f"{given[:LONGEST]}..."
     missing = first["type"] in ("missing_argument", "unexpected_keyword_argument")
-    return f"{argument}: {said}" + ("" if missing else f", not {shown}")
+    return f"{argument}: {message}" + ("" if missing else f", not {shown}")
 
 
 __all__ = ["checked"]

@@ -1,4 +1,4 @@
-"""`prune_checkpoint` and `evaluate_checkpoint`: one finished checkpoint, made or measured."""
+"""`prune_checkpoint` and `evaluate_checkpoint`: write or measure a single checkpoint."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from suite.watcher import Silent, Watcher
 
 @dataclass(frozen=True)
 class PrunedCheckpoint:
-    """A checkpoint that was pruned and written.
+    """A pruned checkpoint on the disk.
 
     Attributes:
-        folder: what `from_pretrained` loads, with `pruning.json` in it.
-        pruning: what `pruning.json` holds.
+        folder: the checkpoint's folder, for `from_pretrained`; it contains `pruning.json`.
+        pruning: the contents of `pruning.json`.
     """
 
     folder: Path
@@ -42,27 +42,27 @@ class PrunedCheckpoint:
 
     @property
     def record(self) -> Record:
-        """Of the prune: its cell, what it took, masks and modules."""
+        """The record of the prune: its cell, its cost, its mask digests and its modules."""
         return self.pruning.record
 
     @property
     def sparsity(self) -> float:
-        """Share of the target modules' weights that were removed."""
+        """Fraction of the target modules' weights that were removed."""
         return self.pruning.sparsity
 
     @property
     def prune_seconds(self) -> float:
-        """Wall-clock time of the prune with its calibration, after the model was loaded."""
+        """Wall-clock time of calibration and pruning, without loading the model, in seconds."""
         return self.pruning.prune_seconds
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of a checkpoint.
+    """The measurements of a checkpoint.
 
     Attributes:
-        record: of the checkpoint.
-        dense: of the dense model beside it; None where none was given.
+        record: the checkpoint's record.
+        dense: the dense model's record; None if no dense model was given.
     """
 
     record: Record
@@ -93,25 +93,26 @@ def prune_checkpoint(
     Args:
         model: a hub id, a local folder or a built-in name.
         method: a registered pruning method, e.g. `wanda`, or a recipe, e.g. `wanda | swaps | refit`.
-        out: a folder that is empty or does not exist; it appears whole or not at all.
-        sparsity: the share of weights to remove, at least 0 and below 1.
-        pattern: instead of `sparsity`, N:M: N of every M weights survive.
-        settings: hyper-parameters of the method in place of its defaults.
-        allocation: what divides the sparsity among the layers, e.g. `owl`; None = all get the same.
-        allocation_settings: its hyper-parameters.
-        calibration: which tokens the method looks at; a text alone stands for 128 x 2,048 tokens of it.
-        dtype: of the model while it is pruned, and of the checkpoint; `auto` = as most of its weights are
-            stored, or float32 where the hardware does not multiply that natively.
+        out: an empty or new folder; it appears only once the checkpoint is complete.
+        sparsity: the fraction of weights to remove, at least 0 and below 1.
+        pattern: an N:M pattern instead of `sparsity`: N of every M weights are kept.
+        settings: hyper-parameters of the method that replace its defaults.
+        allocation: how the sparsity is divided among the layers, e.g. `owl`; None = equally.
+        allocation_settings: hyper-parameters of the allocation.
+        calibration: which tokens the method is calibrated on; the name of a text alone means 128 x 2,048
+            tokens of it.
+        dtype: dtype of the model while it is pruned, and of the checkpoint; `auto` = the dtype in which most
+            of its weights are stored, or float32 if the hardware does not multiply that natively.
         revision: a branch, tag or commit on the hub.
         trust_remote_code: whether Python files that come with the model may run.
         device: `cpu`, `cuda`, `cuda:1`...; `auto` = a GPU if there is one.
-        placement: `resident`: the whole model is on the device; `onload`: one decoder layer at a time is.
-        watcher: hears of progress.
+        placement: `resident` keeps the whole model on the device; `onload` one decoder layer at a time.
+        watcher: receives progress events.
 
     Raises:
-        InputError: something that was asked for is not usable; nothing was written.
+        InputError: an argument cannot be used; nothing was written.
         AssetError: a built-in model or text could not be fetched.
-        PruningError: the prune failed or broke the method's promises; nothing was written.
+        PruningError: the prune failed or broke the method's contract; nothing was written.
         OSError: the checkpoint could not be written.
     """
     folder, watcher = Path(out).expanduser(), watcher or Silent()
@@ -165,42 +166,42 @@ def evaluate_checkpoint(
     on_cell: Callable[[Record], None] | None = None,
     watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Measures a checkpoint, whoever pruned it, as `prunebench evaluate` does.
+    """Measures a checkpoint, pruned by any program or not at all, as `prunebench evaluate` does.
 
     Args:
         model: a hub id, a local folder or a built-in name; pruned or not.
-        dense: the dense model to hold it against: divergence, flips, answers side by side.
+        dense: the dense model to compare it with: divergence, flips, answers side by side.
         out: a results folder for the records; None = they are only returned.
         perplexity: a corpus or a text file, or several.
-        seqlen: tokens in a window of text.
-        max_tokens: at most this many tokens of each text.
+        seqlen: number of tokens per window of text.
+        max_tokens: maximum number of tokens used of each text.
         first_token: whether each sequence begins with the tokenizer's first token.
         tasks: a task or a set of tasks, or several; empty = none.
-        task_folder: a folder with lm-eval task files of one's own.
-        num_fewshot: examples before each question; None = as the task has it.
-        limit: at most this many questions per task.
+        task_folder: a folder with additional lm-eval task files.
+        num_fewshot: number of examples before each question; None = the task's default.
+        limit: maximum number of questions per task.
         prompts: a set of prompts to answer: `built-in` or a `.jsonl` file; None = none.
-        max_new_tokens: at most this many tokens per answer.
-        speed: whether tokens per second are measured.
-        dtype: what the models are loaded as; `auto` = bfloat16 where the hardware multiplies it natively,
+        max_new_tokens: maximum number of tokens per answer.
+        speed: whether to measure tokens per second.
+        dtype: dtype in which the models are loaded; `auto` = bfloat16 if the hardware multiplies it natively,
             else float32.
         revision: the model's branch, tag or commit on the hub.
-        dense_revision: likewise of the dense model.
+        dense_revision: the dense model's branch, tag or commit on the hub.
         trust_remote_code: whether Python files that come with the models may run.
         device: `cpu`, `cuda`, `cuda:1`...; `auto` = a GPU if there is one.
-        placement: `resident`: the whole model is on the device; `onload`: one decoder layer at a time is.
-        on_cell: gets each record as soon as it is measured, and stored if `out` was given.
-        watcher: hears of progress.
+        placement: `resident` keeps the whole model on the device; `onload` one decoder layer at a time.
+        on_cell: called with each record once it is measured and, if `out` was given, stored.
+        watcher: receives progress events.
 
     Raises:
-        InputError: something that was asked for is not usable, the two models do not fit each other, or `out`
-            holds a record of other weights under the same name.
+        InputError: an argument cannot be used, the two models do not match, or `out` contains a record of
+            different weights under the same name.
         AssetError: a built-in model or text could not be fetched.
         PruningError: a model's structure cannot be read.
         OSError: a record could not be written.
     """
     if dense is None and dense_revision is not None:
-        raise InputError(f"dense_revision {dense_revision!r}: there is no dense model to take it of")
+        raise InputError(f"dense_revision {dense_revision!r}: no dense model was given")
     store = None if out is None else ResultStore(Path(out).expanduser())
     if store is not None:
         require_folder(store.root)
@@ -236,7 +237,7 @@ def evaluate_checkpoint(
 
 
 def _texts(given: str | Path | Sequence[str | Path]) -> list[str]:
-    """One text, or several, as a list."""
+    """Returns one or several texts as a list of strings."""
     return [str(given)] if isinstance(given, str | Path) else list(map(str, given))
 
 

@@ -1,4 +1,4 @@
-"""The report of a run while it lasts: there before the first cell, and true to what became of the run."""
+"""Keeps `report.html` up to date during a run, from before the first cell until after the last."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from suite.results.records.index import record_files
 from suite.storage.files import replace_text
 
 SHARE = 0.05
-"""Of a run's time that rendering its report may take."""
+"""Largest fraction of a run's time that is spent on rendering its report."""
 FIRST_RENDER_S = 2.0
-"""What the first one is expected to take: libraries are loaded for it."""
+"""Expected duration of the first rendering, which also loads libraries, in seconds."""
 LAST_RENDER_S = 5.0
-"""A run that ends early renders once more what it has, if that takes no longer."""
+"""A run that ends early renders its records once more only if that takes at most this many seconds."""
 BEAT_S = 20.0
-"""So often a page says that its run is alive; `reports.page.run_status.PATIENCE_S` is several times that."""
+"""Seconds between the page's signs of life; `reports.page.run_status.PATIENCE_S` is several times that."""
 _LOCK = ".report.lock"
 
 
 class LiveReport:
-    """Writes `report.html` of a results folder anew while a run fills it.
+    """Rewrites `report.html` of a results folder while a run adds records to it.
 
-    One process writes it: where several runs (shards, say) fill one folder, the first to come does, and when
-    it is done the next one. When a cell has ended the records are rendered, if that takes at most `SHARE` of
-    the run; meanwhile only the lines at the top are brought up to date. No trouble with the page costs the
-    run anything but the page.
+    Only one process writes the page: if several runs (e.g. shards) use one folder, the first one does, and
+    the next one takes over when it is done. The records are rendered whenever a cell has ended, as long as
+    rendering takes at most `SHARE` of the run; in between, only the lines at the top are updated. An error
+    while writing the page never affects the run.
 
-    A context manager; a body that does not reach `finish` counts as ended early.
+    Used as a context manager; a body that does not reach `finish` counts as ended early.
 
     Args:
         out: the results folder.
         title: the page's heading.
-        n_kept: cells of the run whose records stood before.
-        n_cells: all cells of the run.
-        doing: gives what the run does at the moment, a line for each cell that runs.
-        warn: gets the one line about a page that cannot be written.
+        n_kept: number of cells of the run that already had records.
+        n_cells: number of all cells of the run.
+        doing: returns what the run does at the moment, one line per running cell.
+        warn: called with one line if the page cannot be written.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class LiveReport:
         self._n_kept, self._n_to_run = n_kept, n_cells - n_kept
         self._doing, self._warn = doing, warn
         self._outcome = Outcome((), (), ())
-        self._handled = sys.exc_info()[1]  # whoever runs a suite may be handling an error
+        self._handled = sys.exc_info()[1]  # the caller may be inside an `except` block
         self._lock = FileLock(out / _LOCK, timeout=0, thread_local=False)
         self._page: str | None = None
-        self._told = self._finished = False
+        self._warned = self._finished = False
         self._started = time.monotonic()
         self._spent, self._last = 0.0, FIRST_RENDER_S
         self._writing = threading.Lock()
@@ -83,20 +83,21 @@ class LiveReport:
     ) -> None:
         self._stop_beating()
         if self._n_to_run and not self._finished:
-            if self._last <= LAST_RENDER_S:  # else whoever waits for the end would wait for the page
+            if self._last <= LAST_RENDER_S:  # a slower rendering would delay the end of the run
                 self._quietly(self._render)
             self._quietly(lambda: self._write(running=False))
         self._release()
 
     def cell_ended(self, outcome: Outcome) -> None:
-        """A record was written: renders all of them, if there is time for it.
+        """Renders all records after one was written, if the time budget allows it.
 
         Args:
             outcome: how the cells of the run ended so far.
         """
         self._outcome = outcome
         n_run = len(outcome.finished) + len(outcome.failed)
-        # What other workers have measured is stored before anything else, and the last page comes soon.
+        # After an error, storing what other workers have measured comes first; after the last cell, `finish`
+        # renders the page anyway.
         if sys.exc_info()[1] is not self._handled or n_run == self._n_to_run:
             return
         expected = (time.monotonic() - self._started) / n_run * self._n_to_run
@@ -106,15 +107,15 @@ class LiveReport:
             self._quietly(self._write)
 
     def finish(self) -> bool:
-        """Writes the page as it stays; False where another run writes it, and shows these cells there.
+        """Writes the final page; returns False if another run writes it, which shows these cells as well.
 
         Raises:
             InputError: the records cannot be read.
             OSError: the page cannot be written.
         """
         self._stop_beating()
-        # Whoever found the folder locked meanwhile relies on this run to show what it wrote: once more is
-        # enough, since a run that is still at work takes the page over by itself.
+        # A run that found the folder locked relies on this one to show its records. Two rounds are enough,
+        # since a run that is still at work takes over the page.
         for _ in range(2):
             if not self._is_writer():
                 break
@@ -127,7 +128,7 @@ class LiveReport:
         return self._finished
 
     def _begin(self) -> None:
-        """The first page: that of the run before, or what its records make, or one that waits for some."""
+        """Writes the first page: the previous run's page, a rendering of its records, or a placeholder."""
         if self._n_kept and _with_status(self.path, "") is None:
             self._render()
         self._write()
@@ -145,7 +146,7 @@ class LiveReport:
             self._page = page
 
     def _write(self, *, running: bool = True) -> None:
-        """The page as it was rendered last, with how far the run is now."""
+        """Writes the page as last rendered, with the current progress of the run at its top."""
         from reports.page.html import render_waiting
         from reports.page.run_status import run_status, with_status
 
@@ -163,7 +164,7 @@ class LiveReport:
             page = None if self._page is None else with_status(self._page, status)
             page = page or _with_status(self.path, status)
             page = page or with_status(render_waiting(title=self._title), status)
-            assert page is not None, "every page has room for it"
+            assert page is not None, "every page has a place for the status"
             self._page = page
             replace_text(self.path, page)
             self._spent += time.monotonic() - began
@@ -183,29 +184,29 @@ class LiveReport:
                 self._lock.acquire()
         except Timeout:
             return False
-        except OSError:  # a file system without locks: the page is replaced in one step all the same
+        except OSError:  # a file system without locks: the page is still replaced atomically
             return True
         return True
 
     def _release(self) -> None:
-        """Lets another run write the page. Its file goes first: two writers for a moment do no harm."""
+        """Lets another run write the page. Deletes the lock file first: two writers at once do no harm."""
         if self._lock.is_locked:
             with suppress(OSError):
                 (self._out / _LOCK).unlink()
         self._lock.release()
 
     def _quietly(self, work: Callable[[], None]) -> None:
-        """Does it; says the first time what went wrong with it, and goes on without."""
+        """Calls `work` and suppresses its errors; only the first one is reported, with `warn`."""
         try:
             work()
-        except Exception as error:  # a full disk, a record that is no record: measuring is worth more
-            if not self._told:
+        except Exception as error:  # e.g. a full disk or a broken record: measuring goes on
+            if not self._warned:
                 self._warn(f"{self.path} is not up to date: {' '.join(str(error).split())}")
-            self._told = True
+            self._warned = True
 
 
 def _with_status(path: Path, status: str) -> str | None:
-    """The page in a file with another banner; None where there is none, or it is no report."""
+    """Returns the page in a file with a new status banner; None if there is no file or it is not a report."""
     from reports.page.run_status import with_status
 
     try:
@@ -215,7 +216,7 @@ def _with_status(path: Path, status: str) -> str | None:
 
 
 def _times(out: Path) -> dict[Path, int]:
-    """The records below a folder, and when each was written."""
+    """Returns the record files below a folder with their modification times in nanoseconds."""
     times = {}
     for path in record_files([out]):
         with suppress(FileNotFoundError):  # another run has just replaced it

@@ -1,4 +1,4 @@
-"""The comparison report of folders of records, as a page and as a file."""
+"""Renders the comparison report of folders of records, as text or into a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from suite.results.records.record import Record
 
 ATTEMPTS = 5
-"""How often records are read anew because another process replaced one meanwhile."""
+"""How often reading the records is tried if another process replaces some of them meanwhile."""
 
 
 def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequence[str] = ()) -> Path:
@@ -22,11 +22,11 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
     Args:
         results: the folders, searched at any depth.
         out: the page's file, which is replaced in one step.
-        title: its heading.
-        only: texts or globs of the cells to show, the dense ones aside; empty = all.
+        title: the page's heading.
+        only: texts or globs that select the pruned cells to show; empty = all.
 
     Raises:
-        InputError: there are no records, or none of those asked for, or they never stood still.
+        InputError: there are no records, none matches `only`, or they changed during every attempt.
     """
     from suite.storage.files import replace_text
 
@@ -37,36 +37,36 @@ def write_report(results: Sequence[Path], out: Path, *, title: str, only: Sequen
 
 
 def render(results: Sequence[Path], *, title: str, only: Sequence[str] = ()) -> str:
-    """The page of the records below folders.
+    """Returns the HTML page of the records below folders.
 
     Args:
         results: the folders, searched at any depth.
-        title: its heading.
-        only: texts or globs of the cells to show, the dense ones aside; empty = all.
+        title: the page's heading.
+        only: texts or globs that select the pruned cells to show; empty = all.
 
     Raises:
-        InputError: there are no records, or none of those asked for, or they never stood still.
+        InputError: there are no records, none matches `only`, or they changed during every attempt.
     """
     from suite.results.records.reading import RecordError
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _render(results, title, only)
-        except RecordError as error:  # another run writes into the same folders: what it wrote is shown too
+        except RecordError as error:  # another run writes into these folders: read its records as well
             if attempt == ATTEMPTS:
                 raise InputError(f"{error}; run the command again") from None
     raise AssertionError("the last attempt returned or raised")
 
 
 def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
-    """The page, or a `RecordError` if a record is not the one that was read at first."""
+    """Returns the page; raises `RecordError` if a record changed after it was first read."""
     from concurrent.futures import ThreadPoolExecutor
 
     from suite.results.records.index import read_again, read_index, record_files
 
     files = list(record_files(results))
     with ThreadPoolExecutor(1) as beside:
-        # While other processes read, this one would only wait.
+        # This process would otherwise idle while other processes read the records.
         prepared = beside.submit(_prepare_pages)
         contents = read_index(files)
     prepared.result()
@@ -75,7 +75,7 @@ def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
         broken = f" that can be read ({n_broken} cannot: {contents.unreadable[0].path})" if n_broken else ""
         folders = ", ".join(map(str, results))
         raise InputError(f"{folders}: holds no records{broken}; prunebench run writes them")
-    # A later attempt that failed is news beside the numbers that stand.
+    # A failed later attempt is shown beside the numbers of the earlier record.
     failures = [stored.failure for stored in contents.records if stored.failure is not None]
     chosen = _chosen([*contents.records, *failures], only)
     places = {_name(stored.record): stored for stored in chosen}
@@ -90,7 +90,7 @@ def _render(results: Sequence[Path], title: str, only: Sequence[str]) -> str:
 
 
 def _prepare_pages() -> None:
-    """Imports and builds what every page needs, which takes seconds."""
+    """Imports and builds what every page needs; takes seconds."""
     from importlib import import_module
 
     from reports.page.chart_theme import chart_library
@@ -117,7 +117,7 @@ def _chosen(records: Sequence[StoredRecord], only: Sequence[str]) -> list[Stored
 
 
 def _name(record: Record) -> tuple[str, str, str]:
-    """What tells a record from every other one, also of the same cell."""
+    """Returns a key that is unique to a record, also among records of the same cell."""
     return record.cell.digest, record.status, record.created
 
 

@@ -1,4 +1,4 @@
-"""A run of a suite in three steps: planned for a machine, prepared, carried out."""
+"""A run of a suite in three steps: plan it for a machine, prepare it, carry it out."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from methods.base import Weights
 
 Warn = Callable[[str], None]
-"""Gets one line for whoever runs the suite."""
+"""Called with one line of warning for the user."""
 
 
 class RunWatcher(CellsWatcher, AbstractContextManager["RunWatcher"], Protocol):
-    """Hears of a run's progress; it is entered while cells run."""
+    """Receives the progress events of a run; entered as a context while cells run."""
 
     def lines(self) -> Sequence[str]:
-        """What is being done at the moment, a line for each cell that runs."""
+        """Returns what is being done at the moment, one line per running cell."""
         ...
 
 
@@ -44,11 +44,11 @@ class SuiteOutcome:
 
     Attributes:
         cells: the plan.
-        finished: cells that were run and have numbers.
-        kept: cells whose record stood already.
-        failed: cells that were run and have no numbers, each with the reason.
+        finished: cells that were run successfully.
+        kept: cells that were not run because they already had a record.
+        failed: cells that were run and failed, each with the reason.
         out: the folder of the records.
-        report: the report's file; None where there were no cells.
+        report: the report's file; None if there were no cells.
     """
 
     cells: tuple[Cell, ...]
@@ -64,10 +64,10 @@ class SuiteOutcome:
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
-        """Those of all cells that have not failed, in the order of the plan; read from `out` on first use.
+        """The records of all cells that did not fail, in the order of the plan; read from `out` on first use.
 
         Raises:
-            FileNotFoundError, RecordError: another program removed or damaged one since.
+            FileNotFoundError, RecordError: another program has removed or damaged a record.
         """
         store, failed = ResultStore(self.out), {entry.cell.digest for entry in self.failed}
         return tuple(load_record(store.path_of(cell)) for cell in self.cells if cell.digest not in failed)
@@ -75,14 +75,14 @@ class SuiteOutcome:
 
 @dataclass(frozen=True)
 class PlannedSuite:
-    """A suite whose cells are known, and which of them have to run.
+    """A suite whose cells are known, each marked as to be run or not.
 
     Attributes:
-        name: the suite's.
+        name: name of the suite.
         out: the folder for records and report.
-        existing: what becomes of cells that have a record.
-        weights: where models are.
-        executor: where cells run; it has to be open.
+        existing: how to treat cells that already have a record.
+        weights: where the models' weights are kept.
+        executor: what runs the cells; it must be open.
         cells: the plan.
     """
 
@@ -110,20 +110,20 @@ class PlannedSuite:
         weights: Weights,
         warn: Warn,
     ) -> Self:
-        """Holds the cells against the records in `out`, and against the machine's memory.
+        """Compares the cells with the records in `out` and with the machine's memory.
 
         Args:
-            name: the suite's.
-            cells: in the dtype in which they run.
-            executor: where they run.
-            out: the folder for records and report; made by the first write.
-            existing: what becomes of cells that have a record.
-            weights: where models are.
-            warn: gets a line about cells that may not fit.
+            name: name of the suite.
+            cells: the cells, in the dtype in which they run.
+            executor: what runs the cells.
+            out: the folder for records and report; created by the first write.
+            existing: how to treat cells that already have a record.
+            weights: where the models' weights are kept.
+            warn: called with one line about cells that may not fit into memory.
 
         Raises:
-            InputError: `out` is no folder, a record stands there and `existing` is `fail`, or a cell surely
-                takes more memory than there is.
+            InputError: `out` is not a folder, a cell has a record there and `existing` is `fail`, or a cell
+                certainly needs more memory than there is.
         """
         require_folder(out)
         planned = decide(cells, ResultStore(out), existing, code=present_code)
@@ -131,13 +131,13 @@ class PlannedSuite:
         return cls(name, out, existing, weights, executor, planned)
 
     def prepared(self, *, warn: Warn) -> PreparedSuite:
-        """Reads what the cells read: models, texts, tasks and prompts are checked before the first one runs.
+        """Reads and checks the inputs of all cells (models, texts, tasks, prompts) before the first one runs.
 
         Args:
-            warn: gets what a reader of the numbers should know of a model, and which stale records are kept.
+            warn: called with remarks on models that matter to the results, and with each kept stale record.
 
         Raises:
-            InputError: something that a cell reads is not usable.
+            InputError: an input of a cell cannot be used.
             AssetError: a built-in model or text could not be fetched.
         """
         inputs = preflight([entry.cell for entry in self.cells])
@@ -148,7 +148,7 @@ class PlannedSuite:
         for entry in cells:
             if entry.state.kind == "stale" and not entry.runs:
                 reason = entry.state.reason
-                warn(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it anew")
+                warn(f"stale, kept: {entry.cell.label} ({reason}); --existing rerun-stale runs it again")
         ResultStore(self.out).sweep()
         return PreparedSuite(replace(self, cells=cells), inputs)
 
@@ -158,8 +158,8 @@ class PreparedSuite:
     """A planned suite whose inputs have been read.
 
     Attributes:
-        plan: the suite, with records marked as stale that were made from other inputs.
-        inputs: what its cells read, by model.
+        plan: the suite; records that were made from other inputs are marked as stale.
+        inputs: what the cells read, by model.
     """
 
     plan: PlannedSuite
@@ -167,7 +167,7 @@ class PreparedSuite:
 
     @property
     def n_to_run(self) -> int:
-        """Cells that will run."""
+        """Number of cells that will run."""
         return sum(entry.runs for entry in self.plan.cells)
 
     def carry_out(
@@ -179,22 +179,22 @@ class PreparedSuite:
         track: tuple[str, Tracker] | None = None,
         on_written: Callable[[Path], None] | None = None,
     ) -> SuiteOutcome:
-        """Runs the cells that have to run; each record is on the disk before the next cell begins.
+        """Runs the cells that have to run; each record is written before the next cell begins.
 
-        The report is there from the start and brought up to date while cells run.
+        The report exists from the start and is updated while cells run.
 
         Args:
-            watcher: hears of progress.
-            warn: gets what goes wrong with report or tracker.
-            reuse: whether what cells share is computed once and kept for the others.
-            track: name and instance of a tracker that is told of the run.
-            on_written: gets the file of each record once it is on the disk.
+            watcher: receives progress events.
+            warn: called with errors of the report or the tracker.
+            reuse: whether work that cells share is done once and kept for the others.
+            track: name and instance of a tracker that follows the run.
+            on_written: called with the file of each record once it is written.
 
         Raises:
-            InputError: the results folder cannot be made, a cell is larger than any machine of a cluster, or
-                another program damaged the records meanwhile, so that no report can be made of them.
-            OSError: a record could not be written (a full disk); all earlier ones stand.
-            PoolError: all workers in other processes are lost; what had come in is stored.
+            InputError: the results folder cannot be created, a cell needs more than any machine of a cluster
+                has, or another program damaged the records meanwhile, so that no report can be made.
+            OSError: a record could not be written (e.g. a full disk); all earlier ones are kept.
+            PoolError: all workers in other processes are lost; all records received before are stored.
         """
         make_folder(self.plan.out)
         plan, n_kept = self.plan, len(self.plan.cells) - self.n_to_run
@@ -209,10 +209,10 @@ class PreparedSuite:
             tracking.record_written(path)
             live.cell_ended(writer.outcome)
             if on_written is not None:
-                # Once it has raised, what other workers still bring in is only stored.
-                told, on_written = on_written, None
-                told(path)
-                on_written = told
+                # If it raises, it stays None: later records of other workers are only stored.
+                callback, on_written = on_written, None
+                callback(path)
+                on_written = callback
 
         writer = RecordWriter(store, watcher, written)
         name, tracker = track or (None, None)

@@ -1,4 +1,4 @@
-"""`run_suite`: a suite, from its file to records and report."""
+"""`run_suite`: runs a suite, from its file to records and report."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def run_suite(
 ) -> SuiteOutcome:
     """Runs a suite on this machine, or resumes it, as `prunebench run` does.
 
-    A cell that fails costs no other cell: it is in `failed`, and its record has the traceback. Remarks about
-    models, and stale records that are kept, are logged as warnings (logger `suite`). Messages call options by
-    their names on the command line.
+    A failing cell does not stop the others: it is listed in `failed`, and its record has the traceback.
+    Remarks about models and kept stale records are logged as warnings (logger `suite`). Messages use the
+    names that options have on the command line.
 
     Args:
-        suite: the name of a built-in suite, a suite file, or what `suite.load_suite` makes of one.
+        suite: the name of a built-in suite, a suite file, or the result of `suite.load_suite`.
         out: the folder for records and report; None = `results/<suite>`.
-        only: runs only cells whose label contains this text, or one of these, or matches it as a glob.
+        only: one or more texts or globs; only cells whose label contains or matches one of them are run.
         existing: for cells that already have a record: `skip` them, `rerun-stale` (those whose code or inputs
             changed), `rerun` all, or `fail`.
-        device: `cpu`, `cuda`, `cuda:1`...; `auto` = every GPU, or else the CPU.
-        placement: `resident`: the whole model is on the device; `onload`: one decoder layer at a time is.
-        on_cell: gets each record as soon as it is stored, that of a failed cell too. What it raises ends the
-            run.
+        device: `cpu`, `cuda`, `cuda:1`...; `auto` = every GPU, or the CPU if there is none.
+        placement: `resident` keeps the whole model on the device; `onload` one decoder layer at a time.
+        on_cell: called with each record once it is stored, also that of a failed cell. If it raises, the run
+            ends.
 
     Returns:
-        The records, the failed cells, and the report's path.
+        The finished, kept and failed cells, their records, and the report's path.
 
     Raises:
-        InputError: something that was asked for is not usable; nothing was run.
+        InputError: an argument cannot be used; nothing was run.
         AssetError: a built-in model or text could not be fetched.
-        OSError: a record could not be written (a full disk); all earlier ones stand.
-        PoolError: all workers on several GPUs were lost; what had come in is stored.
+        OSError: a record could not be written (e.g. a full disk); all earlier ones are kept.
+        PoolError: all workers on several GPUs were lost; all records received before are stored.
     """
     config = suite if isinstance(suite, SuiteConfig) else load_suite(str(suite))
     cells = plan(config)
@@ -80,13 +80,13 @@ def run_suite(
 
 
 class _Quiet(Silent):
-    """A watcher of runs that shows nothing."""
+    """A run watcher that shows nothing."""
 
     def worker_at(self, worker: str, cell: Cell | None, progress: Progress) -> None:
-        """No-op: nobody is told."""
+        """Does nothing."""
 
     def lines(self) -> Sequence[str]:
-        """No lines: this watcher keeps no state."""
+        """Returns no lines: this watcher keeps no state."""
         return ()
 
     def __enter__(self) -> _Quiet:
@@ -95,7 +95,7 @@ class _Quiet(Silent):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """No-op: nothing was opened."""
+        """Does nothing: nothing was opened."""
 
 
 __all__ = ["run_suite"]

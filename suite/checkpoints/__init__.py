@@ -1,1 +1,1 @@
-"""Finished checkpoints: written, read, measured and verified."""
+"""Writes, measures and verifies checkpoints."""

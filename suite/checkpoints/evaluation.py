@@ -1,4 +1,4 @@
-"""Measures a finished checkpoint, whoever pruned it, alone or held against its dense model."""
+"""Measures a finished checkpoint, pruned by any program, alone or compared with its dense model."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 
 class Outlet:
-    """Where models go as they are measured.
+    """Stores and reports the record of each model that was measured.
 
     Args:
-        store: a results tree; None = nothing is kept.
-        on_measured: gets each record, once it is on the disk if it is kept.
+        store: a results tree; None = records are not stored.
+        on_measured: called with each record, after it was stored.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class Outlet:
         self._on_measured = on_measured
 
     def check(self, cell: Cell, measured: ModelIdentity, inputs: Inputs) -> None:
-        """Makes sure, before a model is measured, that its record has a place, and takes no other one's.
+        """Checks, before a model is measured, that its record can be stored and overwrites no different one.
 
         Args:
-            cell: of the record to come.
-            measured: what it will be about.
-            inputs: what it is measured on.
+            cell: cell of the future record.
+            measured: the model that will be measured.
+            inputs: what it will be measured on.
 
         Raises:
-            InputError: the folder cannot be made, or there is a record of the same name, about other weights
-                or files, or on other texts.
+            InputError: the folder cannot be created, or it contains a record of the same name that was made
+                of different weights or files, or on different texts.
         """
         if self._store is None:
             return
@@ -72,17 +72,19 @@ class Outlet:
         path = self._store.path_of(cell)
         try:
             record = load_record(path)
-        except (FileNotFoundError, RecordError):  # nothing, or nothing that could be lost
+        except (FileNotFoundError, RecordError):  # no record, or an unreadable one
             return
-        held = record.checkpoint or record.model
-        difference = input_difference(record.model_copy(update={"model": held, "calibration": None}), inputs)
-        if held is not None and held.weight_digest != measured.weight_digest:
+        existing = record.checkpoint or record.model
+        difference = input_difference(
+            record.model_copy(update={"model": existing, "calibration": None}), inputs
+        )
+        if existing is not None and existing.weight_digest != measured.weight_digest:
             difference = f"the weights of {measured.name} were changed since"
         if difference is not None:
-            raise InputError(f"{path} would be lost, and {difference}: give another --out")
+            raise InputError(f"{path} would be overwritten, and {difference}: give another --out")
 
     def put(self, record: Record, items: pd.DataFrame) -> Record:
-        """Keeps a model that was measured; its record as it is stored, sealed."""
+        """Stores the record of a model that was measured; returns the sealed record as stored."""
         sealed = record.sealed() if self._store is None else load_record(self._store.write(record, items))
         if self._on_measured is not None:
             self._on_measured(sealed)
@@ -91,13 +93,13 @@ class Outlet:
 
 @dataclass(frozen=True)
 class _Dense:
-    """The dense model's side.
+    """The measured dense model, for comparison with the checkpoint.
 
     Attributes:
-        weight: gives a parameter by its name, on the host.
-        again: gives the dense model; the checkpoint, which it is given, may be it afterwards.
-        record: of the dense model.
-        remarks: about the pair.
+        weight: returns a dense parameter by its name, on the host.
+        again: returns the dense model; may overwrite the weights of the loaded checkpoint that it is passed.
+        record: record of the dense model.
+        remarks: remarks on the pair.
     """
 
     identity: ModelIdentity
@@ -120,26 +122,26 @@ def measure_checkpoint(
     weights: Weights = "resident",
     outlet: Outlet | None = None,
 ) -> list[Record]:
-    """Measures the model that `asked` names, and its dense model beside it.
+    """Measures the model of the cell `asked`, and its dense model if one is given.
 
-    One model is on the device at a time; the dense weights wait on the host, or in their files.
+    Only one model is on the device at a time; the dense weights are kept on the host or in their files.
 
     Args:
         asked: what to measure, as a dense cell of the model.
         dense: the dense model; None = no comparison.
-        dense_revision: its revision on the hub.
-        device: where the models compute.
-        watcher: hears of progress.
-        weights: where their decoder layers are.
-        outlet: where each is put as soon as it is measured; None = nowhere.
+        dense_revision: revision of the dense model on the hub.
+        device: the device on which the models compute.
+        watcher: receives progress events.
+        weights: where the weights of decoder layers are kept.
+        outlet: receives each record once it is measured; None = records are only returned.
 
     Returns:
         The sealed records: the dense model's first, if one was given, then the model's.
 
     Raises:
-        InputError: a model, text or task is not usable, the two models do not fit each other, or the outlet
-            holds a record of other weights under the same name.
-        PruningError: a structure cannot be read, or a model not be taken apart.
+        InputError: a model, text or task cannot be used, the two models do not match, or the outlet has a
+            record of different weights under the same name.
+        PruningError: the structure of a model cannot be read, or its layers cannot be loaded one by one.
     """
     folder = find_model(asked.model, asked.revision)[0]
     pruning = read_pruning(folder)
@@ -148,23 +150,26 @@ def measure_checkpoint(
         remarks.append(f"its {PRUNING} was written by another program, and was not read")
     outlet = outlet or Outlet()
     if dense is None:
-        own = _Model(asked, preflight([asked])[model_key(asked)], device, weights, outlet, watcher)
-        return [_measure_own(own, pruning, None, remarks)]
+        model = _Model(asked, preflight([asked])[model_key(asked)], device, weights, outlet, watcher)
+        return [_measure_checkpoint(model, pruning, None, remarks)]
     other = asked.model_copy(update={"model": dense, "revision": dense_revision})
     inputs = preflight([asked, other])
     of_pair = check_pair(asked, other, inputs)
     if (find_model(dense, dense_revision)[0] / PRUNING).exists():
-        of_pair.append(f"what it is held against, {dense!r}, was pruned itself: it has a {PRUNING}")
-    beside, own = (
+        of_pair.append(f"the dense model {dense!r} was pruned itself: it has a {PRUNING}")
+    dense_model, model = (
         _Model(cell, inputs[model_key(cell)], device, weights, outlet, watcher) for cell in (other, asked)
     )
-    held = _measure_dense(beside, asked.model, pruning)
-    return [held.record, _measure_own(own, pruning, held, [*remarks, *held.remarks, *of_pair])]
+    reference = _measure_dense(dense_model, asked.model, pruning)
+    return [
+        reference.record,
+        _measure_checkpoint(model, pruning, reference, [*remarks, *reference.remarks, *of_pair]),
+    ]
 
 
 @dataclass
 class _Model:
-    """One of the two models: how it is loaded, and where its record goes."""
+    """One of the two models: how to load it, and where to store its record."""
 
     asked: Cell
     inputs: Inputs
@@ -178,7 +183,7 @@ class _Model:
         self.log = PhaseLog(self.device, self.watcher)
 
     def load(self) -> LoadedModel:
-        """The model; whoever gets it decides how long it stays in memory."""
+        """Loads the model; it stays in memory only as long as the caller keeps it."""
         cell, self.created = self.asked, utc_now()
         self.watcher.cell_started(cell)
         with self.log.timed("load"):
@@ -193,12 +198,12 @@ class _Model:
             )
 
     def reference_speed(self, loaded: LoadedModel) -> ReferenceSpeed:
-        """The machine's reference speed with it."""
+        """Measures the machine's reference speed with the model."""
         with self.log.timed("reference speed"):
             return measure_reference_speed(loaded.model, loaded.placement)
 
     def decided(self, cell: Cell, choice: FirstTokenChoice | None) -> Cell:
-        """`cell` as it is run."""
+        """Returns `cell` as it is run, with the first token decided."""
         return self.inputs.decided(cell, first_token=choice is not None and choice.taken)
 
     def put(
@@ -212,7 +217,7 @@ class _Model:
         parts: tuple[RecipePart, ...] = (),
         modules: tuple[ModuleReport, ...] = (),
     ) -> Record:
-        """Keeps what was measured; the record as it is kept."""
+        """Makes and stores the record of the model; returns it as stored."""
         record = Record(
             status="complete",
             created=self.created,
@@ -238,18 +243,18 @@ class _Model:
         return kept
 
 
-def _measure_dense(its: _Model, checkpoint: str, pruning: Pruning | None) -> _Dense:
-    loaded = its.load()
+def _measure_dense(dense: _Model, checkpoint: str, pruning: Pruning | None) -> _Dense:
+    loaded = dense.load()
     remarks = [] if pruning is None else check_dense(pruning, loaded.identity, checkpoint)
-    its.outlet.check(its.asked, loaded.identity, its.inputs)
-    reference_speed = its.reference_speed(loaded)
-    reference = DenseReference(keeps_head=True)  # a finished checkpoint may have another
-    probe = its.inputs.first_token
-    choice = None if probe is None else choose_first_token(loaded, probe, its.log)
-    measured = measure_dense(loaded, its.decided(its.asked, choice), its.inputs, reference, its.log)
+    dense.outlet.check(dense.asked, loaded.identity, dense.inputs)
+    reference_speed = dense.reference_speed(loaded)
+    reference = DenseReference(keeps_head=True)  # the checkpoint's head may differ
+    probe = dense.inputs.first_token
+    choice = None if probe is None else choose_first_token(loaded, probe, dense.log)
+    measured = measure_dense(loaded, dense.decided(dense.asked, choice), dense.inputs, reference, dense.log)
     add_size(measured, loaded, (), None)
     measured.remarks[:0] = [*loaded.remarks, *([choice.remark] if choice else [])]
-    record = its.put(its.asked, measured, reference_speed=reference_speed, model=loaded.identity)
+    record = dense.put(dense.asked, measured, reference_speed=reference_speed, model=loaded.identity)
     if isinstance(loaded, LayeredModel):
         layered = loaded
         weight: Callable[[str], torch.Tensor] = loaded.dense_weight
@@ -261,68 +266,68 @@ def _measure_dense(its: _Model, checkpoint: str, pruning: Pruning | None) -> _De
 
 
 def _with_weights(weights: Mapping[str, torch.Tensor], loaded: LoadedModel) -> LoadedModel:
-    """`loaded` with other weights in it."""
+    """Overwrites the weights of `loaded` and returns it."""
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():
             parameter.copy_(weights[name])
     return loaded
 
 
-def _measure_own(
-    own: _Model, pruning: Pruning | None, dense: _Dense | None, remarks: Sequence[str]
+def _measure_checkpoint(
+    model: _Model, pruning: Pruning | None, dense: _Dense | None, remarks: Sequence[str]
 ) -> Record:
     """Measures the model that was asked for.
 
     Args:
-        own: that model.
-        pruning: what lies beside it.
-        dense: what it is held against.
-        remarks: of its folder, and of the pair.
+        model: the model, pruned or not.
+        pruning: the contents of its `pruning.json`; None if it has none.
+        dense: the dense model with which to compare it; None = no comparison.
+        remarks: remarks on its folder and on the pair.
     """
-    loaded = own.load()
-    with own.log.timed("count zeros"):
+    loaded = model.load()
+    with model.log.timed("count zeros"):
         zeros = count_zeros(loaded.model, loaded.placement, find_pattern=pruning is None)
-    model = dense_identity(own.asked, pruning, dense.identity if dense else None, loaded.identity)
-    cell = cell_of(own.asked, pruning, zeros, model)
-    if cell.is_dense:  # nothing was pruned, so it is nobody's pruned model, whatever it is held against
-        model = loaded.identity
-    own.outlet.check(cell, loaded.identity, own.inputs)
-    told = [*loaded.remarks, *remarks]
+    identity = dense_identity(model.asked, pruning, dense.identity if dense else None, loaded.identity)
+    cell = cell_of(model.asked, pruning, zeros, identity)
+    if cell.is_dense:  # nothing was pruned, so it is a dense model itself, whatever it is compared with
+        identity = loaded.identity
+    model.outlet.check(cell, loaded.identity, model.inputs)
+    collected = [*loaded.remarks, *remarks]
     if dense is None:
-        reference_speed, reference = own.reference_speed(loaded), DenseReference()
-        choice = _first_token(own, loaded, told_first_token(pruning))
+        reference_speed, reference = model.reference_speed(loaded), DenseReference()
+        choice = _first_token(model, loaded, told_first_token(pruning))
     else:
         reference_speed, reference, choice = dense.reference_speed, dense.reference, dense.first_token
-        told += other_weights(loaded, dense.weight)
+        collected += other_weights(loaded, dense.weight)
     if choice is not None:
-        told.append(choice.remark)
-    run = own.decided(cell, choice)
+        collected.append(choice.remark)
+    run = model.decided(cell, choice)
     if cell.is_dense and dense is None:
-        measured = measure_dense(loaded, run, own.inputs, reference, own.log)
+        measured = measure_dense(loaded, run, model.inputs, reference, model.log)
     else:
         again = None if dense is None else partial(dense.again, loaded)
-        measured = measure_pruned(loaded, run, own.inputs, reference, own.log, dense_again=again)
-    measured.remarks += told
+        measured = measure_pruned(loaded, run, model.inputs, reference, model.log, dense_again=again)
+    measured.remarks += collected
     add_zeros(measured, loaded, cell, pruning, zeros)
-    return own.put(
+    return model.put(
         cell,
         measured,
         reference_speed=reference_speed,
-        model=model,
+        model=identity,
         checkpoint=None if cell.is_dense else loaded.identity,
         parts=() if cell.is_dense or pruning is None else pruning.record.parts,
         modules=() if cell.is_dense else zeros.modules,
     )
 
 
-def _first_token(own: _Model, loaded: LoadedModel, told: bool | None) -> FirstTokenChoice | None:
-    """What is chosen where no dense model was asked: what the prune was `told`, or what this model shows."""
-    if own.inputs.first_token is None:
+def _first_token(model: _Model, loaded: LoadedModel, used: bool | None) -> FirstTokenChoice | None:
+    """Decides on the first token without a dense model: as the prune `used` it, or measured on this model."""
+    if model.inputs.first_token is None:
         return None
-    if told is None:
-        return choose_first_token(loaded, own.inputs.first_token, own.log, whose="this model's")
-    begin = "begin" if told else "do not begin"
-    return FirstTokenChoice(told, f"sequences {begin} with the tokenizer's first token, as in its {PRUNING}")
+    if used is None:
+        return choose_first_token(loaded, model.inputs.first_token, model.log, whose="this model's")
+    begin = "begin" if used else "do not begin"
+    return FirstTokenChoice(used, f"sequences {begin} with the tokenizer's first token, as in its {PRUNING}")
 
 
 __all__ = ["Outlet", "measure_checkpoint"]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint can be held against a dense model, and what a reader should know of the two."""
+"""Checks whether a checkpoint can be compared with a dense model, and collects remarks on the pair."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
     from suite.results.records.record import ModelIdentity
 
 _HARMLESS = ("dtype", "torch_dtype", "transformers_version", "use_cache", "architectures")
-"""Keys of a configuration that change no number."""
+"""Keys of a configuration that do not affect results."""
 
 
 def check_pair(own: Cell, dense: Cell, inputs: Mapping[ModelKey, Inputs]) -> list[str]:
-    """Refuses two models whose numbers cannot be paired.
+    """Checks that the results of a checkpoint and a dense model can be compared.
 
     Args:
         own: the checkpoint's cell.
-        dense: the same for the dense model.
-        inputs: what both read.
+        dense: the dense model's cell.
+        inputs: what both cells read.
 
     Returns:
-        How their configurations differ, a sentence, if they do.
+        One sentence on how their configurations differ; empty if they do not.
 
     Raises:
-        InputError: other parameters, or other tokens of the texts or of the prompts.
+        InputError: their parameters differ, or their tokens of the texts or of the prompts.
     """
-    pair = f"{own.model!r} cannot be held against {dense.model!r}"
+    pair = f"{own.model!r} cannot be compared with {dense.model!r}"
     one, other = _skeleton(own), _skeleton(dense)
     shapes, expected = _shapes(one), _shapes(other)
     if shapes != expected:
         off = next(n for n in sorted({*shapes, *expected}) if shapes.get(n) != expected.get(n))
         raise InputError(
-            f"{pair}: {off} has shape {shapes.get(off, 'none')} in the one and "
-            f"{expected.get(off, 'none')} in the other"
+            f"{pair}: {off} has shape {shapes.get(off, 'none')} in the first and "
+            f"{expected.get(off, 'none')} in the second"
         )
     both = [inputs[model_key(cell)].windows for cell in (own, dense)]
     for spec in {**both[0], **both[1]}:
         texts = [windows[spec].corpus_digest if spec in windows else None for windows in both]
         if texts[0] != texts[1]:
-            raise InputError(f"{pair}: their tokenizers make other tokens of {spec.corpus}")
+            raise InputError(f"{pair}: their tokenizers make different tokens of {spec.corpus}")
     if own.answers is not None and one.tokenizer is not None and other.tokenizer is not None:
         prompts = inputs[model_key(own)].prompts[own.answers.prompts].prompts
         if encode_prompts(one.tokenizer, prompts) != encode_prompts(other.tokenizer, prompts):
             raise InputError(
-                f"{pair}: their tokenizers make other tokens of the prompts (is a chat template missing?); "
-                "--prompts none leaves them out"
+                f"{pair}: their tokenizers make different tokens of the prompts (is a chat template "
+                "missing?); --prompts none skips them"
             )
     return _other_settings(one.model.config.to_dict(), other.model.config.to_dict())
 
 
 def other_weights(loaded: LoadedModel, dense_weight: Callable[[str], Tensor]) -> list[str]:
-    """Whether weights that no pruning touches differ from the dense model's, a sentence if they do.
+    """Returns one sentence if weights that pruning never changes differ from the dense model's; else nothing.
 
     Args:
         loaded: the checkpoint.
-        dense_weight: gives a dense parameter by its name, on the host.
+        dense_weight: returns a dense parameter by its name, on the host.
     """
     targets = {target.parameter_name for _, _, target in read_decoder(loaded.model).targets()}
     off = [
@@ -77,21 +77,19 @@ def other_weights(loaded: LoadedModel, dense_weight: Callable[[str], Tensor]) ->
     ]
     if not off:
         return []
-    return [
-        f"{len(off)} parameters that are no target modules differ from the dense model's, {off[0]} for one"
-    ]
+    return [f"{len(off)} parameters outside the target modules differ from the dense model's, e.g. {off[0]}"]
 
 
 def check_dense(pruning: Pruning, dense: ModelIdentity, checkpoint: str) -> list[str]:
-    """Refuses a dense model that is not the one a checkpoint says it was pruned from.
+    """Checks that a dense model is the one from which a checkpoint was pruned, according to `pruning.json`.
 
     Args:
         pruning: the checkpoint's `pruning.json`.
-        dense: the model that it shall be held against.
-        checkpoint: what the user calls the checkpoint.
+        dense: the model with which it is to be compared.
+        checkpoint: the checkpoint's name as given by the user.
 
     Returns:
-        That it could not be found out, a sentence, where the two were loaded in different dtypes.
+        One sentence if this could not be checked because the dtypes differ; else nothing.
 
     Raises:
         InputError: their weights have different digests.
@@ -106,7 +104,7 @@ def check_dense(pruning: Pruning, dense: ModelIdentity, checkpoint: str) -> list
         raise InputError(
             f"{checkpoint!r} was not pruned from {dense.name!r}: its pruning.json says {pruned.name!r}, "
             f"weights {pruned.weight_digest[:12]}, and those of {dense.name!r} are "
-            f"{dense.weight_digest[:12]}; --dense names the model that was pruned"
+            f"{dense.weight_digest[:12]}; --dense must name the model that was pruned"
         )
     return []
 

@@ -1,4 +1,4 @@
-"""What the record of a finished checkpoint says of it: what pruned it, how sparse it is, and who says so."""
+"""Parts of a checkpoint's record: its cell, its sparsity, and where both are known from."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from suite.results.records.record import ModelIdentity
 
 CHECKPOINT = "checkpoint"
-"""The method name of a checkpoint that does not say what pruned it."""
+"""The method name of a checkpoint without information on what pruned it."""
 
 
 def dense_identity(
     asked: Cell, pruning: Pruning | None, dense: ModelIdentity | None, own: ModelIdentity
 ) -> ModelIdentity:
-    """The dense model's identity: as loaded, else as `pruning.json` has it, else the checkpoint's own."""
+    """Returns the dense model's identity: as loaded, else from `pruning.json`, else the checkpoint's own."""
     if dense is not None:
         return dense
-    # In another dtype its weights would have another digest.
+    # In another dtype the same weights have a different digest.
     return pruning.model if pruning is not None and pruning.model.dtype == asked.dtype else own
 
 
 def cell_of(asked: Cell, pruning: Pruning | None, zeros: Zeros, model: ModelIdentity) -> Cell:
-    """The cell of a checkpoint: what pruned it, as far as that is known.
+    """Returns the cell of a checkpoint, with what pruned it as far as that is known.
 
     Raises:
-        InputError: nothing of it is left.
+        InputError: all weights of the target modules are 0.
     """
     if zeros.sparsity == 1:
         raise InputError(
@@ -43,18 +43,18 @@ def cell_of(asked: Cell, pruning: Pruning | None, zeros: Zeros, model: ModelIden
         )
     named = {"model": model.name, "revision": None, "checkpoint": asked.model}
     if pruning is not None:
-        told = {
+        pruned_by = {
             name: getattr(pruning.record.cell, name)
             for name in ("method", "settings", "pattern", "allocation")
         }
-        return asked.model_copy(update={**named, **told, "calibration": _calibration(pruning)})
+        return asked.model_copy(update={**named, **pruned_by, "calibration": _calibration(pruning)})
     if zeros.pattern is None:
         return asked.model_copy(update={"method": DENSE})
     return asked.model_copy(update={**named, "method": CHECKPOINT, "pattern": zeros.pattern})
 
 
 def _calibration(pruning: Pruning) -> CalibrationSpec | None:
-    """What was looked at, which may be less than was asked for."""
+    """Returns the calibration that was actually used, which may be less than was asked for."""
     used = pruning.record.calibration
     if used is None:
         return None
@@ -68,7 +68,7 @@ def _calibration(pruning: Pruning) -> CalibrationSpec | None:
 
 
 def told_first_token(pruning: Pruning | None) -> bool | None:
-    """Whether the prune's sequences began with the tokenizer's first token; None where nobody knows."""
+    """Returns whether the prune's sequences began with the tokenizer's first token; None if unknown."""
     used = None if pruning is None else pruning.record.calibration
     return None if used is None or holds_tokens(used.source) else used.first_token
 
@@ -76,7 +76,7 @@ def told_first_token(pruning: Pruning | None) -> bool | None:
 def add_zeros(
     measured: Measured, loaded: LoadedModel, cell: Cell, pruning: Pruning | None, zeros: Zeros
 ) -> None:
-    """Adds sparsity and sizes, and says where the sparsity comes from."""
+    """Adds sparsity and sizes to `measured`, with a remark if the sparsity was counted from zeros."""
     if cell.is_dense:
         add_size(measured, loaded, (), None)
         return

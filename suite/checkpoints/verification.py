@@ -1,4 +1,4 @@
-"""Whether a checkpoint that `prunebench prune` made is what its `pruning.json`, or a record, says."""
+"""Verifies a checkpoint written by `prunebench prune` against its `pruning.json` and a record."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether `prunebench prune` wrote that folder."""
+    """Returns whether `folder` contains a `pruning.json`."""
     return (folder / PRUNING).is_file()
 
 
 def verify_checkpoint(
     folder: Path, record: Record | None = None, *, trust_remote_code: bool = False
 ) -> list[Finding]:
-    """Holds a checkpoint's weights against its `pruning.json`, and both against a record.
+    """Compares a checkpoint's weights with its `pruning.json`, and both with a record.
 
     Args:
-        folder: of the checkpoint; its weights are loaded.
-        record: of the same prune; None = none.
+        folder: the checkpoint's folder; its weights are loaded.
+        record: a record of the same prune; None = no comparison.
         trust_remote_code: whether Python files that come with the checkpoint may run.
 
     Returns:
-        What was found; nothing where all is consistent.
+        The findings; empty if all is consistent.
     """
     try:
         pruning = read_pruning(folder)
@@ -63,7 +63,7 @@ def _problem(folder: Path, message: str, check: str = "checkpoint") -> Finding:
 
 
 def _groups(model: PreTrainedModel, pruning: Pruning) -> Iterator[str]:
-    """The modules whose groups of M keep more than N weights; they may keep fewer, where others are 0 too."""
+    """Yields modules with groups that keep more than N of M weights; keeping fewer is allowed."""
     pattern = parse_pattern(pruning.record.cell.pattern or "")
     if isinstance(pattern, SemiStructured):
         for _, _, target in read_decoder(model).targets():
@@ -72,7 +72,7 @@ def _groups(model: PreTrainedModel, pruning: Pruning) -> Iterator[str]:
 
 
 def _mask(folder: Path, model: PreTrainedModel, pruning: Pruning, zeros: Zeros) -> Iterator[Finding]:
-    """Forms the mask digest anew, where every 0 is a pruned weight: then the zeros are the mask."""
+    """Recomputes the mask digest from the zeros of the weights; possible only if every zero was pruned."""
     pruned = {module.module: module.n_pruned for module in pruning.record.modules}
     more = [name for name, n_zeros in zeros.counts.items() if pruned.get(name) != n_zeros]
     if more:
@@ -82,10 +82,10 @@ def _mask(folder: Path, model: PreTrainedModel, pruning: Pruning, zeros: Zeros) 
         yield Finding(folder, "mask", "remark", message)
         return
     keep = {t.mask_name: t.pack(t.weight != 0) for _, _, t in read_decoder(model).targets()}
-    found, told = PruneResult(keep, (), {}).mask_digest, pruning.record.mask_digest
-    if found != told:
+    found, recorded = PruneResult(keep, (), {}).mask_digest, pruning.record.mask_digest
+    if found != recorded:
         yield _problem(
-            folder, f"mask_digest is {_short(told)}, by the zeros of the weights {_short(found)}", "mask"
+            folder, f"mask_digest is {_short(recorded)}, by the zeros of the weights {_short(found)}", "mask"
         )
 
 
@@ -94,16 +94,16 @@ def _short(digest: str | None) -> str:
 
 
 def _against_record(record: Record, pruning: Pruning, zeros: Zeros) -> Iterator[str]:
-    own = pruning.record
+    of_prune = pruning.record
     for name in ("method", "settings", "pattern", "allocation"):
-        said, other = getattr(own.cell, name), getattr(record.cell, name)
-        if said != other:
-            yield f"{PRUNING} has {name} {said}, and the record {other}"
+        value, other = getattr(of_prune.cell, name), getattr(record.cell, name)
+        if value != other:
+            yield f"{PRUNING} has {name} {value}, and the record {other}"
     dense, pruned = record.model, pruning.model
     if dense is not None and (dense.weight_digest, dense.dtype) != (pruned.weight_digest, pruned.dtype):
         yield "it was pruned from other dense weights, or in another dtype, than the record"
-    if record.cell.prunes and record.mask_digest != own.mask_digest:
-        yield f"mask_digest is {_short(own.mask_digest)}, and the record's {_short(record.mask_digest)}"
+    if record.cell.prunes and record.mask_digest != of_prune.mask_digest:
+        yield f"mask_digest is {_short(of_prune.mask_digest)}, and the record's {_short(record.mask_digest)}"
     counted = zeros.counts
     reported = {module.module: module.n_pruned for module in record.modules}
     if counted.keys() != reported.keys():

@@ -1,1 +1,1 @@
-"""The commands, a module for each kind of question; `suite.cli` makes one program of them."""
+"""The subcommands of `prunebench`, grouped by topic; `suite.cli` combines them into one program."""

@@ -1,4 +1,4 @@
-"""`prunebench prune` and `prunebench evaluate`: one checkpoint, made or measured."""
+"""`prunebench prune` and `prunebench evaluate`: write or measure a single checkpoint."""
 
 from __future__ import annotations
 
@@ -28,44 +28,49 @@ if TYPE_CHECKING:
 
 
 def prune(
-    model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the checkpoint.")],
+    model: Annotated[str, typer.Argument(help="The model: a hub id, a local folder or a built-in name.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the checkpoint.")],
     method: Annotated[str | None, typer.Option(help="A pruning method (prunebench list methods).")] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="In place of --method: a score, refinements and an update, such as "
+            help="A recipe instead of --method: a score, refinements and an update, such as "
             "'alphapruning | wanda | swaps | refit(steps=20)' (prunebench list steps)."
         ),
     ] = None,
-    sparsity: Annotated[str | None, typer.Option(help="Share of weights to remove, e.g. 0.5.")] = None,
+    sparsity: Annotated[str | None, typer.Option(help="Fraction of weights to remove, e.g. 0.5.")] = None,
     pattern: Annotated[
-        str | None, typer.Option(help="In place of --sparsity: N:M, N of every M weights survive, e.g. 2:4.")
+        str | None,
+        typer.Option(help="An N:M pattern instead of --sparsity: keep N of every M weights, e.g. 2:4."),
     ] = None,
     settings: Settings = None,
     allocation: Annotated[
         str | None,
-        typer.Option(help="Divides the sparsity among the layers (prunebench list allocations)."),
+        typer.Option(
+            help="How to divide the sparsity among the layers (prunebench list allocations). "
+            "(default: equally)"
+        ),
     ] = None,
     allocation_settings: Annotated[
         list[str] | None,
-        typer.Option("--set-allocation", help="A setting of the allocation, key=value; repeatable."),
+        typer.Option("--set-allocation", help="Change a setting of the allocation: key=value; repeatable."),
     ] = None,
     calibration: Annotated[
         str,
         typer.Option(
-            help="A corpus (prunebench list corpora), or a .txt, .jsonl, .parquet or .safetensors file."
+            help="Calibration data: a corpus (prunebench list corpora), or a .txt, .jsonl, .parquet or "
+            ".safetensors file."
         ),
     ] = "wiki-sample",
-    n_samples: Annotated[int, typer.Option(min=1, help="Calibration sequences.")] = 128,
+    n_samples: Annotated[int, typer.Option(min=1, help="Number of calibration sequences.")] = 128,
     seqlen: Annotated[int, typer.Option(min=1, help="Tokens per calibration sequence.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, help="Seed for drawing the calibration sequences.")] = 0,
     first_token: First = "auto",
     dtype: Annotated[
         DTypeName,
         typer.Option(
-            help="Of the model while it is pruned, and of the checkpoint. auto: as most of its weights are "
-            "stored, or float32 if the hardware does not multiply that natively."
+            help="dtype of the model during pruning, and of the checkpoint. auto: the dtype in which most of "
+            "its weights are stored, or float32 if the hardware does not multiply that natively."
         ),
     ] = "auto",
     revision: Revision = None,
@@ -120,11 +125,14 @@ def prune(
         print_json(pruned.pruning.model_dump(mode="json"))
     else:
         print(out)
-        say(f"sparsity {pruned.sparsity:.4f}, {pruned.prune_seconds:.1f} s after the model was loaded")
+        say(f"sparsity {pruned.sparsity:.4f}, pruned in {pruned.prune_seconds:.1f} s (without loading)")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A hub id, a local folder or a built-in name; pruned or not.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="The model, pruned or not: a hub id, a local folder or a built-in name."),
+    ],
     dense: Annotated[
         str | None,
         typer.Option(help="The dense model to compare with: divergence, flips, answers side by side."),
@@ -132,28 +140,38 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the records to this results folder.")] = None,
     perplexity: Annotated[
         list[str] | None,
-        typer.Option(help="A corpus or text file; repeatable. (default: wiki-sample and news-sample)"),
+        typer.Option(
+            help="Measure perplexity on this corpus or text file; repeatable. "
+            "(default: wiki-sample and news-sample)"
+        ),
     ] = None,
     seqlen: Annotated[int, typer.Option(min=2, help="Tokens per window of text.")] = 2048,
     max_tokens: Annotated[
-        int | None, typer.Option(min=2, help="At most this many tokens of each text.")
+        int | None, typer.Option(min=2, help="Use at most this many tokens of each text.")
     ] = None,
     first_token: First = "auto",
     task: Annotated[
         list[str] | None,
-        typer.Option(help="A task or set (prunebench list tasks), or none; repeatable. (default: offline)"),
+        typer.Option(
+            help="A task or set of tasks (prunebench list tasks), or none; repeatable. (default: offline)"
+        ),
     ] = None,
     task_folder: Annotated[
-        str | None, typer.Option(help="A folder with your own lm-eval task files.")
+        str | None, typer.Option(help="A folder with additional lm-eval task files.")
     ] = None,
     num_fewshot: Annotated[
-        int | None, typer.Option(min=0, help="Examples before each question. (default: as the task has it)")
+        int | None,
+        typer.Option(min=0, help="Number of examples before each question. (default: as the task defines)"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many questions per task.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use at most this many questions per task.")
+    ] = None,
     prompts: Annotated[
-        str, typer.Option(help="Prompts to answer: built-in, a .jsonl file, or none.")
+        str, typer.Option(help="Prompts that the model answers: built-in, a .jsonl file, or none.")
     ] = "built-in",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens per answer.")] = 48,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Generate at most this many tokens per answer.")
+    ] = 48,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure tokens per second.")] = True,
     dtype: LoadedAs = "auto",
     revision: Revision = None,

@@ -1,4 +1,4 @@
-"""`prunebench export`: the numbers of a folder of records for papers, spreadsheets and READMEs."""
+"""`prunebench export`: exports a folder of records for papers, spreadsheets and READMEs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="The file to write; for latex and figures, the folder.")],
     title: Annotated[
-        str | None, typer.Option(help="The heading, in latex and markdown. (default: the folder's name)")
+        str | None, typer.Option(help="Heading for latex and markdown. (default: the folder's name)")
     ] = None,
 ) -> None:
     """Export a folder of records as LaTeX, CSV, Markdown or figures."""
@@ -41,7 +41,7 @@ def export(
 
 
 def _write(results: Path, format: Format, out: Path, title: str) -> None:
-    """Writes the export, each file in one step."""
+    """Writes the export; each file is replaced atomically."""
     from reports import ReportError
     from reports.export import export_csv, export_figures, export_latex, export_markdown
     from suite.results import ResultStore

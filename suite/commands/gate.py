@@ -1,4 +1,4 @@
-"""`prunebench gate`: did pruning get worse?"""
+"""`prunebench gate`: compares records with a baseline and fails if they are worse."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ def gate(
         list[str] | None,
         typer.Option(help="Pair cells even if they differ in this key, e.g. calibration.seed; repeatable."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also list what did not change.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list metrics that did not change.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Write a Markdown summary to this file. (default: $GITHUB_STEP_SUMMARY, appended)"),
+        typer.Option(
+            help="Write a Markdown summary to this file. (default: append it to $GITHUB_STEP_SUMMARY, if set)"
+        ),
     ] = None,
     update: Annotated[
         bool,
         typer.Option(
-            "--update", help="Make the candidate the new (or first) baseline, whatever the outcome."
+            "--update", help="Replace (or create) the baseline with the candidate, whatever the outcome."
         ),
     ] = False,
     as_json: AsJson = False,
@@ -47,12 +49,12 @@ def gate(
 
     for path in (junit, markdown):
         _require_writable(path)
-    held_against = load_tolerances(tolerances)
+    limits = load_tolerances(tolerances)
     judged = read_side(candidate, "candidate")
     if update:
         if candidate.is_file():
             raise InputError(f"--update: {candidate} is one record; a baseline is made of a folder of them")
-        pair_cells(judged, judged, across or [])  # what is wrong with the candidate must not be accepted
+        pair_cells(judged, judged, across or [])  # raises an error if the candidate is not a valid baseline
     try:
         expected = read_side(baseline, "baseline")
     except InputError as error:
@@ -62,11 +64,11 @@ def gate(
         _update(baseline, judged)
         return
     try:
-        verdict = judge(expected, judged, held_against, across or [])
+        verdict = judge(expected, judged, limits, across or [])
     except InputError as error:
         if not update:
             raise
-        raise InputError(f"{error}; to start anew, remove {baseline} first") from error
+        raise InputError(f"{error}; to start over, remove {baseline} first") from error
     if as_json:
         print_json(verdict_as_json(verdict))
     else:
@@ -82,7 +84,7 @@ def gate(
 
 
 def _require_writable(path: Path | None) -> None:
-    """Refuses a summary that could not be written before anything is judged."""
+    """Raises `InputError` if a summary cannot be written, before anything is compared."""
     if path is None:
         return
     if path.is_dir():
@@ -94,7 +96,7 @@ def _require_writable(path: Path | None) -> None:
 
 
 def _write_summaries(verdict: Verdict, junit: Path | None, markdown: Path | None) -> bool:
-    """Whether what was asked for was written; the verdict stands either way."""
+    """Writes the summaries that were asked for; returns False if one of them could not be written."""
     from reports.gate.junit import junit_xml
     from reports.gate.summary import gate_markdown
     from suite.storage.files import replace_text
@@ -110,7 +112,7 @@ def _write_summaries(verdict: Verdict, junit: Path | None, markdown: Path | None
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if markdown is None and step_summary:
         try:
-            # Steps of a job share the file, so it is added to.
+            # The steps of a job share the file, so the summary is appended.
             with Path(step_summary).open("a", encoding="utf-8") as file:
                 file.write(gate_markdown(verdict))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""`prunebench history`: a metric over dates or commits, its changes marked."""
+"""`prunebench history`: shows a metric over dates or commits, and marks its changes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from suite.commands.options import AsJson, Only, print_json, say
 def history(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Folders of records, searched at any depth; one for all dates, or several."),
+        typer.Argument(help="Folders of records, searched at any depth; one folder may hold all dates."),
     ],
-    metric: Annotated[str, typer.Option(help="The metric to show, as records name it.")] = "perplexity",
+    metric: Annotated[
+        str, typer.Option(help="The metric to show, by its name in the records.")
+    ] = "perplexity",
     protocol: Annotated[
-        str | None, typer.Option(help="Only this protocol. (default: all that have the metric)")
+        str | None, typer.Option(help="Show only this protocol. (default: all that have the metric)")
     ] = None,
     by: Annotated[
         Literal["date", "commit"],
-        typer.Option(help="date: one point per record. commit: one per commit, its median run."),
+        typer.Option(help="date: one point per record. commit: one point per commit, its median run."),
     ] = "date",
     only: Only = None,
     tolerance: Annotated[

@@ -1,4 +1,4 @@
-"""`prunebench list`, `doctor` and `check-method`: what there is, what it can do, what it promises."""
+"""`prunebench list`, `doctor` and `check-method`: inspect what is available, this machine, and a method."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def doctor(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Show what this machine can do, and how a model is read."""
+    """Show the hardware and software of this machine, and the structure of a model."""
     from suite.inspection.doctor import describe_machine, describe_model
     from suite.machine.devices import resolve_device
 
@@ -59,12 +59,14 @@ def doctor(
 def check_method(
     method: Annotated[
         str,
-        typer.Argument(help="A known name, or module:Class of a module that is installed or in this folder."),
+        typer.Argument(
+            help="A method's name, a recipe, or module:Class (a module that is installed or in this folder)."
+        ),
     ],
     settings: Settings = None,
     families: Annotated[
         list[str] | None,
-        typer.Option("--family", help="Only this model family, e.g. gpt2; repeatable."),
+        typer.Option("--family", help="Try only this model family, e.g. gpt2; repeatable."),
     ] = None,
     whole: Annotated[
         bool,
@@ -72,7 +74,7 @@ def check_method(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a pruning method against everything a method promises.
+    """Check that a pruning method keeps every promise of its contract.
 
     Prunes tiny random models of every family to every pattern, and tries hard inputs. Takes about a minute.
     """

@@ -1,4 +1,4 @@
-"""What several commands share: options, exit codes, and where output goes."""
+"""Options, exit codes and output functions that several commands share."""
 
 from __future__ import annotations
 
@@ -23,43 +23,53 @@ INTERRUPTED = 130
 
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one.")]
+Device = Annotated[
+    str, typer.Option(help="Device to run on: cpu, cuda, cuda:1, ...; auto: a GPU if there is one.")
+]
 Placed = Annotated[
     Literal["resident", "onload"],
     typer.Option(
         "--placement",
-        help="resident: the whole model is on the device. onload: one decoder layer at a time is read from "
-        "the model's files, so the model may be larger than the memory of the device and of the host.",
+        help="Where the weights are kept. resident: the whole model on the device. onload: one decoder layer "
+        "at a time is read from the model's files, so the model may be larger than the memory of the device "
+        "and of the host.",
     ),
 ]
 First = Annotated[
     Literal["auto", "never", "always"],
     typer.Option(
         "--first-token",
-        help="Begin each sequence with the tokenizer's first token (BOS). auto: if that lowers the dense "
-        "model's perplexity by more than 10 %.",
+        help="Whether to begin each sequence with the tokenizer's first token (BOS). auto: if that lowers "
+        "the dense model's perplexity by more than 10 %.",
     ),
 ]
 LoadedAs = Annotated[
     DTypeName,
-    typer.Option("--dtype", help="auto: bfloat16 if the hardware multiplies it natively, else float32."),
+    typer.Option(
+        "--dtype",
+        help="dtype in which models are loaded. auto: bfloat16 if the hardware multiplies it natively, else "
+        "float32.",
+    ),
 ]
-Revision = Annotated[str | None, typer.Option("--revision", help="The model's revision on the hub.")]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="The model's revision on the hub: a branch, tag or commit."),
+]
 Trusted = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Allow code that comes with the model to run.")
+    bool, typer.Option("--trust-remote-code", help="Allow Python code that comes with the model to run.")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting of the method, key=value; repeatable.")
+    list[str] | None, typer.Option("--set", help="Change a setting of the method: key=value; repeatable.")
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option(help="Only cells whose label contains this text or matches this glob; repeatable."),
+    typer.Option(help="Use only cells whose label contains this text or matches this glob; repeatable."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, for other programs.")]
 
 
 def progress_bars(n_cells: int) -> ProgressBars:
-    """Bars on stderr for that many cells."""
+    """Returns progress bars on stderr for `n_cells` cells."""
     from suite.commands.output.progress import ProgressBars
 
     return ProgressBars(n_cells, numbers=_main_numbers)
@@ -73,7 +83,10 @@ def _main_numbers(record: Record) -> str:
 
 @contextmanager
 def stopping_at_sigterm() -> Iterator[None]:
-    """While the body runs, a scheduler's SIGTERM ends it as Ctrl-C does. Ray, if started, was before."""
+    """Makes SIGTERM (e.g. from a job scheduler) act like Ctrl-C while the body runs.
+
+    Enter it after Ray has started.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -89,10 +102,10 @@ def stopping_at_sigterm() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """Prints a result for programs, on stdout."""
+    """Prints a value as JSON to stdout, for other programs."""
     print(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
 def say(message: str) -> None:
-    """Prints a message for people, on stderr."""
+    """Prints a message for the user to stderr."""
     print(message, file=sys.stderr)

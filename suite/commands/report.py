@@ -1,4 +1,4 @@
-"""`prunebench report`: the comparison report of folders of records."""
+"""`prunebench report`: writes the comparison report of folders of records."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of records, searched at any depth.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
     title: Annotated[
-        str | None, typer.Option(help="The page's heading. (default: the folder's name)")
+        str | None, typer.Option(help="Heading of the page. (default: the folder's name)")
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Show only dense cells and those whose label contains this text or matches this glob; "
-            "repeatable."
+            help="Show only the dense cells, and pruned cells whose label contains this text or matches this "
+            "glob; repeatable."
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`prunebench run`: a suite, from plan to report."""
+"""`prunebench run`: runs a suite, from its plan to the report."""
 
 from __future__ import annotations
 
@@ -60,19 +60,21 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Cells at a time. (default: one per GPU; on CPUs one, or with Ray as many as fit)"
+            min=1,
+            help="Number of cells that run at the same time. (default: one per GPU; on CPUs one, or with Ray "
+            "as many as fit)",
         ),
     ] = None,
     placement: Placed = "resident",
     reuse: Annotated[
-        bool, typer.Option(help="Compute what cells share (initial masks, dense references) only once.")
+        bool, typer.Option(help="Do work that cells share (initial masks, dense references) only once.")
     ] = True,
     track: Annotated[
         str | None,
         typer.Option(help="Also log records and report to a tracker: mlflow (docs/monitoring.md)."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, its time and memory, and stop.")
+        bool, typer.Option("--dry-run", help="Only show the plan, with its estimated time and memory.")
     ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -87,12 +89,12 @@ def run(
     config = load_suite(suite)
     part = None if shard is None else parse_shard(shard)
     if address is not None and executor != "ray":
-        raise InputError(f"--address {address}: is for --executor ray")
-    cells = plan(config)  # what is wrong with it is said before a cluster is asked
+        raise InputError(f"--address {address}: needs --executor ray")
+    cells = plan(config)  # reports errors in the suite before a cluster is contacted
     tracker = None if track is None else (track, open_tracker(track))
     folder = out or Path("results") / config.name
     require_folder(folder)
-    # A dry run starts no Ray of its own.
+    # A dry run does not start Ray.
     where = "local" if dry_run and address is None else executor
     with _open(where, address, device, workers) as runs, stopping_at_sigterm():
         cells = matching(in_dtype(cells, runs.dtype(config.dtype)), only or [])
@@ -110,7 +112,7 @@ def run(
             return
         prepared = planned.prepared(warn=say)
         if prepared.n_to_run:
-            say(f"report: {prepared.plan.report}, kept up to date while the run lasts")
+            say(f"report: {prepared.plan.report}, updated during the run")
         bars = progress_bars(prepared.n_to_run)
         outcome = prepared.carry_out(bars, warn=say, reuse=reuse, track=tracker)
     for failed in outcome.failed:
@@ -145,20 +147,20 @@ def _open(executor: Where, address: str | None, device: str, workers: int | None
 
 
 def _part(cells: list[Cell], shard: Shard, config: SuiteConfig, runs: Executor) -> list[Cell]:
-    """The shard's cells; says what may make machines cut differently, and that there are none."""
+    """Returns the shard's cells; warns if the dtype may differ between machines or the shard is empty."""
     if config.dtype == "auto":
         say(
             f"dtype 'auto' is {runs.dtype('auto')} here: give a dtype in the suite file, so that every shard "
-            "takes the same"
+            "uses the same"
         )
-    own = shard.of(cells)
-    if not own:
+    chosen = shard.of(cells)
+    if not chosen:
         say(f"shard {shard} is empty: the plan has {len(cells)} cells")
-    return own
+    return chosen
 
 
 def _ranked(outcome: SuiteOutcome) -> Iterator[RenderableType]:
-    """The ranked tables of those records that are there."""
+    """Yields the ranked tables of those records of the run that exist."""
     from reports.terminal import ranked_tables
     from suite.results import ResultStore
     from suite.results.records.index import read_index

@@ -1,4 +1,4 @@
-"""`prunebench site`: a leaderboard as a folder of static pages."""
+"""`prunebench site`: builds a leaderboard as a folder of static pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def site(
     title: Annotated[str, typer.Option(help="The site's heading.")] = "Pruning leaderboard",
     reruns: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder written by verify --rerun --keep; repeatable."),
+        typer.Option(help="A folder of reruns, written by verify --rerun --keep; repeatable."),
     ] = None,
     model: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""`prunebench verify`: whether records are what they claim to be."""
+"""`prunebench verify`: checks records and checkpoints for damage and contradictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def verify(
         typer.Argument(help="Records, folders of records (searched at any depth), or pruned checkpoints."),
     ],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="The pruned checkpoint of a single record, to count its zeros.")
+        Path | None,
+        typer.Option(help="The pruned checkpoint of a single record, to compare its zeros with the record."),
     ] = None,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Also run the cells again, and compare masks and numbers.")
@@ -31,15 +32,16 @@ def verify(
     sample: Annotated[
         int | None, typer.Option(min=1, help="Rerun only this many cells, chosen at random. Implies --rerun.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choice of --sample.")] = 0,
     keep: Annotated[
-        Path | None, typer.Option(help="A results folder for the reruns' own records. Implies --rerun.")
+        Path | None,
+        typer.Option(help="Write the records of the reruns to this results folder. Implies --rerun."),
     ] = None,
     trust_remote_code: Trusted = False,
     everything: Annotated[
         bool,
         typer.Option(
-            "--all", help="Print remarks, and what each record passed, even if there are many records."
+            "--all", help="Print all remarks and the result of each record, even if there are many records."
         ),
     ] = False,
     device: Device = "auto",
@@ -47,7 +49,7 @@ def verify(
 ) -> None:
     """Check records for damage and contradictions.
 
-    With --rerun, also run their cells again: only that finds a record made up consistently (docs/trust.md).
+    With --rerun, also run their cells again: only that detects a consistently forged record (docs/trust.md).
     """
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
     from suite.commands.output.verification import Verified, as_json_report, as_lines
@@ -69,7 +71,7 @@ def verify(
         for finding in verify_checkpoint(path, trust_remote_code=trust_remote_code)
     ]
     if checkpoint is not None:
-        of_checkpoints += _held_against(checkpoint, found, trust_remote_code)
+        of_checkpoints += _with_checkpoint(checkpoint, found, trust_remote_code)
     wants_rerun = rerun or sample is not None or keep is not None
     reruns = _rerun(found.records, sample, seed, keep, trust_remote_code, device) if wants_rerun else []
     verified = Verified(found, tuple(of_checkpoints), tuple(reruns))
@@ -90,16 +92,16 @@ def _present_code(cell: Cell) -> CodeVersion | None:
     try:
         return present_code(cell)
     except (PruningError, TypeError, ValueError):
-        return None  # a method, an allocation or settings (of anybody's record) that are not known here
+        return None  # a record may name a method, allocation or settings that are unknown here
 
 
-def _held_against(checkpoint: Path, found: Verification, trust_remote_code: bool) -> list[Finding]:
+def _with_checkpoint(checkpoint: Path, found: Verification, trust_remote_code: bool) -> list[Finding]:
     from suite.checkpoints.verification import is_checkpoint, verify_checkpoint
     from suite.results.records.index import read_again
     from suite.results.records.reading import RecordError
 
     if len(found.records) != 1:
-        raise InputError(f"--checkpoint is held against one record, not {len(found.records)}")
+        raise InputError(f"--checkpoint is compared with exactly one record, not {len(found.records)}")
     if not is_checkpoint(checkpoint):
         raise InputError(f"--checkpoint {checkpoint}: holds no pruning.json; prunebench prune writes it")
     stored = found.records[0].stored

@@ -1,1 +1,1 @@
-"""Where the cells of a plan run: in this process, in several, or on a Ray cluster."""
+"""Executors, which run the cells of a plan: in this process, in several, or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""The seam behind which a plan runs: on this machine (`local`), or on a cluster (`ray.executor`)."""
+"""The interface of what runs a plan: on this machine (`local`) or on a cluster (`ray.executor`)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class CellsWatcher(Watcher, WorkersWatcher, Protocol):
-    """Hears of one cell at a time, or of several workers."""
+    """Receives the progress events of one cell at a time, or of several workers."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A plan, ready to be run.
+    """A plan that is ready to run.
 
     Attributes:
-        planned: its cells, and which of them run.
-        inputs: what they read, by model.
+        planned: the cells, each marked as to be run or not.
+        inputs: what the cells read, by model.
         options: how each session is set up.
         writer: stores the records.
-        watcher: hears of progress.
+        watcher: receives progress events.
     """
 
     planned: Sequence[PlannedCell]
@@ -45,28 +45,28 @@ class Job:
 
 
 class Executor(Protocol):
-    """Runs plans somewhere; a context, in which it may hold a cluster.
+    """Runs plans; used as a context manager, since it may be connected to a cluster.
 
     Attributes:
-        device: the kind of device that cells run on, for estimates.
+        device: the kind of device on which cells run, for estimates.
     """
 
     device: torch.device
 
     def dtype(self, wanted: str) -> DType:
-        """`auto` is bf16 where the hardware that cells run on multiplies it natively, else fp32."""
+        """Resolves `auto` to bf16 if the hardware on which cells run multiplies it natively, else to fp32."""
         ...
 
     def available(self) -> Available:
-        """The memory that one cell may use; of several machines the most."""
+        """Returns the memory that one cell may use; with several machines, that of the largest."""
         ...
 
     def run(self, job: Job) -> None:
-        """Runs the cells that have to; every record is stored as soon as it is there."""
+        """Runs the cells that have to run, and stores each record once it is complete."""
         ...
 
     def forget_shared(self, options: WorkerOptions) -> None:
-        """Removes what the cells of a finished plan shared."""
+        """Removes the files that the cells of a finished plan shared."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,4 +1,4 @@
-"""Cells on this machine."""
+"""Runs cells on this machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class LocalExecutor:
-    """Cells on this machine: in this process, or a process a device where there are several.
+    """Runs cells on this machine: in this process, or with several devices in one process per device.
 
     Args:
-        devices: one a worker, as `suite.machine.devices.resolve_devices` gives them.
+        devices: one device per worker, as returned by `suite.machine.devices.resolve_devices`.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
@@ -37,7 +37,7 @@ class LocalExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open between runs."""
+        """Does nothing: nothing is open between runs."""
 
     def dtype(self, wanted: str) -> DType:
         """See `Executor.dtype`."""
@@ -46,7 +46,7 @@ class LocalExecutor:
     def available(self) -> Available:
         """See `Executor.available`."""
         machine = memory_available(self.device)
-        # Workers load a model each, and all of them on one host.
+        # Each worker loads a model of its own, and all share one host.
         n_workers = len(self._devices)
         disk = machine.scratch_bytes
         return replace(

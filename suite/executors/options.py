@@ -1,4 +1,4 @@
-"""How the session of a worker is set up, in whatever process it is."""
+"""Options from which each worker sets up its session, in this process or another one."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class WorkerOptions:
     """How the session of every worker is set up.
 
     Attributes:
-        shared: the name of the folder, in the scratch of each machine, where cells keep what they share; None
-            = nothing is kept.
-        wanted: which initial prunes are worth keeping.
-        weights: where models are: on the device, or in their files with one layer at a time on it.
+        shared: name of the folder for shared work in the scratch folder of each machine; None = nothing is
+            shared in files.
+        wanted: digests of the initial prunes that are worth storing.
+        weights: where weights are kept: on the device, or in files with one layer at a time on the device.
     """
 
     shared: str | None = None
@@ -39,19 +39,19 @@ class WorkerOptions:
 def worker_options(
     planned: Sequence[PlannedCell], out: Path, *, reuse: bool, weights: Weights = "resident"
 ) -> WorkerOptions:
-    """The options for a plan.
+    """Returns the options for a plan.
 
     Args:
         planned: the plan.
-        out: its results tree, which the folder of shared work belongs to.
-        reuse: whether anything is kept for other cells.
-        weights: where models are.
+        out: the results tree of the plan; each tree has its own folder of shared work.
+        reuse: whether work is stored for other cells.
+        weights: where the models' weights are kept.
     """
     from suite.sharing import wanted_initials
 
     if not reuse:
         return WorkerOptions(weights=weights)
-    # Machines of a cluster may share a disk.
+    # The host is part of the name, as machines of a cluster may share a disk.
     tree = f"{socket.gethostname()}\0{out.resolve()}"
     name = f"shared-{hashlib.sha256(tree.encode()).hexdigest()[:12]}"
     return WorkerOptions(name, wanted_initials([entry.cell for entry in planned if entry.runs]), weights)
@@ -60,7 +60,7 @@ def worker_options(
 def open_session(
     device: torch.device, inputs: Mapping[ModelKey, Inputs], options: WorkerOptions
 ) -> ModelSession:
-    """A session as the options have it."""
+    """Opens a session with these options."""
     from methods.base import Placement
     from suite.running.model_session import ModelSession
     from suite.sharing import SharedWork
@@ -73,7 +73,7 @@ def open_session(
 
 
 def shared_folder(options: WorkerOptions) -> SharedFolder | None:
-    """Where cells keep what they share on this machine; None where they keep nothing."""
+    """Returns this machine's folder of shared work; None if nothing is shared in files."""
     from suite.machine.scratch import scratch_root
     from suite.sharing.folder import SharedFolder
 
@@ -81,7 +81,7 @@ def shared_folder(options: WorkerOptions) -> SharedFolder | None:
 
 
 def forget_shared(options: WorkerOptions) -> None:
-    """Removes what cells shared on this machine."""
+    """Removes this machine's folder of shared work."""
     folder = shared_folder(options)
     if folder is not None:
         folder.remove()

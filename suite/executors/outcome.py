@@ -1,4 +1,4 @@
-"""How the cells of a plan ended, and the records that say so."""
+"""Stores the records of a plan and counts how its cells ended."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class FailedCell:
-    """A cell that was run and has no numbers.
+    """A cell that was run and failed.
 
     Attributes:
-        record: what there is of it: the phase that failed, the error, its traceback.
+        record: the failed record, with the phase that failed, the error and its traceback.
     """
 
     record: Record
 
     @property
     def cell(self) -> Cell:
-        """The cell."""
+        """The cell that failed."""
         return self.record.cell
 
     @property
     def reason(self) -> str:
-        """The phase, and the error in one line."""
+        """The phase and the first line of the error message."""
         failure = self._failure
         return f"{failure.phase}: {next(iter(failure.message.splitlines()), '') or failure.error}"
 
     @property
     def traceback(self) -> str:
-        """Where the error came from."""
+        """The traceback of the error."""
         return self._failure.traceback
 
     @property
@@ -56,8 +56,8 @@ class Outcome:
     """How the cells of a plan ended.
 
     Attributes:
-        finished: cells that were run and have numbers.
-        kept: cells whose record stood already.
+        finished: cells that were run successfully.
+        kept: cells that were not run because they already had a record.
         failed: cells that were run and failed.
     """
 
@@ -67,12 +67,12 @@ class Outcome:
 
 
 class RecordWriter:
-    """Stores each record as soon as it is there, whoever ran the cell.
+    """Stores records, from whatever worker they come, and keeps track of how the cells ended.
 
     Args:
-        store: where records go.
-        watcher: hears how each cell ended.
-        on_written: gets each record's file once it is on disk.
+        store: the store of the records.
+        watcher: receives the end of each cell.
+        on_written: called with each record's file once it is written.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RecordWriter:
         self._failed: list[FailedCell] = []
 
     def keep(self, cell: Cell) -> None:
-        """The cell's record stood already."""
+        """Counts a cell as kept, as it already had a record."""
         self._kept.append(cell)
         self._watcher.cell_ended(cell, "kept")
 
@@ -94,7 +94,7 @@ class RecordWriter:
         """Stores a record.
 
         Raises:
-            OSError: it could not be written (a full disk); all earlier ones stand.
+            OSError: it could not be written (e.g. a full disk); all earlier ones are kept.
         """
         cell = record.cell
         path = self._store.write(record, items)

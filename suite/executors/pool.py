@@ -1,4 +1,4 @@
-"""Workers in other processes, as the loop that feeds them sees them."""
+"""The interface of pools of workers in other processes, and the events that they report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from suite.results.records.record import Record
 
 Worker = str
-"""What a worker is called: `cuda:1`, or the address of its node and a number."""
+"""Name of a worker: `cuda:1`, or the address of its node and a number."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell's record came in; `place` is the cell's in the plan."""
+    """A worker has finished a cell; `place` is the cell's index among the cells to run."""
 
     worker: Worker
     place: int
@@ -31,7 +31,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker is gone, with the cell at `place` if it had one."""
+    """A worker is lost, and with it the run of the cell at `place` if it had one."""
 
     worker: Worker
     place: int | None
@@ -40,7 +40,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Told:
-    """A worker says how far its cell at `place` is."""
+    """A worker reports its progress with the cell at `place`."""
 
     worker: Worker
     place: int
@@ -51,35 +51,35 @@ Event = Finished | Lost | Told
 
 
 class Pool(Protocol):
-    """Workers that run one cell at a time each."""
+    """A pool of workers, each of which runs one cell at a time."""
 
     def idle(self, n_waiting: int) -> Sequence[Worker]:
-        """Workers without a cell; for `n_waiting` cells more are started as far as there is room."""
+        """Returns idle workers; starts more, as far as there is room, if `n_waiting` cells need them."""
         ...
 
     def give(self, worker: Worker, place: int, cell: Cell) -> None:
-        """Lets an idle worker run a cell."""
+        """Gives an idle worker a cell to run."""
         ...
 
     def wait(self) -> Sequence[Event]:
-        """What has happened; waits for something to happen, but not for ever.
+        """Waits for events and returns them; returns an empty sequence if nothing happens for a while.
 
         Raises:
-            PoolError: there will be no worker any more.
+            PoolError: all workers are lost, and no new ones can be started.
         """
         ...
 
     def arrived(self) -> Sequence[Finished]:
-        """Results that are there already; never waits."""
+        """Returns results that have already arrived, without waiting."""
         ...
 
     def close(self) -> None:
-        """Ends all workers, whatever they do."""
+        """Ends all workers, even busy ones."""
         ...
 
 
 class PoolError(PruningError):
-    """All workers are gone and no new ones can be had; the message is one line."""
+    """All workers are lost and no new ones can be started; the message is one line."""
 
 
 class WorkerLostError(PruningError):

@@ -1,4 +1,4 @@
-"""One process of this machine a device: several GPUs, or several workers on the CPU."""
+"""Workers in processes of this machine, one process per GPU, or several on the CPU."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from suite.executors.worker_inputs import WorkerInputs
 from suite.storage.processes import hidden_main
 
 WAIT_S = 1.0
+"""Longest wait for events, in seconds."""
 END_S = 5.0
-"""A worker that is told to end gets so long before it is killed."""
+"""Seconds that a terminated worker has to end before it is killed."""
 
 
 @dataclass
 class _Running:
-    """One worker's process."""
+    """The process of one worker, and the index of its cell (None = idle)."""
 
     process: BaseProcess
     connection: Connection
@@ -40,10 +41,10 @@ class ProcessPool:
     """Workers on the devices of this machine, one per device; one that dies is replaced.
 
     Args:
-        devices: a worker's device each, such as `cuda:0`; a device may stand there several times.
+        devices: the device of each worker, such as `cuda:0`; a device may occur several times.
         options: how each session is set up.
         inputs: what the cells read.
-        threads: of torch, in each worker, for cells that do not say.
+        threads: number of torch threads per worker, for cells that do not set it.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ProcessPool:
         """See `Pool.give`."""
         running = self._workers[worker]
         running.place = place
-        with suppress(OSError):  # it is dead, which `wait` will tell
+        with suppress(OSError):  # a dead worker, which `wait` will report
             running.connection.send((place, cell, self._inputs[model_key(cell)]))
 
     def wait(self) -> list[Event]:
@@ -100,7 +101,7 @@ class ProcessPool:
         self._workers.clear()
 
     def _start(self, device: str) -> _Running:
-        # Threads and CUDA of this process would not survive a fork.
+        # A forked process could not use CUDA or the threads of this one.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -120,11 +121,11 @@ class ProcessPool:
             try:
                 events.append(_event(name, running, running.connection.recv()))
             except (EOFError, OSError):
-                events.append(self._buried(name))
+                events.append(self._removed(name))
         return events
 
-    def _buried(self, name: Worker) -> Lost:
-        """Takes a dead worker away; its device is free for another one."""
+    def _removed(self, name: Worker) -> Lost:
+        """Removes a dead worker and frees its device for another one."""
         running = self._workers.pop(name)
         running.process.join(END_S)
         running.connection.close()
@@ -144,10 +145,10 @@ def _event(name: Worker, running: _Running, message: tuple[Any, ...]) -> Event:
 
 
 def serve(connection: Connection, device: str, options: WorkerOptions, threads: int | None) -> None:
-    """The life of a worker's process: runs what comes, until nobody asks any more."""
+    """Runs the cells that arrive on `connection` until it is closed; the main loop of a worker's process."""
     from suite.executors.worker import CellWorker, Progress, Reporter
 
-    # Ctrl-C reaches the whole group of processes; what becomes of this one its parent decides.
+    # Ctrl-C reaches the whole process group, but only the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = CellWorker(device, options, threads)

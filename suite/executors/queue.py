@@ -1,4 +1,4 @@
-"""Which cell goes to which worker: no processes, no clock, only the order of events."""
+"""Decides which cell goes to which worker; depends only on the order of events, not on processes or time."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from suite.cell import Cell
 from suite.evaluation.inputs import loaded_key
 
 ATTEMPTS = 3
-"""How often a cell is given to a worker before its loss is taken for the cell's fault."""
+"""How often a cell is tried; if its worker is lost each time, the cell counts as failed."""
 
 
 class CellQueue:
-    """Hands out cells so that a worker stays with one model as long as that has cells.
+    """A queue that keeps each worker on one model as long as that model has cells left.
 
-    Cells of one model, dtype and thread count are a group: a worker keeps the model, the dense reference and
-    the inputs between them. A worker without cells takes the largest group that nobody has begun, and where
-    there is none helps with the one that has most cells left. The dense cell of a group comes first.
+    Cells of one model, dtype and thread count form a group, within which a worker keeps the model, the dense
+    reference and the inputs. A worker whose group is empty takes the largest group that no worker has begun,
+    or, if there is none, the group with the most cells left. The dense cell of a group comes first.
 
     Args:
-        cells: all that is to run.
+        cells: all cells to run.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -40,24 +40,24 @@ class CellQueue:
 
     @property
     def n_waiting(self) -> int:
-        """Cells that no worker has."""
+        """Number of cells that wait for a worker."""
         return self._n_waiting
 
     @property
     def n_running(self) -> int:
-        """Cells that a worker has."""
+        """Number of cells that a worker is running."""
         return len(self._running)
 
     def take(self, worker: Hashable) -> int | None:
-        """The place of the next cell for an idle worker; None where no cell waits."""
+        """Returns the index of the next cell for an idle worker; None if no cell waits."""
         if not self._n_waiting:
             return None
-        own = self._group_of_worker.get(worker)
-        waiting = self._of_group[own] if own is not None else None
+        group = self._group_of_worker.get(worker)
+        waiting = self._of_group[group] if group is not None else None
         if not waiting:
-            own = self._next_group()
-            self._group_of_worker[worker] = own
-            waiting = self._of_group[own]
+            group = self._next_group()
+            self._group_of_worker[worker] = group
+            waiting = self._of_group[group]
         place = waiting.popleft()
         self._n_waiting -= 1
         self._running.add(place)
@@ -65,17 +65,17 @@ class CellQueue:
         return place
 
     def finished(self, place: int) -> bool:
-        """A result for a cell came in; whether it is the first one, and so counts."""
+        """Marks a cell as finished; returns False if it was not running and its result does not count."""
         if place not in self._running:
             return False
         self._running.remove(place)
         return True
 
     def lost(self, worker: Hashable, place: int | None) -> bool:
-        """A worker is gone, and with it the run of the cell it had, if any.
+        """Removes a lost worker and puts its cell, if any, back into the queue.
 
         Returns:
-            Whether all is well: the cell waits again. False = it was lost as often as is tried.
+            False if the cell was lost `ATTEMPTS` times and is given up; else True.
         """
         self._group_of_worker.pop(worker, None)
         if place is None or place not in self._running:

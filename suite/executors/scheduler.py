@@ -1,4 +1,4 @@
-"""Feeds a pool of workers with the cells of a plan, and stores what comes back."""
+"""Distributes the cells of a plan to a pool of workers, and stores their records."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from suite.results.records.record import Record
 
 BARREN = 3
-"""So many workers in a row that die before they had a cell are no accident."""
+"""Abort after this many consecutive workers die before receiving a cell."""
 
 
 class WorkersWatcher(Protocol):
-    """Hears what each of several workers does."""
+    """Receives the progress of several workers."""
 
     def worker_at(self, worker: str, cell: Cell | None, progress: Progress) -> None:
-        """How far a worker is with its cell; None = it has none."""
+        """Receives a worker's progress with its cell (None = the worker has no cell)."""
 
 
 def drive(
@@ -36,17 +36,17 @@ def drive(
     watcher: WorkersWatcher,
     inputs: Mapping[ModelKey, Inputs],
 ) -> None:
-    """Runs the cells of a plan on a pool; each record is written as soon as it is here.
+    """Runs the cells of a plan on a pool of workers; each record is written once it arrives.
 
     Args:
         planned: the plan.
-        pool: the workers; closed at the end, however that comes.
+        pool: the workers; closed at the end, also after an error.
         writer: stores the records.
-        watcher: hears of progress.
-        inputs: what the cells read here, which has to be what they read there.
+        watcher: receives progress events.
+        inputs: what the cells read on this machine; workers must read the same.
 
     Raises:
-        PoolError: there are no workers any more; what had come in is stored.
+        PoolError: all workers are lost; all records received before are stored.
         OSError: a record could not be written.
     """
     for entry in planned:
@@ -55,7 +55,7 @@ def drive(
     loop = _Loop([entry.cell for entry in planned if entry.runs], pool, writer, watcher, inputs)
     try:
         loop.run()
-    except BaseException:  # an interrupt too: what is here already is not thrown away
+    except BaseException:  # also an interrupt: results that have already arrived are stored
         loop.store_what_arrived()
         raise
     finally:
@@ -64,7 +64,7 @@ def drive(
 
 @dataclass
 class _Loop:
-    """The state of one drive."""
+    """The state of one call of `drive`."""
 
     cells: Sequence[Cell]
     pool: Pool
@@ -77,7 +77,7 @@ class _Loop:
         self.queue = CellQueue(self.cells)
 
     def run(self) -> None:
-        """Until no cell waits or runs."""
+        """Runs until no cell waits or is running."""
         queue = self.queue
         while queue.n_waiting or queue.n_running:
             for worker in self.pool.idle(queue.n_waiting):
@@ -94,7 +94,7 @@ class _Loop:
                     self._finished(event)
 
     def store_what_arrived(self) -> None:
-        """Stores the results that the pool has and nobody asked for yet."""
+        """Stores the results that have arrived but were not yet processed."""
         for event in self.pool.arrived():
             self._finished(event)
 
@@ -105,7 +105,7 @@ class _Loop:
             self.writer.write(self._accepted(event), event.items)
 
     def _accepted(self, event: Finished) -> Record:
-        """The record, or a failed one where the worker read another model or text than is here."""
+        """Returns the record, or a failed one if the worker's model or texts differ from those here."""
         from suite.running.run_cell import failed_record
 
         record, cell = event.record, self.cells[event.place]
@@ -115,7 +115,7 @@ class _Loop:
         if difference is None:
             return record
         return failed_record(
-            cell, "load", InputError(f"on {event.worker} the input is another one than here: {difference}")
+            cell, "load", InputError(f"the input on {event.worker} differs from the one here: {difference}")
         )
 
     def _lost(self, event: Lost) -> None:
@@ -125,7 +125,7 @@ class _Loop:
         if event.place is None:
             self.n_barren += 1
             if self.n_barren >= BARREN:
-                raise PoolError(f"workers die before they have a cell, last {event.worker}: {event.reason}")
+                raise PoolError(f"workers die before they get a cell, last {event.worker}: {event.reason}")
         elif not self.queue.lost(event.worker, event.place):
             cell = self.cells[event.place]
             reason = f"its worker was lost {ATTEMPTS} times, last {event.worker}: {event.reason}"

@@ -1,4 +1,4 @@
-"""What runs cells in a process of its own: one session, one cell at a time."""
+"""A worker runs cells in its own process: one session, one cell at a time."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from suite.running.model_session import ModelSession
 
 REPORT_EVERY_S = 0.2
-"""A worker tells how far it is no more often than this."""
+"""Shortest time between two progress reports of a worker, in seconds."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a worker is with its cell.
+    """The progress of a worker with its cell.
 
     Attributes:
-        phase: what it does.
-        done: steps of it.
-        steps: how many there are; None = nobody knows.
+        phase: name of the current phase.
+        done: number of finished steps of the phase.
+        steps: number of all steps of the phase; None = unknown.
     """
 
     phase: str
@@ -39,36 +39,36 @@ class Progress:
 
 
 class Reporter:
-    """A watcher that keeps how far the cell is, and now and then tells.
+    """A watcher that stores the current progress of a cell, and reports it from time to time.
 
     Args:
-        tell: gets it, at most a few times a second.
+        tell: called with the progress, at most once per `REPORT_EVERY_S`.
     """
 
     def __init__(self, tell: Callable[[Progress], None] | None = None) -> None:
         self.now = Progress("")
         self._tell = tell
-        self._told = 0.0
+        self._reported = 0.0
 
     def cell_started(self, cell: Cell) -> None:
-        """Starts anew."""
-        self._say(Progress(""))
+        """Resets the progress."""
+        self._update(Progress(""))
 
     def phase_started(self, name: str, steps: int | None) -> None:
-        """A phase begins."""
-        self._say(Progress(name, 0, steps))
+        """Begins a phase."""
+        self._update(Progress(name, 0, steps))
 
     def stepped(self, steps: int = 1) -> None:
-        """Work of it was done."""
-        self._say(Progress(self.now.phase, self.now.done + steps, self.now.steps))
+        """Adds finished steps of the phase."""
+        self._update(Progress(self.now.phase, self.now.done + steps, self.now.steps))
 
     def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
-        """The result says it."""
+        """Does nothing: the end of a cell is reported by its result."""
 
-    def _say(self, now: Progress) -> None:
+    def _update(self, now: Progress) -> None:
         self.now = now
-        if self._tell is not None and time.monotonic() - self._told >= REPORT_EVERY_S:
-            self._told = time.monotonic()
+        if self._tell is not None and time.monotonic() - self._reported >= REPORT_EVERY_S:
+            self._reported = time.monotonic()
             self._tell(now)
 
 
@@ -76,9 +76,9 @@ class CellWorker:
     """Runs cells, one at a time, and keeps what those of one model share.
 
     Args:
-        device: where models are put, as `--device` names it.
+        device: the device of the models, named as for `--device`.
         options: how the session is set up.
-        threads: of torch, for cells that do not say; None = as many as the process has.
+        threads: number of torch threads for cells that do not set it; None = torch's current number.
     """
 
     def __init__(self, device: str, options: WorkerOptions, threads: int | None = None) -> None:
@@ -94,9 +94,9 @@ class CellWorker:
         """Runs one cell.
 
         Args:
-            cell: the cell.
-            inputs: gives what the cells of its model read; asked when the model is new here.
-            watcher: hears of progress.
+            cell: the cell to run.
+            inputs: returns what the cells of its model read; called only for the first cell of a model.
+            watcher: receives progress events.
         """
         import torch
 
@@ -110,7 +110,7 @@ class CellWorker:
                     self._inputs[key] = inputs().unpacked()
                 if self._session is None:
                     self._session = open_session(torch.device(self._device), self._inputs, self._options)
-            except Exception as error:  # whatever is wrong with this machine: the cell's record says it
+            except Exception as error:  # any problem of this machine is reported in the cell's record
                 return failed_record(cell, "load", error), None
             return run_cell(cell, self._session, watcher)
 

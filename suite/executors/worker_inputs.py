@@ -1,4 +1,4 @@
-"""What cells read, on its way to a worker in another process."""
+"""The inputs of cells in the form in which they are sent to a worker in another process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WorkerInputs:
-    """What the cells of one model read, as it goes to another process.
+    """The inputs of the cells of one model, for another process.
 
-    Questions do not travel: they are loaded there, and have to be the same.
+    Task questions are not sent: the other process loads them and checks that they are the same.
 
     Attributes:
-        inputs: all but the tasks.
-        task_digests: of each task's questions.
+        inputs: all inputs except the tasks.
+        task_digests: digests of each task's questions.
     """
 
     inputs: Inputs
@@ -29,15 +29,15 @@ class WorkerInputs:
 
     @classmethod
     def of(cls, inputs: Inputs) -> WorkerInputs:
-        """What is sent of `inputs`."""
+        """Returns the parts of `inputs` that are sent."""
         digests = {spec: dict(task.digests) for spec, task in inputs.tasks.items()}
         return cls(replace(inputs, tasks={}), digests)
 
     def unpacked(self) -> Inputs:
-        """The inputs, its tasks loaded here.
+        """Returns the inputs with the tasks loaded in this process.
 
         Raises:
-            InputError: a task cannot be loaded, or asks other questions here.
+            InputError: a task cannot be loaded, or has different questions here.
         """
         from suite.evaluation.lm_eval_tasks.loading import load_task
 
@@ -45,7 +45,7 @@ class WorkerInputs:
         for spec, digests in self.task_digests.items():
             tasks[spec] = load_task(spec)
             if dict(tasks[spec].digests) != digests:
-                raise InputError(f"task {spec.name!r} asks other questions on this worker's machine")
+                raise InputError(f"task {spec.name!r} has different questions on this worker's machine")
         return replace(self.inputs, tasks=tasks)
 
 

@@ -1,1 +1,1 @@
-"""What the machine can do, and whether a method keeps its promises."""
+"""Inspects the machine, the structure of models, and whether a method keeps its contract."""

@@ -1,4 +1,4 @@
-"""What `prunebench doctor` says of the machine and of a model's structure."""
+"""Collects what `prunebench doctor` shows of the machine and of a model's structure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What decides speed and numbers here, by name."""
+    """Returns the properties of this machine that affect speed and results, by name."""
     found = environment(device)
     code = code_version(None)
     return {
@@ -37,7 +37,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def describe_model(name: str, *, revision: str | None, trust_remote_code: bool) -> ModelStructure:
-    """The structure of a model as prunebench reads it; of its weights not a byte is read."""
+    """Returns the structure of a model as prunebench reads it, without reading its weights."""
     from suite.models.structure import read_structure
 
     return read_structure(load_skeleton(name, revision=revision, trust_remote_code=trust_remote_code).model)

@@ -1,4 +1,4 @@
-"""Runs the contract suite on one method, for its author."""
+"""Runs the contract tests on one method, for its author."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from methods.conformance import (
 
 @dataclass(frozen=True)
 class Tried:
-    """One case and how it ended."""
+    """One case and its outcome."""
 
     case: Case
     outcome: Outcome
 
     @property
     def is_hard(self) -> bool:
-        """Whether its input was a hard one."""
+        """Whether the case has a hard input."""
         return self.case.situation in HARD
 
 
 @dataclass(frozen=True)
 class MethodCheck:
-    """What became of all cases of one method.
+    """The outcomes of all cases of one method.
 
     Attributes:
-        name: the method's.
-        tried: every case.
+        name: name of the method.
+        tried: all cases with their outcomes.
     """
 
     name: str
@@ -53,7 +53,7 @@ class MethodCheck:
 
     @property
     def broken(self) -> list[tuple[Broken, list[Tried]]]:
-        """Each thing that is wrong, and the cases in which it showed; worst first."""
+        """Each broken promise with the cases in which it was broken, worst first."""
         found: dict[tuple[int, str], list[Tried]] = {}
         for tried in self.tried:
             if broken := tried.outcome.broken:
@@ -66,26 +66,26 @@ class MethodCheck:
 
     @property
     def prunes_nothing(self) -> bool:
-        """Whether every ordinary case was refused, so that nothing was shown."""
+        """Whether the method refused every ordinary case, so that nothing was tested."""
         return all(t.outcome.verdict is Verdict.REFUSED for t in self.tried if not t.is_hard)
 
     @property
     def holds(self) -> bool:
-        """Whether every promise was kept, and something pruned."""
+        """Whether every promise was kept, and at least one ordinary case was not refused."""
         return not self.broken and not self.prunes_nothing
 
     def count(self, verdict: Verdict) -> int:
-        """How many cases ended so."""
+        """Returns the number of cases with this verdict."""
         return sum(tried.outcome.verdict is verdict for tried in self.tried)
 
 
 def cases_of(method: PruningMethod, families: Sequence[str] = (), *, everything: bool = False) -> list[Case]:
-    """What is tried on one method: each family with each pattern, and each hard input on each family.
+    """Returns the cases for one method: each family with each pattern, and each hard input with each family.
 
     Args:
         method: the method.
-        families: names of those to try it on; all where empty.
-        everything: each of these in every ordinary situation, instead of by turns.
+        families: names of the model families; empty = all.
+        everything: try each family and pattern in every ordinary situation, instead of one situation each.
 
     Raises:
         InputError: an unknown family.
@@ -99,15 +99,15 @@ def cases_of(method: PruningMethod, families: Sequence[str] = (), *, everything:
     }
     if everything:
         ordinary = [replace(case, situation=situation) for case in ordinary for situation in ORDINARY]
-    # A refused pattern would hide what becomes of a hard input.
+    # With a refused pattern, a hard input would not be tested.
     able = Variant(method, method.name, can=lambda pattern: pattern not in refused)
     return [*ordinary, *covering_hard([able], chosen)]
 
 
 def run_cases(name: str, cases: Sequence[Case], on_case: Callable[[int, Case], None]) -> MethodCheck:
-    """Tries all cases; `on_case` is called before each, with the number of those that are done."""
+    """Runs all cases; calls `on_case` before each case with the number of cases done."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more of them only slow tiny tensors down
+    torch.set_num_threads(1)  # more threads only slow down work on tiny tensors
     try:
         tried = []
         for n_done, case in enumerate(cases):

@@ -1,4 +1,4 @@
-"""Finds the method that is to be checked: a registered name, or a class in a module of the user's."""
+"""Finds the method to check: a registered name, a recipe, or a class in a module of the user."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _FUNCTIONS = ("comparison_group", "prune")
 
 
 def load_method(spec: str, settings: Mapping[str, Any]) -> PruningMethod:
-    """The method that `spec` names, with its settings.
+    """Returns the method that `spec` names, with its settings.
 
     Args:
-        spec: a registered name, a recipe, or `module:Class`; the module may lie in the current folder.
-        settings: of the method.
+        spec: a registered name, a recipe, or `module:Class`; the module may be in the current folder.
+        settings: settings of the method.
 
     Raises:
-        InputError: it cannot be found, imported or built, or does not have what `PruningMethod` asks for.
+        InputError: it cannot be found, imported or built, or lacks a part of the `PruningMethod` interface.
     """
     if is_recipe(spec):
         method, allocation = pruned_by(spec, settings, None, ())
         if allocation is not None:
             raise InputError(
-                f"the contract is of pruning a target: leave the allocation {allocation.name!r} out"
+                f"the contract does not cover allocations: remove {allocation.name!r} from the recipe"
             )
         return method
     if ":" not in spec:
@@ -68,12 +68,12 @@ def _class(spec: str) -> type:
         known = [key for key, value in vars(module).items() if inspect.isclass(value)]
         raise InputError(f"{spec}: {name} has no class {attribute!r}{did_you_mean(attribute, known)}")
     if not inspect.isclass(found):
-        raise InputError(f"{spec}: is {type(found).__name__} and no class; give the class, not an instance")
+        raise InputError(f"{spec}: is of type {type(found).__name__}, not a class; give the class itself")
     return found
 
 
 def _module(spec: str, name: str) -> ModuleType:
-    # A command that is installed does not look into the current folder by itself.
+    # The current folder is not on the import path of an installed command.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
@@ -92,7 +92,7 @@ def _module(spec: str, name: str) -> ModuleType:
 
 
 def _require_interface(spec: str, cls: type) -> None:
-    """Raises `InputError` naming the first thing that `cls` lacks of a `PruningMethod`."""
+    """Raises `InputError` that names the first part of the `PruningMethod` interface that `cls` lacks."""
     for attribute, kinds in _ATTRIBUTES.items():
         if not hasattr(cls, attribute):
             expected = " or ".join(kind.__name__ for kind in kinds)
@@ -105,8 +105,8 @@ def _require_interface(spec: str, cls: type) -> None:
             raise InputError(f"{spec} lacks {function}(): see methods.PruningMethod")
     if not dataclasses.is_dataclass(cls) or not cast(Any, cls).__dataclass_params__.frozen:
         raise InputError(
-            f"{spec} is no frozen dataclass: write @dataclass(frozen=True) above it, so that its fields can "
-            "be set and recorded"
+            f"{spec} is not a frozen dataclass: write @dataclass(frozen=True) above it, so that its fields "
+            "can be set and recorded"
         )
     _require_signature(spec, "prune", cls, ("model", "pattern", "calibration"), ("placement", "on_layer"))
     _require_signature(spec, "comparison_group", cls, ("shape", "pattern"), ())
@@ -123,7 +123,7 @@ def _require_signature(
 
 
 def _described(error: Exception) -> str:
-    """The error and the line that raised it, in the user's file where there is one."""
+    """Describes an error with the file and line that raised it."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error}"
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,1 +1,1 @@
-"""One cell becomes one record."""
+"""Runs cells and makes a record of each; reruns cells of existing records."""

@@ -1,4 +1,4 @@
-"""What the cells of one model share: the loaded model, dense weights, the machine's reference speed."""
+"""Keeps what the cells of one model share: the loaded model, dense weights, the reference speed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Held:
-    """The model that is there, and for which cells."""
+class _Loaded:
+    """The model in memory, and the key of the cells that it is for."""
 
     key: tuple[object, ...]
     model: ReusableModel
@@ -37,15 +37,16 @@ class _Held:
 
 
 class ModelSession:
-    """Holds one model at a time and gives it out dense, cell after cell.
+    """Keeps one model in memory at a time and provides it with dense weights for one cell after another.
 
     Args:
-        device: where layers compute.
+        device: the device on which layers compute.
         inputs: what the cells read, by model (`suite.planning.preflight.preflight`).
-        placement: where models are (`resident`: on `device`; `onload`: in their files), and the batch size of
-            every prune.
-        shared: what cells share beyond this process; None = nothing is kept in files.
-        pruned_layers: for `onload`, an empty folder where a single prune leaves them; None = they go with it.
+        placement: where the weights are kept (`resident`: on `device`; `onload`: in their files), and the
+            batch size of every prune.
+        shared: results that cells share across processes; None = nothing is kept in files.
+        pruned_layers: for `onload`, an empty folder in which a single prune leaves its pruned layers;
+            None = they are deleted with the model.
     """
 
     def __init__(
@@ -61,41 +62,41 @@ class ModelSession:
         self._inputs = inputs
         self._shared = shared or SharedWork()
         self._pruned_layers = pruned_layers
-        self._held: _Held | None = None
+        self._loaded: _Loaded | None = None
         self._reference: tuple[object, DenseReference] | None = None
         self._first_tokens: dict[object, FirstTokenChoice] = {}
 
     def dense_model(self, cell: Cell) -> LoadedModel:
-        """The cell's model with its dense weights; the caller may prune it."""
+        """Returns the cell's model with its dense weights; the caller may prune it."""
         key = loaded_key(cell)
-        if self._held is None or self._held.key != key:
-            self.discard()  # the old model goes before the new one comes
-            self._held = _Held(key, self._load(cell))
-        return self._held.model.dense()
+        if self._loaded is None or self._loaded.key != key:
+            self.discard()  # free the old model before the new one is loaded
+            self._loaded = _Loaded(key, self._load(cell))
+        return self._loaded.model.dense()
 
     def check(self, method: PruningMethod, pattern: SparsityPattern, result: PruneResult) -> None:
-        """Raises `ContractError` if the current model, pruned by `method`, breaks a promise.
+        """Raises `ContractError` if the current model, pruned by `method`, violates the method's contract.
 
         Args:
-            method: what pruned it.
-            pattern: what was to be removed.
-            result: what the method says it did.
+            method: the method that pruned it.
+            pattern: the sparsity pattern that was asked for.
+            result: what the method reported.
         """
         self._current.model.check(method, pattern, result)
 
     def reference_speed(self) -> ReferenceSpeed:
-        """The machine's reference speed with the current model, measured once."""
-        held = self._current
-        if held.reference_speed is None:
-            held.reference_speed = measure_reference_speed(
-                held.model.loaded.model, held.model.loaded.placement
+        """Returns the machine's reference speed with the current model; measures it on the first call."""
+        current = self._current
+        if current.reference_speed is None:
+            current.reference_speed = measure_reference_speed(
+                current.model.loaded.model, current.model.loaded.placement
             )
-        return held.reference_speed
+        return current.reference_speed
 
     def first_token(self, cell: Cell, log: PhaseLog) -> FirstTokenChoice | None:
-        """What was chosen for the cell's model, which has to be there, dense; None where it is no question.
+        """Returns whether the cell's model gets its first token; None if the cell does not leave that open.
 
-        It is measured once, and holds for all cells of the model.
+        Measures it once for all cells of the model, which must be the current one, with dense weights.
         """
         probe, key = self.inputs(cell).first_token, loaded_key(cell)
         if probe is None or "auto" not in cell.first_tokens:
@@ -105,9 +106,9 @@ class ModelSession:
         return self._first_tokens[key]
 
     def reference(self, cell: Cell) -> DenseReference:
-        """What is known of the cell's dense model; what is not yet, its caller adds.
+        """Returns what has been measured of the cell's dense model; the caller adds what is missing.
 
-        It outlives `discard`: that a pruned model is in doubt says nothing against the dense one.
+        It survives `discard`: a failure with the pruned model does not affect the dense model's results.
         """
         key = loaded_key(cell)
         if self._reference is None or self._reference[0] != key:
@@ -115,15 +116,15 @@ class ModelSession:
         return self._reference[1]
 
     def inputs(self, cell: Cell) -> Inputs:
-        """What the cells of this model read: calibration sets, texts, tasks and prompts."""
+        """Returns what the cells of this model read: calibration sets, texts, tasks and prompts."""
         return self._inputs[model_key(cell)]
 
     def share(self, cell: Cell, planned: Cell) -> CellShare:
-        """What the cell shares with others; its model has to be there.
+        """Returns what the cell shares with others; its model must be the current one.
 
         Args:
-            cell: as it is run.
-            planned: as it stands in the plan, which may leave the first token to the model.
+            cell: the cell as it is run.
+            planned: the cell as planned, in which the first token may still be undecided.
         """
         return CellShare(
             self._shared,
@@ -136,14 +137,14 @@ class ModelSession:
         )
 
     def release(self) -> None:
-        """A cell is done: what only its pruned model needs may go."""
-        if self._held is not None:
-            self._held.model.release()
+        """Frees what only the pruned model of a finished cell needs."""
+        if self._loaded is not None:
+            self._loaded.model.release()
 
     def discard(self) -> None:
-        """Forgets the model: after a failure nobody knows what state it is in."""
+        """Drops the model, for example because a failure left it in an unknown state."""
         self.release()
-        self._held = None
+        self._loaded = None
 
     def _load(self, cell: Cell) -> ReusableModel:
         if self.placement.weights == "resident":
@@ -152,9 +153,9 @@ class ModelSession:
         return OnloadedModel(cell, digest, self.device, self.placement, self._pruned_layers)
 
     @property
-    def _current(self) -> _Held:
-        assert self._held is not None, "dense_model comes first"
-        return self._held
+    def _current(self) -> _Loaded:
+        assert self._loaded is not None, "call dense_model first"
+        return self._loaded
 
 
 __all__ = ["ModelSession"]

@@ -1,4 +1,4 @@
-"""Runs the cells of records again, and holds the records against what comes out."""
+"""Runs the cells of records again, and compares the records with the results."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 
 MOST_THREADS = 1024
-"""More than any machine has use for: a record must not choose how many are started here."""
+"""Largest number of threads of a rerun: a record must not start more than any machine can use."""
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """How running a record's cell again ended.
+    """The outcome of running a record's cell again.
 
     Attributes:
-        path: of the record.
-        outcome: `equal`; `different`; or `impossible` where it could not be run, or not on the same inputs.
-        findings: how it differs, or why it could not be run.
+        path: path of the record.
+        outcome: `equal`, `different`, or `impossible` if the cell could not be run on the same inputs.
+        findings: how the rerun differs, or why it could not be run.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Rerun:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A record to rerun, as an index has it, and what it runs on."""
+    """A record to rerun, as stored in an index, and the device on which to run it."""
 
     stored: StoredRecord
     device: torch.device
@@ -73,12 +73,12 @@ class _Chosen:
 
 
 def choose(records: Sequence[CheckedRecord], sample: int | None, seed: int) -> list[CheckedRecord]:
-    """The records to rerun: those with numbers that are consistent, all or some of them.
+    """Returns the records to rerun: all consistent records of finished cells, or a random sample of them.
 
     Args:
-        records: as verified.
-        sample: how many; None = all.
-        seed: of the choice, which does not depend on the order of `records`.
+        records: the verified records.
+        sample: number of records to return; None = all.
+        seed: seed of the random choice, which does not depend on the order of `records`.
     """
     fit = [r for r in records if r.is_consistent and r.record is not None and r.record.status == "complete"]
     fit.sort(key=lambda r: (r.record.cell.digest if r.record else "", str(r.path)))
@@ -95,22 +95,22 @@ def rerun(
     trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> list[Rerun]:
-    """Runs the cells of records again, those of one model in one session.
+    """Runs the cells of records again; the cells of one model share a session.
 
-    A cell without threads of its own is run with as many as its record was.
+    A cell that does not set its number of threads runs with as many as its record states.
 
     Args:
-        records: consistent ones of finished cells (`choose`).
-        device: where to; `auto` = where the record was made: a GPU, if there is one, for what a GPU made.
-        keep: where the reruns' own records go; None = nowhere.
-        trust_remote_code: whether a record may make code run that comes with its model.
-        watcher: hears of progress.
+        records: consistent records of finished cells (see `choose`).
+        device: where to run; `auto` = the CPU for records made on a CPU, else a GPU if there is one.
+        keep: where to store the records of the reruns; None = nowhere.
+        trust_remote_code: whether to rerun records whose model needs its own Python code.
+        watcher: receives progress events.
 
     Returns:
-        In the order of `records`.
+        One result per record, in the order of `records`.
 
     Raises:
-        InputError: there is no such device, or `keep` would replace a record that is verified.
+        InputError: there is no such device, or `keep` would replace one of `records`.
     """
     watcher = watcher or Silent()
     stored = [record.stored for record in records if record.stored is not None]
@@ -125,8 +125,8 @@ def rerun(
         if (reason := _why_not(entry, trust_remote_code)) is not None:
             done[entry.path] = _impossible(entry.path, reason)
             continue
-        own = entry.record
-        key = (model_key(own.cell), own.cell.dtype, own.placement, entry.device, entry.threads)
+        record = entry.record
+        key = (model_key(record.cell), record.cell.dtype, record.placement, entry.device, entry.threads)
         by_session.setdefault(key, []).append(entry)
     for entries in by_session.values():
         for entry, result in _in_one_session(entries, keep, watcher):
@@ -139,7 +139,7 @@ def _why_not(entry: _Chosen, trust_remote_code: bool) -> str | None:
     if cell.checkpoint is not None:
         return "it measures a finished checkpoint, which prunebench evaluate does"
     if cell.trust_remote_code and not trust_remote_code:
-        # A record comes from anybody, and would choose what runs here.
+        # A record may come from anybody and must not decide which code runs here.
         return "it runs code that comes with its model, which --trust-remote-code allows"
     if not 1 <= entry.threads <= MOST_THREADS:
         return f"it says that it ran with {entry.threads} threads, which is not 1 to {MOST_THREADS}"
@@ -155,16 +155,16 @@ def _in_one_session(
 ) -> Iterator[tuple[_Chosen, Rerun]]:
     """Runs records of one model, dtype, placement, device and thread count; the dense one first.
 
-    Where not all inputs are there, each record has a session of its own.
+    If some inputs cannot be read, each record gets a session of its own.
     """
     entries = sorted(entries, key=lambda entry: not entry.record.cell.is_dense)
     first = entries[0]
     with using_threads(first.threads):
         try:
             read = preflight([entry.record.cell for entry in entries])
-        except Exception as error:  # a record names any model and text, and what reads these raises anything
+        except Exception as error:  # a record may name any model and text; reading those may raise anything
             if len(entries) == 1:
-                yield first, _impossible(first.path, _told(error))
+                yield first, _impossible(first.path, _reason(error))
                 return
             for entry in entries:
                 yield from _in_one_session([entry], keep, watcher)
@@ -173,8 +173,8 @@ def _in_one_session(
         for entry in entries:
             try:
                 result = _run_again(entry, session, read[model_key(entry.record.cell)], keep, watcher)
-            except Exception as error:  # as `run_cell`: one record never costs the others theirs
-                result = _impossible(entry.path, _told(error))
+            except Exception as error:  # as in `run_cell`: a failing record never stops the others
+                result = _impossible(entry.path, _reason(error))
             yield entry, result
 
 
@@ -207,7 +207,7 @@ def _compared(path: Path, stored: Record, found: Record) -> Rerun:
 
 
 def _not_kept(result: Rerun, keep: ResultStore, error: OSError) -> Rerun:
-    """A rerun that could not be stored as was asked: how it differs stays, and nothing passes as done."""
+    """Returns `result` with a remark that it could not be stored; an equal rerun becomes `impossible`."""
     message = one_line(f"the rerun could not be stored in {keep.root}: {error.strerror or error}")
     outcome: Literal["different", "impossible"] = (
         "different" if result.outcome == "different" else "impossible"
@@ -215,8 +215,8 @@ def _not_kept(result: Rerun, keep: ResultStore, error: OSError) -> Rerun:
     return Rerun(result.path, outcome, (*result.findings, Finding(result.path, "rerun", "remark", message)))
 
 
-def _told(error: Exception) -> str:
-    """Why in the user's words, where these are; else with the kind of error."""
+def _reason(error: Exception) -> str:
+    """Returns the message of an error; prefixed with its type if it is not one of prunebench's own errors."""
     if isinstance(error, InputError | PruningError | AssetError | RecordError):
         return str(error)
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""One cell becomes one record."""
+"""Runs one cell and makes its record."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def run_cell(
 ) -> tuple[Record, pd.DataFrame | None]:
     """Prunes and measures one cell.
 
-    Whatever goes wrong becomes a failed record with its traceback, so that one cell never costs the others;
-    only an interrupt (KeyboardInterrupt, SystemExit) passes through.
+    Any error becomes a failed record with its traceback, so that one cell never stops the others; only
+    interrupts (KeyboardInterrupt, SystemExit) are raised.
 
     Args:
-        cell: what to run.
+        cell: the cell to run.
         session: keeps what cells of one model share.
-        watcher: hears of progress.
+        watcher: receives progress events.
 
     Returns:
-        The record, not yet sealed, and its per-item data (None where it failed).
+        The record, not yet sealed, and its per-item data (None if the cell failed).
     """
     run = CellRun(cell, session, watcher or Silent())
     with using_threads(cell.threads):
         try:
             run.measure()
             return run.record(), run.items()
-        except Exception as error:  # whatever a method throws: it goes into the record, with its traceback
+        except Exception as error:  # a method may raise anything; it goes into the record
             session.discard()
             return run.record(error), None
         finally:
@@ -67,19 +67,19 @@ def run_cell(
 
 
 def present_code(cell: Cell) -> CodeVersion:
-    """The version of the code that would run `cell` now."""
+    """Returns the version of the code that would run `cell` now."""
     return code_version(
         method_class(cell.method).version if cell.prunes else None, part_versions=part_versions(cell)
     )
 
 
 def failed_record(cell: Cell, phase: str, error: Exception) -> Record:
-    """The record of a cell that could not even begin.
+    """Returns the record of a cell that failed before it began.
 
     Args:
         cell: the cell.
-        phase: what failed.
-        error: why.
+        phase: name of the phase that failed.
+        error: the error.
     """
     return Record(
         status="failed",
@@ -92,26 +92,26 @@ def failed_record(cell: Cell, phase: str, error: Exception) -> Record:
 
 
 def utc_now() -> str:
-    """The time, as records have it."""
+    """Returns the current time in the format of records: ISO 8601, UTC, in whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class CellRun:
-    """One cell, step by step, and what is gathered on the way.
+    """Runs one cell step by step and collects what goes into its record.
 
     Args:
-        cell: what to run.
+        cell: the cell to run.
         session: keeps what cells of one model share.
-        watcher: hears of progress.
+        watcher: receives progress events.
 
     Attributes:
-        remarks: what a reader of its record should know of the model, one sentence each.
+        remarks: what a reader of the record should know about the model, one sentence each.
     """
 
     def __init__(self, cell: Cell, session: ModelSession, watcher: Watcher) -> None:
         self.remarks: list[str] = []
         self._planned = cell
-        self._cell = cell  # as it is run, once the model has said whether it needs its first token
+        self._cell = cell  # `load` replaces it by the cell as run, with the first token decided
         self._session = session
         self._watcher = watcher
         self._created = utc_now()
@@ -147,10 +147,10 @@ class CellRun:
         self._measured.remarks += [f"the dense reference: {remark}" for remark in remarks]
 
     def load(self, *, reference_speed: bool) -> LoadedModel:
-        """Loads the dense model, and asks it whether it needs its first token.
+        """Loads the dense model, and decides whether sequences begin with the tokenizer's first token.
 
         Args:
-            reference_speed: whether to measure the machine's reference speed with it.
+            reference_speed: whether to measure the machine's reference speed with the model.
         """
         planned, session, log = self._planned, self._session, self._log
         with log.timed("load"):
@@ -168,7 +168,7 @@ class CellRun:
         return loaded
 
     def prune(self, loaded: LoadedModel) -> None:
-        """Prunes the model that was loaded, under the clock and the memory watch, and checks it."""
+        """Prunes the loaded model, measures time and memory, and checks the result."""
         method, share, log = method_of(self._cell), self._shared, self._log
         spec = self._cell.calibration
         calibration = None if spec is None else self._calibrate(spec, share)
@@ -197,7 +197,7 @@ class CellRun:
         add_size(self._pruned, loaded, result.layers, self._cell.pattern)
 
     def record(self, error: Exception | None = None) -> Record:
-        """What was gathered, as the record of a finished cell, or of one that `error` ended."""
+        """Returns the record of a finished cell, or of one that failed with `error`."""
         result = self._result if error is None else None
         measured = self._measured if error is None else Measured()
         shared = tuple(self._share.parts) if self._share else ()
@@ -228,12 +228,12 @@ class CellRun:
         )
 
     def items(self) -> pd.DataFrame:
-        """A row per measured item (`suite.results.records.items.ItemRow`)."""
+        """Returns one row per measured item (`suite.results.records.items.ItemRow`)."""
         return self._measured.items()
 
     @property
     def _shared(self) -> CellShare:
-        assert self._share is not None, "load comes first"
+        assert self._share is not None, "call load first"
         return self._share
 
     def _pattern(self, loaded: LoadedModel, calibration: CalibrationSet | None) -> SparsityPattern:

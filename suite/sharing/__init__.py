@@ -1,4 +1,4 @@
-"""What cells of one plan have in common, computed once and found again by what decides it."""
+"""Work that cells of one plan share: done once, then found again by a digest of everything it depends on."""
 
 from suite.sharing.shared_masks import initial_cell, wanted_initials
 from suite.sharing.work import CellShare, SharedWork

@@ -1,4 +1,4 @@
-"""A folder of what several cells need: each entry is there whole or not at all, and made by one at a time."""
+"""A folder of results that several cells need; entries are atomic, and only one process makes each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from filelock import FileLock
 from suite.storage.files import replaced_folder
 
 SPARE_SHARE = 0.1
-"""Of a disk that stays free whatever is kept."""
+"""Fraction of a disk that is left free."""
 GIVEN_UP_S = 7 * 24 * 3600
+"""Age in seconds at which the folder of another run counts as abandoned."""
 
 
 class SharedFolder:
-    """Keeps entries by name for all processes of one machine.
+    """Stores entries by name for all processes of one machine.
 
-    An entry is a folder. What a killed process left of one is never taken for it, and what cannot be kept
-    (a full disk) is computed again.
+    An entry is a folder. An entry that a killed process left unfinished is never used, and one that cannot be
+    stored (e.g. on a full disk) is computed again.
 
     Args:
-        root: where; made by the first entry.
+        root: the folder; created with the first entry.
     """
 
     def __init__(self, root: Path) -> None:
@@ -33,9 +34,9 @@ class SharedFolder:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[Path]:
-        """Nobody else makes the entry meanwhile; gives its folder, which may not exist.
+        """Locks an entry so that no other process makes it; yields its folder, which may not exist.
 
-        A process that dies lets go of it.
+        The lock is released if the process dies.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         os.utime(self.root)
@@ -43,15 +44,15 @@ class SharedFolder:
             yield self.root / name
 
     def put(self, name: str, write: Callable[[Path], None], n_bytes: int) -> bool:
-        """Makes or replaces an entry; the caller holds its lock.
+        """Creates or replaces an entry; the caller holds its lock.
 
         Args:
-            name: of the entry.
-            write: fills the empty folder it is given.
-            n_bytes: how much it will write, about.
+            name: name of the entry.
+            write: writes the entry's files into the empty folder that it is called with.
+            n_bytes: approximate size of the entry in bytes.
 
         Returns:
-            Whether it was kept. The disk may be too full, now or halfway.
+            Whether the entry was stored; False if the disk is too full or fills up while writing.
         """
         try:
             disk = shutil.disk_usage(self.root)
@@ -64,18 +65,18 @@ class SharedFolder:
         return True
 
     def sweep(self) -> None:
-        """Removes folders beside this one that nobody has asked for a week: their runs were given up."""
+        """Removes sibling folders that no run has used for a week."""
         beside = self.root.parent.glob(f"{self.root.name.partition('-')[0]}-*")
         for folder in beside:
             try:
                 is_old = time.time() - folder.stat().st_mtime > GIVEN_UP_S
-            except OSError:  # its owner was quicker
+            except OSError:  # its owner has just removed it
                 continue
             if is_old and folder != self.root:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
-        """Removes all of it."""
+        """Removes the folder and all entries."""
         shutil.rmtree(self.root, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""What has to be equal for two processes to compute the same, to the bit."""
+"""The conditions under which two processes compute bit-identical results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def conditions(model: ModelIdentity, device: torch.device, placement: Placement) -> dict[str, object]:
-    """Weights, code and machine, as JSON values.
+    """Returns the conditions (weights, code, machine) as JSON values.
 
     Args:
         model: the dense model.
-        device: where layers compute.
-        placement: where they are.
+        device: the device on which layers compute.
+        placement: where the layers' weights are kept.
     """
     from suite.machine.environment import code_version, environment
 
@@ -39,7 +39,7 @@ def conditions(model: ModelIdentity, device: torch.device, placement: Placement)
 
 
 def digest_of(deciding: Mapping[str, object]) -> str:
-    """SHA-256 (hex, 32 digits) of JSON values."""
+    """Returns the SHA-256 of JSON values (the first 32 hex digits)."""
     canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""Initial prunes that several cells start from: run once, then read from files."""
+"""Initial prunes from which several cells start: run once, then read from files."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ COST = "cost.json"
 
 
 class SharedInitialPrunes:
-    """What `methods.initial` asks for initial masks while one cell runs.
+    """Provides `methods.initial` with initial masks while one cell runs.
 
     Args:
         cell: the cell.
-        folder: where prunes are kept.
-        wanted: which are worth it (`suite.sharing.shared_masks`).
-        conditions: what else decides a mask to the bit: weights, code, machine.
-        device: where layers compute.
+        folder: the folder in which prunes are stored.
+        wanted: digests of the prunes to store (see `suite.sharing.shared_masks`).
+        conditions: everything else that determines the mask bits: weights, code, machine.
+        device: the device on which layers compute.
 
     Attributes:
-        known: what the prunes took that were not run again here.
-        parts: what was shared, in the order in which it was ready; an initial method's own comes before it.
+        known: recorded costs of the prunes that were read instead of run.
+        parts: what was shared, in order of completion; nested initial methods come first.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class SharedInitialPrunes:
         result: PruneResult,
         cost: PhaseCost,
     ) -> None:
-        """Keeps the cell's own prune where other cells start from it.
+        """Stores the prune of this cell if other cells start from it.
 
         Args:
-            method: what pruned.
+            method: the method of the cell.
             model: the pruned model.
-            calibration: what it looked at.
-            placement: where its layers are.
-            result: what it did.
-            cost: what it took.
+            calibration: the calibration set that the method used.
+            placement: where the layers' weights are kept.
+            result: the result of the prune.
+            cost: the cost of the prune.
         """
         if initial_cell(self._cell, method).digest in self._wanted:
             name = self._name(method, calibration, placement)
@@ -164,7 +164,7 @@ class SharedInitialPrunes:
 
 
 def added(costs: Sequence[PhaseCost]) -> PhaseCost:
-    """The cost of several prunes, one after another, as one phase `initial`."""
+    """Returns the total cost of several consecutive prunes as one phase named `initial`."""
     joules = [cost.energy_joules for cost in costs]
     on_device = [cost.peak_device_bytes for cost in costs if cost.peak_device_bytes is not None]
     return PhaseCost(
@@ -177,7 +177,7 @@ def added(costs: Sequence[PhaseCost]) -> PhaseCost:
 
 
 def _read(entry: Path, *, weights: bool) -> tuple[PruneResult, PhaseCost] | None:
-    """What was kept; None where it was not, or not whole."""
+    """Reads a stored prune and its cost; None if it is missing or incomplete."""
     try:
         cost = PhaseCost.model_validate(json.loads((entry / COST).read_text(encoding="utf-8")))
         result = read_prune(entry)

@@ -1,4 +1,4 @@
-"""A prune's result in files: masks in packed bits, reports, and the weights that were reconstructed."""
+"""Stores the result of a prune in files: masks as packed bits, reports, and reconstructed weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MASKS, REPORT, INITIAL = "masks.safetensors", "prune.json", "initial"
 
 
 def write_prune(folder: Path, result: PruneResult) -> None:
-    """Writes a result, and that of the initial method it started from, into an empty folder."""
+    """Writes a result, including that of the initial method it started from, into an empty folder."""
     bits = {name: np.frombuffer(mask.bits, dtype=np.uint8) for name, mask in result.keep.items()}
     save_arrays(bits, folder / MASKS)
     report = {
@@ -54,13 +54,13 @@ def read_prune(folder: Path) -> PruneResult:
 
 
 def write_weights(folder: Path, weights: Iterable[tuple[DecoderLayer, Mapping[str, Tensor]]]) -> None:
-    """Writes the target weights of each layer (`methods.placement.pruned_weights`), a file each."""
+    """Writes the target weights of each layer (`methods.placement.pruned_weights`), one file per layer."""
     for layer, tensors in weights:
         save_file(dict(tensors), _weights_file(folder, layer))
 
 
 def weights_in(folder: Path) -> Callable[[DecoderLayer], dict[str, Tensor]]:
-    """Reads one layer's target weights at a time."""
+    """Returns a function that reads the target weights of a given layer."""
     return lambda layer: load_file(_weights_file(folder, layer))
 
 

@@ -1,4 +1,4 @@
-"""The dense model's side of comparisons in files: hidden states, task results, answers."""
+"""Stores the dense model's side of comparisons in files: hidden states, task results, answers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _TASK_RUNS, _ANSWERS = TypeAdapter(list[TaskRun]), TypeAdapter(list[Answer])
 
 
 class ReferenceFiles:
-    """Keeps what one dense model gave, a part each.
+    """Stores the results of one dense model in parts, one per corpus, task or set of prompts.
 
     Args:
-        folder: where.
+        folder: the folder in which entries are stored.
         conditions: weights, code and machine.
         inputs: texts, tasks and prompts.
     """
@@ -43,15 +43,15 @@ class ReferenceFiles:
         self._inputs = inputs
 
     def locked(self) -> AbstractContextManager[Path]:
-        """Nobody else measures this dense model meanwhile."""
+        """Returns a context in which no other process measures this dense model."""
         return self._folder.locked(f"dense-{digest_of(self._conditions)}")
 
     def digest(self, spec: ReferenceSpec) -> str:
-        """Of all that decides a part."""
+        """Returns the digest of everything that a part depends on."""
         return part_digest(spec, self._conditions, self._inputs)
 
     def read(self, spec: ReferenceSpec, reference: DenseReference) -> None:
-        """Puts a part, and the seconds that it once took, into `reference` if it was kept whole."""
+        """Adds a part and its recorded seconds to `reference`, if it is stored completely."""
         entry = self._folder.root / f"dense-{self.digest(spec)}"
         try:
             seconds = float(json.loads((entry / COST).read_text(encoding="utf-8"))["seconds"])
@@ -68,7 +68,7 @@ class ReferenceFiles:
         reference.seconds[spec] = seconds
 
     def write(self, spec: ReferenceSpec, reference: DenseReference) -> None:
-        """Keeps a part of `reference`; the caller holds the lock."""
+        """Stores a part of `reference`; the caller holds the lock."""
 
         def fill(entry: Path) -> None:
             if isinstance(spec, PerplexitySpec):
@@ -85,7 +85,7 @@ class ReferenceFiles:
 
 
 def compared_by(cell: Cell) -> Iterator[ReferenceSpec]:
-    """What is asked of the dense model for the cell to be held against it."""
+    """Yields the measurements of the dense model with which the cell is compared."""
     if cell.divergence:
         yield from cell.perplexity
     yield from cell.tasks
@@ -94,7 +94,7 @@ def compared_by(cell: Cell) -> Iterator[ReferenceSpec]:
 
 
 def part_digest(spec: ReferenceSpec, conditions: Mapping[str, object], inputs: Inputs) -> str:
-    """Of all that decides what a dense model gives: the question, its content, and the `conditions`."""
+    """Returns the digest of everything a dense result depends on: `spec`, its content, and `conditions`."""
     if isinstance(spec, PerplexitySpec):
         content: object = (inputs.windows[spec].corpus_digest, len(inputs.windows[spec].input_ids))
     elif isinstance(spec, TaskSpec):

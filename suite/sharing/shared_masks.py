@@ -1,4 +1,4 @@
-"""Which initial masks several cells of a plan start from."""
+"""Finds the initial masks from which several cells of a plan start."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 def wanted_initials(cells: Sequence[Cell]) -> frozenset[str]:
-    """Digests (`initial_cell`) of the prunes that are worth keeping for another cell.
+    """Returns the digests (`initial_cell`) of the prunes that are worth storing for other cells.
 
     Args:
-        cells: those that will run.
+        cells: the cells that will run.
     """
-    starts, own = Counter[str](), set[str]()
+    starts, full = Counter[str](), set[str]()
     for cell in cells:
         if cell.prunes:
             method = method_of(cell)
-            own.add(initial_cell(cell, method).digest)
+            full.add(initial_cell(cell, method).digest)
             starts.update(initial_cell(cell, part).digest for part in initial_methods(method))
-    return frozenset(digest for digest, n in starts.items() if n > 1 or digest in own)
+    return frozenset(digest for digest, n in starts.items() if n > 1 or digest in full)
 
 
 def initial_cell(cell: Cell, method: PruningMethod) -> Cell:
-    """The cell that prunes by `method` as `cell` does, and measures nothing.
+    """Returns a cell that prunes like `cell` but with `method`, and measures nothing.
 
-    Equal for all cells of a plan that start from the same mask, whatever they do with it.
+    It is equal for all cells of a plan that start from the same mask.
     """
     return cell.model_copy(
         update={

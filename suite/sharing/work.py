@@ -1,4 +1,4 @@
-"""The work one cell shares with the others of its plan, in this process and, through files, in others."""
+"""Work that a cell shares with other cells of its plan, in this process and, through files, in others."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What the cells of one process share.
+    """The work that the cells of one process share.
 
     Attributes:
-        folder: where it is kept for other processes on this machine, and for the next run after a crash;
-            None = the dense reference alone is shared, in memory.
-        wanted: which initial prunes are worth keeping (`suite.sharing.wanted_initials`).
+        folder: where it is stored for other processes on this machine, and for the next run after a crash;
+            None = only the dense reference is shared, in memory.
+        wanted: digests of the initial prunes that are worth storing (`suite.sharing.wanted_initials`).
     """
 
     folder: SharedFolder | None = None
@@ -44,19 +44,19 @@ class SharedWork:
 
 
 class CellShare:
-    """What one cell shares.
+    """Reads and stores the work that one cell shares with others.
 
     Args:
-        work: that of all cells of the process.
+        work: the shared work of all cells of the process.
         cell: the cell as it is run.
-        planned: the same as it stands in the plan.
-        loaded: its model.
-        device: where layers compute.
+        planned: the cell as planned.
+        loaded: the cell's model.
+        device: the device on which layers compute.
         inputs: what the cells of this model read.
-        reference: what is known of the dense model.
+        reference: what has been measured of the dense model.
 
     Attributes:
-        parts: the work it had in common with others, so far.
+        parts: the work shared with other cells so far.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class CellShare:
 
     @contextmanager
     def dense_measured(self) -> Iterator[None]:
-        """While the body measures the dense model, no other process does; what it finds is kept for them."""
+        """Locks out other processes while the body measures the dense model, and stores the results."""
         with self._making_reference():
             yield
             self._keep(compared_by(self._cell))
@@ -89,15 +89,15 @@ class CellShare:
     def complete_reference(
         self, log: PhaseLog, watcher: Watcher, measure: Callable[[Cell, PhaseLog], Measured]
     ) -> list[str]:
-        """Sees to it that all is there that the cell is compared by: in memory, from files, or measured now.
+        """Completes the dense results that the cell is compared with: reads them from files or measures them.
 
         Args:
-            log: is charged the time.
-            watcher: hears of progress.
-            measure: measures a cell on the dense model, for a log of its own.
+            log: receives the time that this takes.
+            watcher: receives progress events.
+            measure: measures a cell on the dense model, logging its phases in the given log.
 
         Returns:
-            What a reader should know of the measurement.
+            Remarks that a reader of the results should know.
         """
         remarks: list[str] = []
         if not self._cell.compares:
@@ -125,14 +125,14 @@ class CellShare:
         return remarks
 
     def calibrated(self, source: str, digest: str, seconds: float) -> None:
-        """Notes the calibration set, which was drawn before any cell ran."""
+        """Records the calibration set in `parts`; it was drawn before any cell ran."""
         self.parts.append(
             SharedPart(what="calibration", name=source, digest=digest, seconds=seconds, reused=True)
         )
 
     @contextmanager
     def initial_prunes(self) -> Iterator[None]:
-        """While the body prunes, initial masks come from where they are kept; `parts` says so afterwards."""
+        """Lets the body read stored initial masks while it prunes; `parts` lists them afterwards."""
         if self._initial is None:
             yield
             return
@@ -144,7 +144,7 @@ class CellShare:
 
     @property
     def known_prunes(self) -> PhaseCost | None:
-        """What the initial prunes took that were not run again."""
+        """Recorded cost of the initial prunes that were read instead of run; None if there were none."""
         known = self._initial.known if self._initial is not None else []
         return added(known) if known else None
 
@@ -156,7 +156,7 @@ class CellShare:
         result: PruneResult,
         cost: PhaseCost,
     ) -> None:
-        """Keeps the cell's own prune where other cells start from it; `cost` is what it took."""
+        """Stores the prune of this cell and its cost if other cells start from it."""
         if self._initial is not None:
             self._initial.offer(method, loaded.model, calibration, self._placement, result, cost)
 

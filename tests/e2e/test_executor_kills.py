@@ -173,7 +173,7 @@ def test_a_driver_that_ends_takes_its_workers_with_it_and_the_command_resumes(
         assert run.returncode == -signal.SIGKILL
     else:
         assert run.returncode == 130, err
-        assert err.strip().splitlines()[-1].startswith("prunebench: interrupted; finished cells stand")
+        assert err.strip().splitlines()[-1].startswith("prunebench: interrupted; finished cells are kept")
     assert all(is_gone(process) for process in [worker, *descendants])
     assert records(tmp_path) == before
     let_go(tmp_path)
@@ -198,7 +198,7 @@ def test_a_cluster_that_is_killed_ends_the_run_in_one_line_and_another_one_compl
         _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 3, err
     last = err.strip().splitlines()[-1]
-    assert last == "prunebench: the Ray cluster is gone; finished cells stand, the same command resumes"
+    assert last == "prunebench: the Ray cluster is gone; finished cells are kept, the same command resumes"
     assert "Traceback" not in err
     assert records(tmp_path) == before
     let_go(tmp_path)

@@ -192,7 +192,7 @@ def test_programs_read_json(prunebench, draft):
         ("my_draft:", ("", ""), "write it as module:Class"),
         (":Draft", ("", ""), "write it as module:Class"),
         ("my_draft:Draught", ("", ""), "my_draft has no class 'Draught'; did you mean 'Draft'"),
-        ("my_draft:dataclass", ("", ""), "is function and no class"),
+        ("my_draft:dataclass", ("", ""), "is of type function, not a class"),
         ("wandda", ("", ""), "unknown method 'wandda'; did you mean 'wanda'"),
         (
             "my_draft:Draft",
@@ -218,7 +218,7 @@ def test_programs_read_json(prunebench, draft):
         (
             "my_draft:Draft",
             ("@dataclass(frozen=True)", "@dataclass"),
-            "no frozen dataclass: write @dataclass",
+            "is not a frozen dataclass: write @dataclass",
         ),
         (
             "my_draft:Draft",

@@ -197,4 +197,4 @@ def test_evaluate_finds_a_changed_head_layer_by_layer(prunebench, prune, model, 
         *("--max-tokens", 320, "--prompts", "none", "--dtype", "float32", "--placement", "onload"),
     )
     assert code == 0
-    assert "1 parameters that are no target modules differ" in err
+    assert "1 parameters outside the target modules differ" in err

@@ -157,7 +157,7 @@ def test_several_processes_cannot_update(inner) -> None:
     write("candidate", record())
     done = inner(ONE_TEST, "--update-baselines", "-n", "2")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["*--update-baselines*give it without -n"])
+    done.stderr.fnmatch_lines(["*--update-baselines*use it without -n"])
     assert not Path("baseline").exists()
 
 

@@ -1,1 +1,1 @@
-"""Makes a pruned checkpoint: prunes under the clock, writes, and reads back."""
+"""Makes a pruned checkpoint: prunes and measures costs, writes, and reads back."""

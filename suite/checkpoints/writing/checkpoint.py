@@ -1,4 +1,4 @@
-"""One pruned checkpoint: what `from_pretrained` loads, and `pruning.json` beside it."""
+"""Prunes a model and writes the checkpoint, which `from_pretrained` loads, together with `pruning.json`."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def write_checkpoint(
     weights: Weights = "resident",
     watcher: Watcher | None = None,
 ) -> Pruning:
-    """Prunes the cell's model and writes it to `out`, which appears whole or not at all.
+    """Prunes the cell's model and writes it to `out`, which appears only once it is complete.
 
-    Layers that are onloaded are read and written one by one, so that the model is never whole in memory. The
-    masks, the weights and all that `pruning.json` says are then what a resident model gives on the same
-    device, but for costs and the placement.
+    Onloaded layers are read and written one by one, so that the model is never completely in memory. Masks,
+    weights and `pruning.json` are then the same as for a resident model on the same device, except for costs
+    and the placement.
 
     Args:
         cell: what to prune and how; it measures nothing.
-        inputs: what it reads (`suite.planning.preflight.preflight`).
-        out: a folder that is empty or does not exist.
-        device: where layers compute.
-        weights: where they are.
-        watcher: hears of progress.
+        inputs: what the cell reads (`suite.planning.preflight.preflight`).
+        out: an empty or new folder.
+        device: the device on which layers compute.
+        weights: where the weights are kept.
+        watcher: receives progress events.
 
     Returns:
-        What `pruning.json` holds.
+        The contents of `pruning.json`.
 
     Raises:
-        InputError: the cell, the model's files or `out` are not usable.
-        PruningError: the prune failed or broke the method's promises.
-        OSError: the model could not be read or the checkpoint not be written.
+        InputError: the cell, the model's files or `out` cannot be used.
+        PruningError: the prune failed or broke the method's contract.
+        OSError: the model could not be read or the checkpoint could not be written.
     """
     watcher = watcher or Silent()
     with appearing_whole(out) as folder:
@@ -70,13 +70,13 @@ def write_checkpoint(
         run.remarks += _dtype_remarks(cell)
         save_tokenizer(loaded.tokenizer, folder, loaded.identity.name)
         run.prune(loaded)
-        session.discard()  # its copy of the dense weights makes room for the checkpoint that is read again
+        session.discard()  # frees its copy of the dense weights before the checkpoint is read again
         zeros = count_zeros(loaded.model, loaded.placement)
         pruning = Pruning(record=run.record().sealed(), n_zeros=zeros.counts)
         watcher.phase_started("save", None)
         if isinstance(loaded, LayeredModel):
             with quiet_transformers():
-                # No weights: the configuration, and the code that comes with a model.
+                # Saves only the configuration and the code that comes with the model, not the weights.
                 loaded.model.save_pretrained(folder, state_dict={})
                 (folder / SINGLE_FILE).unlink(missing_ok=True)
             expected = probe_logits(loaded)
@@ -94,7 +94,7 @@ def write_checkpoint(
 
 
 def _dtype_remarks(cell: Cell) -> list[str]:
-    """Says so where the checkpoint is in another dtype than the model's files."""
+    """Returns a remark if the dtype of the checkpoint differs from that of the model's files."""
     import torch
 
     written: torch.dtype = getattr(torch, cell.dtype)

@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: new, written by one process, and there whole or not at all."""
+"""Creates the folder of a checkpoint, which appears only once it is complete, and has only one writer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOCK = ".writing"
 
 
 def require_empty(out: Path) -> None:
-    """Raises `InputError` unless `out` is a folder with nothing in it, or one that can be made."""
+    """Raises `InputError` unless `out` is an empty folder or can be created."""
     require_folder(out)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out}: the folder is not empty; give a new one")
@@ -25,14 +25,14 @@ def require_empty(out: Path) -> None:
 
 @contextmanager
 def appearing_whole(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when the body is done and vanishes if it fails.
+    """Yields a folder to write into, which is renamed to `out` after the body, or removed if it fails.
 
-    It lies beside `out` as `.<name>.unfinished`, and is locked while the body runs. What a killed process
-    left there is removed by the next one that writes to `out`.
+    The folder is `.<name>.unfinished` beside `out`, and is locked while the body runs. Files that a killed
+    process left there are removed by the next one that writes to `out`.
 
     Raises:
-        InputError: `out` cannot be made, holds something, or is being written by another process.
-        PruningError: somebody else filled `out` meanwhile; the message says where the checkpoint is instead.
+        InputError: `out` cannot be created, is not empty, or is being written by another process.
+        PruningError: another process filled `out` meanwhile; the message names the checkpoint's new location.
     """
     out = out.resolve()
     require_empty(out)
@@ -42,38 +42,38 @@ def appearing_whole(out: Path) -> Iterator[Path]:
     try:
         staging.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror or error})") from error
+        raise InputError(f"--out {out}: cannot be created ({error.strerror or error})") from error
     lock = FileLock(staging / _LOCK, timeout=0)
     try:
         lock.acquire()
-    except (Timeout, OSError) as error:  # it is at work, or just done
+    except (Timeout, OSError) as error:  # another process is writing, or has just finished
         raise busy from error
     try:
-        if not (staging / _LOCK).exists():  # whoever had the lock took the folder away
+        if not (staging / _LOCK).exists():  # the previous owner of the lock has renamed the folder
             raise busy
         try:
             _clear(staging)
-            require_empty(out)  # it may have been filled since
+            require_empty(out)  # another process may have filled it by now
             yield staging
             settle_folder(staging)
             placed = _place(staging, out)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
-            with suppress(OSError):  # of those above it, the ones that hold nothing else
+            with suppress(OSError):  # remove the new parent folders, unless they contain something else
                 for place in made:
                     place.rmdir()
             raise
         (placed / _LOCK).unlink(missing_ok=True)
         if placed != out:
             raise PruningError(
-                f"--out {out} was filled by somebody else: the finished checkpoint is {placed}"
+                f"--out {out} was filled by another process: the finished checkpoint is in {placed}"
             )
     finally:
         lock.release()
 
 
 def _clear(staging: Path) -> None:
-    """Removes what a killed process left; the lock stays."""
+    """Removes what a killed process left, except for the lock."""
     for path in staging.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -82,9 +82,9 @@ def _clear(staging: Path) -> None:
 
 
 def _place(staging: Path, out: Path) -> Path:
-    """Gives the finished folder its name, or one beside it where that is taken: no work is thrown away."""
+    """Renames the finished folder to `out`, or to a similar name if `out` is taken, to lose no work."""
     try:
-        return staging.replace(out)  # an empty folder may stand there
+        return staging.replace(out)  # replaces an empty folder
     except OSError:
         if not out.exists():
             raise

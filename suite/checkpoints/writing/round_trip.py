@@ -1,4 +1,4 @@
-"""What was written is opened again, and has to be the model that is in memory, to the bit."""
+"""Loads a written checkpoint again, and checks that it equals the model in memory bit for bit."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from suite.cell import Cell
 
 PROBED_TOKENS = 8
-"""Of the forward that both models have to agree on: enough to pass through every layer and every position."""
+"""Number of tokens of the forward pass that both models compute; enough to use every layer."""
 
 
 class RoundTripError(PruningError):
-    """A checkpoint, read again, is not the model that was written."""
+    """A checkpoint that was loaded again differs from the model that was written."""
 
 
 @torch.inference_mode()
 def probe_logits(loaded: LoadedModel) -> Tensor:
-    """The model's logits of a few fixed tokens, `[PROBED_TOKENS, vocabulary]`; layers may be onloaded."""
+    """Returns the logits of a few fixed tokens, `[PROBED_TOKENS, vocabulary]`; layers may be onloaded."""
     model = loaded.model
     n_tokens = model.get_input_embeddings().weight.shape[0]
     tokens = torch.arange(PROBED_TOKENS)[None] % n_tokens
@@ -44,19 +44,19 @@ def probe_logits(loaded: LoadedModel) -> Tensor:
 
 
 def check_round_trip(folder: Path, loaded: LoadedModel, *, trust_remote_code: bool) -> None:
-    """Opens a checkpoint as its users will, and holds it against the model in memory.
+    """Loads a checkpoint as its users will, and compares it with the model in memory.
 
-    Names, dtypes, shapes and bits of all tensors; then a forward, for which the weights that were found equal
-    are those in memory, so that it takes no memory on the device and what may differ is all the rest: the
-    configuration, the code, and what is computed from them.
+    Compares names, dtypes, shapes and bits of all tensors, then the logits of a forward pass. For that pass
+    the loaded model shares the weights in memory, which were found equal: it takes no device memory, and only
+    the configuration, the code, and what is computed from them can still differ.
 
     Args:
         folder: the checkpoint.
-        loaded: what was written.
+        loaded: the model that was written.
         trust_remote_code: whether code that came with the model may run.
 
     Raises:
-        RoundTripError: names the first tensor that differs, or says that the forward does.
+        RoundTripError: a tensor or the logits differ; names the first tensor that differs.
     """
     from transformers import AutoModelForCausalLM
 
@@ -88,18 +88,18 @@ def check_round_trip(folder: Path, loaded: LoadedModel, *, trust_remote_code: bo
 
 
 def check_layered_round_trip(folder: Path, cell: Cell, loaded: LayeredModel, expected: Tensor) -> None:
-    """Likewise for a model whose layers are in files; each visits the device once, one after another.
+    """Does the same for a model whose layers are in files; each layer is moved to the device once, in turn.
 
     The bits of every layer were compared when it was written (`CheckpointStorage.store`).
 
     Args:
         folder: the checkpoint.
-        cell: what was pruned, and how.
+        cell: the cell that was pruned.
         loaded: the pruned model.
-        expected: its `probe_logits`, from before its layers became part of the checkpoint.
+        expected: its `probe_logits`, computed before its layers became part of the checkpoint.
 
     Raises:
-        RoundTripError: as `check_round_trip`.
+        RoundTripError: as for `check_round_trip`.
     """
     written = cell.model_copy(update={"model": str(folder), "revision": None})
     try:
@@ -114,7 +114,7 @@ def check_layered_round_trip(folder: Path, cell: Cell, loaded: LayeredModel, exp
 
 
 def _check_dtypes(files: TensorFiles, model: PreTrainedModel) -> None:
-    """Every stored tensor has the dtype and shape of the model's; where it was split or renamed, a dtype."""
+    """Checks dtype and shape of every stored tensor; of split or renamed ones only the dtype."""
     state = model.state_dict()
     dtypes = {tensor.dtype for tensor in state.values()}
     for name, stored in files.stored.items():
@@ -128,14 +128,14 @@ def _check_dtypes(files: TensorFiles, model: PreTrainedModel) -> None:
 def _check_names(loading: Mapping[str, Any]) -> None:
     for key, what in (
         ("missing_keys", "was not written"),
-        ("unexpected_keys", "was written, and the model has no place for it"),
+        ("unexpected_keys", "was written, but the model has no such tensor"),
     ):
         if names := sorted(loading[key]):
             raise RoundTripError(f"{', '.join(names[:3])}: {what}")
 
 
 def _share_tensors(reopened: nn.Module, model: nn.Module) -> None:
-    """Gives `reopened` the parameters and persistent buffers of `model`, which are equal."""
+    """Makes `reopened` share the parameters and persistent buffers of `model`, which are equal."""
     persistent = model.state_dict().keys()
     for path, module in reopened.named_modules():
         original = model.get_submodule(path)
@@ -147,7 +147,7 @@ def _share_tensors(reopened: nn.Module, model: nn.Module) -> None:
 
 
 def _share_attention(reopened: nn.Module, model: nn.Module) -> None:
-    """Lets attention be computed by the same code: which one is no part of a checkpoint, and others round."""
+    """Makes both models use the same attention code: it is not part of a checkpoint, but affects rounding."""
     from transformers import PreTrainedModel
 
     for part, original in zip(reopened.modules(), model.modules(), strict=True):
@@ -159,8 +159,8 @@ def _check_logits(reopened: LoadedModel, expected: Tensor) -> None:
     found = probe_logits(reopened)
     if not same_bits(found, expected):
         raise RoundTripError(
-            "the checkpoint that was written computes other logits than the model in memory, though its "
-            "weights are the same: its configuration or code is not what was pruned"
+            "the checkpoint that was written computes other logits than the model in memory, although its "
+            "weights are the same: its configuration or code differs from the pruned model's"
         )
 
 

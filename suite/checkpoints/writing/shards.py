@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint whose decoder layers were written one by one."""
+"""Writes the weight files of a checkpoint whose decoder layers were written one by one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from suite.models.layered import LayeredModel, outside_layers
 
 
 def write_shards(loaded: LayeredModel, folder: Path) -> None:
-    """Writes the files of weights and their index: what is outside the decoder layers, then a file each.
+    """Writes the weight files and their index: one for all outside the decoder layers, then one per layer.
 
-    Tensors have the names they had in the model's files, which load. A layer's file is the one that its prune
-    left in `folder`, under another name.
+    Tensors keep the names that they have in the original model's files. A layer's file is the one that its
+    prune left in `folder`, renamed.
     """
     decoder, storage = read_decoder(loaded.model), loaded.storage
     n_shards = len(decoder.layers) + 1
@@ -30,7 +30,7 @@ def write_shards(loaded: LayeredModel, folder: Path) -> None:
         metadata={"format": "pt"},
     )
     for layer, shard in zip(decoder.layers, shards[1:], strict=True):
-        if not storage.file_of(layer).exists():  # a method that left the layer alone need not have visited it
+        if not storage.file_of(layer).exists():  # the method did not change the layer
             weights = storage.fetch(layer)
             storage.store(layer, {name: weights[name] for name in target_parameters(layer)})
         storage.file_of(layer).replace(shard)

@@ -1,1 +1,1 @@
-"""What commands print: tables, lines, bars, and the same as JSON."""
+"""The output of commands: tables, lines, progress bars and JSON."""

@@ -1,4 +1,4 @@
-"""The metrics of one evaluation as lines of text, the dense model's beside them."""
+"""The metrics of one evaluation as lines of text, beside those of the dense model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _ARROWS = {"higher": "↑", "lower": "↓", "none": " "}
 
 
 def evaluation_rows(record: Record, dense: Record | None) -> Iterator[str]:
-    """A line a metric: name, which way is better, protocol, value, interval or error, n, and the dense value.
+    """Yields one line per metric: name, better direction, protocol, value, interval or error, n, dense value.
 
     Args:
-        record: of the model.
-        dense: of its dense model, if there is one.
+        record: record of the model.
+        dense: record of its dense model, if there is one.
     """
     rows = [("metric", "", "protocol", "value", "95 % interval", "n", "dense" if dense else "")]
     for metric in record.metrics:
@@ -32,7 +32,7 @@ def evaluation_rows(record: Record, dense: Record | None) -> Iterator[str]:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    # A long reason for a missing value must not push the other columns off the screen.
+    # Long reasons for missing values do not widen the column.
     has_value = [True, *(metric.value is not None for metric in record.metrics)]
     widths[3] = max(len(row[3]) for row, has in zip(rows, has_value, strict=True) if has)
     for row in rows:

@@ -1,4 +1,4 @@
-"""A gate's verdict as lines of text and as data."""
+"""The verdict of a gate as lines of text and as JSON values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from suite.results.verification import one_line
 
 
 def as_lines(verdict: Verdict, *, everything: bool = False) -> Iterator[str]:
-    """A line a cell, beneath it its metrics that changed or could not be compared, and last the outcome.
+    """Yields one line per cell, below it its metrics that changed or were not comparable, last the outcome.
 
     Args:
-        verdict: of the run.
-        everything: whether metrics that stayed the same have their line too.
+        verdict: the verdict of the gate.
+        everything: whether to include metrics that stayed the same.
     """
     for cell in verdict.cells:
         reason = f": {cell.reason}" if cell.reason else ""
@@ -33,7 +33,7 @@ def as_lines(verdict: Verdict, *, everything: bool = False) -> Iterator[str]:
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Returns the whole verdict as JSON values."""
     return {
         "exit_code": verdict.exit_code,
         "baseline": verdict.baseline,

@@ -1,4 +1,4 @@
-"""The history of a metric as lines of text and as data."""
+"""The history of a metric as lines of text and as JSON values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from suite.results.history.series import Point, Segment, Series
 from suite.results.wording import number
 
 WIDTH = 48
-"""Characters of a sparkline at most; a longer series is drawn by the medians of neighbours."""
+"""Largest length of a sparkline in characters; a longer series is drawn as medians of neighbouring values."""
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What is drawn with: `UNICODE`, or `ASCII` where the output cannot show that.
+    """The characters to draw with: `UNICODE`, or `ASCII` if the output cannot show those.
 
-    The levels are odd in number, so that what does not move sits on one of them and not between two.
+    The number of levels is odd, so that a constant series is drawn on the middle level.
     """
 
     levels: str
@@ -32,7 +32,7 @@ ASCII = Signs(levels="_.-=+*#", arrow="->")
 
 
 def signs_for(encoding: str | None) -> Signs:
-    """`UNICODE` if the encoding has its characters, else `ASCII`."""
+    """Returns `UNICODE` if the encoding has its characters, else `ASCII`."""
     try:
         (UNICODE.levels + UNICODE.arrow).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -41,11 +41,11 @@ def signs_for(encoding: str | None) -> Signs:
 
 
 def as_lines(series: Sequence[Series], signs: Signs = UNICODE) -> Iterator[str]:
-    """A heading, a line a series with its sparkline, and beneath each what was found in it.
+    """Yields a heading, and one line per series with its sparkline, followed by the findings in the series.
 
     Args:
-        series: of one metric, at least one.
-        signs: what to draw with.
+        series: series of one metric, at least one.
+        signs: the characters to draw with.
     """
     first = series[0]
     better = "" if first.direction == "none" else f", {first.direction} is better"
@@ -58,7 +58,7 @@ def as_lines(series: Sequence[Series], signs: Signs = UNICODE) -> Iterator[str]:
 
 
 def as_json_rows(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """A row per series: what it is of, its segments with their points, changes and outliers."""
+    """Returns one row per series: what it shows, and its segments with their points, changes and outliers."""
     return [
         {
             "label": one.label,
@@ -80,13 +80,13 @@ def as_json_rows(series: Sequence[Series]) -> list[dict[str, Any]]:
 
 
 def sparkline(values: Sequence[float], tolerance: float, signs: Signs = UNICODE) -> str:
-    """The values as a row of blocks.
+    """Draws values as a row of blocks.
 
     Args:
-        values: in order; more than `WIDTH` are drawn by the medians of neighbours.
-        tolerance: relative change that does not matter: what stays within it is drawn nearly flat, so that
-            noise is not blown up to the full height.
-        signs: what to draw with.
+        values: the values in order; if there are more than `WIDTH`, medians of neighbours are drawn.
+        tolerance: relative change that does not matter; smaller changes are drawn nearly flat, so that noise
+            does not fill the full height.
+        signs: the characters to draw with.
     """
     if len(values) > WIDTH:
         edges = [round(place * len(values) / WIDTH) for place in range(WIDTH + 1)]
@@ -95,7 +95,7 @@ def sparkline(values: Sequence[float], tolerance: float, signs: Signs = UNICODE)
         return ""
     low, high = min(values), max(values)
     middle = low / 2 + high / 2
-    # Halves, as the difference of two huge values may be beyond the range of floats.
+    # Halved before subtracting, as the difference of two huge values may overflow.
     reach = max(high / 2 - low / 2, 2 * tolerance * abs(middle))
     top = len(signs.levels) - 1
     if reach == 0:
@@ -137,7 +137,7 @@ def _interval(point: Point) -> str:
 def _findings(series: Series, signs: Signs) -> Iterator[str]:
     for segment in series.segments:
         if segment.reason:
-            yield f"| from {_place(segment.points[0])}: not comparable with what was before: {segment.reason}"
+            yield f"| from {_place(segment.points[0])}: not comparable with earlier records: {segment.reason}"
         found = segment.findings
         lines = [(c.at, _change_line(series, segment, c, signs)) for c in found.changes]
         lines += [(o.index, _outlier_line(series, segment, o)) for o in found.outliers]
@@ -153,7 +153,7 @@ def _change_line(series: Series, segment: Segment, change: Change, signs: Signs)
     levels = f"{number(change.before)} {signs.arrow} {number(change.after)}"
     size = _size(change.relative, series.is_better(change.before, change.after))
     if change.kind == "drift":
-        since = f"little by little since {_place(points[change.start])}"
+        since = f"gradual since {_place(points[change.start])}"
         return f"{_place(points[change.at])}: drift {levels} ({size}), {since}"
     new = _news(points[change.start], points[change.at], signs)
     return f"{_place(points[change.at])}: step {levels} ({size}), after {_place(points[change.start])}{new}"
@@ -163,15 +163,15 @@ def _outlier_line(series: Series, segment: Segment, outlier: Outlier) -> str:
     size = _size(outlier.relative, series.is_better(outlier.expected, outlier.value))
     what = {
         "": "outlier",
-        "first": "the first value stands apart:",
-        "last": "the last value stands apart, the next run will tell whether it stays:",
+        "first": "the first value is unlike the others:",
+        "last": "the last value is unlike the others, the next run will show whether it stays:",
     }[outlier.edge]
     found = f"{what} {number(outlier.value)}, {number(outlier.expected)} was expected ({size})"
     return f"{_place(segment.points[outlier.index])}: {found}"
 
 
 def _news(before: Point, after: Point, signs: Signs) -> str:
-    """What else was new at a step: the code, or packages that numbers depend on."""
+    """Describes what else changed at a step: the code, or packages on which results depend."""
     old = dict(before.packages)
     new = [
         f"{name} {old[name]} {signs.arrow} {version}"
@@ -202,7 +202,7 @@ def _segment_json(series: Series, segment: Segment) -> dict[str, Any]:
             {
                 "kind": change.kind,
                 "first_after": _point_json(points[change.at]),
-                # A step's last point before it; the first one of a drift.
+                # For a step the last point before it, for a drift its first point.
                 "since": _point_json(points[change.start]),
                 "before": change.before,
                 "after": change.after,

@@ -1,4 +1,4 @@
-"""What `prunebench list` shows: a name, a description, and what else is known."""
+"""The rows that `prunebench list` shows: a name, a description, and further properties."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """The rows of one list, each with `name` and `description`.
+    """Returns the rows of one list, each with `name` and `description`.
 
     Args:
         what: `methods`, `steps`, `allocations`, `models`, `corpora`, `tasks` or `suites`.
@@ -36,7 +36,7 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _steps() -> list[dict[str, Any]]:
-    """Every step, with the part that it has in a recipe."""
+    """Returns every step; descriptions begin with the part that the step plays in a recipe."""
     from methods.registry import steps
 
     rows = [_described(steps, name) for name in steps.names()]
@@ -53,7 +53,7 @@ def _allocations() -> list[dict[str, Any]]:
 
 
 def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
-    """The row of one method or allocation; of one that cannot be loaded, why."""
+    """Returns the row of a method, step or allocation; if it cannot be built, its description says why."""
     from methods.registry import settings_of
 
     row = {"name": name, "origin": registry.origin(name)}
@@ -64,7 +64,7 @@ def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
     return {
         **row,
         "description": _first_line(type(built)),
-        # A step of a recipe, alone, only reads inputs or does not.
+        # Steps have `reads_inputs` instead.
         "needs_calibration": getattr(built, "needs_calibration", getattr(built, "reads_inputs", None)),
         "settings": settings_of(built),
         **({"part": built.part} if hasattr(built, "part") else {}),

@@ -1,4 +1,4 @@
-"""What became of a method's cases: a bar meanwhile, then tables and sentences, or the same as JSON."""
+"""The output of `check-method`: a bar while it runs, then tables and sentences, or JSON values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CELL = {Verdict.KEPT: "ok", Verdict.REFUSED: "refused", Verdict.BROKEN: "BROKEN
 
 
 def run_with_bar(name: str, cases: Sequence[Case], console: Console | None = None) -> MethodCheck:
-    """`run_cases` with a bar on stderr, where that is a terminal."""
+    """Calls `run_cases`, and shows a progress bar on stderr if that is a terminal."""
     console = console or Console(stderr=True, highlight=False)
     bar = Progress(
         TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
@@ -40,7 +40,7 @@ def run_with_bar(name: str, cases: Sequence[Case], console: Console | None = Non
 
 
 def as_text(check: MethodCheck) -> Iterator[str]:
-    """The tables and the sentences, line by line."""
+    """Yields the lines of the tables and sentences."""
     ordinary = [tried for tried in check.tried if not tried.is_hard]
     patterns = [pattern for pattern in PATTERNS if any(t.case.pattern == pattern for t in ordinary)]
     yield f"{'family':<18}" + "".join(f"{pattern:>9}" for pattern in patterns)
@@ -64,7 +64,7 @@ def as_text(check: MethodCheck) -> Iterator[str]:
 
 
 def as_json(check: MethodCheck) -> dict[str, Any]:
-    """The same for a program."""
+    """Returns the outcome as JSON values."""
     return {
         "method": check.name,
         "holds": check.holds,

@@ -1,4 +1,4 @@
-"""A plan as text and as data: each cell, what becomes of it, and what it will take."""
+"""A plan as lines of text and as JSON values: each cell, whether it runs, and its estimated costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def as_lines(planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None]) -> Iterator[str]:
-    """A line a cell, and last a line about all that would run."""
+    """Yields one line per cell, and a last line with the total of the cells that would run."""
     for entry, estimate in zip(planned, estimates, strict=True):
         action = "run" if entry.runs else "keep"
         reason = f"  ({entry.state.reason})" if entry.state.reason else ""
@@ -27,7 +27,7 @@ def as_lines(planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None
 def as_json_rows(
     planned: Sequence[PlannedCell], estimates: Sequence[Estimate | None]
 ) -> list[dict[str, Any]]:
-    """A row per cell; its estimates are null where the model is not on this machine."""
+    """Returns one row per cell; its estimates are null if the model is not on this machine."""
     return [
         {
             "cell": entry.cell.model_dump(mode="json"),
@@ -50,7 +50,7 @@ def _total(running: Sequence[Estimate | None]) -> str:
         return "; no estimate, as the model is not on this machine yet" if running else ""
     host = f"{max(e.host_bytes for e in known) / 2**30:.1f} GiB of host memory"
     on_device = [e.device_bytes for e in known if e.device_bytes is not None]
-    device = f" and {max(on_device) / 2**30:.1f} GiB of the device's" if on_device else ""
+    device = f" and {max(on_device) / 2**30:.1f} GiB of device memory" if on_device else ""
     missing = len(running) - len(known)
     without = f" ({missing} not counted: their models are not on this machine yet)" if missing else ""
     return f", in about {_time(sum(e.seconds for e in known))} with {host}{device}{without}"

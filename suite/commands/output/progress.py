@@ -1,4 +1,4 @@
-"""What a person sees of a run on stderr: a bar over all cells with the time left, and a line per cell."""
+"""The progress display of a run on stderr: a bar over all cells with the time left, and one line per cell."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from suite.results.records.record import Record
 
 LABEL_WIDTH = 48
-"""Names of cells are filled up to so many characters: the numbers of most lines stand in a column."""
+"""Labels of cells are padded to this number of characters, so that the numbers of most lines are aligned."""
 
 
 class ProgressBars:
-    """A watcher for people: a bar and, below it, what is being done; without a terminal only lines.
+    """A watcher that shows a bar and what is being done; without a terminal only one line per cell.
 
     Args:
-        n_cells: how many cells the plan will run.
+        n_cells: number of cells that the plan will run.
         console: where to draw; stderr by default.
-        numbers: tells what a record says, in a few words.
-        clock: gives seconds.
+        numbers: returns the main numbers of a record as a short text.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -61,26 +61,26 @@ class ProgressBars:
             self._bars.stop()
 
     def cell_started(self, cell: Cell) -> None:
-        """Names the cell."""
+        """Sets the cell to show."""
         self._draw()
         self._cell, self._phase, self._done, self._steps = cell, "", 0, None
 
     def phase_started(self, name: str, steps: int | None) -> None:
-        """Names what the cell does."""
+        """Sets the phase to show."""
         self._phase, self._done, self._steps = name, 0, steps
 
     def stepped(self, steps: int = 1) -> None:
-        """Counts the steps of the phase."""
+        """Adds finished steps of the phase."""
         self._done += steps
 
     def worker_at(self, worker: str, cell: Cell | None, progress: WorkerProgress) -> None:
-        """Shows how far one of several workers is, each in a line of its own."""
+        """Shows the progress of one of several workers, each on a separate line."""
         self._draw()
         if cell is None:
             self._workers.pop(worker, None)
         else:
-            told = _phase(cell, progress.phase, progress.done, progress.steps)
-            self._workers[worker] = f"{worker}: {told}"
+            text = _phase(cell, progress.phase, progress.done, progress.steps)
+            self._workers[worker] = f"{worker}: {text}"
 
     def cell_ended(self, cell: Cell, outcome: str, record: Record | None = None) -> None:
         """Prints how the cell ended, and its main numbers."""
@@ -98,44 +98,44 @@ class ProgressBars:
         self._console.print(line, markup=False, soft_wrap=True)
 
     def _draw(self) -> None:
-        """Draws from the first cell on: until then input is checked, and refused in one line."""
+        """Starts the bar with the first cell; until then input is checked, and errors are printed instead."""
         if not self._is_drawn:
             self._is_drawn = True
             self._bars.start()
 
     @property
     def is_on_terminal(self) -> bool:
-        """Whether somebody is there to see it."""
+        """Whether the output is a terminal."""
         return self._console.is_terminal
 
     def show(self, parts: Iterable[RenderableType]) -> None:
-        """Prints tables and the like where the bar was, an empty line before each."""
+        """Prints tables and other parts in place of the bar, each after an empty line."""
         for part in parts:
             self._console.print()
             self._console.print(part)
 
     def seconds_left(self) -> float | None:
-        """By what the cells took so far; None before the first one has ended, and after the last."""
+        """Estimates the time left from the cells that ended; None before the first and after the last one."""
         if self._n_ended in (0, self._n_cells):
             return None
-        whole = (self._last_ended - self._started) / self._n_ended * self._n_cells
-        return max(0.0, whole - (self._clock() - self._started))
+        total = (self._last_ended - self._started) / self._n_ended * self._n_cells
+        return max(0.0, total - (self._clock() - self._started))
 
     def lines(self) -> list[str]:
-        """What is being done at the moment."""
-        cell = self._cell  # the bar is drawn by a thread of its own
+        """Returns what is being done at the moment, one line per running cell."""
+        cell = self._cell  # another thread draws the bar
         if cell is not None:
             return [_phase(cell, self._phase, self._done, self._steps)]
         return list(self._workers.copy().values())
 
     @property
     def counted(self) -> str:
-        """`3 of 7 cells`."""
+        """The number of finished cells as text, such as `3 of 7 cells`."""
         return f"{self._n_ended} of {self._n_cells} cell{'' if self._n_cells == 1 else 's'}"
 
 
 class _Bars(Progress):
-    """rich's bars, with the lines that say what is being done below them."""
+    """rich's progress bars, followed by the lines of what is being done."""
 
     def __init__(self, shown: ProgressBars) -> None:
         self._shown = shown
@@ -151,7 +151,7 @@ class _Bars(Progress):
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar, then a line for each thing that is being done, cut at the terminal's edge."""
+        """Yields the bar, then one line per running cell, cut off at the terminal's edge."""
         left = self._shown.seconds_left()
         for task in self.tasks:
             task.fields.update(
@@ -163,12 +163,12 @@ class _Bars(Progress):
 
 
 def _phase(cell: Cell, phase: str, done: int, steps: int | None) -> str:
-    told = cell.label + (f": {phase}" if phase else "")
-    return told if not steps else f"{told}, {min(done, steps)}/{steps}"
+    text = cell.label + (f": {phase}" if phase else "")
+    return text if not steps else f"{text}, {min(done, steps)}/{steps}"
 
 
 def _clock_time(seconds: float) -> str:
-    """`0:07`, `12:30`, `1:02:30`."""
+    """Formats seconds as `0:07`, `12:30` or `1:02:30`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""What verification found, as lines for people and as JSON for programs."""
+"""The results of verification as lines of text and as JSON values."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from suite.running.rerun import Rerun
 
 FEW = 20
-"""Up to so many records, each gets its line, and every remark is printed."""
+"""With at most this many records, each gets a line, and all remarks are printed."""
 
 Passed = Literal["inconsistent", "different", "verified", "rerun"]
-"""What a record has passed: nothing; nothing, as a rerun came out otherwise; that it is consistent; that it
-came out again, too."""
+"""Result of a record: `inconsistent`; `different` (a rerun differed); `verified` (consistent, not rerun);
+`rerun` (consistent, and a rerun agreed)."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """All that one command found.
+    """All results of one call of `prunebench verify`.
 
     Attributes:
-        records: by themselves and across them.
-        of_checkpoints: what is wrong with checkpoints.
-        reruns: of some of the records.
+        records: results of single records and across records.
+        of_checkpoints: findings about checkpoints.
+        reruns: reruns of some of the records.
     """
 
     records: Verification
@@ -35,17 +35,17 @@ class Verified:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All of them."""
+        """The findings about records, checkpoints and reruns."""
         again = (finding for rerun in self.reruns for finding in rerun.findings)
         return (*self.records.all_findings, *self.of_checkpoints, *again)
 
     @property
     def n_problems(self) -> int:
-        """How many findings are problems."""
+        """Number of findings that are problems."""
         return sum(finding.level == "problem" for finding in self.findings)
 
     def passed(self, record: CheckedRecord) -> Passed:
-        """What a record has passed. A problem across records counts against the one it names."""
+        """Returns the result of a record; a problem across records counts for the record that it names."""
         findings = (*record.findings, *(f for f in self.records.findings if f.path == record.path))
         if any(finding.level == "problem" for finding in findings):
             return "inconsistent"
@@ -56,15 +56,15 @@ class Verified:
 
 
 def as_lines(verified: Verified, *, everything: bool) -> Iterator[str]:
-    """Problems, remarks, what each record passed, and a last line with the numbers.
+    """Yields problems, remarks, the result of each record, and a last line with their counts.
 
     Args:
-        verified: what was found.
-        everything: print remarks and records however many there are.
+        verified: the results.
+        everything: whether to include all remarks and records even if there are more than `FEW` records.
     """
     records = verified.records.records
     shown = everything or len(records) <= FEW
-    # Whatever a rerun says was asked for, record by record.
+    # Findings of reruns are always shown, as reruns were asked for.
     again = {id(finding) for rerun in verified.reruns for finding in rerun.findings}
     for finding in verified.findings:
         if shown or finding.level == "problem" or id(finding) in again:
@@ -84,7 +84,7 @@ def as_lines(verified: Verified, *, everything: bool) -> Iterator[str]:
 
 
 def as_json_report(verified: Verified) -> dict[str, Any]:
-    """The same, whole, for programs."""
+    """Returns all results as JSON values."""
     outcomes = {rerun.path: rerun.outcome for rerun in verified.reruns}
     return {
         "records": [

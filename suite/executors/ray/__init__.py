@@ -1,1 +1,1 @@
-"""Cells on the machines of a Ray cluster."""
+"""Runs cells on the machines of a Ray cluster."""

@@ -1,4 +1,4 @@
-"""A worker as a Ray actor."""
+"""The worker of a Ray cluster, as a Ray actor."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class CellActor:
-    """Runs cells on a node, one at a time, and says how far it is meanwhile.
+    """Runs cells on a node, one at a time, and reports its progress meanwhile.
 
-    An actor and not a task a cell: it keeps the model, the dense reference and the inputs between cells.
+    It is an actor, rather than one task per cell, to keep model, dense reference and inputs between cells.
     """
 
     def __init__(self, device: str, options: WorkerOptions, threads: int | None) -> None:
@@ -26,14 +26,14 @@ class CellActor:
         self._reporter = Reporter()
 
     def run(self, cell: Cell, inputs: Sequence[Any]) -> tuple[Record, pd.DataFrame | None]:
-        """Runs a cell; `inputs` is one reference to what the cells of its model read."""
+        """Runs a cell; `inputs` contains one Ray reference to what the cells of its model read."""
         import ray
 
         self._reporter = Reporter()
         return self._worker.run(cell, lambda: ray.get(inputs[0]), self._reporter)
 
     def progress(self) -> Progress:
-        """How far it is; answered beside `run`."""
+        """Returns the current progress; can be called while `run` is running."""
         return self._reporter.now
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster, started here or joined: its machines, and whether cells may run on them."""
+"""Connects to a Ray cluster or starts one, and finds the machines on which cells may run."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from suite.executors.options import WorkerOptions
 
 CONNECT_S = 5.0
-"""A machine that does not take a connection within this does not answer."""
+"""Timeout for connecting to an address, in seconds."""
 JOIN_S = 20.0
-"""One that took it, and is not a Ray cluster that can be joined by then, is none."""
+"""Timeout for joining the Ray cluster at an address that accepts connections, in seconds."""
 PROBE_S = 120.0
-"""A node that has not said what it has by then is left out: importing PyTorch over a network takes long."""
+"""Timeout for a node's report, in seconds: importing PyTorch over a network takes long."""
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Of a Ray that is started here: token ids and records are small."""
+"""Size of the object store of a Ray that is started here; token ids and records are small."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster that cells may run on.
+    """A machine of the cluster on which cells may run.
 
     Attributes:
-        id: Ray's.
-        resources: what it has.
-        report: what it says of itself; None for this machine.
+        id: Ray's id of the node.
+        resources: the CPUs, GPUs and memory of the node.
+        report: the node's report on its software and accelerator; None for this machine.
     """
 
     id: str
@@ -45,18 +45,18 @@ class Node:
 
 
 class RayCluster:
-    """A connection to Ray; a Ray that was started for it ends with it.
+    """A connection to Ray; closing it stops a Ray that was started for it.
 
     Args:
-        address: `auto`, or host:port of the head; None = a Ray of this machine's own.
+        address: `auto`, or host:port of the cluster's head; None = start Ray on this machine.
         gpu: whether cells run on GPUs.
-        cpus: how many a Ray of our own may use; None = all.
+        cpus: number of CPUs that a Ray started here may use; None = all.
 
     Attributes:
-        refused: node -> why no cell may run there.
+        refused: maps the id of each refused node to the reason why no cell may run there.
 
     Raises:
-        InputError: Ray is not installed, does not answer, or is another version.
+        InputError: Ray is not installed, does not answer, or has a different version.
     """
 
     def __init__(self, address: str | None, *, gpu: bool, cpus: int | None = None) -> None:
@@ -71,20 +71,20 @@ class RayCluster:
         self._head = str(self._ray.get_runtime_context().gcs_address)
 
     def nodes(self) -> list[Node]:
-        """The machines that are alive and may run cells; new ones are asked what they have."""
+        """Returns the machines that are alive and may run cells; requests a report from new ones."""
         found = []
         for entry in self._ray.nodes():
             if not entry["Alive"]:
                 continue
             node = self._known.get(entry["NodeID"])
             if node is None and entry["NodeID"] not in self.refused:
-                node = self._asked(entry)
+                node = self._probed(entry)
             if node is not None:
                 found.append(node)
         return found
 
     def on_each_node(self, work: Callable[[WorkerOptions], None], options: WorkerOptions) -> None:
-        """Runs something small on every machine; one that cannot is passed over."""
+        """Runs a small task on every machine; ignores machines on which it fails."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         task = self._ray.remote(work)
@@ -99,15 +99,15 @@ class RayCluster:
         self._ray.wait(running, num_returns=len(running), timeout=PROBE_S)
 
     def is_alive(self) -> bool:
-        """Whether the cluster's head still takes connections: to ask a dead one ends the process."""
+        """Returns whether the cluster's head accepts connections; calling Ray without a head exits Python."""
         return _answers(self._head)
 
     def close(self) -> None:
-        """Leaves the cluster; all that was started on it ends."""
+        """Disconnects from the cluster, which ends everything that was started on it."""
         if self.is_alive():
             self._ray.shutdown()
 
-    def _asked(self, entry: dict[str, Any]) -> Node | None:
+    def _probed(self, entry: dict[str, Any]) -> Node | None:
         counts, name = entry["Resources"], entry["NodeManagerAddress"]
         resources = Resources(
             name,
@@ -119,7 +119,7 @@ class RayCluster:
         if not self._is_ours:
             report = self._report(entry["NodeID"], name, resources)
             if report is None:
-                self.refused[entry["NodeID"]] = f"node {name} did not say what it has"
+                self.refused[entry["NodeID"]] = f"node {name} did not report its software"
                 return None
             if (other := difference(present_software(), report.software)) is not None:
                 self.refused[entry["NodeID"]] = f"node {name} has {other}"
@@ -141,10 +141,10 @@ class RayCluster:
                 probe.remote(self._gpu and bool(resources.gpus)), timeout=PROBE_S
             )
         except self._ray.exceptions.RayTaskError as error:
-            # Another prunebench may not have what it is asked for.
+            # A different version of prunebench may lack the function that is called.
             cause = error.cause if error.cause is not None else error
             raise InputError(
-                f"node {name} cannot run prunebench as it is here: {type(cause).__name__}: {_line(cause)}"
+                f"node {name} cannot run this version of prunebench: {type(cause).__name__}: {_line(cause)}"
             ) from None
         except self._ray.exceptions.RayError:
             return None
@@ -152,12 +152,12 @@ class RayCluster:
 
 
 def import_ray() -> Any:
-    """The module `ray`, quiet.
+    """Imports `ray` with its warnings and usage reports turned off.
 
     Raises:
-        InputError: it is not installed.
+        InputError: Ray is not installed.
     """
-    # Read when it is imported: no report of use, no warnings about what is to come.
+    # Ray reads these at import: no usage report, no warnings about future changes.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -170,7 +170,7 @@ def import_ray() -> Any:
 
 
 def _check_answers(address: str) -> None:
-    """Raises `InputError` unless somebody takes a connection at `address` within seconds."""
+    """Raises `InputError` unless `address` accepts a connection within `CONNECT_S`."""
     match = re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):(\d+)", address)
     if match is None or not 0 < int(match[2]) < 65536:
         raise InputError(f"--address {address}: give auto, or HOST:PORT of the cluster's head (port 6379)")
@@ -195,12 +195,12 @@ def _join(ray: Any, address: str | None, cpus: int | None) -> None:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-        # Not in a thread: its processes end with the thread that started them.
+        # Not in a thread: Ray's processes end together with the thread that started them.
         failed = _refusal(lambda: ray.init(address="local", **options))
         if failed is not None:
             raise InputError(f"Ray does not start: {failed}")
         return
-    # In a thread, which is left behind where no answer comes: Ray itself waits for minutes.
+    # In a thread, which is abandoned if no answer comes: Ray itself would wait for minutes.
     answer: list[str | None] = []
     thread = threading.Thread(
         target=lambda: answer.append(_refusal(lambda: ray.init(address=address, **options))), daemon=True
@@ -217,16 +217,16 @@ def _join(ray: Any, address: str | None, cpus: int | None) -> None:
 
 
 def _refusal(connect: Callable[[], object]) -> str | None:
-    """Why Ray cannot be had, in one line; None where it can."""
+    """Returns in one line why connecting to Ray failed; None if it succeeded."""
     try:
         connect()
-    except Exception as error:  # every way in which Ray says no
+    except Exception as error:  # Ray may raise anything
         return _line(error)
     return None
 
 
 def _line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """Returns the first non-empty line of an error's message, or else the name of its type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Cells on the machines of a Ray cluster."""
+"""The executor that runs cells on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class RayExecutor:
-    """Cells on the machines of a Ray cluster.
+    """Runs cells on the machines of a Ray cluster.
 
     Args:
-        address: `auto`, or host:port of the head; None = a Ray of this machine's own.
+        address: `auto`, or host:port of the cluster's head; None = start Ray on this machine.
         device: `auto`, `cpu` or `cuda`.
-        workers: how many at most; None = as many as fit.
-        ask: whether workers are asked how far they are.
-        say: tells people what happens to nodes.
+        workers: maximum number of workers; None = as many as fit.
+        ask: whether to request progress reports from workers.
+        say: called with messages about nodes for the user.
 
     Raises:
-        InputError: the cluster cannot be joined, or a machine of it has other software.
+        InputError: the cluster cannot be joined, or the software of one of its machines differs.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RayExecutor:
         import torch
 
         if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"--device {device}: Ray chooses which; give auto, cpu or cuda")
+            raise InputError(f"--device {device}: Ray chooses the GPU; give auto, cpu or cuda")
         self._workers, self._ask, self._say = workers, ask, say
         self._is_ours = address is None
         self._open = ExitStack()
@@ -85,7 +85,7 @@ class RayExecutor:
         reports = [node.report for node in self._nodes if node.report is not None]
         if wanted != "auto" or not reports:
             return resolve_dtype(wanted, self.device)
-        # Nodes without a GPU take no part where cells run on GPUs.
+        # If cells run on GPUs, nodes without a GPU do not matter.
         used = [report for report in reports if (report.device != "cpu") == (self._kind == "cuda")]
         return "bfloat16" if same_bf16(used) else "float32"
 
@@ -102,7 +102,7 @@ class RayExecutor:
         """See `Executor.run`.
 
         Raises:
-            InputError: a cell is larger than any machine.
+            InputError: a cell needs more than any machine has.
         """
         cells = [entry.cell for entry in job.planned if entry.runs]
         machines = [node.resources for node in self._nodes]
@@ -132,13 +132,14 @@ class RayExecutor:
     def _needs(self, cell: Cell, weights: Weights) -> Needs:
         gpus = int(self._kind == "cuda")
         memory = memory_needed(cell, self.device, weights)
-        # An estimate is no reason to refuse a cell: what is surely too large was refused before.
+        # Never request more than the largest node has: cells that are certainly too large were refused
+        # before, and an estimate alone is no reason to refuse a cell.
         most = max((node.resources.host_bytes for node in self._nodes), default=0)
         host_bytes = 0 if memory is None else min(memory.host_bytes, most)
         return Needs(cell.threads or self._threads(gpus), gpus, host_bytes)
 
     def _threads(self, gpus: int) -> int:
-        """Of cells that do not say: a fair share of the smallest machine."""
+        """Returns the threads of cells that do not set them: a fair share of the smallest machine's CPUs."""
         shares = [
             node.resources.cpus
             // (node.resources.gpus if gpus else min(self._workers or 1, node.resources.cpus) or 1)

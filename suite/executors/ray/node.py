@@ -1,4 +1,4 @@
-"""What a machine of a cluster has, and whether its software is the same as here."""
+"""Reports of the machines of a cluster, and comparison of their software with this machine's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from methods.errors import InputError
 
 @dataclass(frozen=True)
 class Software:
-    """What has to be equal on all machines, for numbers to be.
+    """The software versions that must be equal on all machines for their results to be comparable.
 
     Attributes:
-        prunebench: its version.
-        source: SHA-256 over the sources that decide numbers.
-        torch: PyTorch's version.
-        transformers: the version of that.
+        prunebench: version of prunebench.
+        source: SHA-256 over the sources that determine results.
+        torch: version of PyTorch, without its build.
+        transformers: version of transformers.
     """
 
     prunebench: str
@@ -27,13 +27,13 @@ class Software:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a machine says of itself.
+    """The report of a machine on itself.
 
     Attributes:
-        software: what it would run cells with.
+        software: the software with which it would run cells.
         device: the accelerator's name, or `cpu`.
-        native_bf16: whether that multiplies bf16 natively.
-        device_bytes: memory of one accelerator; None without.
+        native_bf16: whether that device multiplies bf16 natively.
+        device_bytes: memory of one accelerator in bytes; None if there is none.
     """
 
     software: Software
@@ -43,20 +43,20 @@ class NodeReport:
 
 
 def present_software() -> Software:
-    """That of this process."""
+    """Returns the software of this process."""
     import torch
     import transformers
 
     from suite.machine.environment import code_version
 
     code = code_version(None)
-    # The part behind + names the build (cpu, cu128), which machines of a cluster may differ in.
+    # The part after + names the build (cpu, cu128), which may differ between machines of a cluster.
     version = str(torch.__version__).partition("+")[0]
     return Software(code.prunebench, code.source_digest, version, str(transformers.__version__))
 
 
 def report_of_node(gpu: bool) -> NodeReport:
-    """What this machine says.
+    """Returns the report of the machine on which it is called.
 
     Args:
         gpu: whether cells will run on its accelerator.
@@ -76,7 +76,7 @@ def report_of_node(gpu: bool) -> NodeReport:
 
 
 def difference(here: Software, there: Software) -> str | None:
-    """What of two machines' software differs, with both versions; None where nothing does."""
+    """Describes the first difference between two machines' software; None if there is none."""
     for name in ("prunebench", "torch", "transformers"):
         ours, theirs = getattr(here, name), getattr(there, name)
         if ours != theirs:
@@ -87,10 +87,10 @@ def difference(here: Software, there: Software) -> str | None:
 
 
 def same_bf16(reports: Sequence[NodeReport]) -> bool:
-    """Whether the machines multiply bf16 natively.
+    """Returns whether the machines multiply bf16 natively.
 
     Raises:
-        InputError: some do and some do not, or there is none.
+        InputError: only some of them do, or there are no reports.
     """
     if not reports:
         raise InputError("no node of the Ray cluster can use its GPU: is its PyTorch built for CUDA?")

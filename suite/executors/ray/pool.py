@@ -1,4 +1,4 @@
-"""Workers on the machines of a Ray cluster."""
+"""A pool of workers on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from suite.executors.ray.resources import Needs
 from suite.executors.worker_inputs import WorkerInputs
 
 WAIT_S = 0.5
+"""Longest wait for events, in seconds."""
 LOOK_EVERY_S = 10.0
-"""How often the cluster is asked for nodes that joined."""
+"""Seconds between two searches for nodes that have joined the cluster."""
 CHECK_EVERY_S = 1.0
-"""How often it is seen whether the cluster is there."""
+"""Seconds between two checks whether the cluster is alive."""
 ASK_EVERY_S = 0.5
-"""How often a worker is asked how far it is."""
+"""Seconds between two progress requests to a worker."""
 
 
 @dataclass
 class _Actor:
-    """One worker."""
+    """One worker: its handle, node, the index of its cell, and its pending run and progress request."""
 
     handle: Any
     node: str
@@ -37,17 +38,17 @@ class _Actor:
 
 
 class RayPool:
-    """Actors, as many as fit side by side; one that is lost is replaced.
+    """A pool of actors, as many as fit on the cluster; lost actors are replaced.
 
     Args:
-        cluster: where they run.
-        needs: of each.
-        device: where each puts its models.
+        cluster: the cluster on which they run.
+        needs: resources of one actor.
+        device: the device on which actors put their models.
         options: how each session is set up.
         inputs: what the cells read.
-        limit: how many workers at most; None = as many as fit.
-        ask: whether workers are asked how far they are.
-        say: tells people what happens to nodes.
+        limit: maximum number of workers; None = as many as fit.
+        ask: whether to request progress reports from workers.
+        say: called with messages about nodes for the user.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class RayPool:
         self._looked = self._checked = float("-inf")
         self._asked = float("-inf")
         self._n_started = 0
-        self._told_refused: set[str] = set()
+        self._reported: set[str] = set()
 
     def idle(self, n_waiting: int) -> list[Worker]:
         """See `Pool.idle`."""
@@ -100,7 +101,7 @@ class RayPool:
         if time.monotonic() - self._checked >= CHECK_EVERY_S:
             self._checked = time.monotonic()
             if not self._cluster.is_alive():
-                raise PoolError("the Ray cluster is gone; finished cells stand, the same command resumes")
+                raise PoolError("the Ray cluster is gone; finished cells are kept, the same command resumes")
         if not self._actors and not self._room():
             raise PoolError("no node of the cluster is left that may run cells")
         self._ask_all()
@@ -110,10 +111,10 @@ class RayPool:
             time.sleep(WAIT_S)
             return []
         ready, _ = self._ray.wait([*busy, *asked], num_returns=1, timeout=WAIT_S)
-        if ready:  # and whatever else is there by now
+        if ready:  # collect everything else that is ready by now
             more, _ = self._ray.wait([*busy, *asked], num_returns=len(busy) + len(asked), timeout=0)
             ready = more or ready
-        events = [self._event(busy[ref]) if ref in busy else self._told(asked[ref]) for ref in ready]
+        events = [self._event(busy[ref]) if ref in busy else self._progress(asked[ref]) for ref in ready]
         return [event for event in events if event is not None]
 
     def arrived(self) -> list[Finished]:
@@ -133,14 +134,14 @@ class RayPool:
         self._actors.clear()
 
     def _room(self) -> list[Node]:
-        """A node for each worker that can still be started, those with fewest workers first."""
+        """Returns one node per worker that can still be started, nodes with the fewest workers first."""
         if not self._cluster.is_alive():
             return []
         if time.monotonic() - self._looked >= LOOK_EVERY_S:
             self._nodes, self._looked = self._cluster.nodes(), time.monotonic()
             for node, why in self._cluster.refused.items():
-                if node not in self._told_refused:
-                    self._told_refused.add(node)
+                if node not in self._reported:
+                    self._reported.add(node)
                     self._say(f"{why}: no cell runs there")
         on_node = [actor.node for actor in self._actors.values()]
         free = [
@@ -161,7 +162,7 @@ class RayPool:
             num_gpus=self._needs.gpus,
             memory=self._needs.host_bytes,
             max_restarts=0,
-            max_concurrency=2,  # it says how far it is beside its work
+            max_concurrency=2,  # answers progress requests while it runs a cell
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         )
         self._actors[name] = _Actor(actor_class.remote(*self._start), node.id)
@@ -181,7 +182,7 @@ class RayPool:
 
     def _gone(self, name: Worker, reason: str) -> Lost:
         actor = self._actors.pop(name)
-        self._looked = self._checked = float("-inf")  # its node may be gone with it
+        self._looked = self._checked = float("-inf")  # its node may be lost as well
         return Lost(name, actor.place, " ".join(reason.split())[:300])
 
     def _ask_all(self) -> None:
@@ -191,7 +192,7 @@ class RayPool:
                 if actor.run is not None and actor.asked is None:
                     actor.asked = actor.handle.progress.remote()
 
-    def _told(self, name: Worker) -> Told | None:
+    def _progress(self, name: Worker) -> Told | None:
         actor = self._actors.get(name)
         if actor is None:
             return None
@@ -199,7 +200,7 @@ class RayPool:
         try:
             progress = self._ray.get(ref)
         except self._ray.exceptions.RayError:
-            return None  # what it was asked beside tells that it is gone
+            return None  # the pending run reports the loss of the worker
         return None if actor.place is None else Told(name, actor.place, progress)
 
 

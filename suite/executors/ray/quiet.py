@@ -1,7 +1,7 @@
-"""Keeps what Ray prints off the user's terminal and out of what programs read.
+"""Suppresses what Ray prints, on the terminal and in output that other programs read.
 
-Ray's core writes to the process's file descriptors, and its threads to Python's streams, whatever its logging
-is set to. Its own log files have all of it.
+Whatever its logging settings, Ray's core writes to the process's file descriptors, and its threads write to
+Python's streams. Ray's own log files contain all of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 @contextmanager
 def quiet_ray() -> Iterator[None]:
-    """While the body runs, only what is printed by threads that are not Ray's is seen."""
+    """Suppresses the output of Ray's core and threads while the body runs; other threads print as usual."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = sys.stdout, sys.stderr
@@ -38,7 +38,7 @@ def quiet_ray() -> Iterator[None]:
         _move_logging(ours[1], before[1])
         sys.stdout, sys.stderr = before
         for stream, own in zip(before, ours, strict=True):
-            own.goes_to(stream)  # somebody may have kept it
+            own.goes_to(stream)  # something may have stored a reference to it
         for descriptor, copy in enumerate(copies, 1):
             os.dup2(copy, descriptor)
             os.close(copy)
@@ -51,50 +51,50 @@ class _NotOfRay(io.TextIOBase):
         self._stream = stream
 
     def goes_to(self, stream: TextIO) -> None:
-        """Writes there from now on."""
+        """Writes to `stream` from now on."""
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes it, unless a thread of Ray does."""
+        """Writes `text`, unless called by a thread of Ray."""
         return len(text) if threading.current_thread().name.startswith("ray_") else self._stream.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
-        """Likewise."""
+        """Writes each line as `write` does."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Flushes the stream behind it."""
+        """Flushes the underlying stream."""
         self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether that is a terminal."""
+        """Returns whether the underlying stream is a terminal."""
         return not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
-        """Of that stream."""
+        """Returns the file descriptor of the underlying stream."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of that stream."""
+        """Encoding of the underlying stream."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """What that stream does about characters it cannot write."""
+        """Error handler of the underlying stream for characters that it cannot encode."""
         return self._stream.errors
 
 
 def _own(stream: TextIO, descriptor: int, copy: int) -> TextIO:
-    """A stream to where `stream` goes, whatever becomes of its descriptor."""
+    """Returns a stream with the target of `stream` that keeps working if `descriptor` is redirected."""
     try:
         is_descriptor = stream.fileno() == descriptor
-    except (OSError, ValueError):  # it goes to no file
+    except (OSError, ValueError):  # a stream without a file
         is_descriptor = False
     if not is_descriptor:
         return stream

@@ -1,4 +1,4 @@
-"""What a cell needs of a machine, and whether any has that."""
+"""The resources that cells need and machines have, and whether the cells fit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Needs:
-    """What one worker takes of its machine while it lives.
+    """The resources that one worker occupies on its machine.
 
     Attributes:
-        cpus: threads it computes with.
-        gpus: 0 or 1.
-        host_bytes: of memory.
+        cpus: number of threads with which it computes.
+        gpus: number of GPUs, 0 or 1.
+        host_bytes: host memory in bytes.
     """
 
     cpus: int
@@ -31,11 +31,11 @@ class Needs:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine has for workers.
+    """The resources of a machine.
 
     Attributes:
-        node: what it is called.
-        cpus, gpus, host_bytes: in all.
+        node: name of the machine.
+        cpus, gpus, host_bytes: total number of CPUs and GPUs, and host memory in bytes.
     """
 
     node: str
@@ -44,14 +44,14 @@ class Resources:
     host_bytes: int
 
     def n_workers(self, needs: Needs) -> int:
-        """How many workers with such needs fit side by side."""
+        """Returns how many workers with such needs fit on the machine at the same time."""
         fits = [self.cpus // max(1, needs.cpus), self.host_bytes // max(1, needs.host_bytes)]
         if needs.gpus:
             fits.append(self.gpus // needs.gpus)
         return min(fits)
 
     def lacks(self, needs: Needs) -> str | None:
-        """What a worker needs that is not there, in words; None where it fits."""
+        """Describes the first resource of which a worker needs more than the machine has; None if it fits."""
         if needs.cpus > self.cpus:
             return f"{needs.cpus} CPUs, and {self.node} has {self.cpus}"
         if needs.gpus > self.gpus:
@@ -64,7 +64,7 @@ class Resources:
 
 
 def check_resources(cells: Sequence[Cell], needs: Sequence[Needs], machines: Sequence[Resources]) -> None:
-    """Refuses cells that are larger than any machine.
+    """Raises an error if a cell needs more than any machine has.
 
     Raises:
         InputError: names the cell, what it needs, and what the largest machine has.

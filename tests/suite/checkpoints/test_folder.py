@@ -55,7 +55,7 @@ def test_a_place_that_cannot_be_is_refused_before_anything_runs(
 
 
 def test_a_name_that_leaves_no_room_for_another_beside_it_is_refused(prune, tmp_path):
-    assert "cannot be made" in refusal(prune(*HALF, "--out", "n" * 250))
+    assert "cannot be created" in refusal(prune(*HALF, "--out", "n" * 250))
 
 
 def test_a_folder_that_is_written_to_is_refused(prune, tmp_path):
@@ -101,7 +101,7 @@ def test_what_a_killed_process_left_is_cleared_away(prune, tmp_path):
 
 def test_a_checkpoint_whose_place_was_taken_meanwhile_is_kept_beside_it(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(PruningError, match="was filled by somebody else") as caught:  # noqa: SIM117
+    with pytest.raises(PruningError, match="was filled by another process") as caught:  # noqa: SIM117
         with appearing_whole(out) as staging:
             (staging / "weights").write_text("computed")
             out.mkdir()

@@ -107,7 +107,7 @@ def test_a_cell_that_costs_three_workers_is_a_failure_and_the_others_run(tmp_pat
 
 
 def test_workers_that_die_before_they_have_a_cell_end_the_run(tmp_path):
-    with pytest.raises(PoolError, match="workers die before they have a cell, last w: no module"):
+    with pytest.raises(PoolError, match="workers die before they get a cell, last w: no module"):
         run(lambda n, place, cell: 3 * [Lost("w", None, "no module")], tmp_path)
 
 

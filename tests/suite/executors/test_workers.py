@@ -31,9 +31,9 @@ def test_without_ray_it_is_said_how_to_get_it(prunebench, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--address", "auto"], "--address auto: is for --executor ray"),
+        (["--address", "auto"], "--address auto: needs --executor ray"),
         (["--workers", "0"], "--workers"),
-        (["--executor", "ray", "--device", "cuda:0"], "Ray chooses which; give auto, cpu or cuda"),
+        (["--executor", "ray", "--device", "cuda:0"], "Ray chooses the GPU; give auto, cpu or cuda"),
         (["--executor", "slurm"], "slurm"),
     ],
 )
@@ -49,7 +49,7 @@ def test_questions_are_loaded_by_the_worker_and_have_to_be_the_same(tmp_path):
     arrived = pickle.loads(pickle.dumps(sent)).unpacked()
     assert arrived.tasks[spec].digests == sent.task_digests[spec]
     assert arrived.folder_digest == "digest"
-    with pytest.raises(InputError, match="asks other questions on this worker's machine"):
+    with pytest.raises(InputError, match="has different questions on this worker's machine"):
         replace(sent, task_digests={spec: {"mine-0shot": "0" * 64}}).unpacked()
 
 

@@ -134,7 +134,7 @@ def test_one_hundred_cells_stay_under_three_megabytes() -> None:
     source = render_report(records, title="many")
     assert len(source.encode()) < 3_000_000
     assert "Perplexity stays lowest at 50\u00a0% unstructured with sparsegpt, 1.61 times dense" in source
-    assert "17 further patterns stand in the table" in source
+    assert "17 further patterns are in the table" in source
 
 
 @pytest.mark.parametrize("where", ["model", "setting", "message", "title", "problem", "warning"])

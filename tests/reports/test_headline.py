@@ -82,7 +82,7 @@ def test_what_has_no_interval_is_never_called_settled() -> None:
     [
         ({"git_clean": False, "git_commit": "abcdef0123456789"}, "commit abcdef01, a tree with changes"),
         ({"git_clean": True, "git_commit": "abcdef0123456789"}, "commit abcdef01, clean tree"),
-        ({"source_digest": "0" * 64}, "by 2 versions of the code, so that not all may be compared"),
+        ({"source_digest": "0" * 64}, "by 2 versions of the code, so not all records are comparable"),
     ],
 )
 def test_the_code_is_named(change: dict[str, object], piece: str) -> None:

@@ -201,7 +201,7 @@ def test_what_could_not_be_read_is_said_first_however_many_notes_there_are() -> 
 def test_cells_without_a_rank_are_listed_up_to_a_limit_and_counted() -> None:
     records = [make_record("wanda", f"{0.1 + i / 1000:.3f}", windows=(), metrics=()) for i in range(130)]
     source = render_report(records, title="t")
-    assert source.count("Finished and not ranked") == 100
+    assert source.count("Finished but not ranked") == 100
     assert "And 30 further cells that finished and could not be ranked" in source
 
 

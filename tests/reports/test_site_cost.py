@@ -104,5 +104,5 @@ def test_no_method_is_called_fastest_by_another_machine_or_by_fewer_models(tmp_p
 
 def test_what_the_records_do_not_say_is_not_made_up(tmp_path: Path) -> None:
     found = answers(tmp_path, dense_record(), site_record("wanda"))
-    assert found["What does it cost?"] == "The records of wanda do not say what it took."
+    assert found["What does it cost?"] == "The records of wanda do not contain its cost."
     assert answers(tmp_path / "none", failed())["Which method?"] == "Nothing is ranked."

@@ -2,7 +2,7 @@
 
 Speed: times perplexity, perplexity with divergence, and the latter layer by layer from the model's files,
 compared with the model's own forward with all logits; the median of a few interleaved repeats. Then times the
-questions of a task with the whole model, layer by layer, and with layers loaded anew in every batch. Batches:
+questions of a task with the whole model, layer by layer, and with layers loaded in every batch. Batches:
 scores the same questions in batches of several sizes, with our class and with lm-eval's own, and compares
 them with fp32 one by one: by how much log-likelihoods change, and how many answers differ.
 """

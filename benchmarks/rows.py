@@ -142,7 +142,7 @@ def load_rows(path: Path) -> tuple[list[Row], Setting]:
     if content["row_version"] != ROW_VERSION:
         raise InputError(
             f"{path.name} holds rows of version {content['row_version']}, expected {ROW_VERSION}: "
-            "make them anew in another folder"
+            "measure them again in another folder"
         )
     known = {entry.name for entry in fields(Row)}
     rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in content["rows"]]

@@ -215,9 +215,7 @@ def _walk(steps: Sequence[Step], load: Workload) -> Work:
 
 
 def _refinement(load: Workload) -> Work:
-    """Counts DSnoT's own pass: it gathers and moves on as Wanda does, from dense weights that were copied
-    aside.
-    """
+    """Counts DSnoT's own pass: it gathers and moves on as Wanda does, from saved dense weights."""
     moving = Count(FIRST_PASS_FORWARDS)
     traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
     return Work(moving, moving, _named("refine", traffic))

@@ -20,7 +20,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--whole-contract",
         action="store_true",
-        help="run all combinations of method, pattern and family and all hard inputs, not only enough to cover all pairs",
+        help="run every method x pattern x family and every hard input, not just enough to cover all pairs",
     )
 
 
@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def threads(request):
-    """Runs tests with one thread, because more slow tiny tensors down; tests of the real model use all threads."""
+    """Runs tests with one thread, as more slow tiny tensors down; tests of the real model use all."""
     before = torch.get_num_threads()
     if request.node.get_closest_marker("model") is None:
         torch.set_num_threads(1)

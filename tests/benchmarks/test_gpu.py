@@ -196,7 +196,7 @@ def test_rows_of_another_version_are_not_read(tmp_path, capsys):
     (tmp_path / "7b.json").write_text('{"row_version": 1, "setting": {}, "rows": []}')
     for asked in (["--table", str(tmp_path)], _tiny(tmp_path)):
         assert main(asked) == 2
-        assert "7b.json holds rows of version 1, expected 2: make them anew" in capsys.readouterr().err
+        assert "7b.json holds rows of version 1, expected 2: measure them again" in capsys.readouterr().err
 
 
 def test_a_profile_names_what_took_long(tmp_path, capsys):

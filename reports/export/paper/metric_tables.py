@@ -237,7 +237,7 @@ def _asked(measures: Sequence[Measure]) -> list[str]:
 
 def _marks_note(item: str) -> str:
     if item == "question":
-        return "Bold: the best of its column and those that McNemar's exact test (5 %) does not tell from it."
+        return "Bold: the best of its column and those not different from it by McNemar's exact test (5 %)."
     return (
         f"Bold: the best of its column and those whose paired 95 % interval on the same {item}s includes it."
     )

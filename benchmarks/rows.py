@@ -37,7 +37,7 @@ class Row:
         model: the model that was pruned.
         method: the method, as a user writes it.
         pattern: the pattern, as a user writes it.
-        dtype: of the weights.
+        dtype: dtype of the weights.
         n_samples: number of calibration sequences.
         seqlen: tokens per sequence.
         n_layers: number of decoder layers.

@@ -50,7 +50,7 @@ def answers_chapter(rankings: Sequence[Ranking], budget: int | None = None) -> C
     """Builds a part for every set of prompts.
 
     Args:
-        rankings: of one setting.
+        rankings: the rankings of one setting.
         budget: bytes that the full answers may take; None leaves them out.
     """
     pruned = [s for s in pruned_subjects(rankings) if s.record.answers is not None]
@@ -113,7 +113,7 @@ def _shown(subjects: Sequence[Subject], budget: int) -> tuple[tuple[Dialogue, ..
     dense = [s for s in subjects if s.is_dense]
     pruned = [s for s in subjects if not s.is_dense]
     replies = {id(s): _replies(s, dense[0] if dense else None) for s in subjects}
-    sizes = {subject: sum(map(_size, said.values())) for subject, said in replies.items()}
+    sizes = {subject: sum(map(_size, by_prompt.values())) for subject, by_prompt in replies.items()}
     prompts = _by_id(subjects[0])
     around = sum(_prompt_size(answer) for answer in prompts.values())
 
@@ -136,9 +136,9 @@ def _shown(subjects: Sequence[Subject], budget: int) -> tuple[tuple[Dialogue, ..
     if len(asked) < len(prompts):
         lacks.append(f"{len(asked)} of {len(prompts)} prompts, evenly picked")
     left_out = f"Word by word, to keep the page small: {' and '.join(lacks)}. The records hold all."
-    said = [replies[id(s)] for s in pruned]
+    compared = [replies[id(s)] for s in pruned]
     dialogues = tuple(
-        _dialogue(prompts[prompt], [replies[id(s)] for s in chosen], said if dense else [])
+        _dialogue(prompts[prompt], [replies[id(s)] for s in chosen], compared if dense else [])
         for prompt in asked
     )
     return dialogues, left_out if lacks else ""

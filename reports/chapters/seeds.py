@@ -26,7 +26,7 @@ class SeedFamily:
     seeds: tuple[int, ...]
     protocol: Protocol
     spread: Spread
-    """Of the perplexity over the seeds."""
+    """Spread of the perplexity over the seeds."""
 
 
 def seed_families(rankings: Sequence[Ranking]) -> list[SeedFamily]:

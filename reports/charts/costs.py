@@ -24,7 +24,7 @@ class Cost:
     column: str
     """Heading of the table column."""
     about: str
-    """What is measured."""
+    """Describes what is measured."""
     of_checkpoint: str
     """Why a finished checkpoint has no such cost, as an apposition."""
     of: Callable[[Entry], float | None]

@@ -85,7 +85,7 @@ def boards(rankings: Sequence[Ranking], linked: Collection[str] = ()) -> list[Bo
     """Builds one board per set of perplexity texts.
 
     Args:
-        rankings: of any number of settings.
+        rankings: rankings of any number of settings.
         linked: the cells (by `cell_id`) whose configuration is on the page.
     """
     families: dict[tuple[Protocol, ...], list[Ranking]] = {}

@@ -1,1 +1,3 @@
-"""What pruning costs: the floor, computed; methods timed against it; the same on a GPU (README.md)."""
+"""Measures the cost of pruning: computed floors, methods timed against them, and the same on a GPU
+(README.md).
+"""

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.capacity`: what cells of large models need, and what a leaderboard of them takes.
+"""`python -m benchmarks.capacity`: memory and time of cells of large models, and of a leaderboard of them.
 
-Worked out from counts of operations and bytes, nothing is run: the passes of the floors (README.md), two
-operations a weight and token, and a rate that is assumed. Prints the tables of docs/scale.md.
+Everything is calculated from counts of operations and bytes, nothing is run: the passes of the floors
+(README.md), two operations per weight and token, and an assumed rate. Prints the tables of docs/scale.md.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ SHAPES = {
 }
 CALIBRATION = 128 * 2048
 WIKITEXT2 = 341_000
-"""Tokens of its test part, as LLaMA's tokenizer has it."""
+"""Number of tokens of its test part, with LLaMA's tokenizer."""
 PAPER7 = 5_200_000
-"""Tokens of the seven zero-shot tasks that papers report, all answers counted, about."""
+"""Approximate number of tokens of the seven zero-shot tasks of papers, including all answers."""
 DISK = 3e9
-"""Bytes a second from a node's disk, assumed."""
+"""Bytes per second from a node's disk, assumed."""
 FLOPS = 800e12
-"""Of a large bf16 product on one H100, assumed."""
+"""FLOPs per second of a large bf16 product on one H100, assumed."""
 MODELS, METHODS, PATTERNS = 50, 12, 6
 PARAMETERS = {30: 7.5e9, 12: 2e9, 6: 13e9, 2: 70e9}
-"""Of a leaderboard of 50: how many models -> of what size."""
+"""Model sizes of a leaderboard of 50 models: number of models -> parameters of each."""
 SHARING = 6
-"""Methods of the twelve that start from one Wanda mask."""
+"""Number of the twelve methods that start from the same Wanda mask."""
 RECORD_BYTES = 0.3e6
-"""Of one record of a 7B model with its items, about three times those of the gate's baseline."""
+"""Size of a record of a 7B model with its items in bytes, about three times that in the gate's baseline."""
 
 
 def memory_table() -> Iterator[str]:
-    """Memory by model and placement, in 16 bits."""
+    """Memory by model and placement, with 16-bit weights."""
     yield "| model | placement | host, GiB | GPU, GiB | scratch, GiB |"
     yield "|---|---|---|---|---|"
     for name, shape in SHAPES.items():
@@ -63,12 +63,12 @@ def memory_table() -> Iterator[str]:
 
 
 def seconds_of(tokens: int, passes: int = 1) -> float:
-    """Of passes over tokens through a 7B decoder."""
+    """Seconds of `passes` passes over `tokens` through a 7B decoder."""
     return passes * 2 * tokens * SHAPES["LLaMA-7B"].n_target_weights / (DECODER_SHARE * FLOPS)
 
 
 def cell_table() -> Iterator[str]:
-    """GPU seconds of the parts of one cell."""
+    """GPU seconds of each part of one cell."""
     rebuild = FORWARDS["llm-barber"]
     rows = {
         "Wanda": (FORWARDS["wanda"], CALIBRATION),
@@ -85,7 +85,7 @@ def cell_table() -> Iterator[str]:
 
 
 def onload_table() -> Iterator[str]:
-    """The seven tasks on a 70B model whose layers come from a disk, once a group of questions."""
+    """The seven tasks on a 70B model whose layers are read from a disk, once per group of questions."""
     shape = SHAPES["LLaMA-2-70B"]
     groups = ceil(PAPER7 * 2 * shape.hidden_size / CARRIED_BYTES)
     n_bytes = groups * 2 * shape.n_parameters
@@ -99,10 +99,11 @@ def onload_table() -> Iterator[str]:
 
 
 def leaderboard_table() -> Iterator[str]:
-    """A leaderboard, and ten times as much."""
+    """A leaderboard, and one of ten times the size."""
     size = sum(n * parameters for n, parameters in PARAMETERS.items())
     share = size / MODELS / SHAPES["LLaMA-7B"].n_parameters
-    # Magnitude costs nothing, six rebuild one mask, the others are taken for SparseGPT.
+    # Magnitude costs nothing, six methods rebuild one mask, the others are assumed to cost as much as
+    # SparseGPT.
     wanda = seconds_of(CALIBRATION, FORWARDS["wanda"])
     rebuilt = SHARING * (seconds_of(CALIBRATION, FORWARDS["llm-barber"]) + wanda)
     others = (METHODS - SHARING - 1) * seconds_of(CALIBRATION, FORWARDS["sparsegpt"])

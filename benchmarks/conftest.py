@@ -1,4 +1,4 @@
-"""The model that benchmarks run on, and how a time is held against its floor and a plain implementation."""
+"""The model of the benchmarks, and the comparison of a time with its floor and a plain implementation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def calibration() -> CalibrationSet:
 
 @dataclass(frozen=True)
 class Judge:
-    """Prints and keeps what a time is worth."""
+    """Compares the time of a benchmark with its floors; prints and stores the result."""
 
     benchmark: Any
 
@@ -51,16 +51,16 @@ class Judge:
         strict_seconds: float | None = None,
         before_plain: Callable[[], object] = lambda: None,
     ) -> None:
-        """Times `plain` once, after a run to warm up, and says how the benchmark's median compares.
+        """Times `plain` once after a warm-up run, and compares the benchmark's median with it and the floors.
 
         Args:
-            name: of what was timed.
-            floor_seconds: what it is held against.
-            plain: does the same without haste.
-            strict_seconds: the strict floor, where there is one.
-            before_plain: run before each run of `plain` and not timed.
+            name: what was timed.
+            floor_seconds: the floor of the benchmark.
+            plain: does the same work without optimizations.
+            strict_seconds: the strict floor, if there is one.
+            before_plain: called before each run of `plain`, not timed.
         """
-        # Without --benchmark-enable there are no times, only the comparison of results.
+        # Without --benchmark-enable only results are compared, because there are no times.
         timed = bool(self.benchmark.stats)
         if timed:
             before_plain()

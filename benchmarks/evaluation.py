@@ -1,10 +1,10 @@
-"""`python -m benchmarks.evaluation MODEL`: what evaluating takes, and what batches do to scores.
+"""`python -m benchmarks.evaluation MODEL`: the time of evaluation, and the effect of batches on scores.
 
-Speed: perplexity, perplexity with divergence, and both layer by layer from the model's files, against the
-model's own forward with all its logits, the median of a few tries each, in turns; then a task's questions,
-whole, layer by layer, and with layers that visit in every batch. Batches: the same questions
-scored in batches of several sizes, by our class and by lm-eval's own as it comes, each against fp32 one by
-one: how far log-likelihoods move, and how many answers are other ones.
+Speed: times perplexity, perplexity with divergence, and the latter layer by layer from the model's files,
+compared with the model's own forward with all logits; the median of a few interleaved repeats. Then times the
+questions of a task with the whole model, layer by layer, and with layers loaded in every batch. Batches:
+scores the same questions in batches of several sizes, with our class and with lm-eval's own, and compares
+them with fp32 one by one: by how much log-likelihoods change, and how many answers differ.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 Passes = dict[str, Callable[[], Any]]
 
 TOKENS_PER_BATCH = 2048
-"""As `suite.evaluation.scoring.windows` takes them on a CPU."""
+"""Tokens per batch of `suite.evaluation.scoring.windows` on a CPU."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one pass, the median of the repeats, and the ratio to the first of its kind."""
+    """Median seconds of one pass over the repeats, and the ratio to the first pass of its kind."""
 
     dtype: str
     what: str
@@ -46,16 +46,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Scores:
-    """One way of scoring a task's requests, held against fp32 one by one.
+    """One way of scoring a task's requests, compared with fp32 one by one.
 
     Attributes:
-        dtype: of the model.
+        dtype: dtype of the model.
         scorer: `ours` or `lm-eval`.
-        batch: tokens in a batch (ours), or requests (lm-eval).
-        largest: difference of a log-likelihood, nats.
-        other_answers: questions of which another answer scores highest.
-        ties: questions of which two answers score exactly alike.
-        n: questions.
+        batch: tokens per batch (ours), or requests per batch (lm-eval).
+        largest: largest difference of a log-likelihood, in nats.
+        other_answers: number of questions for which another answer scores highest.
+        ties: number of questions for which two answers have exactly the same score.
+        n: number of questions.
     """
 
     dtype: str
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
-    """Seconds of passes over windows, then over questions."""
+    """Times passes over windows, then over questions."""
     from suite.models.layered import load_layered_model
     from suite.models.loading import load_model
 
@@ -106,7 +106,7 @@ def speed(asked: argparse.Namespace, dtype: str) -> list[Speed]:
     rows = []
     for passes in kinds:
         spent: dict[str, list[float]] = {what: [] for what in passes}
-        # In turns, so that a slow moment hits all alike.
+        # Interleaved, so that a slow moment affects all passes alike.
         for _ in range(asked.repeats):
             for what, run in passes.items():
                 spent[what].append(_seconds(run, loaded.model.device))
@@ -166,7 +166,7 @@ def _questions(asked: argparse.Namespace, loaded: LoadedModel, layered: LoadedMo
 
 
 def batches(asked: argparse.Namespace) -> list[Scores]:
-    """The task's requests scored in several ways."""
+    """Scores the task's requests in several ways."""
     from suite.evaluation.lm_eval_tasks.loading import load_task
     from suite.evaluation.lm_eval_tasks.quiet import quiet_lm_eval
     from suite.models.loading import load_model
@@ -204,7 +204,7 @@ def _lm_eval(loaded: LoadedModel, requests: int) -> Any:
 
 
 def _scores(task: Any, scorer: Any, limit: int) -> list[list[float]]:
-    """Question by question, the log-likelihood of each answer."""
+    """Returns, for each question, the log-likelihood of each answer."""
     (built,) = task.tree["tasks"].values()
     built.build_all_requests(limit=limit, rank=0, world_size=1)
     by_question: dict[int, list[float]] = {}
@@ -246,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--task", default="offline_next_paragraph")
-    parser.add_argument("--limit", type=int, default=60, help="questions; 0 leaves the batches out")
+    parser.add_argument("--limit", type=int, default=60, help="number of questions; 0 skips the batches")
     parser.add_argument("--batches", type=int, nargs="+", default=[256, 2048, 8192])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation.json"))

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.executors [SUITE]`: one suite through every executor; are masks and numbers the same?
+"""`python -m benchmarks.executors [SUITE]`: do all executors give the same masks and numbers for one suite?
 
-Each way runs by the command, as a user would run it: in one process, in two, on a Ray of this machine's own
-with two workers, and in two shards whose trees are copied into one. Trees are verified, then all masks and
-all metrics that are no costs are compared, exactly. Ends with 1 where anything differs.
+Runs the suite with the command line in four ways, as a user would: in one process, in two, on Ray on this
+machine with two workers, and in two shards whose trees are copied into one. Verifies the trees, then compares
+all masks and all metrics that are not costs, exactly. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ WAYS: dict[str, list[list[str]]] = {
     "shards": [["--out", "{tree}-1", "--shard", "1/2"], ["--out", "{tree}-2", "--shard", "2/2"]],
 }
 COSTS = ("seconds", "bytes", "joules", "per_second")
-"""How the names of metrics end that belong to a machine and a moment."""
+"""Endings of names of metrics that depend on machine and time."""
 SUITE = Path(__file__).with_name("executors.toml")
 REPOSITORY = Path(__file__).parent.parent
 
 Numbers = dict[str, tuple[object, ...]]
-"""Digest of a cell -> label, masks, threads and every metric that is no cost."""
+"""Maps the digest of a cell to its label, masks, threads and all metrics that are not costs."""
 
 
 def run_way(suite: Path, way: str, folder: Path) -> Numbers:
-    """Runs a suite one way, in `folder`, and gives what its records hold.
+    """Runs a suite in one of the ways, in `folder`; returns the numbers of its records.
 
     Raises:
         subprocess.CalledProcessError: a command failed.
@@ -54,7 +54,7 @@ def run_way(suite: Path, way: str, folder: Path) -> Numbers:
 
 
 def numbers(tree: Path) -> Numbers:
-    """What the records of a tree hold, costs aside."""
+    """Returns the numbers of the records of a tree, without costs."""
     return {
         record.cell.digest: (
             record.cell.label,
@@ -68,10 +68,10 @@ def numbers(tree: Path) -> Numbers:
 
 
 def prunebench(folder: Path, *arguments: str) -> str:
-    """Runs the command in `folder`, with a scratch of its own there; gives what it said on stderr.
+    """Runs the command in `folder`, with a scratch folder in it; returns its stderr.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: the command failed.
     """
     done = subprocess.run(
         [sys.executable, "-m", "suite.cli", *arguments],
@@ -91,7 +91,7 @@ def prunebench(folder: Path, *arguments: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs all ways, prints a table, and ends with 1 where anything differs."""
+    """Runs the suite in all ways, prints a table, and exits with 1 if anything differs."""
     asked = _parser().parse_args(arguments)
     differs = False
     with tempfile.TemporaryDirectory(dir=".", prefix=".executors-") as name:

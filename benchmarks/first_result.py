@@ -1,9 +1,9 @@
-"""`python -m benchmarks.first_result`: what a newcomer waits for, in forwards of this machine.
+"""`python -m benchmarks.first_result`: how long a new user waits, in forwards of this machine.
 
-The unit is one pass of 16 x 512 tokens through the model's decoder, by transformers' own code, at the dtype
-of the cells: the median over five passes before the suite and five after it. The suite is the time from start
-to end of `prunebench run quickstart`, with packages, model and texts at hand. What is set up before that (the
-environment, the fetches) is timed apart, in a fresh clone with an empty cache, where `--setup` asks for it.
+The unit is one pass of 16 x 512 tokens through the model's decoder, with transformers' own code and the dtype
+of the cells: the median of five passes before the suite and five after it. The time of the suite is that of
+`prunebench run quickstart` from start to end, with packages, model and texts already present. With `--setup`,
+the setup before that (environment, fetches) is timed separately, in a fresh clone with an empty cache.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ FETCHES = (
 FETCHES += (
     "from suite.planning.preflight import preflight; preflight(plan(load_suite('{suite}'), dtype='float32'))"
 )
-"""Everything that the cells of a suite read."""
+"""Code that fetches everything that the cells of a suite read."""
 
 
 @dataclass(frozen=True)
 class FirstResult:
-    """What was measured, in seconds.
+    """The measured times in seconds.
 
     Attributes:
-        dtype: of the cells.
-        threads: of the process.
-        unit: one forward as above, the median.
-        units: all of them, those before the suite and those after it.
+        dtype: dtype of the cells.
+        threads: threads of the process.
+        unit: one forward as described above, the median.
+        units: all measured forwards, those before the suite and those after it.
         suite: the command, from start to end.
         ratio: suite / unit.
-        cells: label of a cell -> the seconds of each of its phases.
-        environment: making the environment; None where it was not asked for.
-        fetch: fetching and building what the cells read, with an empty cache; likewise.
+        cells: maps the label of a cell to the seconds of each of its phases.
+        environment: creating the environment; None if it was not measured.
+        fetch: fetching and building what the cells read, with an empty cache; None if it was not measured.
     """
 
     dtype: str
@@ -68,7 +68,7 @@ class FirstResult:
 
 
 def forward_seconds(model: str, dtype: str, repeats: int = REPEATS) -> list[float]:
-    """Seconds of passes of 16 x 512 random tokens through the decoder, after one that is not counted."""
+    """Returns the seconds of passes of 16 x 512 random tokens through the decoder, after a warm-up pass."""
     loaded = load_model(model, dtype=dtype, device=torch.device("cpu")).model
     tokens = torch.randint(loaded.config.get_text_config().vocab_size, SHAPE)
     seconds = []
@@ -81,7 +81,7 @@ def forward_seconds(model: str, dtype: str, repeats: int = REPEATS) -> list[floa
 
 
 def suite_seconds(suite: str, out: Path) -> tuple[float, dict[str, dict[str, float]]]:
-    """Seconds of `prunebench run` into an empty folder, and those of each cell's phases.
+    """Returns the seconds of `prunebench run` into an empty folder, and those of each cell's phases.
 
     Raises:
         subprocess.CalledProcessError: the command failed.
@@ -95,10 +95,10 @@ def suite_seconds(suite: str, out: Path) -> tuple[float, dict[str, dict[str, flo
 
 
 def setup_seconds(suite: str, folder: Path) -> tuple[float, float]:
-    """Seconds of `make .venv/installed` in a copy of the repository, and of all fetches into an empty cache.
+    """Returns the seconds of `make .venv/installed` in a clone, and of all fetches into an empty cache.
 
     Raises:
-        subprocess.CalledProcessError: one of them failed.
+        subprocess.CalledProcessError: a command failed.
     """
     copy = folder / "copy"
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(copy)], check=True)
@@ -112,18 +112,18 @@ def setup_seconds(suite: str, folder: Path) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints; `--out` keeps it as JSON."""
+    """Measures and prints; `--out` saves the result as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", default="quickstart", help="a built-in suite, or a file, of one model")
-    parser.add_argument("--dtype", default="auto", help="of the cells, in place of the suite's own")
+    parser.add_argument("--suite", default="quickstart", help="a built-in suite or a file, with one model")
+    parser.add_argument("--dtype", default="auto", help="dtype of the cells, instead of the suite's")
     parser.add_argument("--setup", action="store_true", help="time the environment and the fetches too")
-    parser.add_argument("--runs", type=Path, help="a new folder in which records and report are kept")
-    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--runs", type=Path, help="a new folder for records and report")
+    parser.add_argument("--out", type=Path, help="a JSON file for the result")
     options = parser.parse_args(arguments)
     if options.runs is not None and options.runs.exists():
-        parser.error(f"--runs {options.runs} exists; what stands there would not be measured")
+        parser.error(f"--runs {options.runs} exists; its records would be reused instead of measured")
     config = load_suite(options.suite)
     dtype = resolve_dtype(options.dtype, torch.device("cpu"))
     folder = Path(tempfile.mkdtemp(prefix="first-result-"))

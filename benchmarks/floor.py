@@ -1,14 +1,14 @@
-"""The floors of a method on a model: the seconds that its work takes at the rates of this machine.
+"""The floors of a method on a model: the time of its necessary work at the rates of this machine.
 
     floor = forwards x the decoder's own forward
           + products beside the forwards / the rate of a product
           + bytes of the passes over the weights / the rate of a copy
 
-There are two, because work can be counted in two ways (`benchmarks.work.Work`): the usual one takes a
-backward for two forwards, the strict one counts its products. The forward is measured, not computed: it holds
-the model's elementwise work. Beside them stands the plain roofline, every product of the strict count at the
-rate of a large square one, those of the forwards too, which tells how far the model's own forward is from
-what the hardware can do.
+There are two floors, because work can be counted in two ways (`benchmarks.work.Work`): the usual one counts a
+backward as two forwards, the strict one counts its products. The forward is measured, not computed, so it
+includes the model's elementwise work. The roofline is given too: every product of the strict count, including
+those of the forwards, at the rate of a large square one. It shows how far the model's own forward is from the
+limit of the hardware.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from benchmarks.work import Count, Work, Workload, forward_flops, traffic_bytes
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds by what they are spent on.
+    """Seconds of a floor, split by kind of work.
 
     Attributes:
-        forwards: in the model's own forwards, and in what is taken for one.
-        activation_gradients: in products from a block's output back to its targets.
-        weight_gradients: in the gradients of weights.
-        gram: in X^T X.
-        solve: in factorizations and column updates.
-        traffic: in passes over the weights.
+        forwards: the model's own forwards, and work that counts as forwards.
+        activation_gradients: products from a block's output back to its targets.
+        weight_gradients: gradients of weights.
+        gram: X^T X.
+        solve: factorizations and column updates.
+        traffic: passes over the weights.
     """
 
     forwards: float
@@ -41,12 +41,12 @@ class Floor:
 
     @property
     def seconds(self) -> float:
-        """The floor."""
+        """The floor in seconds."""
         return sum(self.parts.values())
 
     @property
     def parts(self) -> dict[str, float]:
-        """Seconds by name; they add up to the floor."""
+        """Seconds by name; their sum is the floor."""
         return asdict(self)
 
 
@@ -55,9 +55,9 @@ class Floors:
     """Both floors of a method, and the roofline.
 
     Attributes:
-        usual: of the usual count.
-        strict: of what cannot be avoided. Where the backend has to form gradients of weights in fp32 and the
-            model is in another type, it may lie above the usual one.
+        usual: floor of the usual count.
+        strict: floor of the work that cannot be avoided. It may be higher than the usual one if the backend
+            has to form gradients of weights in fp32 and the model has another dtype.
         roofline: seconds of all products of the strict count at the rates of square ones.
     """
 
@@ -67,7 +67,7 @@ class Floors:
 
 
 def floors(work: Work, load: Workload, rates: MachineRates) -> Floors:
-    """The floors of `work` on `load` at `rates`."""
+    """Computes the floors of `work` on `load` at `rates`."""
     strict = _floor(work.strict, work, load, rates)
     return Floors(
         usual=_floor(work.usual, work, load, rates),
@@ -90,12 +90,12 @@ def _floor(count: Count, work: Work, load: Workload, rates: MachineRates) -> Flo
 
 
 def forward_seconds(load: Workload, rates: MachineRates) -> float:
-    """One forward of all calibration tokens through all decoder layers."""
+    """Seconds of one forward of all calibration tokens through all decoder layers."""
     return load.n_tokens * len(load.layers) / rates.layer_tokens_per_second
 
 
 def mean_floors(before: Floors, after: Floors) -> Floors:
-    """Halfway between two, measured before and after what is held against them: a machine's speed drifts."""
+    """Mean of the floors measured before and after a prune, because a machine's speed drifts."""
     return Floors(
         _mean(before.usual, after.usual),
         _mean(before.strict, after.strict),

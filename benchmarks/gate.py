@@ -1,10 +1,9 @@
-"""`python -m benchmarks.gate`: does the gate find regressions, and does it let noise pass?
+"""`python -m benchmarks.gate`: does the gate find regressions without alarms for noise?
 
 Wanda at 50 % with many calibration seeds is noise: no cell is better than another. The first seeds set the
-tolerances (`noise_tolerances`, whose rule looks at no other seed); every ordered pair of the other seeds is
-then one run of the gate, and every run that exits with 1 is a false alarm. Wanda at 52 % is a regression: the
-50 % cells of the other seeds are the baselines of the 52 % cells, each of each, and the gate should call the
-perplexity worse.
+tolerances (`noise_tolerances`, which uses no other seed); every ordered pair of the other seeds is then one
+run of the gate, and every run that exits with 1 is a false alarm. Wanda at 52 % is a regression: each 52 %
+cell is gated against the 50 % cell of each noise seed, and the gate should report its perplexity as worse.
 
 Cells that have a record in `--out` are not run again. `--lane 1/2` runs every other cell, so that two
 processes share the work (each cell computes with one thread).
@@ -59,13 +58,15 @@ limit = 20
 """
 SAME, WORSE = "0.5", "0.52"
 LEVEL = 0.99
-"""One-sided, of each metric's tolerance: of the differences that noise makes, one in a hundred is larger."""
+"""One-sided level of each metric's tolerance: one in a hundred differences caused by noise is larger."""
 ACROSS = ("calibration.seed", "pattern")
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """Which seeds do what: first those that set tolerances, then noise, the last of it run worse as well."""
+    """The use of each seed: the first set tolerances, the others are noise, and the last of these also run
+    worse.
+    """
 
     n_tolerance: int
     n_null: int
@@ -87,9 +88,9 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something happened over pairs of seeds, with the jackknife's standard error over seeds.
+    """Frequency of an event over pairs of seeds, with the jackknife standard error over seeds.
 
-    Pairs that share a seed are not independent, so the error of a binomial would be too small.
+    Pairs that share a seed are not independent, so a binomial error would be too small.
     """
 
     n: int
@@ -101,21 +102,21 @@ class Rate:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs what is missing, and prints what the gate said."""
+    """Runs missing cells, and prints the verdicts of the gate."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/gate-experiment"))
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--tolerance-seeds", type=int, default=10)
     parser.add_argument("--null-seeds", type=int, default=20)
     parser.add_argument("--worse-seeds", type=int, default=10)
-    parser.add_argument("--splits", type=int, default=50, help="random divisions of the seeds to try as well")
-    parser.add_argument("--lane", default="1/1", help="i/n: run every n-th cell, from the i-th")
+    parser.add_argument("--splits", type=int, default=50, help="random splits of the seeds to try as well")
+    parser.add_argument("--lane", default="1/1", help="i/n: run every n-th cell, from the i-th on")
     asked = parser.parse_args(arguments)
     seeds = Seeds(asked.tolerance_seeds, asked.null_seeds, asked.worse_seeds)
     lane, lanes = map(int, asked.lane.split("/"))
     run(seeds, asked.model, asked.out, lane, lanes)
     if lanes > 1:
-        print("a lane of the cells is done; without --lane everything is compared", file=sys.stderr)
+        print("one lane of the cells is done; run without --lane to compare all cells", file=sys.stderr)
         return
     for line in experiment(asked.out, seeds, asked.model):
         print(line, flush=True)
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def suites(seeds: Seeds, model: str) -> list[SuiteConfig]:
-    """Wanda at 50 %, and at 52 %."""
+    """Returns the suites of Wanda at 50 % and at 52 %."""
     return [
         parse_suite(SUITE.format(model=model, seeds=of, pattern=pattern).encode(), file="gate")
         for pattern, of in ((SAME, [*seeds.tolerance, *seeds.null]), (WORSE, [*seeds.worse]))
@@ -132,12 +133,12 @@ def suites(seeds: Seeds, model: str) -> list[SuiteConfig]:
 
 
 def cells_of(seeds: Seeds, model: str) -> list[Cell]:
-    """Every pruned cell of the experiment; dense references are measured on the way."""
+    """Returns every pruned cell of the experiment; dense references are measured with them."""
     return [cell for config in suites(seeds, model) for cell in plan(config) if cell.prunes]
 
 
 def run(seeds: Seeds, model: str, out: Path, lane: int, lanes: int) -> None:
-    """Runs the lane's cells that have no record."""
+    """Runs the cells of this lane that have no record."""
     mine = {cell.stem for cell in cells_of(seeds, model)[lane - 1 :: lanes]}
     for config in suites(seeds, model):
         missing = [cell for cell in plan(config) if not ResultStore(out).path_of(cell).exists()]
@@ -152,7 +153,7 @@ def _tell(record: Record) -> None:
 
 
 def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
-    """Gates every pair, and tells what came out."""
+    """Gates every pair, and yields lines with the results."""
     entries = entries_of(out, cells_of(seeds, model))
     same = {seed: entries[SAME, seed] for seed in seeds.null}
     worse = {seed: entries[WORSE, seed] for seed in seeds.worse}
@@ -162,9 +163,9 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
     yield f"tolerances, from {seeds.n_tolerance} seeds:"
     for name in (PERPLEXITY, "kl_divergence", "top1_agreement", TASK):
         yield f"    {name}: {tolerances.metrics[name].model_dump(exclude_defaults=True)}"
-    for title, held_against in (("these tolerances", tolerances), ("the built-in ones", quality_only())):
-        null = {(a, b): gate(same[a], same[b], held_against) for a, b in permutations(seeds.null, 2)}
-        power = {(a, b): gate(same[a], worse[b], held_against) for a, b in product(same, worse)}
+    for title, used in (("these tolerances", tolerances), ("the built-in ones", quality_only())):
+        null = {(a, b): gate(same[a], same[b], used) for a, b in permutations(seeds.null, 2)}
+        power = {(a, b): gate(same[a], worse[b], used) for a, b in product(same, worse)}
         yield f"with {title}:"
         yield f"    noise, alarms: {rate(null, lambda verdict: verdict.exit_code == 1)}"
         yield f"        by metric: {dict(blamed(null.values()))}"
@@ -173,14 +174,14 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
 
 
 def spread(entries: Sequence[Entry]) -> str:
-    """Mean perplexity over seeds, and the standard deviation of its logarithm."""
+    """Formats mean perplexity over seeds, and the standard deviation of its logarithm."""
     logs = np.array([np.mean(entry.record.windows[0].nll) for entry in entries])
     deviation = 100 * float(np.std(logs, ddof=1))
     return f"{np.mean(np.exp(logs)):.1f} on average of {len(logs)} seeds, deviation {deviation:.1f} %"
 
 
 def divisions(out: Path, seeds: Seeds, model: str, n: int) -> str:
-    """The alarms of noise where chance says which seeds set the tolerances: one division proves little."""
+    """Summarizes the alarms of noise over random choices of the tolerance seeds: one choice proves little."""
     entries = entries_of(out, cells_of(seeds, model))
     every = np.array([*seeds.tolerance, *seeds.null])
     rng = np.random.default_rng(0)
@@ -198,7 +199,7 @@ def divisions(out: Path, seeds: Seeds, model: str, n: int) -> str:
 
 
 def entries_of(out: Path, cells: Sequence[Cell]) -> dict[tuple[str, int], Entry]:
-    """The records of the cells, by pattern and calibration seed."""
+    """Returns the records of the cells by pattern and calibration seed."""
     store = ResultStore(out)
     stored = {s.record.cell.digest: s for s in store.records().records if s.record.status == "complete"}
     found = {}
@@ -212,10 +213,10 @@ def entries_of(out: Path, cells: Sequence[Cell]) -> dict[tuple[str, int], Entry]
 
 
 def noise_tolerances(entries: Sequence[Entry]) -> Tolerances:
-    """Tolerances that noise alone exceeds once in a hundred pairs, a metric.
+    """Computes tolerances that noise alone exceeds once in a hundred pairs, per metric.
 
     A metric of one cell varies over the seeds with standard deviation s, the difference of two cells with
-    sqrt(2) s; s is known from n seeds only, hence Student's t. For tasks the largest of their tolerances.
+    sqrt(2) s; s is estimated from n seeds only, hence Student's t. Tasks use the largest of their tolerances.
     """
     t = float(stats.t.ppf(LEVEL, len(entries) - 1))
     values: dict[str, dict[str, list[float]]] = {}
@@ -241,28 +242,28 @@ def noise_tolerances(entries: Sequence[Entry]) -> Tolerances:
 
 
 def quality_only(text: str = "") -> Tolerances:
-    """Tolerances without costs: the cells were run beside others, and their times are no part of this."""
+    """Returns tolerances without costs, because the cells ran beside others, which affects their times."""
     ignored = "".join(f"\n[{name}]\nignore = true" for name in COSTS)
     return parse_tolerances((text + ignored).encode(), file="of the experiment")
 
 
 def gate(baseline: Entry, candidate: Entry, tolerances: Tolerances) -> Verdict:
-    """One run of the gate, over one cell."""
+    """Runs the gate over one cell."""
     return judge(Side("baseline", (baseline,)), Side("candidate", (candidate,)), tolerances, ACROSS)
 
 
 def blame(verdict: Verdict) -> list[str]:
-    """The metrics that are worse."""
+    """Returns the names of the metrics that are worse."""
     return [metric.name for cell in verdict.cells for metric in cell.metrics if metric.outcome == "worse"]
 
 
 def blamed(verdicts: Iterator[Verdict] | Sequence[Verdict]) -> Counter[str]:
-    """How often each metric was worse."""
+    """Counts how often each metric was worse."""
     return Counter(name for verdict in verdicts for name in blame(verdict))
 
 
 def rate(verdicts: dict[tuple[int, int], Verdict], happened: Callable[[Verdict], bool]) -> Rate:
-    """How often something happened, and the standard error over the seeds."""
+    """Returns how often an event happened, and its standard error over the seeds."""
     yes = {pair: happened(verdict) for pair, verdict in verdicts.items()}
     every = sorted({seed for pair in yes for seed in pair})
     without = [float(np.mean([hit for pair, hit in yes.items() if seed not in pair])) for seed in every]

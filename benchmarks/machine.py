@@ -1,4 +1,4 @@
-"""What the machine can do, measured: the rates of products, of memory and of a model's own forward."""
+"""Measures the speed of the machine: the rates of products, of memory and of a model's own forward."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS_A_BATCH = {"cpu": (512, 2048, 4096), "cuda": (2048, 8192, 16384)}
-"""Sizes tried for the forward."""
+"""Batch sizes in tokens that are tried for the forward."""
 
 _SQUARE = {"cpu": 2048, "cuda": 8192}
 _COPIED_BYTES = {"cpu": 2**28, "cuda": 2**30}
 _SMALL_MODEL = 10**7
-"""Below so many parameters a run is a trial of the code, and products of full size would take most of it."""
+"""Below this many parameters a run only tests the code, and products of full size would take most of it."""
 _SMALL_SQUARE = 256
 _SMALL_COPY = 2**20
 
 
 @dataclass(frozen=True)
 class MachineRates:
-    """Everything a floor is made of, at one moment.
+    """All rates that floors are computed from, at one moment.
 
     Attributes:
-        model_flops: FLOPs a second of a square product at the model's dtype.
+        model_flops: FLOPs per second of a square product in the model's dtype.
         fp32_flops: the same in fp32.
-        accumulated_flops: the same at the lowest precision whose products the backend adds up in fp32: the
-            model's dtype on a GPU; fp32 on a CPU, where PyTorch has no such product.
-        bytes_per_second: read and written by a copy.
+        accumulated_flops: the same in the lowest precision whose products the backend accumulates in fp32:
+            the model's dtype on a GPU; fp32 on a CPU, where PyTorch has no such product.
+        bytes_per_second: bytes read and written by a copy.
         layer_tokens_per_second: tokens through one decoder layer, in the decoder's own forward.
-        batch_size: sequences in that forward's batches, the best of those tried.
+        batch_size: sequences per batch of that forward, the best of those tried.
     """
 
     model_flops: float
@@ -52,13 +52,13 @@ class MachineRates:
 def measure(
     model: PreTrainedModel, n_samples: int, seqlen: int, *, batch_sizes: Sequence[int] = ()
 ) -> MachineRates:
-    """All rates, on the model's device and at its dtype.
+    """Measures all rates, on the model's device and in its dtype.
 
     Args:
-        model: dense, on the device; some of a larger model's layers will do.
-        n_samples: sequences there are, no batch has more.
-        seqlen: tokens in each.
-        batch_sizes: those tried for the forward; without them a few.
+        model: dense model on the device; some layers of a larger model suffice.
+        n_samples: number of sequences, an upper limit for the batch size.
+        seqlen: tokens per sequence.
+        batch_sizes: batch sizes to try for the forward; by default a few.
     """
     device, small = model.device, sum(p.numel() for p in model.parameters()) < _SMALL_MODEL
     side = _SMALL_SQUARE if small else _SQUARE[device.type]
@@ -79,27 +79,27 @@ def measure(
 
 
 def measuring(model: PreTrainedModel, n_samples: int, seqlen: int) -> Callable[[], MachineRates]:
-    """`measure`, which looks for the best batch size here and now and no more later."""
+    """Finds the best batch size now; returns a function that calls `measure` with only that one."""
     batch_size = measure(model, n_samples, seqlen).batch_size
     return partial(measure, model, n_samples, seqlen, batch_sizes=(batch_size,))
 
 
 def product_rate(dtype: torch.dtype, device: torch.device, side: int) -> float:
-    """FLOPs a second of a product of two square matrices of random numbers."""
+    """FLOPs per second of a product of two square matrices of random numbers."""
     square = torch.randn(side, side, device=device).to(dtype)
     out = torch.empty_like(square)
     return 2 * side**3 / best_seconds(lambda: torch.mm(square, square, out=out), device, tries=4)
 
 
 def copy_rate(device: torch.device, n_bytes: int) -> float:
-    """Bytes read and written a second by a copy inside the device's memory."""
+    """Bytes read and written per second by a copy within the device's memory."""
     source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     return 2 * n_bytes / best_seconds(lambda: target.copy_(source), device, tries=4)
 
 
 def forward_rate(model: PreTrainedModel, batch_size: int, seqlen: int) -> float:
-    """Tokens a second through one decoder layer, from a forward of the decoder alone, without its head."""
+    """Tokens per second through one decoder layer, from a forward of the decoder without its head."""
     n_layers = len(read_decoder(model).layers)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     tokens = torch.randint(vocabulary, (batch_size, seqlen), device=model.device)
@@ -110,7 +110,7 @@ def forward_rate(model: PreTrainedModel, batch_size: int, seqlen: int) -> float:
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, *, tries: int) -> float:
-    """Seconds of the quickest of a few runs, after one that is not counted."""
+    """Seconds of the fastest of a few runs, after a warm-up run."""
     work()
     seconds = []
     for _ in range(tries):
@@ -123,7 +123,7 @@ def best_seconds(work: Callable[[], object], device: torch.device, *, tries: int
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all it was given."""
+    """Waits until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.model MODEL`: times every method on a real model, on this machine.
+"""`python -m benchmarks.model MODEL`: times every method on a real model on this machine.
 
-MODEL is a built-in name, a local folder or a hub id. The table goes to stdout, the rows to a JSON file.
+MODEL is a built-in name, a local folder or a hub id. Prints a table to stdout and saves the rows as JSON.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-samples", type=int, default=16)
     parser.add_argument("--seqlen", type=int, default=512)
     parser.add_argument("--calibration", default="wiki-sample", help="a corpus, a file, or `random` tokens")
-    parser.add_argument("--layers", type=int, help="only the first so many decoder layers")
-    parser.add_argument("--batch-size", type=int, help="sequences in a batch of the prune")
+    parser.add_argument("--layers", type=int, help="keep only this many decoder layers, the first ones")
+    parser.add_argument("--batch-size", type=int, help="sequences per batch of the prune")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/model.json"))
@@ -89,7 +89,7 @@ def _bench(asked: argparse.Namespace) -> Bench:
 
 
 def keep_layers(model: PreTrainedModel, n_layers: int) -> None:
-    """Drops all decoder layers but the first `n_layers`."""
+    """Drops all decoder layers except the first `n_layers`."""
     layers = model.get_submodule(read_decoder(model).layers[0].name.rpartition(".")[0])
     assert isinstance(layers, torch.nn.ModuleList)
     del layers[n_layers:]

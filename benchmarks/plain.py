@@ -1,7 +1,7 @@
-"""Plain implementations, to hold ours against: sorts, loops over samples, rows and columns, copies in fp32.
+"""Plain implementations to compare ours with: sorts, loops over samples, rows and columns, copies in fp32.
 
-They are what one writes from the formulas, in the way of the methods' first implementations, and decide the
-same. None of them is used to prune.
+They follow the formulas directly, as the methods' first implementations did, and make the same decisions.
+None of them is used to prune.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def prune_lowest(scores: Tensor, k: int) -> Tensor:
-    """Keep-mask without the k lowest of each row `[groups, n]`: everything is sorted."""
+    """Keep-mask without the k lowest of each row `[groups, n]`, by sorting everything."""
     order = scores.sort(dim=-1, stable=True).indices
     return torch.ones_like(scores, dtype=torch.bool).scatter(1, order[:, :k], value=False)
 
 
 def prune_n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
-    """Keep-mask of the N highest in each M columns of `[out, in]`, group by group."""
+    """Keep-mask of the N highest in every M columns of `[out, in]`, group by group."""
     keep = torch.ones_like(scores, dtype=torch.bool)
     for start in range(0, scores.shape[1], m):
         order = scores[:, start : start + m].sort(dim=1, stable=True).indices
@@ -33,7 +33,7 @@ def prune_n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
 
 
 def input_norms(samples: Sequence[Tensor]) -> Tensor:
-    """sum_t X_tj^2 `[in]`, a sample `[tokens, in]` at a time, each copied to fp32."""
+    """sum_t X_tj^2 `[in]`, one sample `[tokens, in]` at a time, each copied to fp32."""
     total = torch.zeros(samples[0].shape[1])
     for sample in samples:
         total += torch.norm(sample.float(), p=2, dim=0) ** 2
@@ -41,7 +41,7 @@ def input_norms(samples: Sequence[Tensor]) -> Tensor:
 
 
 def gram(samples: Sequence[Tensor]) -> Tensor:
-    """X^T X `[in, in]`, likewise."""
+    """X^T X `[in, in]`, one sample at a time, each copied to fp32."""
     total = torch.zeros(samples[0].shape[1], samples[0].shape[1])
     for sample in samples:
         x = sample.float()
@@ -50,12 +50,12 @@ def gram(samples: Sequence[Tensor]) -> Tensor:
 
 
 def squared_gradients(weight: Tensor, samples: Sequence[Tensor], upstream: Sequence[Tensor]) -> Tensor:
-    """sum_j g_j^2 `[out, in]`: autograd through a Linear, a sample at a time.
+    """sum_j g_j^2 `[out, in]`, by autograd through a Linear, one sample at a time.
 
     Args:
         weight: `[out, in]`.
-        samples: what the Linear reads, `[tokens, in]` each.
-        upstream: the loss's gradient with respect to what it gives, `[tokens, out]` each.
+        samples: inputs of the Linear, `[tokens, in]` each.
+        upstream: gradients of the loss with respect to its outputs, `[tokens, out]` each.
     """
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight.data = weight.float().clone()
@@ -79,7 +79,7 @@ def rebuild(keep: Tensor, scores: Tensor, ratio: float) -> Tensor:
 
 
 def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float) -> Tensor:
-    """The same with as many survivors as before in each group of M, newcomer by newcomer."""
+    """LLM-Barber's swaps with the number of survivors in each group of M unchanged, newcomer by newcomer."""
     rebuilt = keep.clone()
     for row in range(keep.shape[0]):
         coming, _ = _swaps(keep[row], scores[row], ratio)
@@ -96,7 +96,7 @@ def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float) -> Tensor
 
 
 def _swaps(keep: Tensor, scores: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Who comes and who goes in one row, best pairs first."""
+    """Returns which weights of one row come back and which are pruned, best pairs first."""
     pruned, kept = (~keep).nonzero().flatten(), keep.nonzero().flatten()
     coming = pruned[scores[pruned].sort(descending=True, stable=True).indices]
     going = kept[scores[kept].sort(stable=True).indices]
@@ -107,7 +107,7 @@ def _swaps(keep: Tensor, scores: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
 
 
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of the inverse of the damped Hessian."""
+    """Upper Cholesky factor of the inverse of the damped Hessian."""
     damped = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian))
     factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
     return factor
@@ -119,7 +119,7 @@ def solve_columns(
     """SparseGPT's walk through blocks of 128 columns, one column after another (arXiv 2301.00774).
 
     Returns:
-        keep bool `[out, in]` and the new weight.
+        Keep-mask bool `[out, in]` and the new weight.
     """
     weight = weight.clone()
     keep = torch.ones_like(weight, dtype=torch.bool)
@@ -148,7 +148,7 @@ def solve_columns(
 
 
 def window_losses(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-    """Mean loss of each window `[n_windows, seqlen]`, one at a time, all of its logits in fp32."""
+    """Mean loss of each window `[n_windows, seqlen]`, one at a time, with all logits in fp32."""
     losses = []
     with torch.no_grad():
         for window in input_ids:

@@ -1,4 +1,4 @@
-"""Whole prunes of a LLaMA model out of the parts of `benchmarks.plain`: layer by layer, sample by sample."""
+"""Full prunes of a LLaMA model from the parts of `benchmarks.plain`: layer by layer, sample by sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Masks = dict[str, Tensor]
-"""Parameter name -> keep-mask bool `[out, in]`."""
+"""Maps a parameter name to a keep-mask bool `[out, in]`."""
 
 DAMPING = 0.01
 RATIO = 0.01
@@ -25,25 +25,25 @@ RATIO = 0.01
 
 @dataclass(frozen=True)
 class Pattern:
-    """What is removed.
+    """The pattern to prune to.
 
     Attributes:
-        sparsity: of each comparison group.
-        n_of_m: survivors and size of each group of inputs; None = unstructured.
+        sparsity: sparsity of each comparison group.
+        n_of_m: number kept and size of each group of inputs; None for unstructured.
     """
 
     sparsity: float
     n_of_m: tuple[int, int] | None = None
 
     def keep(self, scores: Tensor) -> Tensor:
-        """The mask by scores `[groups, n]`."""
+        """Returns the keep-mask for scores `[groups, n]`."""
         if self.n_of_m is not None:
             return plain.prune_n_of_m(scores, *self.n_of_m)
         return plain.prune_lowest(scores, int(scores.shape[1] * self.sparsity))
 
 
 def read_pattern(text: str) -> Pattern:
-    """`0.5` or `2:4`."""
+    """Parses `0.5` or `2:4`."""
     if ":" not in text:
         return Pattern(float(text))
     n, m = (int(part) for part in text.split(":"))
@@ -51,7 +51,7 @@ def read_pattern(text: str) -> Pattern:
 
 
 def magnitude(model: PreTrainedModel, pattern: Pattern, _: Tensor) -> Masks:
-    """|W|, compared in the whole Linear."""
+    """Magnitude: |W|, compared within the whole Linear."""
     keep = {}
     for name, linear in _linears(model.model.layers, "model.layers").items():
         scores = linear.weight.detach().float().abs()
@@ -62,7 +62,7 @@ def magnitude(model: PreTrainedModel, pattern: Pattern, _: Tensor) -> Masks:
 
 
 def wanda(model: PreTrainedModel, pattern: Pattern, ids: Tensor) -> Masks:
-    """|W| times the norm of each input, compared in each row."""
+    """Wanda: |W| times the norm of each input, compared within each row."""
 
     def decide(linear: nn.Linear, samples: list[Tensor]) -> Tensor:
         weight = linear.weight.detach()
@@ -74,7 +74,7 @@ def wanda(model: PreTrainedModel, pattern: Pattern, ids: Tensor) -> Masks:
 
 
 def sparsegpt(model: PreTrainedModel, pattern: Pattern, ids: Tensor) -> Masks:
-    """A Hessian and a factor of its own for each Linear."""
+    """SparseGPT, with a separate Hessian and factor for each Linear."""
 
     def decide(linear: nn.Linear, samples: list[Tensor]) -> Tensor:
         factor = plain.inverse_factor(plain.gram(samples) * 2 / len(samples), DAMPING)
@@ -89,7 +89,7 @@ def sparsegpt(model: PreTrainedModel, pattern: Pattern, ids: Tensor) -> Masks:
 
 
 def llm_barber(model: PreTrainedModel, pattern: Pattern, ids: Tensor) -> Masks:
-    """From Wanda, by rows: a backward for each sample through an fp32 copy of each block."""
+    """LLM-Barber from Wanda, by rows: one backward per sample through an fp32 copy of each block."""
     dense = {
         name: linear.weight.detach().clone()
         for name, linear in _linears(model.model.layers, "model.layers").items()
@@ -120,7 +120,7 @@ METHODS: Mapping[str, Callable[[PreTrainedModel, Pattern, Tensor], Masks]] = {
     "sparsegpt": sparsegpt,
     "llm-barber": llm_barber,
 }
-"""By the names under which ours are registered."""
+"""Plain methods by the registered names of ours."""
 
 
 def _layer_by_layer(
@@ -148,11 +148,11 @@ def _layer_by_layer(
 
 
 def _first_inputs(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], dict[str, Any]]:
-    """What the first layer is called with for each sample, and what else every layer is given."""
+    """Returns the input of the first layer for each sample, and the other arguments of every layer."""
     hidden: list[Tensor] = []
     given: dict[str, Any] = {}
 
-    class Caught(Exception):  # noqa: N818  # it ends a forward and is no error
+    class Caught(Exception):  # noqa: N818  # ends a forward early; not an error
         pass
 
     def catch(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def _first_inputs(model: PreTrainedModel, ids: Tensor) -> tuple[list[Tensor], di
 def _call_of(
     layer: nn.Module, block: nn.Module, x: Tensor, given: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
-    """What the block is called with in the layer, and what it gives."""
+    """Returns the arguments of the block within the layer, and its output."""
     calls = []
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -190,7 +190,7 @@ def _call_of(
 def _squares(
     block: nn.Module, prefix: str, dense: Mapping[str, Tensor], calls: list[Any]
 ) -> dict[str, Tensor]:
-    """Sums over samples the squared gradients of the dense block's distance from what the sparse one gave."""
+    """Sums over samples the squared gradients of the dense block's distance from the sparse output."""
     alone = copy.deepcopy(block).float()
     linears = _linears(alone, prefix)
     for name, linear in linears.items():
@@ -215,7 +215,7 @@ def _as_fp32(value: Any) -> Any:
 
 
 def _linears(module: nn.Module, prefix: str) -> dict[str, nn.Linear]:
-    """Name of the weight -> Linear, of all below `module`."""
+    """Maps names of weights to Linears, for all Linears below `module`."""
     return {
         f"{prefix}.{name}.weight": child
         for name, child in module.named_modules()

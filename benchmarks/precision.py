@@ -1,8 +1,8 @@
-"""`python -m benchmarks.precision MODEL`: what pruning in bf16 decides otherwise than in fp32.
+"""`python -m benchmarks.precision MODEL`: how decisions of pruning in bf16 differ from those in fp32.
 
-Each method prunes the model in both types on the same calibration tokens. The masks are held against each
-other, and each pruned model's perplexity is measured in fp32, so that what differs is what was decided. Both
-are measured on the same windows, so the difference of their log-perplexities has a paired standard error.
+Each method prunes the model in both dtypes with the same calibration tokens. The masks are compared, and the
+perplexity of each pruned model is measured in fp32, so that it differs only by the decisions. Both are
+measured on the same windows, so the difference of their log-perplexities has a paired standard error.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ METHODS = ("magnitude", "wanda", "sparsegpt", "llm-barber")
 
 @dataclass(frozen=True)
 class Protocol:
-    """On what rows were made.
+    """The protocol that rows were measured with.
 
     Attributes:
-        perplexity: the protocol's name (docs/protocols.md).
-        n_windows: of the evaluation.
-        window_tokens: tokens in each.
-        calibration: where the calibration tokens came from.
-        n_samples: calibration sequences.
-        sample_tokens: tokens in each.
-        n_weights: weights that both masks cover.
-        better: which way a perplexity is better.
+        perplexity: name of the protocol (docs/protocols.md).
+        n_windows: number of evaluation windows.
+        window_tokens: tokens per window.
+        calibration: source of the calibration tokens.
+        n_samples: number of calibration sequences.
+        sample_tokens: tokens per calibration sequence.
+        n_weights: number of weights that both masks cover.
+        better: which direction of perplexity is better.
     """
 
     perplexity: str
@@ -69,17 +69,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Precision:
-    """One method in both types.
+    """The results of one method in both dtypes.
 
     Attributes:
         method: its name.
-        pattern: what it pruned to.
+        pattern: the pattern that it pruned to.
         agreement: share of weights on which both masks agree.
         perplexity_fp32: pruned in fp32; lower is better.
         perplexity_bf16: pruned in bf16, measured in fp32; lower is better.
-        log_difference: log-perplexity in bf16 - in fp32: the mean over windows of the difference of their
-            losses; below 0 bf16 is better.
-        standard_error: of that mean, std / sqrt(n windows); None of a single window.
+        log_difference: log-perplexity in bf16 minus that in fp32: the mean over windows of the difference of
+            their losses; if it is below 0, bf16 is better.
+        standard_error: of that mean, std / sqrt(n windows); None if there is a single window.
     """
 
     method: str
@@ -92,7 +92,7 @@ class Precision:
 
     @property
     def change(self) -> float:
-        """Of the perplexity, relative."""
+        """Relative change of the perplexity."""
         return expm1(self.log_difference)
 
     @property
@@ -104,13 +104,13 @@ class Precision:
 def compared(
     method: str, pattern: str, masks: tuple[PruneResult, PruneResult], losses: tuple[Tensor, Tensor]
 ) -> Precision:
-    """Both types side by side.
+    """Compares the two dtypes.
 
     Args:
         method: its name.
-        pattern: what it pruned to.
-        masks: what it decided in fp32 and in bf16.
-        losses: `[n_windows]` each, nats, of the same windows.
+        pattern: the pattern that it pruned to.
+        masks: results of pruning in fp32 and in bf16.
+        losses: `[n_windows]` each, in nats, of the same windows.
 
     Raises:
         InputError: a loss is not finite.
@@ -136,7 +136,7 @@ def agreement(one: PruneResult, other: PruneResult) -> float:
     """Share of all target weights that both keep or both prune.
 
     Raises:
-        InputError: they are of different models.
+        InputError: they belong to different models.
     """
     if one.keep.keys() != other.keep.keys():
         raise InputError("masks of different models cannot be compared")
@@ -237,7 +237,7 @@ def _measured(asked: argparse.Namespace) -> tuple[Protocol, list[Precision]]:
             in_fp32 = _pruned(model, method, pattern, calibration)
             losses_fp32 = score_windows(model, windows.input_ids).nll
             in_bf16 = _pruned(lower, method, pattern, calibration)
-            # Widened, so that both are measured in one type.
+            # Converted to fp32, so that both are measured in the same dtype.
             _write(model, lower)
             losses_bf16 = score_windows(model, windows.input_ids).nll
             rows.append(compared(method, pattern, (in_fp32, in_bf16), (losses_fp32, losses_bf16)))
@@ -246,7 +246,7 @@ def _measured(asked: argparse.Namespace) -> tuple[Protocol, list[Precision]]:
 
 
 def _named(text: str, source: str) -> str:
-    """`text` with a file called by its name alone, whose folder says nothing."""
+    """Replaces a file in `text` by its name, because its folder is irrelevant."""
     return text.replace(source, Path(source).name) if Path(source).is_file() else text
 
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks.report`: seconds and memory of `prunebench report` over thousands of records.
 
-The tree is synthetic: models x patterns x variants of the methods, with a dense record for each model, sealed
-and laid out as the store does. Most text of a record is that of the others, so that it is soon written; what
-identifies a record, its windows and its perplexities are its own.
+The tree is synthetic: models x patterns x variants of the methods, with one dense record per model, sealed
+and stored in the layout of the store. To write it fast, most of a record's text is shared with the others;
+its identity, windows and perplexities are its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ METHODS = tuple(kind for kind in SETTINGS if kind != "dense")
 N_VARIANTS = 25
 A_MODEL = len(PATTERNS) * N_VARIANTS
 SHARED = ("environment", "reference_speed", "divergences", "tasks", "answers", "modules")
-"""Keys of a record whose text is that of every other record of the method and pattern."""
+"""Keys of a record whose text is the same in all records of the method and pattern."""
 READ = """
 import sys, time
 from pathlib import Path
@@ -55,13 +55,13 @@ SAMPLE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Cost:
-    """What a program took.
+    """The resources that a program took.
 
     Attributes:
         seconds: from its start to its end.
-        cpu_seconds: of it and of the processes it started, user and system.
-        peak_bytes: resident memory of all of them together, the highest that was seen.
-        output: what it printed.
+        cpu_seconds: user and system time, including the processes that it started.
+        peak_bytes: highest observed resident memory of all these processes together.
+        output: its stdout.
     """
 
     seconds: float
@@ -71,15 +71,15 @@ class Cost:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes a tree, unless there is one, and prints what reading it and reporting on it take."""
+    """Writes a tree unless it exists, and prints the cost of reading it and of reporting on it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--records", type=int, default=10_000)
-    parser.add_argument("--modules", type=int, default=210, help="of a pruned record; SmolLM2-135M has 210")
+    parser.add_argument("--modules", type=int, default=210, help="per pruned record; SmolLM2-135M has 210")
     parser.add_argument("--tasks", type=int, default=2)
-    parser.add_argument("--answers", type=int, default=0, help="at most 48")
-    parser.add_argument("--tree", type=Path, help="keep the tree here, or use the one that is there")
-    parser.add_argument("--whole", action="store_true", help="read whole records too: needs their memory")
-    parser.add_argument("--no-command", action="store_true", help="only read")
+    parser.add_argument("--answers", type=int, default=0, help="per record, at most 48")
+    parser.add_argument("--tree", type=Path, help="keep the tree in this folder, or use the one in it")
+    parser.add_argument("--whole", action="store_true", help="read full records too: needs memory for all")
+    parser.add_argument("--no-command", action="store_true", help="only read, without `prunebench report`")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         tree = asked.tree or Path(scratch) / "tree"
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def table(tree: Path, scratch: Path, *, whole: bool, command: bool) -> str:
-    """Measures, a fresh program each, and tells it as Markdown."""
+    """Measures each program in a new process, and formats the costs as Markdown."""
     programs = {
         "read_index": ["-c", INDEX.format(workers=None), str(tree)],
         "read_index, one process": ["-c", INDEX.format(workers=1), str(tree)],
@@ -109,7 +109,7 @@ def table(tree: Path, scratch: Path, *, whole: bool, command: bool) -> str:
     ]
     for name, program in programs.items():
         cost = measure([sys.executable, *program])
-        # The command prints where the report is.
+        # The command prints the path of the report instead of a time.
         within = "" if COMMAND in program else f"{float(cost.output):.1f}"
         peak = f"{cost.peak_bytes / 2**20:,.0f}"
         lines.append(f"| {name} | {cost.seconds:.1f} | {within} | {cost.cpu_seconds:.1f} | {peak} |")
@@ -120,7 +120,7 @@ def measure(program: Sequence[str]) -> Cost:
     """Runs a program to its end.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: the program failed.
     """
     before, begun = _cpu_of_children(), time.perf_counter()
     peak = 0
@@ -138,7 +138,7 @@ def measure(program: Sequence[str]) -> Cost:
 
 
 def write_tree(root: Path, n: int, *, n_modules: int, n_tasks: int, n_answers: int) -> None:
-    """Writes `n` records as the store lays them out."""
+    """Writes `n` records in the layout of the store."""
     known: dict[tuple[str, int], tuple[str, str]] = {}
     for place, record in enumerate(islice(records(n_modules, n_tasks, n_answers), n)):
         data = _file_of(record, known)
@@ -150,7 +150,7 @@ def write_tree(root: Path, n: int, *, n_modules: int, n_tasks: int, n_answers: i
 
 
 def records(n_modules: int, n_tasks: int, n_answers: int) -> Iterator[Record]:
-    """Records of one model after the other, without end and without digests."""
+    """Yields records of one model after the other, endlessly and without digests."""
     number = 0
     while True:
         model = f"organisation/model-{number // A_MODEL:03}"
@@ -177,7 +177,7 @@ def _template(kind: str, pattern: str | None, n_modules: int, n_tasks: int, n_an
 
 
 def _modules(of: Sequence[ModuleReport], n: int) -> tuple[ModuleReport, ...]:
-    """The first `n`; where there are not so many, the same layers once more."""
+    """Returns the first `n` modules; if there are fewer, repeats the layers."""
     n_layers = of[-1].layer + 1 if of else 0
     repeated = (
         module.model_copy(
@@ -193,7 +193,7 @@ def _modules(of: Sequence[ModuleReport], n: int) -> tuple[ModuleReport, ...]:
 
 
 def _of(model: str, number: int, template: Record, variant: int) -> Record:
-    """The template as a record of that model and variant, with numbers of its own."""
+    """Turns the template into a record of that model and variant with its own numbers."""
     key = "rebuild_ratio" if template.cell.method == "llm-barber" else "group"
     settings = {**template.cell.settings, **({key: 0.1 + variant / 100} if variant else {})}
     assert template.model is not None
@@ -219,12 +219,12 @@ def _raised(metric: Metric, by: float) -> Metric:
 
 
 def _file_of(record: Record, known: dict[tuple[str, int], tuple[str, str]]) -> bytes:
-    """The record's file, put together from the texts of its keys: of the shared ones a text is made once."""
+    """Builds the file of a record from the texts of its keys; the text of a shared key is made only once."""
     own = record.model_dump(mode="json", exclude={*SHARED, "body_digest"})
     texts = {}
     for name in Record.model_fields:
         if name in SHARED:
-            key = (name, id(getattr(record, name)))  # of a template, which stays
+            key = (name, id(getattr(record, name)))  # belongs to a template, which is never freed
             if key not in known:
                 known[key] = _texts(record.model_dump(mode="json", include={name})[name])
             texts[name] = known[key]
@@ -237,7 +237,7 @@ def _file_of(record: Record, known: dict[tuple[str, int], tuple[str, str]]) -> b
 
 
 def _texts(value: Any) -> tuple[str, str]:
-    """The JSON of a part of a record: as its digest sees it, and as its file has it."""
+    """Returns the JSON of a part of a record in two forms: for its digest, and for its file."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return canonical, json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\n ")
 

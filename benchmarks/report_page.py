@@ -1,4 +1,4 @@
-"""`python -m benchmarks.report_page PAGE`: how long a browser takes to open, sort and filter a report."""
+"""`python -m benchmarks.report_page PAGE`: times opening, sorting and filtering a report in a browser."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CHOOSE = """() => {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Opens the page once and prints what each action takes, the slowest of `N_REPEATS`."""
+    """Opens the page once and prints the time of each action, the slowest of `N_REPEATS`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report_page", description=__doc__)
-    parser.add_argument("page", type=Path, help="what prunebench report wrote")
+    parser.add_argument("page", type=Path, help="a page written by prunebench report")
     page = parser.parse_args(arguments).page
     if CHROMIUM is None:
         parser.error("there is no Chromium on this machine")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def table(browser: Any, path: Path) -> str:
-    """As Markdown; an action's time is that of its script, without the painting after it."""
+    """Measures and formats as Markdown; the time of an action is that of its script, without painting."""
     begun = time.perf_counter()
     visit = Visit(browser, path, wait_for=".board .pager:not([hidden])")
     opened = time.perf_counter() - begun

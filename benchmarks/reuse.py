@@ -1,8 +1,8 @@
-"""`python -m benchmarks.reuse MODEL`: what many rebuilds of one initial mask take, shared and not shared.
+"""`python -m benchmarks.reuse MODEL`: time of many rebuilds of one initial mask, with and without sharing it.
 
-A dense cell and a number of LLM-Barber cells that differ in their rebuild alone are run in turns, with their
-initial prune kept in a folder and with each cell pruning for itself, the initial prunes timed. Where sharing
-costs nothing, the suite takes what it takes without, less the initial prunes that are not repeated.
+Runs a dense cell and several LLM-Barber cells that differ only in their rebuild, alternately with the initial
+prune stored in a shared folder and with each cell pruning for itself; the initial prunes are timed. If
+sharing costs nothing, the suite with sharing takes the time without it minus the repeated initial prunes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Turn:
-    """One run of the suite both ways.
+    """One run of the suite both with and without sharing.
 
     Attributes:
         alone: seconds without sharing.
-        initial: of them, seconds of all initial prunes but the first.
+        initial: seconds of all initial prunes but the first, a part of `alone`.
         shared: seconds with sharing.
-        ratio: shared / (alone - initial); 1 = sharing costs nothing.
-        same_masks: whether every cell has the same masks both ways.
+        ratio: shared / (alone - initial); 1 means that sharing costs nothing.
+        same_masks: whether every cell has the same masks with and without sharing.
     """
 
     alone: float
@@ -48,7 +48,7 @@ class Turn:
 
 
 class _Timed:
-    """Prunes by initial methods anew each time, under the clock."""
+    """Prunes by initial methods each time, and times it."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def turn(cells: Sequence[Cell], device: str, *, shared_first: bool) -> Turn:
-    """Runs the cells both ways, in either order: a machine that warms up or tires favours one."""
+    """Runs the cells both ways in the given order: warming up or throttling favours one of them."""
     timed = _Timed()
     if shared_first:
         shared, masks = _run(cells, device, share=True)
@@ -99,7 +99,7 @@ def turn(cells: Sequence[Cell], device: str, *, shared_first: bool) -> Turn:
 
 
 def _run(cells: Sequence[Cell], device: str, *, share: bool) -> tuple[float, list[str | None]]:
-    """Seconds of all cells, from the loading of the model on, and their masks."""
+    """Returns the seconds of all cells, including loading the model, and their masks."""
     from suite.planning.preflight import preflight
     from suite.running.model_session import ModelSession
     from suite.running.run_cell import run_cell
@@ -121,7 +121,7 @@ def _run(cells: Sequence[Cell], device: str, *, share: bool) -> tuple[float, lis
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    # Beside the other figures: a folder for temporary files may be in memory.
+    # In the working directory, because a folder for temporary files may be in memory.
     folder = Path(tempfile.mkdtemp(prefix=".reuse-", dir="."))
     try:
         yield folder
@@ -130,7 +130,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _cells(asked: argparse.Namespace) -> list[Cell]:
-    """A dense cell, and as many rebuilds as were asked for, each with a ratio of its own."""
+    """Returns a dense cell, and the requested number of rebuilds, each with a different ratio."""
     from suite.machine.devices import resolve_device, resolve_dtype
     from suite.planning.suite_cells import plan
     from suite.planning.suite_file import parse_suite
@@ -156,14 +156,14 @@ def _cells(asked: argparse.Namespace) -> list[Cell]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reuse", description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--settings", type=int, default=8, help="rebuilds")
+    parser.add_argument("--settings", type=int, default=8, help="number of rebuilds")
     parser.add_argument("--initial", default="sparsegpt")
     parser.add_argument("--pattern", default="0.5")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--corpus", default="wiki-sample")
     parser.add_argument("--n-samples", type=int, default=32)
     parser.add_argument("--seqlen", type=int, default=128)
-    parser.add_argument("--max-tokens", type=int, default=4096, help="of the evaluation")
+    parser.add_argument("--max-tokens", type=int, default=4096, help="tokens of the evaluation")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/reuse.json"))

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.round_trip [MODEL]`: what it takes to open a written checkpoint again.
+"""`python -m benchmarks.round_trip [MODEL]`: the cost of reading a written checkpoint again.
 
-One `prunebench prune --method sparsegpt` in this process, from the start of the process to its end, and the
-share of it that passes while the checkpoint is read again and held against the model in memory.
+Runs `prunebench prune --method sparsegpt` in this process, and measures the time from its start to its end
+and the share in which the checkpoint is read again and compared with the model in memory.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def timed(call: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """`call`, whose time is added to `seconds`."""
+    """Wraps `call` so that its time is appended to `seconds`."""
 
     def timing(*given: Any, **more: Any) -> Any:
         start = time.perf_counter()

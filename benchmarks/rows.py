@@ -1,4 +1,4 @@
-"""What one measurement found, as a row: kept as JSON as soon as it exists, shown as a Markdown table."""
+"""The result of one measurement as a row: saved as JSON as soon as it exists, printed as a Markdown table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from methods.errors import InputError
 
 ROW_VERSION = 2
 CONTRACT = "contract"
-"""The stage whose rows say whether, not how long."""
+"""The stage whose rows report whether the contract is kept, not times."""
 
 _PACKAGES = ("torch", "transformers", "numpy", "triton")
 _TIMED = (
@@ -30,38 +30,39 @@ _CHECKED = ("on", "checked", "pattern", "outcome", "detail")
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one model, once.
+    """One measurement of one method on one model.
 
     Attributes:
-        stage: which part of a longer run it belongs to.
-        model: what was pruned.
-        method: as a user names it.
-        pattern: likewise.
-        dtype: of the weights.
-        n_samples: calibration sequences.
-        seqlen: tokens in each.
-        n_layers: decoder layers.
+        stage: the part of a longer run that the row belongs to.
+        model: the model that was pruned.
+        method: the method, as a user writes it.
+        pattern: the pattern, as a user writes it.
+        dtype: dtype of the weights.
+        n_samples: number of calibration sequences.
+        seqlen: tokens per sequence.
+        n_layers: number of decoder layers.
         placement: `resident` or `onload`.
-        seconds: end to end after the model is loaded: the median repeat, of two in the middle the quicker
-            one; None where none was finished.
+        seconds: end-to-end time once the model is loaded, of the median repeat (the quicker of the two in the
+            middle if their number is even); None if no repeat finished.
         repeats: seconds of each repeat.
-        phases: seconds by phase; these and all that follows up to `rates` are of the same repeat.
-        floor_seconds: mean of before and after it.
-        floor_parts: the same by part.
+        phases: seconds by phase. This and the fields up to `rates` come from the same repeat as `seconds`.
+        floor_seconds: mean of the floors measured before and after the repeat.
+        floor_parts: the floor split by part.
         ratio: seconds / floor; lower is better.
-        strict_floor: the floor of what cannot be avoided.
-        strict_parts: the same by part.
+        strict_floor: seconds of the work that cannot be avoided.
+        strict_parts: the strict floor split by part.
         strict_ratio: seconds / strict floor; lower is better.
-        roofline_seconds: all products of the strict floor at the rate of a square one.
-        forward_seconds: one forward of the calibration set, mean of before and after.
-        batch_size: sequences in a batch of the prune, as it began.
-        rates: what was measured just before.
-        peak_host_bytes: resident memory of the process above what it was at the start of the prune, highest
-            of the repeats.
-        peak_device_bytes: allocated on the accelerator in all, likewise; None without one.
+        roofline_seconds: time of all products of the strict floor at the rate of a square product.
+        forward_seconds: time of one forward of the calibration set, mean of before and after.
+        batch_size: sequences per batch at the start of the prune.
+        rates: machine rates measured just before the repeat.
+        peak_host_bytes: highest resident memory of the process above its value at the start of the prune,
+            over all repeats.
+        peak_device_bytes: highest total allocation on the accelerator, over all repeats; None without one.
         status: `ok`, or why there are no numbers.
-        detail: more to say, in words.
-        warnings: of any repeat: that memory ran out, and with what it went on, such as smaller batches.
+        detail: explanation in words.
+        warnings: warnings of any repeat that memory ran out and how the prune went on, such as with smaller
+            batches.
     """
 
     stage: str
@@ -95,14 +96,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """On what and with what rows were made.
+    """The hardware and software that rows were measured with.
 
     Attributes:
-        device: `cpu` with its processor, or the accelerator's name.
-        threads: of torch on the host.
-        python: version.
-        packages: versions of those that matter.
-        git_commit: of the working tree, with `+` where it was not clean; None without one.
+        device: `cpu` with the name of its processor, or the name of the accelerator.
+        threads: torch threads on the host.
+        python: its version.
+        packages: versions of the packages that affect times.
+        git_commit: commit of the working tree, with `+` if it was not clean; None without one.
     """
 
     device: str
@@ -113,13 +114,13 @@ class Setting:
 
 
 def setting(device: torch.device) -> Setting:
-    """The present one."""
+    """Returns the setting of this process."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})"
     return Setting(name, torch.get_num_threads(), platform.python_version(), _versions(), _commit())
 
 
 def save_rows(path: Path, rows: Sequence[Row], made_on: Setting) -> None:
-    """Writes all rows so far; a file is whole at any moment, whatever ends the run."""
+    """Writes all rows so far; replaces the file atomically, so an interrupted run leaves it readable."""
     content = {
         "row_version": ROW_VERSION,
         "setting": asdict(made_on),
@@ -132,16 +133,16 @@ def save_rows(path: Path, rows: Sequence[Row], made_on: Setting) -> None:
 
 
 def load_rows(path: Path) -> tuple[list[Row], Setting]:
-    """What `save_rows` wrote.
+    """Reads what `save_rows` wrote.
 
     Raises:
-        InputError: rows of another version, whose columns mean something else.
+        InputError: the rows are of another version, whose columns have other meanings.
     """
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if content["row_version"] != ROW_VERSION:
         raise InputError(
             f"{path.name} holds rows of version {content['row_version']}, expected {ROW_VERSION}: "
-            "make them anew in another folder"
+            "measure them again in another folder"
         )
     known = {entry.name for entry in fields(Row)}
     rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in content["rows"]]
@@ -149,7 +150,7 @@ def load_rows(path: Path) -> tuple[list[Row], Setting]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Rows with times in one table, and those of the contract in another below it."""
+    """Formats rows with times as one table, and the rows of the contract as a second one below it."""
     timed = [row for row in rows if row.stage != CONTRACT]
     checks = [row for row in rows if row.stage == CONTRACT]
     tables = []
@@ -162,7 +163,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def said(row: Row) -> str:
-    """A line for whoever watches."""
+    """Formats a row as one line of console output."""
     if row.seconds is None:
         return f"{title(row)}: {row.status} {row.detail}".rstrip()
     phases = ", ".join(f"{phase} {_seconds(taken)}" for phase, taken in row.phases.items())
@@ -175,12 +176,12 @@ def said(row: Row) -> str:
 
 
 def title(row: Row) -> str:
-    """What a row is of."""
+    """Names what a row measured: model, method, pattern and dtype."""
     return " ".join(part for part in (row.model, row.method, row.pattern, row.dtype) if part)
 
 
 def described(made_on: Setting) -> str:
-    """A line of Markdown."""
+    """Formats a setting as one line of Markdown."""
     packages = ", ".join(f"{name} {found}" for name, found in made_on.packages.items())
     commit = made_on.git_commit or "unknown"
     return (
@@ -215,7 +216,7 @@ def _number(value: float | None, form: str, unit: float = 1) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    """Three digits where it is short, hundredths where it is long."""
+    """Formats seconds with three significant digits below 1, with two decimals from 1 on."""
     if value is None:
         return ""
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"

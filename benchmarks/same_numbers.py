@@ -1,9 +1,9 @@
-"""`python -m benchmarks.same_numbers BEFORE AFTER`: are the numbers of two results trees the same to the bit?
+"""`python -m benchmarks.same_numbers BEFORE AFTER`: checks that two results trees are equal bit for bit.
 
-For a change that must not move a number: run one suite before and after it, with the same threads on the
-same machine. Of each cell, mask digests, module reports, items, answers and metrics are compared; times,
-rates, memory and energy are not. Exits with 1 where anything differs, or where a tree lacks a cell that the
-other has.
+For a change that must not change any number: run one suite before and after it, with the same number of
+threads on the same machine. For each cell, compares mask digests, module reports, items, answers and metrics,
+but not times, rates, memory and energy. Exits with 1 if anything differs, or if one tree lacks a cell that
+the other has.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from suite.results import Record, ResultStore
 from suite.results.verification.metric_kinds import kinds_of
 
 PARTS = ("mask_digest", "initial_mask_digest", "windows", "divergences", "answers", "modules")
-"""Of a record's body, compared as they stand."""
+"""Fields of a record's body that are compared as they are."""
 MACHINE = ("cost", "speed")
-"""Kinds of metrics that belong to a machine."""
+"""Kinds of metrics that depend on the machine."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one cell came to: the record, and its side file (None where it has none)."""
+    """The results of one cell: its record, and its side file (None if it has none)."""
 
     record: Record
     items: pd.DataFrame | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what differs, or how much is the same; returns the exit code."""
+    """Prints the differences, or how much is equal; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.same_numbers", description=__doc__)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(root: Path) -> dict[str, Measured]:
-    """The finished cells of a results tree, by digest.
+    """Returns the finished cells of a results tree by digest.
 
     Raises:
-        InputError: there is none, or a record cannot be read.
+        InputError: the tree has no finished cell, or a record cannot be read.
     """
     store = ResultStore(root)
     contents = store.records()
@@ -76,7 +76,7 @@ def read(root: Path) -> dict[str, Measured]:
 
 
 def compare(before: dict[str, Measured], after: dict[str, Measured]) -> Iterator[str]:
-    """What differs, one line each."""
+    """Yields one line per difference."""
     for digest in sorted(before.keys() ^ after.keys()):
         where, cell = ("before", before[digest]) if digest in before else ("after", after[digest])
         yield f"{cell.record.cell.label}: finished only {where}"
@@ -112,7 +112,7 @@ def _numbers(record: Record) -> dict[str, Any]:
 
 
 def _same_items(one: pd.DataFrame | None, other: pd.DataFrame | None) -> bool:
-    """Whether the same rows stand in the same order; `equals` takes a missing value for equal to another."""
+    """Whether both have the same rows in the same order; `equals` treats missing values as equal."""
     if one is None or other is None:
         return one is other
     return one.equals(other)

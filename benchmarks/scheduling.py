@@ -1,9 +1,10 @@
-"""`python -m benchmarks.scheduling`: what executors add to the cells' own time, and how a plan schedules.
+"""`python -m benchmarks.scheduling`: what executors add to the cells' own time, and how well plans are
+scheduled.
 
-Cells are made up: each takes a stated time, in which its worker sleeps, and gives a small record. Queue,
-loop, Ray and the results tree are the real ones. `local` is the loop in this process; `ray` a Ray of this
-machine's own with a worker a CPU. `--plan MODELS METHODS PATTERNS` schedules a leaderboard instead: cells
-take a scaled share of hours, and what the plan takes stands beside the least it can take.
+The cells are made up: for each, the worker sleeps for a given time and returns a small record. Queue, loop,
+Ray and the results tree are the real ones. `local` is the loop in this process; `ray` starts Ray on this
+machine with one worker per CPU. `--plan MODELS METHODS PATTERNS` schedules a leaderboard instead: its cells
+take a scaled-down number of hours, and the time of the plan is reported next to the least possible time.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ class Row:
 
     Attributes:
         executor: `local` or `ray`.
-        workers: how many.
-        cells: how many ran.
-        seconds: from the first cell to the last record.
+        workers: number of workers.
+        cells: number of cells that ran.
+        seconds: time from the first cell to the last record.
         cells_per_second: cells / seconds.
-        own: seconds that the cells took themselves, in all.
-        added: (workers x seconds - own) / own; None where cells took no time.
-        stored: whether records were written to a disk.
+        own: total seconds that the cells took themselves.
+        added: (workers x seconds - own) / own; None if the cells took no time.
+        stored: whether records were written to disk.
     """
 
     executor: str
@@ -77,30 +78,30 @@ class Row:
 
 class _Quiet(Silent):
     def worker_at(self, worker: str, cell: Cell | None, progress: Progress) -> None:
-        """Says nothing."""
+        """Prints nothing."""
 
 
 class _Nowhere(ResultStore):
-    """Keeps nothing."""
+    """A result store that keeps nothing."""
 
     def write(self, record: Record, items: pd.DataFrame | None = None) -> Path:
-        """Drops it."""
+        """Drops the record."""
         return self.root
 
 
 class SleepingWorker:
-    """Takes the place of `CellActor`: a cell takes the seconds that its settings say."""
+    """Replaces `CellActor`: a cell takes as many seconds as its settings request."""
 
     def __init__(self, device: str, options: WorkerOptions, threads: int | None) -> None:
         pass
 
     def run(self, cell: Cell, inputs: Sequence[Any]) -> tuple[Record, None]:
-        """The made-up record of a cell."""
+        """Returns the made-up record of a cell."""
         return run_made_up(cell), None
 
 
 def run_made_up(cell: Cell) -> Record:
-    """Sleeps, and gives a record."""
+    """Sleeps, then returns a record."""
     seconds = float(str(cell.settings["seconds"]))
     if seconds:
         time.sleep(seconds)
@@ -116,7 +117,7 @@ def run_made_up(cell: Cell) -> Record:
 
 
 def made_up_cells(n_models: int, seconds: Sequence[float], share: Callable[[int], float]) -> list[Cell]:
-    """For each model a dense cell and others, whose seconds grow with the model's share."""
+    """For each model, makes a dense cell and others, whose seconds are multiplied by the model's share."""
     return [
         Cell(
             model=f"made-up-{model}",
@@ -132,7 +133,7 @@ def made_up_cells(n_models: int, seconds: Sequence[float], share: Callable[[int]
 
 
 def run_local(cells: Sequence[Cell], store: ResultStore) -> float:
-    """Seconds of the loop in this process."""
+    """Returns the seconds that the loop in this process takes."""
     import suite.running.run_cell as running
     from suite.executors.executor import Job
     from suite.executors.local import LocalExecutor
@@ -150,7 +151,7 @@ def run_local(cells: Sequence[Cell], store: ResultStore) -> float:
 
 
 def run_ray(cells: Sequence[Cell], store: ResultStore, workers: int) -> float:
-    """Seconds on a Ray of this machine's own, from its workers' start on."""
+    """Returns the seconds on a Ray started on this machine, counted from the start of its workers."""
     import suite.executors.ray.pool as ray_pool
     from suite.evaluation.inputs import Inputs, model_key
     from suite.executors.ray.cluster import RayCluster
@@ -177,7 +178,7 @@ def run_ray(cells: Sequence[Cell], store: ResultStore, workers: int) -> float:
 
 
 def measure(executor: str, cells: Sequence[Cell], workers: int, *, stored: bool) -> Row:
-    """Runs a plan one way."""
+    """Runs a plan with one executor."""
     with tempfile.TemporaryDirectory(dir=".", prefix=".scheduling-") as folder:
         store = ResultStore(Path(folder)) if stored else _Nowhere(Path(folder))
         workers = workers if executor == "ray" else 1
@@ -219,17 +220,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def leaderboard(asked: argparse.Namespace) -> dict[str, Any]:
-    """A plan of models x methods x patterns, a second for each of `--hours-per-second` hours."""
+    """Schedules models x methods x patterns; every second stands for `--hours-per-second` hours."""
     n_models, n_methods, n_patterns = asked.plan
     chance = random.Random(0)
-    # Sizes from 1 to 70 B parameters, most of them small, as leaderboards are.
+    # Sizes from 1 to 70 B parameters; most are small, as on real leaderboards.
     sizes = sorted(chance.choice((1, 1, 3, 3, 7, 7, 7, 8, 13, 70)) for _ in range(n_models))
     hours = [asked.hours] * (1 + n_methods * n_patterns)
     scale = 1 / (7 * asked.hours_per_second)
     cells = made_up_cells(n_models, [took * scale for took in hours], lambda model: float(sizes[model]))
     own = [float(str(cell.settings["seconds"])) for cell in cells]
     row = measure("ray", cells, asked.workers, stored=True)
-    # Neither all workers busy to the end, nor a cell in two parts, can be beaten.
+    # No schedule beats all workers being busy to the end, and no cell can be split.
     least = max(sum(own) / asked.workers, max(own))
     return {
         "cells": len(cells),
@@ -243,12 +244,12 @@ def leaderboard(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scheduling", description=__doc__)
-    parser.add_argument("--cells", type=int, default=10_000, help="that take no time")
-    parser.add_argument("--long-cells", type=int, default=500, help="that take --seconds")
+    parser.add_argument("--cells", type=int, default=10_000, help="number of cells that take no time")
+    parser.add_argument("--long-cells", type=int, default=500, help="number of cells that take --seconds")
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--plan", type=int, nargs=3, metavar=("MODELS", "METHODS", "PATTERNS"))
-    parser.add_argument("--hours", type=float, default=0.1, help="of a cell of a 7B model")
+    parser.add_argument("--hours", type=float, default=0.1, help="hours per cell of a 7B model")
     parser.add_argument("--hours-per-second", type=float, default=5.0)
     parser.add_argument("--out", type=Path, default=Path("runs/scheduling.json"))
     return parser

@@ -1,4 +1,4 @@
-"""Reads a model's sizes: its targets, which of them share an input, how wide its attention is."""
+"""Reads a model's sizes: its targets, which of them share an input, and the width of its attention."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROBE_TOKENS = 8
-"""Enough to see who is called with which tensor."""
+"""Enough tokens to find out which modules are called with the same tensor."""
 
 
 def workload(
     model: PreTrainedModel, n_samples: int, seqlen: int, placement: Placement = Placement()
 ) -> Workload:
-    """The sizes of `model` and of a calibration set.
+    """Returns the sizes of `model` and of a calibration set.
 
-    Which targets share an input is seen in a forward of a few tokens, once for all layers of equal shapes.
+    Which targets share an input is observed in a forward of a few tokens, once for all layers of equal
+    shapes.
 
     Raises:
-        InputError: the model has experts; how many tokens reach each is not known from its shapes.
+        InputError: the model has experts; its shapes do not tell how many tokens reach each expert.
     """
     decoder = read_decoder(model)
     for _, _, target in decoder.targets():
@@ -68,7 +69,7 @@ def _layer_shape(stream: LayerStream, layer: DecoderLayer) -> LayerShape:
 
 
 def _attention_width(block: Block) -> int:
-    """Inputs of the last matrix of the attention, which reads all heads side by side."""
+    """Number of inputs of the last matrix of the attention, which reads the concatenated heads."""
     return list(block.targets.values())[-1].n_inputs
 
 

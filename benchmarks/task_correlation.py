@@ -1,7 +1,7 @@
-"""`python -m benchmarks.task_correlation RESULTS`: do the tasks fall when perplexity rises?
+"""`python -m benchmarks.task_correlation RESULTS`: does task accuracy fall when perplexity rises?
 
-Over the pruned cells of a results tree, Spearman's rank correlation of each task's accuracy (and of KL
-divergence) with log-perplexity, with its 95 % interval. Each task has one row a perplexity protocol.
+Computes Spearman's rank correlation of each task's accuracy (and of KL divergence) with log-perplexity over
+the pruned cells of a results tree, with its 95 % interval. Prints one row per task and perplexity protocol.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints one table."""
+    """Prints the table of correlations."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.task_correlation", description=__doc__)
     parser.add_argument("results", type=Path)
     asked = parser.parse_args(arguments)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def correlations(records: Sequence[Record]) -> Iterator[Row]:
-    """A row for each metric that is no cost, over the finished pruned cells that have both numbers."""
+    """Yields a row per accuracy or divergence, over the finished pruned cells that have both numbers."""
     done = [record for record in records if record.status == "complete"]
     pruned = [record for record in done if not record.cell.is_dense]
     dense = next((record for record in done if record.cell.is_dense), None)

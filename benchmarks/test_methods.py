@@ -1,4 +1,4 @@
-"""Each method against its floor and against a plain implementation."""
+"""Compares each method with its floor and with a plain implementation."""
 
 from functools import partial
 
@@ -14,9 +14,12 @@ from methods.masks.pattern import parse_pattern
 from methods.registry import build, settings_of
 
 LEAST_AGREEMENT = 0.999
-"""Of both masks: sums are formed in another order, so a weight next to the threshold may fall either way."""
+"""Least share of equal mask bits in the first layer: sums are formed in another order, so a weight next to
+the threshold may be kept or pruned.
+"""
 LATER_LAYERS_AGREEMENT = 0.9
-"""Behind the first layer, whose reconstruction carries each such weight on into all that follows."""
+"""The same for later layers: the reconstruction of the first layer carries each such difference on to them.
+"""
 
 
 @pytest.mark.parametrize("pattern", ["0.5", "2:4"])

@@ -1,4 +1,4 @@
-"""What methods are made of, each against its floor and against a plain implementation."""
+"""Compares each building block of the methods with its floor and with a plain implementation."""
 
 from functools import partial
 
@@ -42,12 +42,12 @@ def timed(benchmark, work):
 
 
 def moved(*tensors):
-    """Seconds to read or write all of these once."""
+    """Returns the seconds to read or write all of these tensors once."""
     return sum(tensor.nbytes for tensor in tensors) / copy_rate(CPU, 2**26)
 
 
 def multiplied(flops):
-    """Seconds of products in fp32."""
+    """Returns the seconds for `flops` of fp32 products."""
     return flops / product_rate(torch.float32, CPU, 1024)
 
 

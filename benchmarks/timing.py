@@ -1,4 +1,4 @@
-"""Times one method on one model and holds it against its floor."""
+"""Times one method on one model and compares it with its floor."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SLACK = 1.6
-"""A row's time against its floor, as a guess."""
+"""Guess of a row's total time divided by its floor."""
 
 SHORT_OF_MEMORY = "memory ran out"
-"""In a warning that says so, and with what the prune went on."""
+"""Text that marks a warning about exhausted memory, which also reports how the prune went on."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Bench:
     """A model on which methods are timed one after another.
 
     Attributes:
-        stage: of the rows.
-        name: of the model.
-        model: itself.
+        stage: stage of the rows.
+        name: name of the model.
+        model: the model itself.
         restore: makes its weights dense again.
-        calibration: what methods look at.
-        placement: how it is pruned.
+        calibration: calibration set of the methods.
+        placement: how the model is placed while it is pruned.
         load: its sizes.
-        rates: measures the machine as it is now.
-        device: where layers compute.
+        rates: measures the present speed of the machine.
+        device: the device on which layers compute.
     """
 
     stage: str
@@ -75,7 +75,7 @@ class _Repeat:
 
 
 def empty_row(bench: Bench, method: str, pattern: str) -> Row:
-    """What is known before anything has run."""
+    """Returns a row with what is known before anything has run."""
     return Row(
         stage=bench.stage,
         model=bench.name,
@@ -91,7 +91,7 @@ def empty_row(bench: Bench, method: str, pattern: str) -> Row:
 
 
 def expected_seconds(bench: Bench, method: str, rates: MachineRates) -> float:
-    """About how long a row will take, its measurements included: for whoever has to end in time."""
+    """Estimates the time of a row including its measurements, for callers with a time limit."""
     pruner = pruner_of(method)
     work = work_of(pruner.name, settings_of(pruner), bench.load)
     found = floors(work, bench.load, rates)
@@ -99,10 +99,11 @@ def expected_seconds(bench: Bench, method: str, rates: MachineRates) -> float:
 
 
 def pruner_of(method: str) -> PruningMethod:
-    """A registered method with its defaults, or a recipe.
+    """Returns a registered method with its defaults, or a recipe.
 
     Raises:
-        InputError: there is none, or the recipe has an allocation, which is timed apart.
+        InputError: there is no such method, or the recipe has an allocation, which is not timed with a
+            method.
     """
     pruner, allocation = pruned_by(method, {}, None, ())
     if allocation is not None:
@@ -111,7 +112,7 @@ def pruner_of(method: str) -> PruningMethod:
 
 
 def restoring(model: PreTrainedModel) -> Callable[[], None]:
-    """Copies all weights to the CPU; gives what writes them back."""
+    """Copies all weights to the CPU; returns a function that writes them back."""
     dense = dense_weights(model)
 
     def restore() -> None:
@@ -123,18 +124,18 @@ def restoring(model: PreTrainedModel) -> Callable[[], None]:
 
 
 def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label: str | None = None) -> Row:
-    """Prunes the model `repeats` times; it is dense again afterwards.
+    """Prunes the model `repeats` times and restores its dense weights.
 
-    The machine is measured anew before and after each prune, because its speed drifts; a prune is held
-    against the mean of the two. The row's times, floors and ratios are all those of one prune, the median by
-    seconds (of an even number the quicker of the two in the middle).
+    The machine is measured before and after each prune, because its speed drifts; a prune is compared with
+    the mean of the two. The row's times, floors and ratios all come from one prune, the median by seconds
+    (the quicker of the two in the middle if `repeats` is even).
 
     Args:
         bench: the model and what it is pruned with.
         method: a registered name, or a recipe.
         pattern: as a user writes it.
-        repeats: how often.
-        label: what the row calls the method.
+        repeats: number of prunes.
+        label: name of the method in the row.
     """
     made = []
     rates = bench.rates()
@@ -160,12 +161,12 @@ def time_method(bench: Bench, method: str, pattern: str, *, repeats: int, label:
         rates=asdict(middle.rates),
         peak_host_bytes=max(repeat.peak_host_bytes for repeat in made),
         peak_device_bytes=max(on_device, default=None),
-        warnings=tuple(dict.fromkeys(said for repeat in made for said in _memory_warnings(repeat.result))),
+        warnings=tuple(dict.fromkeys(text for repeat in made for text in _memory_warnings(repeat.result))),
     )
 
 
 def _memory_warnings(result: PruneResult) -> Iterator[str]:
-    """What a prune and the one it started from say of memory that ran out."""
+    """Yields the warnings about exhausted memory of a prune and of the one it started from."""
     if result.initial is not None:
         yield from _memory_warnings(result.initial)
     for report in result.layers:
@@ -206,7 +207,7 @@ def _repeat(bench: Bench, method: str, pattern: str, before: MachineRates) -> tu
 
 
 def _give_back_memory(device: torch.device) -> None:
-    """What was freed goes back to the system, so that the next peak is not hidden in it."""
+    """Returns freed memory to the system, so that it does not hide the next peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

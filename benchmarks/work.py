@@ -1,4 +1,4 @@
-"""What a method has to do on a model, counted: forwards, products, bytes. Nothing is measured here.
+"""Counts what a method has to do on a model: forwards, products, bytes. Nothing is measured here.
 
 FLOPs count a multiplication and an addition as two.
 """
@@ -17,14 +17,14 @@ from methods.registry import build, methods
 from methods.scores.alps import CHECKED_EVERY
 
 BARBER_FORWARDS = 3
-"""Of LLM-Barber's own pass: the sparse block, the dense block and the rebuilt layer are run forward once
-each."""
+"""Forwards in LLM-Barber's own pass: one each through the sparse block, the dense block and the rebuilt
+layer."""
 
 BACKWARD_FORWARDS = 2
-"""A backward is taken for so many: one for the gradients of activations, one for those of weights."""
+"""Forwards that a backward counts as: one for the gradients of activations, one for those of weights."""
 
 FIRST_PASS_FORWARDS = 2
-"""Of a pass that prunes layer by layer: one forward to gather, one to move on through the pruned layer."""
+"""Forwards in a pass that prunes layer by layer: one to gather statistics, one through the pruned layer."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class Matrix:
     """One target matrix.
 
     Attributes:
-        outputs: its rows, as a Linear holds it.
-        inputs: its columns.
-        leads: whether it is the first that reads its input; the statistic of that input is its alone to make.
-        from_block_input: whether it reads what its block was given, so that no gradient of its input is used.
+        outputs: number of rows, as a Linear stores it.
+        inputs: number of columns.
+        leads: whether it is the first matrix that reads its input; it alone computes the statistic of that
+            input.
+        from_block_input: whether it reads the input of its block, so that no gradient of its input is needed.
     """
 
     outputs: int
@@ -45,7 +46,7 @@ class Matrix:
 
     @property
     def size(self) -> int:
-        """Its weights."""
+        """Number of weights."""
         return self.outputs * self.inputs
 
 
@@ -55,7 +56,7 @@ class LayerShape:
 
     Attributes:
         matrices: its targets, in the order of the model.
-        attention_width: heads x head size, over which each pair of tokens is multiplied.
+        attention_width: heads x head size, the length of the dot product of each pair of tokens.
     """
 
     matrices: tuple[Matrix, ...]
@@ -63,19 +64,19 @@ class LayerShape:
 
     @property
     def n_weights(self) -> int:
-        """Weights of its targets."""
+        """Number of weights of its targets."""
         return sum(matrix.size for matrix in self.matrices)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A decoder and a calibration set, by their sizes.
+    """The sizes of a decoder and of a calibration set.
 
     Attributes:
         layers: the decoder layers.
-        n_samples: sequences.
-        seqlen: tokens in each.
-        weight_bytes: bytes of one weight.
+        n_samples: number of sequences.
+        seqlen: tokens per sequence.
+        weight_bytes: size of one weight in bytes.
     """
 
     layers: tuple[LayerShape, ...]
@@ -85,23 +86,23 @@ class Workload:
 
     @property
     def n_tokens(self) -> int:
-        """Calibration tokens."""
+        """Number of calibration tokens."""
         return self.n_samples * self.seqlen
 
     @property
     def n_weights(self) -> int:
-        """Weights of all targets."""
+        """Number of weights of all targets."""
         return sum(layer.n_weights for layer in self.layers)
 
 
 @dataclass(frozen=True)
 class Products:
-    """Matrix products in FLOPs, by what they may be computed in.
+    """Matrix products in FLOPs, grouped by the precision that they can use.
 
     Attributes:
-        activation_gradients: from a block's output back to its targets, at the model's dtype.
-        weight_gradients: a gradient of each weight for each sample, added up in fp32.
-        gram: X^T X, added up in fp32.
+        activation_gradients: from a block's output back to its targets, in the model's dtype.
+        weight_gradients: the gradient of each weight for each sample, accumulated in fp32.
+        gram: X^T X, accumulated in fp32.
         solve: factorizations and column updates, in fp32.
     """
 
@@ -121,11 +122,11 @@ class Products:
 
 @dataclass(frozen=True)
 class Count:
-    """Forwards, and the products that are part of none of them.
+    """Forwards, and the products that belong to none of them.
 
     Attributes:
-        forwards: of the whole decoder over all calibration tokens.
-        products: beside them.
+        forwards: passes of the whole decoder over all calibration tokens.
+        products: products besides the forwards.
     """
 
     forwards: int = 0
@@ -137,12 +138,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Traffic:
-    """A pass over all target weights that no product does on the way.
+    """A pass over all target weights that is not part of any product.
 
     Attributes:
-        name: what for.
-        bytes_per_weight: read and written.
-        why: which reads and writes.
+        name: purpose of the pass.
+        bytes_per_weight: bytes read and written per weight.
+        why: explains which reads and writes these are.
     """
 
     name: str
@@ -152,13 +153,13 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a method has to do, counted in two ways.
+    """All the work of a method, counted in two ways.
 
     Attributes:
-        usual: a backward is taken for two forwards and nothing beside them; a Gram matrix is formed whole.
-        strict: what cannot be avoided: the forwards that are really run, the products of a backward each at
-            its own rate, the triangle of a Gram matrix.
-        traffic: passes over the weights, the same for both.
+        usual: counts a backward as two forwards, and a Gram matrix in full.
+        strict: counts only what cannot be avoided: the forwards that really run, each product of a backward
+            at its own rate, one triangle of a Gram matrix.
+        traffic: passes over the weights, the same for both counts.
     """
 
     usual: Count
@@ -167,15 +168,15 @@ class Work:
 
 
 def work_of(method: str, settings: Mapping[str, Any], load: Workload) -> Work:
-    """What `method` has to do on `load`, whatever the pattern: N:M has the same floors.
+    """Counts the work of `method` on `load`. It does not depend on the pattern: N:M has the same floors.
 
     Args:
         method: its name, or `recipe`.
-        settings: of it.
+        settings: its settings.
         load: the decoder and the calibration set.
 
     Raises:
-        InputError: the method, or a step of it, is not known here.
+        InputError: the work of the method, or of one of its steps, is unknown.
     """
     built: Any = build(method, settings) if method in methods.names() else None
     if method in ("dsnot", "llm-barber"):
@@ -188,7 +189,7 @@ def work_of(method: str, settings: Mapping[str, Any], load: Workload) -> Work:
 
 
 def _walk(steps: Sequence[Step], load: Workload) -> Work:
-    """One pass through the layers: a forward that gathers, what the steps solve, a forward that moves on."""
+    """Counts one pass through the layers: a forward for statistics, all solves, and a second forward."""
     usual = strict = Count(any(step.statistics for step in steps) + any(step.reads_inputs for step in steps))
     if any(GramMatrix in step.statistics for step in steps):
         usual += Count(products=Products(gram=gram_flops(load)))
@@ -205,7 +206,8 @@ def _walk(steps: Sequence[Step], load: Workload) -> Work:
             usual += Count(1 + BACKWARD_FORWARDS)
             strict += Count(1, _backward(load))
         if isinstance(step, BlockRefinement):
-            # The sparse and the dense block; its last forward is the one that moves on.
+            # Forwards through the sparse and the dense block; the third one is already counted as the forward
+            # on.
             usual += Count(BARBER_FORWARDS - 1 + BACKWARD_FORWARDS)
             strict += Count(BARBER_FORWARDS - 1, _backward(load))
             traffic = (kept_aside(load.weight_bytes), *traffic)
@@ -216,17 +218,17 @@ def _walk(steps: Sequence[Step], load: Workload) -> Work:
 
 
 def _refinement(load: Workload) -> Work:
-    """DSnoT's own pass: it gathers and moves on as Wanda does, from weights that were put aside."""
+    """Counts DSnoT's own pass: it gathers and moves on as Wanda does, from saved dense weights."""
     moving = Count(FIRST_PASS_FORWARDS)
     traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
     return Work(moving, moving, _named("refine", traffic))
 
 
 def _rebuild(load: Workload) -> Work:
-    """LLM-Barber's own pass.
+    """Counts LLM-Barber's own pass.
 
-    The squares of a sample's gradients are not counted as traffic: a kernel can add them up where it forms
-    them.
+    The squares of a sample's gradients do not count as traffic: a kernel can add them up while it computes
+    the gradients.
     """
     traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
     return Work(
@@ -237,7 +239,7 @@ def _rebuild(load: Workload) -> Work:
 
 
 def _backward(load: Workload) -> Products:
-    """From the output of every block to the gradients of its weights."""
+    """Counts the products from the output of every block to the gradients of its weights."""
     return Products(
         activation_gradients=activation_gradient_flops(load), weight_gradients=weight_gradient_flops(load)
     )
@@ -249,10 +251,10 @@ def linear_flops(load: Workload) -> float:
 
 
 def attention_flops(load: Workload) -> float:
-    """Scores and their product with the values, for the half that a causal mask leaves.
+    """Attention scores and their product with the values, for the half that a causal mask leaves.
 
-    A token meets (seqlen + 1) / 2 tokens on average, itself included; each pair costs 2 * width in either
-    product. Windows shorter than the sequence are not looked at.
+    A token attends to (seqlen + 1) / 2 tokens on average, itself included; each pair costs 2 * width in
+    either product. Attention windows shorter than the sequence are ignored.
     """
     width = sum(layer.attention_width for layer in load.layers)
     return 2 * 2.0 * load.n_tokens * (load.seqlen + 1) / 2 * width
@@ -264,53 +266,55 @@ def forward_flops(load: Workload) -> float:
 
 
 def activation_gradient_flops(load: Workload) -> float:
-    """From each block's output back to the output of every target.
+    """Products from each block's output back to the output of every target.
 
-    A matrix that reads its block's input passes no gradient on. Attention has four products where its forward
-    has two.
+    A matrix that reads its block's input passes no gradient on. The backward of attention has four products,
+    its forward two.
     """
     passing = sum(m.size for layer in load.layers for m in layer.matrices if not m.from_block_input)
     return 2.0 * load.n_tokens * passing + 2 * attention_flops(load)
 
 
 def weight_gradient_flops(load: Workload) -> float:
-    """dY^T X of every sample and target: as many as the forward's products with the weights."""
+    """dY^T X for every sample and target: as many FLOPs as the forward's products with the weights."""
     return linear_flops(load)
 
 
 def gram_flops(load: Workload) -> float:
-    """X^T X of each distinct input, every element of it: 2 * tokens * in^2."""
+    """X^T X of each distinct input, all elements: 2 * tokens * in^2."""
     return sum(2.0 * load.n_tokens * m.inputs**2 for m in _leads(load))
 
 
 def gram_triangle_flops(load: Workload) -> float:
-    """The same where each pair of inputs is multiplied once, since the matrix is symmetric."""
+    """X^T X of each distinct input with each pair multiplied once, since the matrix is symmetric."""
     return sum(float(load.n_tokens) * m.inputs * (m.inputs + 1) for m in _leads(load))
 
 
 def solve_flops(load: Workload) -> float:
-    """A factor for each distinct input, and for each target the walk through its columns."""
+    """One factorization per distinct input, and for each target the updates column by column."""
     targets = (matrix for layer in load.layers for matrix in layer.matrices)
     return sum(factor_flops(m.inputs) for m in _leads(load)) + sum(column_flops(m) for m in targets)
 
 
 def factor_flops(n: int) -> float:
-    """Of H `[n, n]` read backwards: its Cholesky factor n^3 / 3, and that triangle's inverse n^3 / 3."""
+    """FLOPs to factor H `[n, n]` in reverse order: its Cholesky factor n^3 / 3, and that triangle's inverse
+    n^3 / 3.
+    """
     return 2 / 3 * n**3
 
 
 def column_flops(matrix: Matrix) -> float:
-    """Each column's error times its row of the factor, from its own column on: out * in^2 in all."""
+    """Each column's error times its row of the factor, from the diagonal on: out * in^2 in total."""
     return float(matrix.outputs) * matrix.inputs**2
 
 
 def inverse_flops(n: int) -> float:
-    """Of a symmetric H `[n, n]`: its factor n^3 / 3, and from it the inverse 2 n^3 / 3."""
+    """FLOPs to invert a symmetric H `[n, n]`: its factor n^3 / 3, and the inverse from it 2 n^3 / 3."""
     return float(n) ** 3
 
 
 def eigen_flops(n: int) -> float:
-    """Of all eigenvectors of a symmetric H `[n, n]`: to three diagonals 4 n^3 / 3, and back 2 n^3."""
+    """FLOPs for all eigenvectors of a symmetric H `[n, n]`: to tridiagonal form 4 n^3 / 3, and back 2 n^3."""
     return 10 / 3 * n**3
 
 
@@ -332,24 +336,24 @@ def _columns(_: Any, load: Workload) -> float:
 
 
 def _swaps(_: Any, load: Workload) -> float:
-    """G r of every row. How many swaps follow depends on the weights."""
+    """G r of every row. The number of swaps that follow depends on the weights and is not counted."""
     return product_flops(load)
 
 
 def _refit(step: Any, load: Workload) -> float:
-    """The right-hand side, the first residual, and a product a step."""
+    """The right-hand side, the first residual, and one product per step."""
     return (2 + step.steps) * product_flops(load)
 
 
 def _admm(step: Any, load: Workload) -> float:
-    """An inverse for each distinct input, the right-hand side, and a product an iteration."""
+    """One inverse per distinct input, the right-hand side, and one product per iteration."""
     return _of_leads(inverse_flops, load) + (1 + step.iterations) * product_flops(load)
 
 
 def _alps(step: Any, load: Workload) -> float:
-    """Eigenvectors and one inverse for each distinct input, as few iterations as it can make, the refit.
+    """Eigenvectors and one inverse per distinct input, the fewest iterations that it can make, and the refit.
 
-    How many iterations it makes, and how many inverses with them, depends on the weights.
+    The actual number of iterations, and of inverses with them, depends on the weights.
     """
     own = _of_leads(eigen_flops, load) + _of_leads(lambda n: 2.0 * n**3, load)
     return own + (1 + CHECKED_EVERY + 1 + step.refit_steps) * product_flops(load)
@@ -370,11 +374,12 @@ STEPS: Mapping[str, Callable[[Any, Workload], float]] = {
     "admm-update": _admm,
     "alps": _alps,
 }
-"""Step -> what it solves, in FLOPs, beside the forwards and the Gram matrices that it shares with others."""
+"""Maps a step to the FLOPs of its solve, besides the forwards and Gram matrices that it shares with others.
+"""
 
 
 def pruning_traffic(weight_bytes: int) -> tuple[Traffic, ...]:
-    """What a score, a choice and a write move for one weight, each step reading and writing once."""
+    """Bytes per weight to score, select and write; each step reads and writes once."""
     return (
         Traffic("score", weight_bytes + 4, "the weight is read, its score is written in fp32"),
         Traffic("select", 4 + 1, "the score is read once, a byte of mask is written"),
@@ -384,12 +389,12 @@ def pruning_traffic(weight_bytes: int) -> tuple[Traffic, ...]:
 
 
 def kept_aside(weight_bytes: int) -> Traffic:
-    """The dense weights, while an initial method prunes the model."""
+    """Copying the dense weights aside while an initial method prunes the model."""
     return Traffic("dense", 2 * weight_bytes, "the dense weight is read and put aside")
 
 
 def _leads(load: Workload) -> list[Matrix]:
-    """One matrix for each distinct input."""
+    """Returns one matrix per distinct input."""
     return [matrix for layer in load.layers for matrix in layer.matrices if matrix.leads]
 
 
@@ -398,7 +403,7 @@ def _named(prefix: str, traffic: tuple[Traffic, ...]) -> tuple[Traffic, ...]:
 
 
 def traffic_bytes(work: Work, load: Workload) -> float:
-    """Bytes read and written by all passes over the weights."""
+    """Returns the bytes read and written by all passes over the weights."""
     return load.n_weights * sum(part.bytes_per_weight for part in work.traffic)
 
 

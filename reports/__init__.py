@@ -1,6 +1,6 @@
-"""Reports: from records to pages. They read records and never touch a model.
+"""Turns records into pages, charts and tables. Reports only read records and never load a model.
 
-The heavy libraries behind them (Altair, pandas, Jinja2) are imported when a report is asked for.
+The heavy libraries that they use (Altair, pandas, Jinja2) are imported only when a report is requested.
 """
 
 from typing import TYPE_CHECKING

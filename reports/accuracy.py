@@ -1,9 +1,9 @@
-"""One number for all tasks: the mean accuracy over the same questions, and who is tied with the best.
+"""Mean accuracy: one number for all tasks over the same questions, and which models are tied with the best.
 
-The mean over tasks is unweighted, as papers have it: a task counts as much as another, however many questions
-it has. Its interval is made of the tasks' Wilson intervals, whose distances from the shares add as squares
+The mean over tasks is unweighted, as in papers: every task counts the same, however many questions it has.
+Its interval combines the tasks' Wilson intervals by adding the squares of their distances from the shares
 (the method of variance estimates recovery; Zou and Donner, Statistics in Medicine 27, 2008): unlike a Wald
-interval it keeps its width where all answers are right.
+interval it does not shrink to zero width when all answers are right.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from suite.results.records.record import Record
 from suite.results.statistics.single import proportion
 
 NORMAL_95 = 1.959963984540054
-"""Half the width of a 95 % interval in standard errors, for as many questions as tasks have."""
+"""Half the width of a 95 % interval in standard errors; the normal value suits the large n of tasks."""
 
 Questions = tuple[QuestionSet, ...]
-"""What makes two means comparable: the questions of every task, and how their answers were judged."""
+"""What has to be equal for two means to be comparable: the questions of every task and how answers were
+judged.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class MeanAccuracy:
     """The unweighted mean of the accuracies on several tasks.
 
     Attributes:
-        value: share of right answers, mean over tasks.
+        value: share of right answers, averaged over tasks.
         low: lower end of its 95 % interval.
-        high: upper end.
-        n_tasks: how many tasks.
-        n: questions of all of them.
+        high: upper end of its 95 % interval.
+        n_tasks: number of tasks.
+        n: number of questions of all tasks.
     """
 
     value: float
@@ -55,7 +57,7 @@ def questions_of(record: Record) -> Questions:
 
 
 def common_questions(records: Sequence[Record]) -> Questions:
-    """The set of questions that most pruned records answered, or else the dense ones; empty if none did."""
+    """Returns the questions most pruned records answered, else most dense ones; empty if none did."""
     asked = Counter(questions for r in records if not r.cell.is_dense and (questions := questions_of(r)))
     if not asked:
         asked = Counter(questions for r in records if (questions := questions_of(r)))
@@ -63,7 +65,7 @@ def common_questions(records: Sequence[Record]) -> Questions:
 
 
 def mean_accuracy(record: Record, questions: Questions) -> MeanAccuracy | None:
-    """The mean over the tasks of `questions`; None if the record answered others."""
+    """Returns the mean over the tasks of `questions`; None if the record answered other questions."""
     tasks = _answered(record)
     if not questions or questions_of(record) != questions:
         return None
@@ -75,25 +77,25 @@ def mean_accuracy(record: Record, questions: Questions) -> MeanAccuracy | None:
 
 
 def marks_of(records: Sequence[Record], means: Sequence[MeanAccuracy | None]) -> list[Mark]:
-    """Who has the highest mean accuracy, and whom the questions cannot tell from it.
+    """Marks the highest mean accuracy and those that are not significantly below it.
 
     Args:
-        records: of one model, pruned to one pattern.
-        means: `mean_accuracy` of each, over the same questions; one that has none has no mark.
+        records: records of one model, pruned to one pattern.
+        means: `mean_accuracy` of each record over the same questions; records with None get no mark.
 
     Returns:
-        A mark a record: `best` is the highest, `tied` says that the paired 95 % interval of the difference to
-        the best includes 0, `only` that nothing else answered these questions.
+        One mark per record: `best` for the highest, `tied` if the paired 95 % interval of the difference from
+        the best includes 0, `only` if no other record answered these questions.
     """
-    held = [i for i, mean in enumerate(means) if mean is not None]
+    measured = [i for i, mean in enumerate(means) if mean is not None]
     marks: list[Mark] = ["" for _ in records]
-    if not held:
+    if not measured:
         return marks
-    best = max(held, key=lambda i: one.value if (one := means[i]) is not None else 0.0)
+    best = max(measured, key=lambda i: one.value if (one := means[i]) is not None else 0.0)
     theirs = [_right(task) for task in _answered(records[best])]
-    for i in held:
+    for i in measured:
         if i == best:
-            marks[i] = "only" if len(held) == 1 else "best"
+            marks[i] = "only" if len(measured) == 1 else "best"
         elif _is_tied(records[i], theirs):
             marks[i] = "tied"
     return marks
@@ -109,7 +111,7 @@ def _is_tied(record: Record, best: Sequence[npt.NDArray[np.float64]]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _wilson(right: int, n: int) -> tuple[float, float, float]:
-    """The share of right answers with its Wilson interval."""
+    """Returns the share of right answers and the two ends of its Wilson interval."""
     share = proportion([1.0] * right + [0.0] * (n - right))
     assert share.value is not None and share.low is not None and share.high is not None, "n is at least 1"
     return share.value, share.low, share.high

@@ -1,4 +1,4 @@
-"""Tables as columns of text, ready for page, site and paper: headings say unit, protocol, n and direction."""
+"""Tables as columns of text for page, site and paper; headings give unit, protocol, n and direction."""
 
 from __future__ import annotations
 
@@ -32,45 +32,47 @@ MARKS = {"best": "best", "tied": "tied with best", "only": "only one", "lowest":
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell: the number, what qualifies it, and a mark in words."""
+    """One cell: the number, its details, and a mark in words."""
 
     text: str
     detail: str = ""
-    """In smaller print beneath; in a paper, a footnote."""
+    """Shown below in smaller print; in a paper, a footnote."""
     mark: str = ""
     link: str = ""
-    """Where it leads; in a paper, the key of what is cited for it."""
+    """Target of the link; in a paper, the key of the reference to cite."""
     error: str = ""
-    """The digits of its standard error, where a paper prints it."""
+    """The digits of its standard error, if a paper prints it."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, in smaller print what its numbers need to be read rightly, and its cells."""
+    """A column: its heading, the details needed to read its numbers (in smaller print), and its cells."""
 
     text: str
     cells: tuple[TableCell, ...]
     detail: str = ""
     numeric: bool = True
     group: str = ""
-    """What it shares with its neighbours, above them; empty for none."""
+    """Heading shared with adjacent columns, above them; empty for none."""
 
     def linked(self, links: Iterable[str]) -> Column:
-        """The same with these links, a cell each."""
+        """Returns the column with one of these links per cell."""
         cells = (replace(cell, link=link) for cell, link in zip(self.cells, links, strict=True))
         return replace(self, cells=tuple(cells))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: all that pages, Markdown and papers need to write it. Its first column names its rows."""
+    """A table with all data needed to write it to pages, Markdown and papers; its first column names the
+    rows.
+    """
 
     caption: str
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = ()
-    """Beneath it, a sentence each."""
+    """Notes below the table, one sentence each."""
     n_dense: int = 0
-    """How many rows at its top are the dense model's, where a paper sets them apart."""
+    """Number of rows at the top that are the dense model's, if a paper separates them."""
 
     @cached_property
     def rows(self) -> tuple[tuple[TableCell, ...], ...]:
@@ -78,27 +80,27 @@ class Table:
         return tuple(zip(*(column.cells for column in self.columns), strict=True))
 
     def noted(self, *notes: str) -> Table:
-        """The same with further notes."""
+        """Returns the table with further notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def part(self, start: int, stop: int) -> Table:
-        """The table with its rows from `start` to before `stop`."""
+        """Returns the table with the rows from `start` to before `stop`."""
         columns = (replace(column, cells=column.cells[start:stop]) for column in self.columns)
         return replace(self, columns=tuple(columns), n_dense=max(0, self.n_dense - start))
 
 
 def words(text: str, cells: Iterable[TableCell | str], detail: str = "") -> Column:
-    """A column of words."""
+    """Returns a column of words."""
     return replace(numbers(text, cells, detail), numeric=False)
 
 
 def numbers(text: str, cells: Iterable[TableCell | str], detail: str = "") -> Column:
-    """A column of numbers."""
+    """Returns a column of numbers."""
     return Column(text, tuple(TableCell(c) if isinstance(c, str) else c for c in cells), detail)
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """Dense first, then best to worst."""
+    """Builds the table of a ranking, dense first, then best to worst."""
     entries = ranking.with_dense
     target = target_sparsity(ranking.pattern)
     places = [f"{e.rank}. " if e.rank is not None else "" for e in entries]
@@ -124,7 +126,7 @@ def ranking_table(ranking: Ranking) -> Table:
 
 
 def perplexity_columns(entries: Sequence[Entry], texts: Sequence[str]) -> Iterator[Column]:
-    """For each text that was measured its perplexity, and that over the dense model's."""
+    """Yields, for each text, columns of the perplexity and of its ratio to the dense model's."""
     for place, about in enumerate(texts):
         scores = [entry.scores[place] for entry in entries]
         dense = [entry.record.cell.is_dense for entry in entries]
@@ -135,7 +137,7 @@ def perplexity_columns(entries: Sequence[Entry], texts: Sequence[str]) -> Iterat
 
 
 def cost_columns(entries: Sequence[Entry], *, end_to_end: bool = False) -> Iterator[Column]:
-    """Seconds and memory of pruning; memory of an accelerator where one was used."""
+    """Yields columns of seconds and memory of pruning; memory of an accelerator only if one was used."""
     better = "one run\nlower is better"
     took = [seconds(e.method_seconds) for e in entries]
     yield numbers("Prune time ↓", took, f"s, method phases\n{better}")
@@ -150,7 +152,7 @@ def cost_columns(entries: Sequence[Entry], *, end_to_end: bool = False) -> Itera
 
 
 def cost_table(rankings: Sequence[Ranking]) -> Table:
-    """Seconds by phase for every cell of one setting; dense once."""
+    """Builds a table of seconds by phase for every cell of one setting, with the dense model once."""
     rows = [(r.pattern, e) for r in rankings for e in r.entries]
     dense = rankings[0].dense
     if dense is not None:
@@ -173,7 +175,7 @@ def cost_table(rankings: Sequence[Ranking]) -> Table:
 
 
 def frame_table(frame: pd.DataFrame, caption: str) -> Table:
-    """A figure's data, one row a mark."""
+    """Builds a table of a figure's data, one row per mark."""
     columns = (
         replace(
             numbers(name.replace("_", " "), map(_plain, frame[name].array)),
@@ -185,7 +187,7 @@ def frame_table(frame: pd.DataFrame, caption: str) -> Table:
 
 
 def _score_cell(score: Score) -> TableCell:
-    """A perplexity with its interval and its mark."""
+    """Formats a perplexity with its interval and its mark."""
     if score.value is None:
         return TableCell(MISSING, visible(score.status))
     spread = interval(score.low, score.high)
@@ -193,7 +195,7 @@ def _score_cell(score: Score) -> TableCell:
 
 
 def _ratio_cell(score: Score, is_dense: bool) -> TableCell:
-    """The perplexity as a multiple of dense, with its paired interval."""
+    """Formats the perplexity as a multiple of dense, with its paired interval."""
     if is_dense:
         return TableCell(decimal(1.0), "by definition")
     if score.to_dense is None:
@@ -203,7 +205,7 @@ def _ratio_cell(score: Score, is_dense: bool) -> TableCell:
 
 
 def _forwards(entry: Entry) -> float | None:
-    """Prune time as a multiple of the least work any calibrated method must do on this machine."""
+    """Returns prune time divided by the time of one dense forward over the calibration set."""
     speed, calibration = entry.record.reference_speed, entry.record.calibration
     if speed is None or calibration is None or entry.method_seconds is None:
         return None

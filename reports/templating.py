@@ -1,4 +1,4 @@
-"""How pages are made of templates: what records hold is text, and nothing undefined passes in silence."""
+"""The template environment of pages: text from records is escaped, and undefined variables are errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reports.wording import counted, visible
 
 
 def templates(loader: BaseLoader) -> Environment:
-    """An environment that escapes everything and writes out characters that nobody would see."""
+    """Returns an environment that escapes everything and writes invisible characters visibly."""
     environment = Environment(
         loader=loader,
         autoescape=True,

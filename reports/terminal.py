@@ -1,4 +1,4 @@
-"""Records as a terminal shows them: a line of main numbers per cell, and the ranked table of a run."""
+"""Records in a terminal: a line of main numbers per cell, and the ranked table of a run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from reports.wording import SHARE, counted, decimal, seconds
 from suite.results.records.record import Record
 
 MOST_ROWS = 40
-"""Rows of a table; the report has the others."""
+"""Maximum number of rows of a table; the report has the others."""
 MARKS = {"best": "best", "tied with best": "tied", "lowest": "lowest"}
-"""How a mark is written behind a number."""
+"""Marks of the tables, as written after a number."""
 _SHOWN = ("Method", "Model", "Perplexity", "× dense", "Accuracy", "Prune time")
 
 
 def main_numbers(record: Record) -> str:
-    """`perplexity 47.99, accuracy 57.33 %, pruned in 15.1 s`, as far as it was measured.
+    """Formats the measured ones of `perplexity 47.99, accuracy 57.33 %, pruned in 15.1 s`.
 
-    The perplexity is that of the first text, the accuracy the mean over all tasks, and the seconds are those
-    of the method's own phases, as in the report's ranked table.
+    The perplexity is that of the first text, the accuracy is the mean over all tasks, and the seconds are
+    those of the method's own phases, as in the report's ranked table.
     """
     parts = []
     perplexity = next((metric for metric in record.metrics if metric.name == "perplexity"), None)
@@ -42,7 +42,7 @@ def main_numbers(record: Record) -> str:
 
 
 def ranked_tables(records: Sequence[Record]) -> Iterator[Table | Text]:
-    """The ranked tables of a report, for `rich` to print: best first, best in bold, ties named.
+    """Yields the ranked tables of a report for `rich`: best first, the best in bold, ties marked.
 
     Args:
         records: complete and failed ones; at least one.
@@ -52,11 +52,11 @@ def ranked_tables(records: Sequence[Record]) -> Iterator[Table | Text]:
     for board in boards(comparison.rankings):
         yield _table(board)
         n_left_out += max(0, len(board.rows) - MOST_ROWS)
-    told = ["tied: the paired 95 % interval to the best of its pattern leaves room for no difference."]
+    notes = ["tied: the paired 95 % interval of the difference from the best of its pattern includes 0."]
     if n_left_out:
-        told.append(f"{counted(n_left_out, 'further row')} in the report.")
+        notes.append(f"{counted(n_left_out, 'further row')} in the report.")
     if comparison.rankings:
-        yield Text(" ".join(told), style="dim")
+        yield Text(" ".join(notes), style="dim")
 
 
 def _table(board: Board) -> Table:
@@ -77,7 +77,7 @@ def _table(board: Board) -> Table:
 
 
 def _cell(cell: TableCell, rank: int | None) -> Text:
-    """A number with its mark, in bold where it is best."""
+    """Formats a number with its mark, in bold if it is best."""
     mark = MARKS.get(cell.mark, "")
     text = f"{'' if rank is None else f'{rank}. '}{cell.text}{f' {mark}' if mark else ''}"
     return Text(text, style="bold" if mark in ("best", "lowest") else "")

@@ -1,4 +1,4 @@
-"""What every test runs under, and what is said at the end."""
+"""Settings for all tests, and the summary of the contract at the end of a run."""
 
 import signal
 
@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, settings
 
 from tests.contract_table import entries, lines, skipped
 
-# A job in the background ignores SIGINT, and so would every process that a test starts and interrupts.
+# A background job ignores SIGINT, and so would every process that a test starts in order to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes is the machine's affair: no test fails for it.
+# No test fails because an example takes long: that depends on the machine.
 settings.register_profile("prunebench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("prunebench")
 
@@ -20,7 +20,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--whole-contract",
         action="store_true",
-        help="run every method x pattern x family and every hard input, not only what covers all pairs",
+        help="run every method x pattern x family and every hard input, not just enough to cover all pairs",
     )
 
 
@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def threads(request):
-    """One thread for tiny tensors, which more of them only slow down; all of them for the real model."""
+    """Runs tests with one thread, as more slow tiny tensors down; tests of the real model use all."""
     before = torch.get_num_threads()
     if request.node.get_closest_marker("model") is None:
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""One command for a machine with a CUDA GPU and no network: `python -m benchmarks.gpu` (README.md).
+"""One command for a machine with a CUDA GPU and without network: `python -m benchmarks.gpu` (README.md).
 
-Its timing stages import torch, transformers, numpy and psutil, the methods and the standard library alone.
+Its timing stages import only torch, transformers, numpy and psutil, the methods and the standard library.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu`: see README.md beside this folder."""
+"""`python -m benchmarks.gpu`: see benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PATTERNS = ("0.5", "2:4")
 RESIDENT = ("7b", "13b", "opt")
 ONLOAD = ("30b", "70b")
 ALL = ("7b", "contract", "13b", "opt", "30b")
-"""In this order, what a reader asks for first before what takes long."""
+"""Stages in their order: the most requested ones come before the slow ones."""
 TINY_CASES = 12
-"""Cases of the contract in a tiny run, which is to show that the command works and not that methods do."""
+"""Number of contract cases in a tiny run, which only shows that the command works."""
 PROFILED_LAYERS = 2
 REPEATED_LAYERS = 2
-"""Of LLaMA-7B, pruned twice: its kernels are the whole model's, which small matrices might not meet."""
+"""Layers of LLaMA-7B that are pruned twice: large matrices use kernels that small ones might not."""
 FAILED = 3
 
 
@@ -74,23 +74,23 @@ def _parser() -> argparse.ArgumentParser:
         "--budget-seconds",
         type=float,
         default=540,
-        help="no row is begun that is not expected to end by then; a rerun goes on from there",
+        help="start no row that is not expected to end within this time; a rerun continues from there",
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS))
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--model", type=Path, help="a model's folder, for stage `model`")
+    parser.add_argument("--model", type=Path, help="folder of a model, for stage `model`")
     parser.add_argument(
-        "--calibration", help="stage `model`: a corpus or a file; without it the project's docs"
+        "--calibration", help="stage `model`: a corpus or a file; by default the project's docs"
     )
-    parser.add_argument("--evaluation", help="likewise")
+    parser.add_argument("--evaluation", help="like --calibration; by default README and changelog")
     parser.add_argument(
         "--placement",
         choices=("resident", "onload"),
         default="resident",
-        help="stage `model`: where its layers are, to be pruned and to be measured",
+        help="stage `model`: placement of the model's layers, for pruning and evaluation",
     )
-    parser.add_argument("--device", help="without it the GPU, or with --tiny the CPU where there is none")
+    parser.add_argument("--device", help="by default the GPU; with --tiny the CPU if there is no GPU")
     parser.add_argument("--tiny", action="store_true", help="small shapes, on any machine")
     parser.add_argument("--profile", metavar="METHOD", help="save a profile of one method and stop")
     parser.add_argument("--table", type=Path, metavar="DIR", help="print the saved rows and stop")
@@ -107,7 +107,7 @@ def _stages(asked: argparse.Namespace) -> list[str]:
 def _run_stage(
     stage: str, asked: argparse.Namespace, device: torch.device, ledger: Ledger, deadline: float
 ) -> None:
-    """Runs one stage; where it cannot begin at all, that is a row too."""
+    """Runs one stage; if it cannot start at all, records that as a row."""
     try:
         if stage == "contract":
             repeated = tiny(SHAPES["7b"]) if asked.tiny else SHAPES["7b"].with_layers(REPEATED_LAYERS)
@@ -118,7 +118,8 @@ def _run_stage(
         else:
             shape = tiny(SHAPES[stage]) if asked.tiny else SHAPES[stage]
             timed = onload if stage in ONLOAD else resident
-            # Every method at the first pattern before the second: a cut run has one row of each.
+            # Run every method at the first pattern first, so that an interrupted run has one row of each
+            # method.
             patterns = asked.patterns[:1] if stage in ONLOAD and not asked.tiny else asked.patterns
             runs = [(method, pattern) for pattern in patterns for method in asked.methods]
             wanted = [run for run in runs if ledger.wants(_named(stage, shape.name, *run))]
@@ -160,14 +161,14 @@ def _run_model(asked: argparse.Namespace, device: torch.device, ledger: Ledger, 
 
 
 def _table(folder: Path) -> str:
-    """The saved rows of all stages as Markdown, ready for RESULTS.md."""
+    """Formats the saved rows of all stages as Markdown, as used in RESULTS.md."""
     found = [folder / f"{stage}.json" for stage in ("7b", "13b", "opt", *ONLOAD, "model", "contract")]
     stored = [load_rows(path) for path in found if path.is_file()]
     if not stored:
         return "no rows yet"
     sections = []
     for made_on in dict.fromkeys(described(made_on) for _, made_on in stored):
-        rows = [row for rows, its in stored if described(its) == made_on for row in rows]
+        rows = [row for rows, row_setting in stored if described(row_setting) == made_on for row in rows]
         sections += [made_on, "", markdown(rows), ""]
     return "\n".join(sections).rstrip()
 

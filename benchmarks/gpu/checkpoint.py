@@ -1,4 +1,4 @@
-"""A real model: prune, evaluate and report through `prunebench run`, on the device."""
+"""Stage `model`: prunes, evaluates and reports a real model with `prunebench run` on the device."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NEEDED = (
     *("pydantic", "typer", "rich", "pandas", "pyarrow", "scipy", "jinja2", "altair", "vl_convert"),
     *("safetensors", "tokenizers", "filelock", "platformdirs"),
 )
-"""What `prunebench run` imports beyond what the timing stages do."""
+"""Packages that `prunebench run` imports in addition to those of the timing stages."""
 
 PHASES = ("calibrate", "propagate", "statistics", "solve")
-"""Those of a record that make up the time of its prune."""
+"""Phases of a record that make up the time of its prune."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,31 +44,31 @@ def run(
     placement: str,
     timeout: float,
 ) -> None:
-    """Runs a suite of this one model and makes a row of each of its records.
+    """Runs a suite of this one model and makes one row per record.
 
-    Records and report lie in `out`; a rerun keeps those that are there.
+    Records and report are stored in `out`; a rerun keeps existing records.
 
     Args:
-        model: a folder that `save_pretrained` wrote, with its tokenizer.
+        model: a folder written by `save_pretrained`, with the tokenizer.
         runs: method and pattern of each row; each method runs with each of the patterns.
-        device: where the model is put.
+        device: the device of the model.
         ledger: takes the rows.
-        out: folder of records and report.
-        calibration: a corpus or a file, as `prunebench run` takes it; None = the pages of `docs`, which are
-            always at hand and serve to show that all works.
-        evaluation: likewise; None = the README and the changelog.
-        n_samples: calibration sequences.
-        seqlen: tokens in each, and in a window.
-        placement: `resident` or `onload`, of prunes and evaluations; each has records of its own.
-        timeout: seconds after which the run is ended; what is finished stays.
+        out: folder for records and report.
+        calibration: a corpus or a file, as for `prunebench run`; by default the pages of `docs`, which are
+            always available and suffice to show that everything works.
+        evaluation: a corpus or a file; by default the README and the changelog.
+        n_samples: number of calibration sequences.
+        seqlen: tokens per sequence and per window.
+        placement: `resident` or `onload`, for prunes and evaluations; each has its own records.
+        timeout: seconds after which the run is stopped; finished records are kept.
 
     Raises:
-        InputError: packages are missing, or the folder is none.
+        InputError: packages are missing, or the folder contains no model.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise InputError(
-            f"stage 'model' runs `prunebench run`, which also needs {', '.join(missing)}: lay their wheels "
-            "beside the repository and install them with `pip install --no-index --no-deps`"
+            f"stage 'model' runs `prunebench run`, which also needs {', '.join(missing)}: copy their wheels "
+            "next to the repository and install them with `pip install --no-index --no-deps`"
         )
     if not (model / "config.json").is_file():
         raise InputError(f"--model {model.name}: no config.json in that folder")
@@ -84,12 +84,12 @@ def run(
         done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, timeout=timeout, check=False)
         ending = f"`prunebench run` ended with {done.returncode}" if done.returncode else ""
     except subprocess.TimeoutExpired:
-        ending = f"`prunebench run` was ended after {timeout:.0f} s"
+        ending = f"`prunebench run` was stopped after {timeout:.0f} s"
     for row in _rows(sorted(results.rglob("*--*.json"))):
         ledger.take(row)
     if ending:
-        whole = Row(STAGE, model.name, "all", "all", placement=placement, status="failed", detail=ending)
-        ledger.take(whole)
+        summary = Row(STAGE, model.name, "all", "all", placement=placement, status="failed", detail=ending)
+        ledger.take(summary)
 
 
 def _rows(records: Iterable[Path]) -> Iterable[Row]:
@@ -113,12 +113,12 @@ def _rows(records: Iterable[Path]) -> Iterable[Row]:
             peak_device_bytes=metrics.get("peak_device_bytes", {}).get("value"),
             status="ok" if failure is None else "failed",
             detail=_perplexity(metrics) if failure is None else f"{failure['error']}: {failure['message']}",
-            warnings=tuple(said for said in record["warnings"] if SHORT_OF_MEMORY in said),
+            warnings=tuple(text for text in record["warnings"] if SHORT_OF_MEMORY in text),
         )
 
 
 def _perplexity(metrics: Mapping[str, Any]) -> str:
-    """With its protocol, whose corpus is called by its file's name alone."""
+    """Formats perplexity with its protocol, where the corpus is named by its file name only."""
     if "perplexity" not in metrics:
         return ""
     found = metrics["perplexity"]
@@ -155,7 +155,7 @@ seqlen = {seqlen}
 
 
 def _joined(pages: Iterable[Path], path: Path) -> str:
-    """Writes the pages into one file; gives its absolute path."""
+    """Writes the pages into one file; returns its absolute path."""
     path.write_text("\n\n".join(page.read_text(encoding="utf-8") for page in sorted(pages)), encoding="utf-8")
     return str(path.resolve())
 

@@ -1,5 +1,5 @@
-"""The contract of every method with the models on the device, a prune against the same prune, and the column
-walk against the host's.
+"""Stage `contract`: checks every method on the device, the repeatability of a prune, and SparseGPT's column
+walk against that of the host.
 """
 
 from __future__ import annotations
@@ -33,52 +33,53 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 REPEATED = "llm-barber"
-"""The method that is run twice: it has forwards, backwards and sums over samples."""
+"""The method that is run twice: it includes forwards, backwards and sums over samples."""
 REPEATED_PATTERNS = ("0.5", "2:4")
 COLUMNS = "solve_columns"
 COLUMN_PATTERNS = ("0.5", "2:4", "4:8", "1:4")
 LEAST_AGREEMENT = 0.999
-"""Share of a mask that two devices agree on. They add up in different orders, so a weight whose score is next
-to the threshold may fall either way, and what depends on it follows."""
+"""Least share of a mask on which two devices must agree. They sum in different orders, so a weight whose
+score is next to the threshold may be kept or pruned, and later decisions follow from it.
+"""
 
 
 @dataclass(frozen=True)
 class DeviceFamily(Family):
-    """A family whose models are made on a device.
+    """A family whose models are created on a device.
 
     Attributes:
-        device: which.
+        device: name of the device.
     """
 
     device: str = "cpu"
 
     @classmethod
     def of(cls, family: Family, device: torch.device) -> DeviceFamily:
-        """The same family, its models on `device`."""
+        """Returns the same family with its models on `device`."""
         return cls(
             **{entry.name: getattr(family, entry.name) for entry in fields(Family)}, device=str(device)
         )
 
     def build(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        """A fresh model, the same each time, on the device."""
+        """Returns a new model on the device, with the same weights each time."""
         return super().build(dtype).to(self.device)
 
 
 def run(
     device: torch.device, ledger: Ledger, folder: Path, *, repeated: Shape, limit: int | None = None
 ) -> None:
-    """Makes a row for each pattern of the column walk and of the prune that is repeated, and one for each
-    method with its settings.
+    """Makes one row per pattern of the column walk and of the repeated prune, and one per method with its
+    settings.
 
-    Every case's outcome is kept in `contract-cases.json` too, so that a later run goes on where this one
-    stopped.
+    Also stores the outcome of every case in `contract-cases.json`, so that a later run continues where this
+    one stopped.
 
     Args:
-        device: where models are.
+        device: device of the models.
         ledger: takes the rows.
-        folder: where the outcomes are kept.
-        repeated: of the model that is pruned twice.
-        limit: at most so many cases, spread over all; None = all that cover every pair.
+        folder: folder of the stored outcomes.
+        repeated: shape of the model that is pruned twice.
+        limit: maximum number of cases, spread over all; None for all that cover every pair.
     """
     for pattern in COLUMN_PATTERNS:
         row = Row(CONTRACT, "random matrix", COLUMNS, pattern, dtype="float32")
@@ -102,7 +103,7 @@ def run(
 
 
 class _Outcomes:
-    """What came of each case, on disk."""
+    """The outcome of each case, on disk."""
 
     def __init__(self, path: Path, setting: Setting) -> None:
         self._path = path
@@ -123,7 +124,7 @@ class _Outcomes:
 
 
 def _cases(device: torch.device, limit: int | None) -> list[Case]:
-    """The cases that cover all pairs, in an order in which any beginning is a sample of all."""
+    """Returns the cases that cover all pairs, in an order in which every prefix is a sample of all."""
     variants, families = built_in_variants(), list(FAMILIES.values())
     cases = [*covering(variants, families), *covering_hard(variants, families)]
     step = next(step for step in (37, 41, 43) if len(cases) % step)
@@ -132,7 +133,7 @@ def _cases(device: torch.device, limit: int | None) -> list[Case]:
 
 
 def _take_rows(ledger: Ledger, cases: Sequence[Case], outcomes: _Outcomes) -> None:
-    """One row a method with its settings, over the cases so far."""
+    """Takes one row per method with its settings, over the cases so far."""
     for label in dict.fromkeys(case.label for case in cases):
         mine = [case for case in cases if case.label == label]
         found = [outcomes.by_case[case.name] for case in mine if case.name in outcomes.by_case]
@@ -140,33 +141,33 @@ def _take_rows(ledger: Ledger, cases: Sequence[Case], outcomes: _Outcomes) -> No
             continue
         counts = Counter(outcome["verdict"] for outcome in found)
         broken = [outcome["reason"] for outcome in found if outcome["verdict"] == "broken"]
-        said = ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
+        summary = ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
         row = Row(
             CONTRACT,
             "families of the contract",
             label,
             "all",
             status="broken" if broken else "ok",
-            detail=f"{said}, of {len(mine)} cases" + "".join(f"; {reason}" for reason in broken[:3]),
+            detail=f"{summary}, of {len(mine)} cases" + "".join(f"; {reason}" for reason in broken[:3]),
         )
         ledger.take(row, aloud=bool(broken))
 
 
 def _twice(shape: Shape, device: torch.device, row: Row) -> Row:
-    """Prunes the same model twice and compares the masks to the bit."""
+    """Prunes the same model twice and compares the masks bit for bit."""
     first, second = (
         build(row.method).prune(shape.build(device), parse_pattern(row.pattern), shape.calibration())
         for _ in range(2)
     )
     same = first.mask_digest == second.mask_digest
-    said = f"pruned twice on {device.type}: " + (
+    detail = f"pruned twice on {device.type}: " + (
         "the same masks" if same else f"masks agree on {agreement(first, second):.6%}"
     )
-    return replace(row, status="ok" if same else "differs", detail=said)
+    return replace(row, status="ok" if same else "differs", detail=detail)
 
 
 def _on(device: torch.device, row: Row) -> Callable[[], Row]:
-    """Compares the walk on the device with the host's, and the kernel with its twin on the device."""
+    """Compares the column walk on the device with the host's, and the kernel with its plain twin."""
 
     def compare() -> Row:
         generator = torch.Generator().manual_seed(3)
@@ -178,7 +179,7 @@ def _on(device: torch.device, row: Row) -> Callable[[], Row]:
         here = solve_columns(weight, factor, pattern, width)
         there = solve_columns(weight.to(device), factor.to(device), pattern, width)
         walks = _agreement(here, there)
-        said = f"{device.type} and cpu: {walks}"
+        detail = f"{device.type} and cpu: {walks}"
         worst = walks.share
         if block_solver(weight.to(device)) is not solve_block:
             blocks = _agreement(
@@ -187,19 +188,19 @@ def _on(device: torch.device, row: Row) -> Callable[[], Row]:
                     block_solver(weight.to(device)), weight.to(device), factor.to(device), pattern, width
                 ),
             )
-            said += f"; kernel and twin on {device.type}, one block: {blocks}"
+            detail += f"; kernel and twin on {device.type}, one block: {blocks}"
             worst = min(worst, blocks.share)
-        return replace(row, status="ok" if worst >= LEAST_AGREEMENT else "differs", detail=said)
+        return replace(row, status="ok" if worst >= LEAST_AGREEMENT else "differs", detail=detail)
 
     return compare
 
 
 @dataclass(frozen=True)
 class _Agreement:
-    """How alike two results of the walk are.
+    """How closely two results of the column walk agree.
 
     Attributes:
-        share: of all weights, those on which the masks agree.
+        share: share of all weights on which the masks agree.
         error: relative distance of the weights that both keep.
     """
 
@@ -221,7 +222,9 @@ def _agreement(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> _Agr
 def _one_block(
     solve: BlockSolver, weight: Tensor, factor: Tensor, pattern: UniformPattern, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Keep-mask and weights after the first block; unstructured, every other column of it goes."""
+    """Returns keep-mask and weights after the first block; unstructured patterns prune every other column of
+    it.
+    """
     weight = weight.clone()
     keep = torch.ones_like(weight, dtype=torch.bool)
     if not isinstance(pattern, SemiStructured):

@@ -1,4 +1,4 @@
-"""Keeps the rows of a run that may be cut at any moment."""
+"""Stores the rows of a run that may be interrupted at any time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from benchmarks.rows import Row, Setting, load_rows, said, save_rows, title
 
 
 class Ledger:
-    """The rows of one stage, on disk as soon as they exist.
+    """The rows of one stage, saved to disk as soon as they exist.
 
-    A row that a former run finished is kept and not made again; one that failed is tried anew.
+    A row that an earlier run finished is kept and not measured again; a failed one is tried again.
 
     Args:
         path: the stage's JSON file.
-        setting: on what rows are made; those of a former run on another one are not kept.
-        deadline: by `time.monotonic`; later no row is begun.
+        setting: hardware and software of the rows; rows of an earlier run with another setting are dropped.
+        deadline: value of `time.monotonic` after which no row is started.
 
     Attributes:
-        setting: on what rows are made.
-        rows: so far.
+        setting: hardware and software of the rows.
+        rows: the rows so far.
     """
 
     def __init__(self, path: Path, setting: Setting, deadline: float) -> None:
@@ -38,34 +38,34 @@ class Ledger:
 
     @property
     def n_failed(self) -> int:
-        """Rows that have no numbers."""
+        """Number of rows without numbers."""
         return sum(row.status != "ok" for row in self.rows)
 
     @property
     def out_of_time(self) -> bool:
-        """Whether nothing more is to be begun."""
+        """Whether the deadline has passed, so that nothing more is started."""
         return time.monotonic() >= self._deadline
 
     def wants(self, row: Row, expected_seconds: float = 0) -> bool:
-        """Whether a row is still to be made and there is time for it; says so if there is none."""
+        """Whether a row is missing and there is time for it; prints a message if there is no time."""
         if any(_key(made) == _key(row) for made in self.rows):
             return False
         left = self._deadline - time.monotonic()
         if left <= expected_seconds:
             needs = f", it needs about {expected_seconds:.0f} s" if expected_seconds else ""
-            print(f"not begun, {max(0, left):.0f} s are left{needs}: {title(row)}", file=sys.stderr)
+            print(f"not started, {max(0, left):.0f} s are left{needs}: {title(row)}", file=sys.stderr)
             return False
         return True
 
     def make(self, row: Row, work: Callable[[], Row], expected_seconds: float = 0) -> None:
-        """Takes down what `work` makes of `row`; where it fails, why."""
+        """Takes the row that `work` returns; if it fails, a row with the error."""
         if not self.wants(row, expected_seconds):
             return
         print(f"{title(row)} ...", file=sys.stderr)
         self.take(_tried(row, work))
 
     def take(self, row: Row, *, aloud: bool = True) -> None:
-        """Takes down a row, in place of one of the same name."""
+        """Adds a row, replacing one with the same key."""
         self.rows = [made for made in self.rows if _key(made) != _key(row)] + [row]
         save_rows(self._path, self.rows, self.setting)
         if aloud:
@@ -75,7 +75,7 @@ class Ledger:
 def _tried(row: Row, work: Callable[[], Row]) -> Row:
     try:
         return work()
-    except Exception as error:  # out of memory, or whatever a method throws: it stands in the table
+    except Exception as error:  # out of memory, or any error of a method: record it in the table
         message = " ".join(str(error).split())[:300]
         return replace(row, status="failed", detail=f"{type(error).__name__}: {message}")
 

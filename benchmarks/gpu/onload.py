@@ -1,7 +1,8 @@
-"""Times methods on a model larger than the device: its layers stay on the host and visit one by one.
+"""Times methods on a model larger than the device: its layers stay on the host and are moved to it one by
+one.
 
-The layers share one host storage, so that the host needs to hold one layer and not sixty. What travels and
-what is computed is what it would be with sixty; only the numbers repeat.
+All layers share the storage of one, so the host needs memory for one layer instead of sixty. Transfers and
+computations are the same as with sixty; only the values repeat.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 REFERENCE_LAYERS = 2
-"""Layers of the model on which the decoder's own forward is measured, lying on the device."""
+"""Number of layers, resident on the device, on which the decoder's own forward is measured."""
 
 
 class SharedStorage:
-    """A `LayerStorage` for layers of one shape, of which it holds a single one.
+    """A `LayerStorage` for layers of one shape that stores a single one.
 
-    Every layer is given the same dense weights, and once it was stored the weights that were stored last,
-    whichever layer's they were. So what travels and what is computed take their time, but no mask and no
-    weight of a model with more than one layer means anything.
+    Every layer gets the same dense weights and, once it was stored, the weights that were stored last, by any
+    layer. Transfers and computations take their real time, but masks and weights are meaningless for models
+    with more than one layer.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes over one layer.
+        """Stores one layer.
 
         Args:
-            weights: its parameters and persistent buffers by dotted name inside the layer, on the CPU.
+            weights: its parameters and persistent buffers by dotted name within the layer, on the CPU.
         """
         self._dense = dict(weights)
         self._pruned: dict[str, Tensor] = {}
@@ -51,16 +52,16 @@ class SharedStorage:
         self._n_changes: Counter[int] = Counter()
 
     def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """Copies."""
+        """Returns copies of the weights of a layer."""
         pruned = self._pruned if layer.index in self._stored else {}
         now = {name: pruned.get(name, dense) for name, dense in self._dense.items()}
         return _pinned(now) if pinned else {name: value.clone() for name, value in now.items()}
 
     def store(self, layer: DecoderLayer, weights: Mapping[str, Tensor]) -> None:
-        """Writes these tensors over those of the same names that were stored last, of whichever layer.
+        """Overwrites the stored tensors of the same names, whichever layer they came from.
 
-        Every layer stored before is given them from now on; one that is fetched by another thread meanwhile
-        may be given some of both.
+        All layers stored before get these weights from now on; a layer that another thread fetches meanwhile
+        may get a mix of both.
         """
         for name, weight in weights.items():
             self._pruned.setdefault(name, torch.empty_like(self._dense[name])).copy_(weight)
@@ -68,23 +69,23 @@ class SharedStorage:
         self._n_changes[layer.index] += 1
 
     def remember_dense(self) -> None:
-        """They are never changed."""
+        """Does nothing: the dense weights never change."""
 
     def dense(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """The weights all layers began with."""
-        own = {name: self._dense[name] for name in target_parameters(layer)}
-        return _pinned(own) if pinned else own
+        """Returns the weights that all layers had at the start."""
+        targets = {name: self._dense[name] for name in target_parameters(layer)}
+        return _pinned(targets) if pinned else targets
 
     def restore_dense(self) -> None:
-        """No layer counts as stored any more."""
+        """Marks all layers as not stored."""
         self._n_changes.update(self._stored)
         self._stored.clear()
 
     def forget_dense(self) -> None:
-        """There is no copy to drop."""
+        """Does nothing: there is no copy to drop."""
 
     def stamp(self, layer: DecoderLayer) -> object:
-        """Counts its changes."""
+        """Returns the number of changes of a layer."""
         return self._n_changes[layer.index]
 
 
@@ -97,7 +98,7 @@ def run(
     *,
     repeats: int = 1,
 ) -> None:
-    """Makes a row for each method and pattern; see `benchmarks.gpu.resident.run`."""
+    """Makes one row per method and pattern; see `benchmarks.gpu.resident.run`."""
     model, storage = sharing_model(shape, device)
     one_layer = shape.with_layers(1)
     load = workload(one_layer.build(device), shape.n_samples, shape.seqlen)
@@ -117,9 +118,10 @@ def run(
 
 
 def sharing_model(shape: Shape, device: torch.device) -> tuple[PreTrainedModel, SharedStorage]:
-    """A model whose layers hold no values, and the storage that has them.
+    """Returns a model whose layers have no values, and the storage that has them.
 
-    What is no decoder layer lies on the host. Random numbers are made on `device`, which is quicker.
+    Everything except the decoder layers is on the host. Random numbers are generated on `device`, which is
+    faster.
     """
     model = shape.with_layers(1).build(device).to("cpu")
     layer = read_decoder(model).layers[0]
@@ -132,7 +134,7 @@ def sharing_model(shape: Shape, device: torch.device) -> tuple[PreTrainedModel, 
 
 
 def _measuring(shape: Shape, device: torch.device) -> Callable[[], MachineRates]:
-    """Measures on a few layers that lie on the device meanwhile and are gone when a method is timed."""
+    """Measures on a few layers that are on the device only meanwhile, not while a method is timed."""
     reference = shape.with_layers(REFERENCE_LAYERS)
 
     def rates(batch_sizes: Sequence[int] = ()) -> MachineRates:
@@ -142,7 +144,7 @@ def _measuring(shape: Shape, device: torch.device) -> Callable[[], MachineRates]
 
 
 def _pinned(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in memory that a GPU can read while others work."""
+    """Copies tensors to pinned memory, from which a GPU can copy asynchronously."""
     return {name: value.pin_memory() for name, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where a method's time goes: PyTorch's own profile of one prune of a few layers."""
+"""Profiles one prune of a few layers with PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def save_profile(method: str, pattern: str, shape: Shape, device: torch.device, 
     Args:
         method: a registered name.
         pattern: as a user writes it.
-        shape: of the model; a few layers will do.
-        device: where it is made.
-        folder: where the table goes.
+        shape: shape of the model; a few layers suffice.
+        device: device of the model.
+        folder: folder for the table.
 
     Returns:
-        The table's file.
+        The path of the table.
     """
     calibration = shape.calibration()
     activities = [ProfilerActivity.CPU]

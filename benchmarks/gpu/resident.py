@@ -1,4 +1,4 @@
-"""Times methods on a model that lies on the device as a whole."""
+"""Times methods on a model that is on the device as a whole."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def run(
     *,
     repeats: int = 1,
 ) -> None:
-    """Makes a row for each method and pattern.
+    """Makes one row per method and pattern.
 
     Args:
-        stage: of the rows.
-        shape: of the model.
+        stage: stage of the rows.
+        shape: shape of the model.
         runs: method and pattern, in the order in which they are timed.
-        device: where the model is made.
+        device: device of the model.
         ledger: takes the rows.
-        repeats: of each prune.
+        repeats: number of repeats of each prune.
     """
     model = shape.build(device)
     placement = Placement()
@@ -57,7 +57,7 @@ def make_rows(bench: Bench, runs: Sequence[tuple[str, str]], ledger: Ledger, *, 
     for method, pattern in runs:
         try:
             expected = repeats * expected_seconds(bench, method, rates)
-        except InputError:  # no such method, or none with a floor: the row will say so
+        except InputError:  # no such method, or no floor for it: the row will contain the error
             expected = 0
         ledger.make(
             empty_row(bench, method, pattern),

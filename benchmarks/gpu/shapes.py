@@ -1,4 +1,4 @@
-"""Models of known shapes with random weights, made where they are to be."""
+"""Models of known shapes with random weights, created directly on their device."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _TINY = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model by its sizes, and how it is calibrated.
+    """The sizes of a model, and of its calibration set.
 
     Attributes:
-        name: what rows call it.
+        name: name in the rows.
         model_type: its name in transformers.
-        config: what its configuration is made of.
-        n_samples: calibration sequences.
-        seqlen: tokens in each.
-        dtype: of the weights.
+        config: arguments of its configuration.
+        n_samples: number of calibration sequences.
+        seqlen: tokens per sequence.
+        dtype: dtype of the weights.
     """
 
     name: str
@@ -43,21 +43,21 @@ class Shape:
 
     @property
     def n_layers(self) -> int:
-        """Decoder layers."""
+        """Number of decoder layers."""
         return int(self.config["num_hidden_layers"])
 
     def with_layers(self, n_layers: int) -> Shape:
-        """The same with fewer decoder layers."""
+        """Returns the shape with fewer decoder layers."""
         return replace(self, config={**self.config, "num_hidden_layers": n_layers})
 
     def calibration(self) -> CalibrationSet:
-        """Random tokens, the same each time."""
+        """Returns random tokens, the same each time."""
         generator = torch.Generator().manual_seed(SEED)
         tokens = torch.randint(self.config["vocab_size"], (self.n_samples, self.seqlen), generator=generator)
         return CalibrationSet(tokens, "random tokens", SEED)
 
     def build(self, device: torch.device | str) -> PreTrainedModel:
-        """The model on `device`, in evaluation mode; on the meta device it has shapes alone."""
+        """Builds the model on `device`, in evaluation mode; on the meta device without values."""
         config: Any = AutoConfig.for_model(self.model_type, **self.config)
         with torch.device(device):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype)
@@ -67,10 +67,10 @@ class Shape:
 
 
 def fill(module: nn.Module) -> None:
-    """Gives every matrix random weights, the same each time; biases 0, norms 1.
+    """Fills every matrix with random weights, the same each time; biases with 0, norms with 1.
 
-    A matrix `[out, in]` has standard deviation 1 / sqrt(in), so that an input of unit variance, as every norm
-    makes, leaves it with unit variance and nothing overflows however deep the model is.
+    A matrix `[out, in]` has standard deviation 1 / sqrt(in), so that an input of unit variance, as produced
+    by every norm, gives an output of unit variance, and nothing overflows even in deep models.
     """
     with torch.no_grad():
         for index, (name, parameter) in enumerate(module.named_parameters()):
@@ -112,11 +112,11 @@ SHAPES = {
     "30b": _llama("LLaMA-30B", 6656, 17920, 60, 52),
     "70b": _llama("LLaMA-2-70B", 8192, 28672, 80, 64, 8),
 }
-"""By stage."""
+"""Shapes by stage."""
 
 
 def tiny(shape: Shape) -> Shape:
-    """The same family with sizes for any machine; every line of code is the same."""
+    """Returns a small shape of the same family for any machine; it runs exactly the same code."""
     small: dict[str, Any] = {
         **_TINY,
         "max_position_embeddings": 64,

@@ -1,4 +1,4 @@
-"""What was measured besides perplexity and cost: a chapter a kind of measurement, for pages and papers."""
+"""The chapters of pages and papers: what was measured besides perplexity and cost, one chapter per kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHAPTERS = {
 
 
 def chapters(rankings: Sequence[Ranking], names: Collection[str] = tuple(_CHAPTERS)) -> dict[str, Chapter]:
-    """The chapters of one setting that have something to show, by name."""
+    """Returns the chapters of one setting that have something to show, by name."""
     made = {name: make(rankings) for name, make in _CHAPTERS.items() if name in names}
     return {name: chapter for name, chapter in made.items() if chapter is not None}
 

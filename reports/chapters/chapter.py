@@ -1,4 +1,4 @@
-"""A chapter of a setting: what was measured besides perplexity and cost, as tables over the same models."""
+"""A chapter of a setting: tables of what was measured besides perplexity and cost, for the same models."""
 
 from __future__ import annotations
 
@@ -18,53 +18,55 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Reply:
-    """What one model said to a prompt, split where it parts from the dense model's answer."""
+    """One model's answer to a prompt, split at the first character that differs from the dense model's
+    answer.
+    """
 
     label: str
     facts: str
-    """Where it parts, how much it repeats, how likely the dense model finds it."""
+    """Where it diverges, how much it repeats itself, and how likely the dense model finds it."""
     before: str
     differing: str = ""
-    """The first character that differs, made visible; empty where none does."""
+    """The first character that differs, made visible; empty if none does."""
     after: str = ""
     is_as_dense: bool = False
-    """Whether it is the dense model's answer, whose text is not said twice."""
+    """Whether it equals the dense model's answer, whose text is not repeated."""
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One prompt and what was said to it, the dense model first."""
+    """One prompt and the answers to it, the dense model's first."""
 
     name: str
     kind: str
     prompt: str
     opening: str
-    """The prompt's beginning, on one line."""
+    """The beginning of the prompt, on one line."""
     replies: tuple[Reply, ...]
     agreed: str
-    """How many models gave the dense one's answer."""
+    """How many models gave the same answer as the dense one."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A table with what stands above and beneath it, its notes aside."""
+    """A table with its heading above it and its dialogues below it."""
 
     table: Table
     heading: str = ""
-    """Empty where the chapter's title says it all."""
+    """Empty if the title of the chapter is enough."""
     dialogues: tuple[Dialogue, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One kind of measurement of one setting."""
+    """One kind of measurement in one setting."""
 
     name: str
-    """Short, for anchors."""
+    """Short name, used in anchors."""
     title: str
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
-    """What a reader must know to read all its tables rightly."""
+    """Explanations needed to read its tables correctly."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +79,24 @@ class Subject:
 
     @property
     def is_dense(self) -> bool:
-        """Whether it is the model that the others are held against."""
+        """Whether it is the dense model, with which the others are compared."""
         return self.record.cell.is_dense
 
 
 def pruned_subjects(rankings: Sequence[Ranking]) -> list[Subject]:
-    """All pruned models of a setting: pattern by pattern, best perplexity first."""
+    """Returns all pruned models of a setting, grouped by pattern, best perplexity first."""
     return [Subject(e.label, r.pattern, e.record) for r in rankings for e in r.entries]
 
 
 def dense_subjects(rankings: Sequence[Ranking]) -> list[Subject]:
-    """The dense models of a setting, the newest first."""
+    """Returns the dense models of a setting, newest first."""
     return [Subject("dense", None, record) for record in rankings[0].references]
 
 
 def grouped(
     subjects: Iterable[Subject], keys: Callable[[Subject], Iterable[Key]]
 ) -> dict[Key, list[Subject]]:
-    """Subjects by what was asked of them; of several dense models the first stands for all."""
+    """Groups subjects by what was measured on them; each group keeps only the first dense model."""
     groups: dict[Key, list[Subject]] = {}
     for subject in subjects:
         for key in keys(subject):
@@ -107,7 +109,7 @@ def grouped(
 def chapter_table(
     caption: str, subjects: Sequence[Subject], columns: Sequence[Column], *, named: str = "Method"
 ) -> Table:
-    """A table with a row per subject: its name, its pattern, then the columns."""
+    """Builds a table with one row per subject: its name, its pattern, then the columns."""
     names = (
         words(named, [TableCell(s.label, link=cell_id(s.record)) for s in subjects], "with its settings"),
         words("Pattern", [pattern_name(s.pattern) for s in subjects]),
@@ -125,22 +127,22 @@ def metric_column(
     item: str,
     says_why: bool = True,
 ) -> Column:
-    """A metric with its interval and what it takes to read it.
+    """Builds the column of a metric with its interval and the details needed to read it.
 
     Args:
         subjects: the rows.
-        metrics: a row's each; None where it has none.
-        title: of the heading, without the arrow.
-        about: a line of the heading that says what is counted.
+        metrics: one metric per row; None if the row has none.
+        title: the heading, without the arrow.
+        about: a line of the heading that explains what is counted.
         unit: how values are written.
         item: what n counts, in the singular.
-        says_why: whether a cell without a value says why; if not, it must be said beneath the table.
+        says_why: whether a cell without a value shows the reason; if not, explain it below the table.
     """
-    held = [metric for metric in metrics if metric is not None]
-    direction = held[0].direction if held else "none"
-    usual = usual_n(held)
+    measured = [metric for metric in metrics if metric is not None]
+    direction = measured[0].direction if measured else "none"
+    usual = usual_n(measured)
     details = [visible(about), unit.name, f"n = {counted(usual, item)}" if usual is not None else ""]
-    if any(metric.low is not None for metric in held):
+    if any(metric.low is not None for metric in measured):
         details.append("95\u00a0% interval")
     details.append(BETTER[direction])
     cells = [
@@ -151,7 +153,9 @@ def metric_column(
 
 
 def metric_cell(metric: Metric | None, unit: Unit, usual_n: int | None, says_why: bool = True) -> TableCell:
-    """A metric's value, its interval, and its n where that is not the one of the heading."""
+    """Builds the cell of a metric: its value, its interval, and its n if it differs from the one in the
+    heading.
+    """
     if metric is None:
         return TableCell(MISSING, "not measured" if says_why else "")
     if metric.value is None:
@@ -165,6 +169,6 @@ def metric_cell(metric: Metric | None, unit: Unit, usual_n: int | None, says_why
 
 
 def usual_n(metrics: Sequence[Metric]) -> int | None:
-    """The n that most have; None where nothing was counted."""
+    """Returns the most common n; None if nothing was counted."""
     counts = Counter(metric.n for metric in metrics if metric.n is not None and metric.value is not None)
     return counts.most_common(1)[0][0] if counts else None

@@ -11,7 +11,7 @@ from suite.results.records.record import Record
 
 
 def divergence_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """KL divergence and top-1 agreement, a row a pruned model that was held against dense."""
+    """Builds a table of KL divergence and top-1 agreement, one row per pruned model compared with dense."""
     subjects = [s for s in pruned_subjects(rankings) if _is_measured(s.record)]
     if not subjects:
         return None
@@ -29,10 +29,10 @@ def divergence_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
         for name, label in DIVERGENCES.items()
     ]
     notes = (
-        "KL divergence says how much the dense model's next-token distribution loses where the pruned "
-        "model's is taken for it; 0 where they are equal. Top-1 agreement is the share of tokens for which "
-        "both find the same one likeliest. Both are means over windows. All models read the same windows, "
-        "so two of them may differ although their intervals overlap.",
+        "KL divergence measures how much the dense model's next-token distribution loses if it is replaced "
+        "by the pruned model's; 0 if they are equal. Top-1 agreement is the share of tokens for which both "
+        "models find the same token most likely. Both are means over windows. All models read the same "
+        "windows, so two of them may differ although their intervals overlap.",
     )
     table = chapter_table("divergence from dense", subjects, columns)
     return Chapter("divergence", "Divergence from dense", (Part(table),), notes)

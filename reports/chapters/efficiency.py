@@ -1,4 +1,4 @@
-"""What a pruned model takes on disk, how fast it reads and writes, and what pruning it spent."""
+"""Size on disk, speed of prefill and generation, and the energy that pruning took."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from suite.results.records.record import Record
 
 _SIZES = {
     "checkpoint_bytes": ("Stored ↓", "every weight, zeros too"),
-    "bitmask_bytes": ("With a bitmask ↓", "survivors and\na bit a weight"),
-    "packed_bytes": ("N:M packed ↓", "survivors and\ntheir places"),
+    "bitmask_bytes": ("With a bitmask ↓", "survivors and\na bit per weight"),
+    "packed_bytes": ("N:M packed ↓", "survivors and\ntheir positions"),
 }
 _ENERGY = "prune_energy_joules"
 _ABSENT = {
@@ -34,17 +34,17 @@ _ABSENT = {
     "sparse_generation_tokens_per_second": "Sparse kernels",
     _ENERGY: "Prune energy",
 }
-"""What is said beneath the table about metrics without a value."""
+"""Metrics whose missing values are explained below the table, and their names there."""
 
 
 def efficiency_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """Bytes and tokens per second, dense first."""
+    """Tables of bytes and of tokens per second, the dense model first."""
     measured = [s for s in pruned_subjects(rankings) if _is_measured(s.record)]
     subjects = [*_dense(rankings), *measured]
     parts = [part for part in (_size_part(subjects), _speed_part(subjects)) if part is not None]
     if not parts:
         return None
-    # Of dense kernels one reason holds for reading and for writing.
+    # With dense kernels, prefill and generation are missing for the same reason.
     untimed = _absences(subjects, "prefill_tokens_per_second")
     parts[-1] = replace(parts[-1], table=parts[-1].table.noted(*untimed))
     return Chapter("efficiency", "Size and speed", tuple(parts))
@@ -61,7 +61,7 @@ def _size_part(subjects: Sequence[Subject]) -> Part | None:
 
 
 def _speed_part(subjects: Sequence[Subject]) -> Part | None:
-    """Tokens per second; and the energy of the prune, where a machine counted it."""
+    """Tokens per second, and the energy of the prune if a machine measured it."""
     costs = (*SPEEDS, _ENERGY)
     timed = [s for s in subjects if any(value_of(s.record, name) is not None for name in costs)]
     if not timed:
@@ -74,9 +74,9 @@ def _speed_part(subjects: Sequence[Subject]) -> Part | None:
     notes = [*_absences(timed, *(name for name in SPEEDS if name.startswith("sparse_")))]
     if columns:
         notes.append(
-            "One sequence at a time (b1): p tokens of prompt read in one go, g tokens written. Intervals are "
-            "over repeats on one machine; speeds of two machines do not compare. Dense kernels multiply by "
-            "the zeros too, so that pruning brings no speed there."
+            "One sequence at a time (b1): p prompt tokens read in one pass, g tokens generated. Intervals "
+            "are over repeats on one machine; speeds of two machines are not comparable. Dense kernels "
+            "multiply the zeros too, so pruning does not speed them up."
         )
     if any(value_of(s.record, _ENERGY) is not None for s in timed):
         columns.append(_energy_column(timed))
@@ -85,7 +85,7 @@ def _speed_part(subjects: Sequence[Subject]) -> Part | None:
 
 
 def _dense(rankings: Sequence[Ranking]) -> list[Subject]:
-    """The dense model with the most to say: speed may have been measured of an older one."""
+    """Selects one dense model, preferably one with speeds: they may have been measured on an older record."""
     found = [s for s in dense_subjects(rankings) if _is_measured(s.record)]
     timed = [s for s in found if any(value_of(s.record, name) is not None for name in SPEEDS)]
     return (timed or found)[:1]
@@ -129,13 +129,13 @@ def _energy_column(subjects: Sequence[Subject]) -> Column:
 
 
 def _absences(subjects: Sequence[Subject], *names: str) -> tuple[str, ...]:
-    """Why these metrics have no value, each reason once, with the patterns it holds for."""
+    """Lists why these metrics have no value, each reason once, with the patterns that it applies to."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for subject in subjects:
         for metric in subject.record.metrics:
             if metric.value is None and metric.name in names:
-                said = (_ABSENT.get(metric.name, metric.name), visible(metric.status))
-                reasons.setdefault(said, {})[pattern_name(subject.pattern)] = None
+                label = (_ABSENT.get(metric.name, metric.name), visible(metric.status))
+                reasons.setdefault(label, {})[pattern_name(subject.pattern)] = None
     return tuple(
         f"{what}, {listed(list(patterns))}: {status}." for (what, status), patterns in reasons.items()
     )

@@ -1,4 +1,4 @@
-"""What each part of a recipe adds: perplexity with it and without it, everything else alike."""
+"""What each part of a recipe adds: perplexity with and without it, everything else equal."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from reports.wording import SHARE, counted, decimal, visible
 
 
 def parts_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """A table for each part: a row per recipe that it was added to, and text."""
+    """Builds one table per part, with a row per recipe that it was added to, and text."""
     found = additions(rankings)
     if not found:
         return None
     titles = dict.fromkeys(addition.title for addition in found)
     parts = [_part(title, [addition for addition in found if addition.title == title]) for title in titles]
     notes = (
-        "Two recipes stand in a row where they differ in one part alone and both were measured. Perplexities "
-        "over several calibration seeds are geometric means. The interval of the change is paired over "
-        "windows; the range says how far it moves between the seeds that were run. What a part adds to one "
-        "recipe need not be what it adds to another.",
+        "Each row compares two recipes that differ in one part only, both measured. Perplexities over "
+        "several calibration seeds are geometric means. The interval of the change is paired over windows; "
+        "the range is over the seeds that were run. A part may add more or less to another recipe.",
     )
     return Chapter("parts", "What each part adds", tuple(parts), notes)
 
@@ -56,7 +55,7 @@ def _part(title: str, found: Sequence[Addition]) -> Part:
 
 
 def change(ratio: float | None) -> str:
-    """A ratio as the change in per cent, with its sign: 0.9 is `-10.0 %`."""
+    """Formats a ratio as a signed change in per cent: 0.9 is `-10.0 %`."""
     if ratio is None:
         return decimal(None)
     text = SHARE.value(ratio - 1)

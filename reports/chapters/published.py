@@ -1,4 +1,4 @@
-"""What papers report, beside what was measured here: only where all that decides the number is the same."""
+"""Numbers from papers next to ours, only if everything that determines the number is the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EVIDENCE = {"authors": "the authors' own text", "quoted": "quoted from the pape
 
 
 def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """A row per published number that one of ours answers."""
+    """Builds a table with a row per published number that one of our records corresponds to."""
     found = list(published_matches(rankings))
     if not found:
         return None
@@ -56,17 +56,16 @@ def published_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
         ),
     )
     notes = (
-        "A published number stands here only where model, method and its settings, pattern and protocol "
-        "are the same, and the whole text was read here. Library versions, dtype and calibration may still "
-        "differ.",
+        "A published number is listed only if model, method and settings, pattern and protocol are the "
+        "same, and the whole text was read here. Library versions, dtype and calibration may still differ.",
     )
     table = chapter_table("published numbers beside ours", [subject for subject, _, _ in found], columns)
     return Chapter("published", "Published", (Part(table),), notes)
 
 
 def published_matches(rankings: Sequence[Ranking]) -> Iterator[tuple[Subject, Protocol, PublishedValue]]:
-    """Every published number that a record of the setting answers, with that record and the protocol."""
-    # A capped text has the protocol's name and is another text; without windows nobody knows which it was.
+    """Yields every published number with a corresponding record of the setting, and the protocol."""
+    # A capped text has the protocol's name but is another text; without windows the text is unknown.
     whole = [p for p in rankings[0].setting.protocols if p.corpus_digest and not p.limit]
     for subject in [*dense_subjects(rankings)[:1], *pruned_subjects(rankings)]:
         cell = subject.record.cell

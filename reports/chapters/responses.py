@@ -1,4 +1,4 @@
-"""What the models answered to the same prompts: in numbers, and word by word beside the dense model."""
+"""The answers of all models to the same prompts: metrics, and full texts compared with the dense model's."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from reports.wording import SHARE, counted, decimal, listed, pattern_name, visib
 from suite.results.records.items import AnswerSet, AnswerText
 
 SHOWN_UP_TO = 12
-"""With more pruned models than this, word by word stand only the best of each pattern."""
+"""With more pruned models than this, full answers are shown only for the best of each pattern."""
 BEST = 8
-"""How many of each pattern these are, where the page has room."""
+"""Number of these best models per pattern, if the page has room."""
 
 _OPENING = 90
-"""Characters of a prompt on the line that opens it."""
+"""Characters of a prompt on the line that unfolds it."""
 _MARKUP = 140
-"""Bytes that one reply takes besides its text, at most."""
+"""Size of a reply besides its text, in bytes, at most."""
 
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """What makes two sets of answers comparable."""
+    """What has to be equal for two sets of answers to be comparable."""
 
     digest: str
     max_new_tokens: int
@@ -47,11 +47,11 @@ class PromptGroup:
 
 
 def answers_chapter(rankings: Sequence[Ranking], budget: int | None = None) -> Chapter | None:
-    """The answers to every set of prompts.
+    """Builds a part for every set of prompts.
 
     Args:
-        rankings: of one setting.
-        budget: bytes that the answers may take word by word; None leaves them out.
+        rankings: the rankings of one setting.
+        budget: bytes that the full answers may take; None leaves them out.
     """
     pruned = [s for s in pruned_subjects(rankings) if s.record.answers is not None]
     dense = [s for s in dense_subjects(rankings) if s.record.answers is not None]
@@ -61,11 +61,11 @@ def answers_chapter(rankings: Sequence[Ranking], budget: int | None = None) -> C
     share = None if budget is None else budget // len(groups)
     parts = tuple(_part(subjects, share) for subjects in groups.values())
     notes = (
-        "Answers are greedy: always the likeliest token. Intervals are over prompts. An answer is as dense "
-        "where every token is the dense model's. The dense model's loss is the mean negative log-likelihood "
-        "that it gives the answer: how odd the dense model finds it. Word by word, the first character that "
-        "differs from the dense model's answer is marked (∎ where it ends before); tokens and characters are "
-        "counted from 0.",
+        "Answers are greedy: always the most likely token. Intervals are over prompts. An answer is as "
+        "dense if every token equals the dense model's. The dense model's loss is the mean negative "
+        "log-likelihood that it gives the answer: higher if the dense model finds it less likely. Word by "
+        "word, the first character that differs from the dense model's answer is marked (∎ if the answer "
+        "ends there); tokens and characters are counted from 0.",
     )
     return Chapter("answers", "Answers", parts, notes)
 
@@ -75,7 +75,7 @@ def _part(subjects: Sequence[Subject], budget: int | None) -> Part:
     prompts = counted(len(answers.answers), "prompt")
     put = "by the model's chat template" if answers.chat_template else "as text to continue"
     title = (
-        f"{visible(answers.prompts)} ({prompts}, {put}), at most {answers.max_new_tokens} tokens an answer"
+        f"{visible(answers.prompts)} ({prompts}, {put}), at most {answers.max_new_tokens} tokens per answer"
     )
     table = chapter_table(title, subjects, _columns(subjects)).noted(*_batches(subjects))
     if budget is None:
@@ -85,13 +85,13 @@ def _part(subjects: Sequence[Subject], budget: int | None) -> Part:
 
 
 def _batches(subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """A warning where not all answered as many prompts at once."""
+    """Warns if the models answered different numbers of prompts at once."""
     sizes = sorted({_answers(s).batch_size for s in subjects})
     if len(sizes) == 1:
         return ()
     return (
-        f"Not all answered as many prompts at once ({listed([str(size) for size in sizes])}); in half "
-        "precision that alone makes some answers part.",
+        f"Not all models answered as many prompts at once ({listed([str(size) for size in sizes])}); in half "
+        "precision that alone changes some answers.",
     )
 
 
@@ -109,11 +109,11 @@ def _columns(subjects: Sequence[Subject]) -> list[Column]:
 
 
 def _shown(subjects: Sequence[Subject], budget: int) -> tuple[tuple[Dialogue, ...], str]:
-    """As many models as the page has room for, then as many prompts; and what was left out."""
+    """Selects as many models as the page has room for, then as many prompts; and says what was left out."""
     dense = [s for s in subjects if s.is_dense]
     pruned = [s for s in subjects if not s.is_dense]
     replies = {id(s): _replies(s, dense[0] if dense else None) for s in subjects}
-    sizes = {subject: sum(map(_size, said.values())) for subject, said in replies.items()}
+    sizes = {subject: sum(map(_size, by_prompt.values())) for subject, by_prompt in replies.items()}
     prompts = _by_id(subjects[0])
     around = sum(_prompt_size(answer) for answer in prompts.values())
 
@@ -136,9 +136,9 @@ def _shown(subjects: Sequence[Subject], budget: int) -> tuple[tuple[Dialogue, ..
     if len(asked) < len(prompts):
         lacks.append(f"{len(asked)} of {len(prompts)} prompts, evenly picked")
     left_out = f"Word by word, to keep the page small: {' and '.join(lacks)}. The records hold all."
-    said = [replies[id(s)] for s in pruned]
+    compared = [replies[id(s)] for s in pruned]
     dialogues = tuple(
-        _dialogue(prompts[prompt], [replies[id(s)] for s in chosen], said if dense else [])
+        _dialogue(prompts[prompt], [replies[id(s)] for s in chosen], compared if dense else [])
         for prompt in asked
     )
     return dialogues, left_out if lacks else ""
@@ -148,20 +148,20 @@ def _dialogue(
     answer: AnswerText, shown: Sequence[Mapping[str, Reply]], compared: Sequence[Mapping[str, Reply]]
 ) -> Dialogue:
     line = " ".join(answer.prompt.split())
-    held = [replies[answer.id] for replies in compared if answer.id in replies]
-    alike = sum(reply.is_as_dense for reply in held)
+    compared_replies = [replies[answer.id] for replies in compared if answer.id in replies]
+    alike = sum(reply.is_as_dense for reply in compared_replies)
     return Dialogue(
         name=answer.id,
         kind=answer.kind,
         prompt=answer.prompt,
         opening=line if len(line) <= _OPENING else f"{line[:_OPENING].rstrip()}…",
         replies=tuple(replies[answer.id] for replies in shown if answer.id in replies),
-        agreed=f"{alike} of {len(held)} as dense" if held else "",
+        agreed=f"{alike} of {len(compared_replies)} as dense" if compared_replies else "",
     )
 
 
 def _replies(subject: Subject, dense: Subject | None) -> dict[str, Reply]:
-    """Prompt id -> what a model said."""
+    """Maps each prompt id to the model's reply."""
     label = subject.label if subject.pattern is None else f"{subject.label}, {pattern_name(subject.pattern)}"
     beside = {} if dense is None or subject.is_dense else _by_id(dense)
     return {prompt: _reply(label, answer, beside.get(prompt)) for prompt, answer in _by_id(subject).items()}
@@ -185,19 +185,19 @@ def _reply(label: str, answer: AnswerText, dense: AnswerText | None) -> Reply:
 
 
 def _split(label: str, text: str, dense: str) -> Reply:
-    """The text around the first character that is not the dense answer's."""
+    """Splits a text at the first character that differs from the dense answer."""
     pairs = enumerate(zip_longest(text, dense))
     at = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
     if at is None:
         return Reply(label, "", text)
     if at == len(text):
         return Reply(label, "", text, "∎")
-    # A line break alone would leave nothing to mark.
+    # A line break alone would be invisible, so mark it with an arrow.
     return Reply(label, "", text[:at], "↵\n" if text[at] == "\n" else text[at], text[at + 1 :])
 
 
 def _best(pruned: Sequence[Subject], n: int) -> list[Subject]:
-    """The first n of each pattern: they come best first."""
+    """Returns the first n of each pattern; subjects are sorted best first."""
     counts: dict[str | None, int] = {}
     kept = []
     for subject in pruned:
@@ -208,13 +208,13 @@ def _best(pruned: Sequence[Subject], n: int) -> list[Subject]:
 
 
 def _spread_out(prompts: Sequence[str], n: int) -> list[str]:
-    """n of them, at least one, over the whole list: prompts of one kind stand together."""
+    """Picks n prompts, at least one, evenly over the list, because prompts of one kind are adjacent."""
     n = max(1, n)
     return [prompts[i * len(prompts) // n] for i in range(n)]
 
 
 def _size(reply: Reply) -> int:
-    """Bytes that it takes on the page, about."""
+    """Approximate size of a reply on the page, in bytes."""
     texts = (reply.label, reply.facts, reply.before, reply.differing, reply.after)
     return _MARKUP + sum(map(_text_size, texts))
 

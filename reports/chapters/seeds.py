@@ -1,4 +1,4 @@
-"""How far perplexity moves where nothing but the calibration seed changes."""
+"""How much perplexity varies if only the calibration seed changes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from suite.results.records.record import Record
 from suite.results.statistics.single import Spread, seed_spread
 
 Seeds = dict[int, Record]
-"""Seed -> the newest record with it, lowest seed first."""
+"""Maps each seed to the newest record with it, lowest seed first."""
 
 
 @dataclass(frozen=True)
 class SeedFamily:
-    """Cells that differ in the calibration seed alone, under one protocol."""
+    """Cells that differ only in the calibration seed, under one protocol."""
 
     subject: Subject
-    """Its first record, under a label that says nothing about the seed."""
+    """Its first record, with a label that leaves out the seed."""
     seeds: tuple[int, ...]
     protocol: Protocol
     spread: Spread
-    """Of the perplexity, over the seeds."""
+    """Spread of the perplexity over the seeds."""
 
 
 def seed_families(rankings: Sequence[Ranking]) -> list[SeedFamily]:
-    """The families with more than one seed, a protocol of the setting each."""
+    """Returns each family with more than one seed, once per protocol of the setting."""
     calibrated = [s.record for s in pruned_subjects(rankings) if s.record.cell.calibration is not None]
     families = [seeds for seeds in by_seed(calibrated) if len(seeds) > 1]
     labels = _labels([next(iter(seeds.values())) for seeds in families])
@@ -46,7 +46,7 @@ def seed_families(rankings: Sequence[Ranking]) -> list[SeedFamily]:
 
 
 def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """Mean, deviation and range: a row a protocol and a family of cells that differ in the seed alone."""
+    """Builds a table of mean, deviation and range, one row per family and protocol."""
     families = seed_families(rankings)
     if not families:
         return None
@@ -75,9 +75,9 @@ def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
         numbers("Maximum", [decimal(s.maximum) for s in spreads], "over seeds"),
     )
     notes = (
-        "Spread over calibration seeds, apart from the error over items: how far the number moves when the "
-        "method sees other calibration samples, not how it would move on other windows, for which the "
-        "ranking has its intervals. It describes the seeds that were run and has no interval of its own; "
+        "Spread over calibration seeds, apart from the error over items: how much the number changes if the "
+        "method sees other calibration samples, not how it would change on other windows, which the "
+        "intervals of the ranking describe. It describes only the seeds that were run and has no interval; "
         "all of them are measured on the same windows.",
     )
     table = chapter_table("perplexity over calibration seeds", [f.subject for f in families], columns)
@@ -85,7 +85,7 @@ def seeds_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
-    """Told apart where they read the same, pattern by pattern as in the rankings."""
+    """Labels the records, distinctly within each pattern as in the rankings."""
     plain = [without_seed(record) for record in records]
     patterns = {record.cell.pattern for record in plain}
     alike = {pattern: [r for r in plain if r.cell.pattern == pattern] for pattern in patterns}

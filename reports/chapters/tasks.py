@@ -1,6 +1,6 @@
 """Accuracy on tasks, the answers that flipped, and whether the accuracy differs from the dense model's.
 
-Two scores share a column only where version, limit and every question were the same.
+Two scores share a column only if version, limit and all questions are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from suite.results.records.record import Metric, Record
 from suite.results.statistics.paired import Flips, holm, mcnemar
 
 LEVEL = 0.05
-"""An adjusted p-value below it is called a difference."""
+"""An adjusted p-value below this level counts as a difference."""
 
 _FLIPS = ("flips_right_to_wrong", "flips_wrong_to_right")
 _GRADED = Unit(places=4)
@@ -34,7 +34,7 @@ _GRADED = Unit(places=4)
 
 @dataclass(frozen=True, order=True)
 class QuestionSet:
-    """What makes two scores of a task comparable."""
+    """What has to be equal for two scores of a task to be comparable."""
 
     protocol: str
     version: str
@@ -46,7 +46,7 @@ class QuestionSet:
 
     @property
     def title(self) -> str:
-        """In words, without the digest."""
+        """Describes the set in words, without the digest."""
         version = f", version {visible(self.version)}" if self.version else ""
         asked = f"the first {self.n:,} questions" if self.limit else f"all {counted(self.n, 'question')}"
         return f"{visible(self.protocol)}{version}, {asked}"
@@ -54,20 +54,20 @@ class QuestionSet:
 
 @dataclass(frozen=True)
 class Against:
-    """One task of one record against the dense model's."""
+    """One task of one record compared with the dense model."""
 
     flips: Flips | None
-    """None where there is nothing that may be compared."""
+    """None if the two cannot be compared."""
     reason: str = ""
-    """Why not."""
+    """Why they cannot be compared."""
     p_value: float | None = None
-    """McNemar's, adjusted for all the record's tasks that could be compared."""
+    """McNemar's p-value, adjusted for all tasks of the record that could be compared."""
     n_tests: int = 0
-    """How many these are."""
+    """The number of these tasks."""
 
 
 def tasks_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
-    """A table a question set, the dense model first."""
+    """Builds one table per question set, the dense model first."""
     references = rankings[0].references
     pruned = [s for s in pruned_subjects(rankings) if s.record.tasks]
     dense = [s for s in dense_subjects(rankings) if s.record.tasks]
@@ -78,8 +78,9 @@ def tasks_chapter(rankings: Sequence[Ranking]) -> Chapter | None:
     parts = tuple(_part(questions, rows, judged) for questions in rows)
     notes = (
         "Intervals of shares are Wilson's 95 %, over the questions. A flip is an answer whose correctness "
-        "changed against the dense model; both ways are shown because they cancel in the accuracy. “Lower” "
-        "and “higher” say that the accuracy differs from the dense model's: McNemar's exact test on the "
+        "changed compared with the dense model; both directions are shown because they cancel in the "
+        "accuracy. “Lower” and “higher” mean that the accuracy differs from the dense model's: McNemar's "
+        "exact test on the "
         f"flips, below {LEVEL:g} after Holm's adjustment over all tasks of the same model that could be "
         "tested. Numbers of two tables are not comparable.",
     )
@@ -120,7 +121,7 @@ def _part(
 
 
 def against_dense(record: Record, references: Sequence[Record]) -> dict[TaskOutcomes, Against]:
-    """Every task of a pruned record; its p-values are one family of tests."""
+    """Compares every task of a pruned record; its p-values are one family of tests."""
     found = [_compare(task, references) for task in record.tasks]
     adjusted = holm([one.flips.p_value if one.flips else None for one in found])
     n_tests = sum(p is not None for p in adjusted)
@@ -146,7 +147,7 @@ def _compare(task: TaskOutcomes, references: Sequence[Record]) -> Against:
 
 
 def _difference(task: TaskOutcomes, dense: TaskOutcomes) -> str:
-    """What sets two question sets of one protocol apart."""
+    """Describes how two question sets of one protocol differ."""
     parts = []
     if task.version != dense.version:
         parts.append(f"version {visible(dense.version or 'none')}")
@@ -160,12 +161,12 @@ def _difference(task: TaskOutcomes, dense: TaskOutcomes) -> str:
 
 
 def question_set(task: TaskOutcomes) -> QuestionSet:
-    """What another score of the task must share to be compared with this one."""
+    """Returns what another score of the task must have in common to be comparable with this one."""
     return QuestionSet(task.protocol, task.version, task.limit or 0, task.n, task.items_digest, task.metric)
 
 
 def _metrics(questions: QuestionSet, subjects: Sequence[Subject]) -> list[str]:
-    """The metric that `outcomes` is about, then the task's others."""
+    """Returns the metric that `outcomes` records, then the other metrics of the task."""
     names = {m.name: None for s in subjects for m in s.record.metrics if m.protocol == questions.protocol}
     return [questions.metric, *(n for n in names if n != questions.metric and n not in _FLIPS)]
 
@@ -187,7 +188,7 @@ def _flips_column(
 
 
 def _flips_cell(against: Against | None, metric: Metric | None, *, lost: bool) -> TableCell:
-    """Counted from both records' answers; else as the record has it, which may know another dense record."""
+    """Counts from both records' answers, else from the record alone, which may use another dense record."""
     if against is None:
         return TableCell(MISSING)
     flips = against.flips
@@ -211,5 +212,5 @@ def _verdict_cell(against: Against | None) -> TableCell:
         return TableCell(text, detail)
     lost, gained = against.flips.right_to_wrong or 0, against.flips.wrong_to_right or 0
     verdict = "lower" if lost > gained else "higher"
-    told = verdict if against.p_value < LEVEL else "no difference shown"
-    return TableCell(told, f"{probability(against.p_value)}, {counted(against.n_tests, 'task')}")
+    text = verdict if against.p_value < LEVEL else "no difference shown"
+    return TableCell(text, f"{probability(against.p_value)}, {counted(against.n_tests, 'task')}")

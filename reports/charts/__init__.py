@@ -1,4 +1,4 @@
-"""The figures of a report, drawn once in Altair for pages and papers."""
+"""The figures of a report, drawn with Altair for both pages and papers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.rankings.ranking import Ranking
 
 
 def figures(rankings: Sequence[Ranking]) -> list[Figure]:
-    """The figures for the rankings of one setting, those that have something to show."""
+    """Returns the figures for the rankings of one setting that have something to show."""
     blocks = ranked_blocks(rankings)
     answers = paired_answers(rankings)
     drawn = (

@@ -1,4 +1,4 @@
-"""What a figure can hold quality against: each kind of cost, how it is said, and of what it is not known."""
+"""The kinds of cost that figures compare with quality: their wording, and the methods without that cost."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ class Cost:
     """One kind of cost."""
 
     name: str
-    """Of the figure."""
+    """Name of the figure."""
     tab: str
     noun: str
     least: str
-    """What the cheapest has."""
+    """Describes the cheapest method."""
     unit: str
     column: str
-    """Of the table."""
+    """Heading of the table column."""
     about: str
-    """What is counted."""
+    """Describes what is measured."""
     of_checkpoint: str
-    """Why a finished checkpoint has none, as an apposition."""
+    """Why a finished checkpoint has no such cost, as an apposition."""
     of: Callable[[Entry], float | None]
-    """None where it is not known."""
+    """Returns the cost of an entry; None if it is unknown."""
 
     def left_out(self, entries: Sequence[Entry]) -> str:
-        """A sentence for the note about those whose cost is not known; empty where there are none."""
+        """Returns a sentence about the entries with unknown cost; empty if there are none."""
         n_checkpoints = sum(entry.record.checkpoint is not None for entry in entries)
         n_others = len(entries) - n_checkpoints
-        said = [f"{counted(n_others, 'method')} whose {self.noun} was not recorded"] if n_others else []
+        parts = [f"{counted(n_others, 'method')} whose {self.noun} was not recorded"] if n_others else []
         if n_checkpoints:
-            said.append(f"{counted(n_checkpoints, 'finished checkpoint')}, {self.of_checkpoint}")
-        return f" Left out: {'; '.join(said)}." if said else ""
+            parts.append(f"{counted(n_checkpoints, 'finished checkpoint')}, {self.of_checkpoint}")
+        return f" Left out: {'; '.join(parts)}." if parts else ""
 
 
 def machine_numbers(rankings: Iterable[Ranking]) -> dict[str, int]:
-    """Cell -> the number of its kind of machine, from 1 in the order in which they come."""
+    """Maps each cell to the number of its kind of machine, counted from 1 in order of appearance."""
     entries = [entry for ranking in rankings for entry in ranking.entries]
     numbers: dict[str, int] = {}
     return {e.cell: numbers.setdefault(machine_of(e.record), len(numbers) + 1) for e in entries}
 
 
 def on_machines(n: int) -> str:
-    """How a title says that what it shows does not all compare."""
+    """Describes in a title that the values shown come from machines that are not comparable."""
     return f"measured on {n} kinds of machine, thread counts or placements"
 
 
 def machines_note(machines: Collection[int], what: str) -> str:
-    """A sentence for the note where the machines of what is shown are of several kinds."""
+    """Returns a sentence for the note if the values shown come from several kinds of machine."""
     n = len(set(machines))
     if n < 2:
         return ""
@@ -61,7 +61,7 @@ def machines_note(machines: Collection[int], what: str) -> str:
 
 
 def _gib_of_pruning(entry: Entry, n_bytes: float | None) -> float | None:
-    """A finished checkpoint has a peak too, but that of evaluating."""
+    """Returns None for a finished checkpoint: its peak is that of the evaluation."""
     return None if n_bytes is None or entry.record.checkpoint is not None else n_bytes / GIB
 
 

@@ -1,7 +1,7 @@
 """How figures are drawn: colours and shapes of method families, scales, ticks and panels.
 
-Colour means the method family and nothing else; shape repeats it for those who do not see the colour. Panels
-are facets of one chart, and a page may give them another width and number of columns.
+Colour always means the method family; shape repeats it for readers who do not see the colour. Panels are
+facets of one chart; a page may change their width and number of columns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 from reports.wording import counted, listed
 
 FAMILIES = ("llm-barber", "sparsegpt", "wanda", "magnitude")
-"""Families with a colour of their own; further ones take the remaining colours in the order of names."""
+"""Families with a fixed colour; others take the remaining colours in alphabetical order."""
 N_COLORS = 8
 SHAPES = (
     "circle",
@@ -30,25 +30,25 @@ SHAPES = (
     "triangle-right",
 )
 WIDE_RANGE = 20
-"""A range turns logarithmic where its largest value is this many times its smallest."""
+"""A range becomes logarithmic if its largest value is at least this many times its smallest."""
 MOST_PANELS = 24
-"""Panels that are drawn: more of them nobody looks through, and each costs its share of the page."""
+"""Maximum number of panels drawn: nobody looks through more, and each one makes the page larger."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with what belongs to it.
+    """A chart with its title, note and data.
 
     Attributes:
         name: a word for its anchor.
-        title: what is seen, in a sentence.
-        note: axes, protocol, n, uncertainty and which way is better.
-        chart: a faceted chart, with the most panels side by side.
-        data: what is drawn, as a table to read.
-        panel_width: the narrowest a panel may become, in pixels.
-        tab: the short word on its tab, where several figures share a place.
-        narrow_columns: the most panels side by side in a column of a paper.
-        narrow_height: of a panel there, in points; where each method has a row, the rows say it.
+        title: the finding that the chart shows, as a sentence.
+        note: axes, protocol, n, uncertainty and which direction is better.
+        chart: a faceted chart with the maximum number of panels side by side.
+        data: the drawn values as a readable table.
+        panel_width: minimum width of a panel, in pixels.
+        tab: the short word on its tab, if several figures share a place.
+        narrow_columns: maximum number of panels side by side in a column of a paper.
+        narrow_height: height of a panel there, in points; if each method has a row, the rows determine it.
     """
 
     name: str
@@ -64,34 +64,34 @@ class Figure:
 
 @dataclass(frozen=True)
 class Range:
-    """What an axis has to span."""
+    """The range of values that an axis has to span."""
 
     low: float
     high: float
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Range:
-        """The range of the finite ones among `values`, of which there is at least one."""
+        """Returns the range of the finite `values`, at least one of which must be finite."""
         finite = [v for v in values if v is not None and math.isfinite(v)]
         return cls(min(finite), max(finite))
 
     @property
     def is_log(self) -> bool:
-        """Whether a linear axis would crowd most values at its foot."""
+        """Whether a linear axis would crowd most values at its lower end."""
         return self.low > 0 and self.high / self.low >= WIDE_RANGE
 
     @property
     def scale(self) -> alt.Scale:
-        """The scale of the axis; a linear one holds zero."""
+        """The scale of the axis; a linear scale includes zero."""
         if self.is_log:
             return alt.Scale(type="log", domain=[self.low / 1.3, self.high * 1.3], nice=False)
-        # Given, not left to the library: it warns of a layer that has nothing to draw in a panel.
+        # Set explicitly, because the library warns about layers that have nothing to draw in a panel.
         ends = [min(0.0, self.low), max(0.0, self.high) or 1.0]
         return alt.Scale(type="linear", domain=ends, nice=True)
 
     @property
     def close_scale(self) -> alt.Scale:
-        """The same without the zero, for points that differ little beside their distance from it."""
+        """The scale without zero, for points whose differences are small compared with their values."""
         if self.is_log:
             return self.scale
         room = 0.08 * (self.high - self.low) or 0.05 * abs(self.high) or 1.0
@@ -99,7 +99,7 @@ class Range:
 
     @property
     def axis(self) -> alt.Axis:
-        """The axis, with round ticks on a log scale: the library's own crowd a small panel."""
+        """The axis, with round ticks on a log scale, because the library's ticks crowd a small panel."""
         if not self.is_log:
             return alt.Axis(tickCount=4)
         low, high = self.low / 1.3, self.high * 1.3
@@ -111,29 +111,27 @@ class Range:
 
 
 def log_note(ranges: dict[str, Range]) -> str:
-    """Says which axes are logarithmic."""
+    """Returns a sentence that lists the logarithmic axes; empty if there are none."""
     logged = [name for name, values in ranges.items() if values.is_log]
     return f" Log scale: {listed(logged)}." if logged else ""
 
 
 def first_panels(data: pd.DataFrame, by: str = "panel") -> tuple[pd.DataFrame, list[str], str]:
-    """The rows whose panels are drawn, these panels, and a sentence for the note about the others."""
+    """Returns the rows of the drawn panels, these panels, and a sentence about the panels left out."""
     order = list(dict.fromkeys(data[by]))
     kept, left = order[:MOST_PANELS], len(order) - MOST_PANELS
     verb = "is" if left == 1 else "are"
-    said = (
-        f" {counted(left, 'further panel')} {verb} not drawn; the table beneath has all." if left > 0 else ""
-    )
-    return data[data[by].isin(kept)], kept, said
+    note = f" {counted(left, 'further panel')} {verb} not drawn; the table below has all." if left > 0 else ""
+    return data[data[by].isin(kept)], kept, note
 
 
 def panels(chart: alt.Chart | alt.LayerChart, order: Sequence[str], *, columns: int) -> alt.FacetChart:
-    """A panel a value of `panel`; line breaks in the values break the panels' titles.
+    """Facets a chart by the values of `panel`; line breaks in a value break the title of its panel.
 
     Args:
-        chart: what every panel shows of its own rows.
+        chart: drawn in every panel from the panel's rows.
         order: the values, in the order of the panels.
-        columns: the most panels side by side.
+        columns: maximum number of panels side by side.
     """
     header = alt.Header(title=None, labelExpr="split(datum.value, '\\n')", labelLimit=0)
     facet = alt.Facet("panel:N", sort=list(order), header=header)
@@ -141,17 +139,17 @@ def panels(chart: alt.Chart | alt.LayerChart, order: Sequence[str], *, columns: 
 
 
 def dense_line(**encoding: str) -> alt.Chart:
-    """Where the dense model stands: a dashed line across every panel."""
+    """Draws the value of the dense model as a dashed line across every panel."""
     line: alt.Chart = alt.Chart().mark_rule(strokeDash=[4, 3], strokeWidth=1, color="var(--muted)")
     return line.encode(**encoding)
 
 
 def family_color(families: Iterable[str], *, has_legend: bool = True) -> alt.Color:
-    """The colour of a family, the same in every figure of a page.
+    """Returns the colour of the families, the same in every figure of a page.
 
     Args:
-        families: those that are drawn.
-        has_legend: false where every mark stands beside the name of its method.
+        families: the families that are drawn.
+        has_legend: false if every mark is next to the name of its method.
     """
     shown, places = _families(families)
     colors = [f"var(--family-{place % N_COLORS + 1})" for place in places]
@@ -160,7 +158,7 @@ def family_color(families: Iterable[str], *, has_legend: bool = True) -> alt.Col
 
 
 def family_shape(families: Iterable[str], *, has_legend: bool = True) -> alt.Shape:
-    """The shape of a family, which repeats its colour for those who do not see it."""
+    """Returns the shape of the families, which repeats their colour for readers who do not see it."""
     shown, places = _families(families)
     shapes = [SHAPES[place % len(SHAPES)] for place in places]
     legend = _legend(shown) if has_legend else None
@@ -168,13 +166,13 @@ def family_shape(families: Iterable[str], *, has_legend: bool = True) -> alt.Sha
 
 
 def specification(chart: alt.FacetChart, *, validate: bool = True) -> dict[str, Any]:
-    """The chart as JSON can hold it.
+    """Returns the chart as a JSON-compatible dictionary.
 
-    Altair writes NaN as null in columns of numbers only; one without any number is of objects.
+    Altair writes NaN as null only in numeric columns; a column without any number has the dtype object.
 
     Args:
         chart: what is drawn.
-        validate: whether it is held against Vega-Lite's schema.
+        validate: whether to check it with Vega-Lite's schema.
     """
     spec: dict[str, Any] = chart.to_dict(validate=validate)
     spec["datasets"] = {
@@ -189,9 +187,9 @@ def _or_null(value: Any) -> Any:
 
 
 def _families(families: Iterable[str]) -> tuple[list[str], list[int]]:
-    held = set(families)
-    order = [*FAMILIES, *sorted(held - set(FAMILIES))]
-    shown = [family for family in order if family in held]
+    present = set(families)
+    order = [*FAMILIES, *sorted(present - set(FAMILIES))]
+    shown = [family for family in order if family in present]
     return shown, [order.index(family) for family in shown]
 
 

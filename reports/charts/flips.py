@@ -1,4 +1,4 @@
-"""Flips: the answers that pruning turned, both ways, as they cancel in the accuracy."""
+"""Flips: answers that pruning changed, in both directions, because the two cancel in the accuracy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from reports.wording import decimal, interval
 
 
 def flips_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
-    """Answers turned wrong to the left and turned right to the right, a panel a task and pattern."""
+    """Draws answers turned wrong to the left, answers turned right to the right; a panel per task and
+    pattern.
+    """
     data = pd.DataFrame([_row(one) for one in answers])
     if data.empty or not (data["n_lost"] + data["n_gained"]).any():
         return None
@@ -25,10 +27,10 @@ def flips_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
         name="flips",
         title=_title(data),
         note=(
-            "Share of all questions whose answer went from right to wrong (lost, full colour) and from wrong "
-            "to right (gained, pale) against the dense model's (lines: Wilson's 95 % interval; n in the "
-            "panel's title). Fewer from right to wrong are better; both ways are shown, as they cancel "
-            "in the accuracy." + left_out + no_row
+            "Share of all questions whose answer went from right to wrong (lost, full colour) and from "
+            "wrong to right (gained, pale) compared with the dense model (lines: Wilson's 95 % interval; n "
+            "in the panel's title). Fewer from right to wrong are better; both directions are shown, "
+            "because they cancel in the accuracy." + left_out + no_row
         ),
         chart=panels(_chart(drawn, names), kept, columns=columns),
         data=_table(data),
@@ -58,11 +60,11 @@ def _chart(drawn: pd.DataFrame, names: list[str]) -> alt.LayerChart:
     middle = pd.DataFrame({"panel": list(dict.fromkeys(drawn["panel"])), "middle": 0})
     rows = pd.concat([drawn[columns], middle])
     base = alt.Chart()
-    whole = base.transform_filter("isValid(datum.lost)")
+    with_values = base.transform_filter("isValid(datum.lost)")
     axis = alt.Axis(tickCount=5, labelExpr="format(abs(datum.value), '~g')")
     title = ["← lost · gained →", "% of questions"]
-    place = whole.encode(y=row_axis(names))
-    told = [
+    place = with_values.encode(y=row_axis(names))
+    tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("n_lost:Q", title="right to wrong"),
         alt.Tooltip("n_gained:Q", title="wrong to right"),
@@ -71,7 +73,7 @@ def _chart(drawn: pd.DataFrame, names: list[str]) -> alt.LayerChart:
         place.mark_bar(height={"band": 0.62}, opacity=opacity).encode(
             x=alt.X(f"{side}:Q", title=title, axis=axis, stack=None),
             color=family_color(drawn["family"], has_legend=False),
-            tooltip=told,
+            tooltip=tooltip,
         )
         for side, opacity in (("lost", 1), ("gained", 0.55))
     ]
@@ -105,7 +107,7 @@ def _table(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _title(data: pd.DataFrame) -> str:
-    """Who lost most, which is what pruning did worst; who gained most where nobody lost."""
+    """Names who lost most, which is the worst effect of pruning, or who gained most if nobody lost."""
     has_lost = bool(data["n_lost"].any())
     most = data.iloc[int((data["n_lost"] / data["n"] if has_lost else data["gained"]).argmax())]
     who = f"{most['label']} at {most['pattern']}" if data["pattern"].nunique() > 1 else str(most["label"])

@@ -1,4 +1,4 @@
-"""Figures over decoder layers: where weights moved, how the block error fell, where sparsity went."""
+"""Figures over decoder layers: weights moved, reduction of the block error, and sparsity."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from reports.rankings.ranking import Ranking
 from reports.wording import pattern_name
 
 VARIES = 0.005
-"""Sparsity counts as varying over the layers from half a percentage point on: less is rounding."""
+"""Sparsity counts as varying over the layers above half a percentage point: less is rounding."""
 
 BEFORE, AFTER = "before the rebuild", "after"
 
 
 def ranked_blocks(rankings: Sequence[Ranking]) -> pd.DataFrame:
-    """`blocks_frame` of every ranked record; `method` and `panel` are what its ranking calls it."""
+    """Returns `blocks_frame` of every ranked record, with `method` and `panel` labelled as in its ranking."""
     entries = [(ranking, entry) for ranking in rankings for entry in ranking.entries]
     blocks = blocks_frame(modules_frame(entry.record for _, entry in entries))
     labels = {e.cell: e.label for _, e in entries}
-    # A panel is too narrow for the whole label: its settings go on a line of their own.
+    # A panel is too narrow for the whole label, so its settings are on a line of their own.
     titles = {e.cell: e.label.replace(" (", "\n(") + f"\n{pattern_name(r.pattern)}" for r, e in entries}
     cell = blocks["cell"]
     pattern = blocks["pattern"].map(pattern_name)
@@ -33,7 +33,7 @@ def ranked_blocks(rankings: Sequence[Ranking]) -> pd.DataFrame:
 
 
 def weights_moved(blocks: pd.DataFrame) -> Figure | None:
-    """Share of weights that a rebuild changed sides, by decoder layer and block, a panel a variant."""
+    """Draws the share of weights that a rebuild swapped, by decoder layer and block, a panel per variant."""
     data = blocks.dropna(subset=["moved"])
     if data.empty:
         return None
@@ -49,8 +49,8 @@ def weights_moved(blocks: pd.DataFrame) -> Figure | None:
             f"layer {top['layer']}, {top['block']}"
         ),
         note=(
-            "Share of a block's weights that changed sides: each swap brings one pruned weight back and "
-            "removes a kept one. An exact count, no interval; neither way is better."
+            "Share of a block's weights that were swapped: each swap restores one pruned weight and prunes "
+            "a kept one. An exact count, no interval; neither direction is better."
             + log_note({"share": y})
             + left_out
         ),
@@ -62,7 +62,7 @@ def weights_moved(blocks: pd.DataFrame) -> Figure | None:
 
 
 def block_error(blocks: pd.DataFrame) -> Figure | None:
-    """Block reconstruction error by decoder layer, before and after the rebuild."""
+    """Draws the block reconstruction error by decoder layer, before and after the rebuild."""
     data = blocks.dropna(subset=["error_before", "error_after"])
     if data.empty:
         return None
@@ -90,7 +90,7 @@ def block_error(blocks: pd.DataFrame) -> Figure | None:
 
 
 def layer_sparsity(blocks: pd.DataFrame) -> Figure | None:
-    """Sparsity by decoder layer and block, for the variants in which it varies."""
+    """Draws sparsity by decoder layer and block, for the variants in which it varies."""
     if blocks.empty:
         return None
     spread = blocks.groupby("panel")["sparsity"].agg(lambda s: s.max() - s.min())
@@ -106,7 +106,7 @@ def layer_sparsity(blocks: pd.DataFrame) -> Figure | None:
         name="sparsity",
         title=f"Sparsity varies most, by {100 * varied.max():.1f} points, in {where}",
         note=(
-            "Share of zeros in a block's weights. An exact count, no interval; neither way is better."
+            "Share of zeros in a block's weights. An exact count, no interval; neither direction is better."
             + left_out
         ),
         chart=panels(chart, kept, columns=3),
@@ -117,7 +117,7 @@ def layer_sparsity(blocks: pd.DataFrame) -> Figure | None:
 
 
 def _by_layer(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """One row a layer, each block's values side by side: `attention swaps`, `mlp swaps`..."""
+    """Returns one row per layer with each block's values side by side: `attention swaps`, `mlp swaps`..."""
     keys = ["cell", "method", "pattern", "layer"]
     parts = []
     for block, part in data.groupby("block", sort=False):
@@ -127,12 +127,12 @@ def _by_layer(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def _error_lines(data: pd.DataFrame, spanned: Range) -> alt.LayerChart:
-    """The error before and after, and what lies between them."""
+    """Draws the error before and after as lines, with the area between them filled."""
     rows = _series(data, {"error_before": "before", "error_after": "after"})
     base = alt.Chart()
     color = family_color(data["family"])
     x = alt.X("layer:Q", title="decoder layer", axis=_LAYER_AXIS)
-    told = [
+    tooltip = [
         alt.Tooltip("layer:Q", title="decoder layer"),
         alt.Tooltip("before:Q", format=".4~g"),
         alt.Tooltip("after:Q", format=".4~g"),
@@ -147,7 +147,7 @@ def _error_lines(data: pd.DataFrame, spanned: Range) -> alt.LayerChart:
             y=alt.Y(f"{field}:Q", title="block error", scale=spanned.scale, axis=spanned.axis),
             color=color,
             strokeDash=_dash(state, (AFTER, BEFORE)),
-            tooltip=told,
+            tooltip=tooltip,
         )
         for field, state in (("before", "dashed"), ("after", "solid"))
     ]
@@ -162,7 +162,7 @@ def _error_lines(data: pd.DataFrame, spanned: Range) -> alt.LayerChart:
 
 
 def _block_lines(data: pd.DataFrame, value: str, title: str, spanned: Range) -> alt.Chart:
-    """A line a block of `value` over the layers."""
+    """Draws `value` over the layers, one line per block."""
     blocks = list(dict.fromkeys(data["block"]))
     chart: alt.Chart = (
         alt.Chart(_series(data, {value: "value"}))
@@ -185,9 +185,9 @@ def _block_lines(data: pd.DataFrame, value: str, title: str, spanned: Range) -> 
 
 
 def _series(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """A row a panel and block with lists that the chart flattens: a tenth of the bytes of a row a point.
+    """Returns a row per panel and block with lists that the chart flattens.
 
-    Four digits are more than a screen shows.
+    This takes a tenth of the bytes of one row per point. Four digits are more than a screen shows.
     """
     rows = []
     for (panel, family, block), part in data.groupby(["panel", "family", "block"], sort=False):
@@ -199,10 +199,10 @@ def _series(data: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def _dash(field: str, domain: Sequence[str]) -> alt.StrokeDash:
-    """Tells the values of `field` apart, the first solid."""
+    """Distinguishes the values of `field` by dashes, the first one solid."""
     patterns = [[1, 0], [4, 3], [1, 2]]
     scale = alt.Scale(domain=list(domain), range=[patterns[i % 3] for i in range(len(domain))])
-    # Long enough in the legend for its dashes to be seen.
+    # Long enough in the legend to show the dashes.
     return alt.StrokeDash(f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolSize=200))
 
 

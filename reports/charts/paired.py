@@ -1,4 +1,4 @@
-"""The answers of pruned models held against the dense model's, question set by question set, as panels."""
+"""The answers of pruned models compared with the dense model's, per question set, as panels."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from suite.results.statistics.paired import Flips
 
 @dataclass(frozen=True)
 class PairedAnswers:
-    """One task of one pruned model against the dense model, on the same questions."""
+    """One task of one pruned model compared with the dense model, on the same questions."""
 
     panel: str
     task: str
     pattern: str
     label: str
     row: str
-    """The label as a row's name."""
+    """The label, formatted as the name of a row."""
     family: str
     place: int
-    """In its ranking, from 0."""
+    """Index in its ranking, from 0."""
     both: int
-    """Questions that both answer rightly."""
+    """Number of questions that both answer correctly."""
     lost: int
-    """Right in the dense model, wrong in the pruned one."""
+    """Number of questions that only the dense model answers correctly."""
     gained: int
     flips: Flips
 
     @property
     def named(self) -> dict[str, object]:
-        """The columns of a figure's data that say whose answers these are."""
+        """The columns of a figure's data that identify whose answers these are."""
         return {
             "panel": self.panel,
             "task": self.task,
@@ -47,12 +47,12 @@ class PairedAnswers:
 
     @property
     def n(self) -> int:
-        """Questions."""
+        """Number of questions."""
         return self.flips.n
 
 
 def paired_answers(rankings: Sequence[Ranking]) -> list[PairedAnswers]:
-    """Everything that may be compared, pattern by pattern, task by task, best perplexity first."""
+    """Returns all comparable answers, ordered by pattern, task and perplexity (best first)."""
     found: list[tuple[int, QuestionSet, PairedAnswers]] = []
     references = rankings[0].references
     panels, names = _panel_names(rankings), names_over_patterns(rankings)
@@ -84,7 +84,7 @@ def paired_answers(rankings: Sequence[Ranking]) -> list[PairedAnswers]:
 
 
 def _panel_names(rankings: Sequence[Ranking]) -> dict[QuestionSet, str]:
-    """Task and number of questions; where two sets read the same, the beginning of their digest too."""
+    """Names a panel by task and number of questions, and by the start of the digest if two would be equal."""
     sets = dict.fromkeys(question_set(task) for r in rankings for e in r.entries for task in e.record.tasks)
     names = {q: f"{visible(q.protocol)}, n = {q.n:,}" for q in sets}
     read = list(names.values())

@@ -1,4 +1,4 @@
-"""Quality against cost: what a method keeps against what it took, and which ones nothing beats in both."""
+"""Quality against cost, and which methods are not beaten in both."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from reports.rankings.ranking import Entry, Ranking
 from reports.wording import counted, interval, listed, pattern_name, visible
 
 MOST_NAMED = 3
-"""Methods or patterns that a title names; it counts the rest."""
+"""Maximum number of methods or patterns named in a title; it only counts the rest."""
 
 
 def pareto_views(rankings: Sequence[Ranking]) -> list[Figure]:
-    """Perplexity on the first protocol against each cost that was recorded, a panel a pattern."""
+    """Draws perplexity on the first protocol against each recorded cost, one panel per pattern."""
     views = (_view(rankings, cost) for cost in COSTS)
     return [view for view in views if view is not None]
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Whether a point is on the Pareto frontier, where lower is better in both coordinates.
+    """Whether each point is on the Pareto frontier, if lower is better in both coordinates.
 
-    It is unless another one is at least as low in both and lower in one; equal points are on it together.
+    A point is off it if another one is at least as low in both and lower in one; equal points are on it
+    together.
     """
     return [
         not any(x <= own_x and y <= own_y and (x < own_x or y < own_y) for x, y in points)
@@ -55,7 +56,7 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
     data = pd.DataFrame(rows)
     protocol = rankings[0].setting.protocols[0]
     x = Range.of(spent for spent in data["cost"] if spent > 0)
-    # A log axis has no place for 0 seconds; such a method stays in the table.
+    # A log axis cannot show 0 seconds; such a method is only in the table.
     shown = data[data["cost"] > 0] if x.is_log else data
     shown, kept, left_out = first_panels(shown)
     shown = shown.reset_index(drop=True)
@@ -85,7 +86,7 @@ def _view(rankings: Sequence[Ranking], cost: Cost) -> Figure | None:
             "least as good in both and better in one (intervals aside). Digits are ranks by perplexity"
             + ("; the dashed line is dense." if dense else ".")
             + log_note({cost.noun: x, "perplexity": y})
-            + machines_note(list(data["machine"]), "times and memory compare")
+            + machines_note(list(data["machine"]), "times and memory are comparable")
             + cost.left_out([entry for _, entry in unknown])
             + _zero_note(unplaced, cost)
             + left_out
@@ -107,14 +108,14 @@ def _measured(ranking: Ranking) -> list[Entry]:
 def _points(
     ranking: Ranking, cost: Cost, names: Mapping[str, str], machines: Mapping[str, int]
 ) -> list[dict[str, object]]:
-    """The entries of a ranking that have both numbers; each machine has a frontier of its own."""
-    held = [(entry, entry.scores[0].value, cost.of(entry)) for entry in _measured(ranking)]
-    placed = [(e, value, spent) for e, value, spent in held if value is not None and spent is not None]
+    """Returns the entries of a ranking that have both numbers; each machine has its own frontier."""
+    measured = [(entry, entry.scores[0].value, cost.of(entry)) for entry in _measured(ranking)]
+    placed = [(e, value, spent) for e, value, spent in measured if value is not None and spent is not None]
     numbers = [machines[entry.cell] for entry, _, _ in placed]
     on_it = [False] * len(placed)
     for number in set(numbers):
-        own = [i for i, other in enumerate(numbers) if other == number]
-        for i, is_on in zip(own, frontier([(placed[i][2], placed[i][1]) for i in own]), strict=True):
+        same = [i for i, other in enumerate(numbers) if other == number]
+        for i, is_on in zip(same, frontier([(placed[i][2], placed[i][1]) for i in same]), strict=True):
             on_it[i] = is_on
     return [
         {
@@ -147,7 +148,7 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
     across = alt.X("cost:Q", title=f"{cost.noun}, {cost.unit}", scale=x.close_scale, axis=x.axis)
     up = alt.Y("perplexity:Q", title="perplexity", scale=y.scale, axis=y.axis)
     place = base.encode(x=across, color=family_color(families))
-    told = [
+    tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("panel:N", title="pattern"),
         alt.Tooltip("perplexity:Q", format=",.2f"),
@@ -156,12 +157,12 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
         alt.Tooltip("frontier:N", title="on the frontier"),
     ]
     shape = family_shape(families)
-    points = place.mark_point(filled=True, size=80, opacity=1).encode(y=up, shape=shape, tooltip=told)
-    # What is off the frontier is hollow: filled or not can be told without a colour.
+    points = place.mark_point(filled=True, size=80, opacity=1).encode(y=up, shape=shape, tooltip=tooltip)
+    # Points off the frontier are hollow, which can be seen without colours.
     hollow = (
         base.transform_filter("datum.frontier == 'no'")
         .mark_point(filled=True, size=24, opacity=1, color="var(--paper)")
-        .encode(x=across, y=up, shape=shape, tooltip=told)
+        .encode(x=across, y=up, shape=shape, tooltip=tooltip)
     )
     steps = (
         base.transform_filter("datum.frontier == 'yes'")
@@ -170,7 +171,7 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
     )
     if "machine" in drawn.columns:
         steps = steps.encode(detail="machine:N")
-        told.append(alt.Tooltip("machine:N"))
+        tooltip.append(alt.Tooltip("machine:N"))
     whiskers = place.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
     ranks = place.mark_text(
         dx=alt.expr("9 * datum.side"),
@@ -185,9 +186,9 @@ def _chart(drawn: pd.DataFrame, families: pd.Series[str], x: Range, y: Range, co
 
 
 def _rank_labels(data: pd.DataFrame, x: Range, y: Range) -> tuple[list[str], list[int]]:
-    """What is written beside each point, and on which side: -1 where right of it stands another one, else 1.
+    """Returns the text next to each point and its side: -1 if another point is to its right, else 1.
 
-    Points that lie on each other have their ranks in one place.
+    Points that coincide share one text with all their ranks.
     """
     across, up = _shares(data["cost"], x), _shares(data["perplexity"], y)
     digits: list[str] = []
@@ -206,12 +207,12 @@ def _rank_labels(data: pd.DataFrame, x: Range, y: Range) -> tuple[list[str], lis
 
 
 def _listed_ranks(ranks: Sequence[object]) -> str:
-    """All of a few, the first and the last of many."""
+    """Lists a few ranks in full, many by the first and the last."""
     return ", ".join(map(str, ranks)) if len(ranks) <= MOST_NAMED else f"{ranks[0]} … {ranks[-1]}"
 
 
 def _shares(values: pd.Series[float], spanned: Range) -> pd.Series[float]:
-    """Where each value lies on its axis, from 0 to 1."""
+    """Returns the position of each value on its axis, from 0 to 1."""
     low, high = spanned.low, spanned.high
     if spanned.is_log:
         values, low, high = values.map(math.log), math.log(low), math.log(high)
@@ -228,12 +229,12 @@ def _zero_note(unplaced: pd.DataFrame, cost: Cost) -> str:
 
 
 def _title(data: pd.DataFrame, cost: Cost, unknown: Mapping[str, int]) -> str:
-    """Which methods nothing beats in both, pattern by pattern while these are few, else counted.
+    """Names the methods that are not beaten in both, by pattern if the patterns are few, else with counts.
 
     Args:
         data: the methods whose cost is known.
-        cost: what it is.
-        unknown: pattern -> how many more have a perplexity and no cost: the best may be among them.
+        cost: the kind of cost.
+        unknown: for each pattern, how many more methods have a perplexity but no cost; one may be the best.
     """
     if data.groupby("panel")["machine"].nunique().max() > 1:
         return f"Perplexity against {cost.noun}, {on_machines(data['machine'].nunique())}"
@@ -273,7 +274,7 @@ def _on_frontier(panel: pd.DataFrame) -> list[str]:
 
 
 def _some(names: Sequence[str], noun: str, conjunction: str) -> str:
-    """The first few by name, the rest counted."""
+    """Names the first few and counts the rest."""
     shown = list(names[:MOST_NAMED])
     if len(names) > MOST_NAMED:
         shown.append(counted(len(names) - MOST_NAMED, noun))

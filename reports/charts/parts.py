@@ -1,4 +1,4 @@
-"""What each part of a recipe adds to the recipes that it was added to, a panel per part."""
+"""What each part of a recipe adds to the recipes it was added to, one panel per part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reports.wording import interval, pattern_name, visible
 
 
 def change_by_part(rankings: Sequence[Ranking]) -> Figure | None:
-    """Change of perplexity on the first text, in per cent; a panel per part and pattern, a row per recipe."""
+    """Draws the change of perplexity on the first text in per cent; a panel per part and pattern."""
     if not rankings[0].setting.protocols:
         return None
     ranked = rankings[0].setting.protocols[0]
@@ -45,7 +45,7 @@ def change_by_part(rankings: Sequence[Ranking]) -> Figure | None:
         name="parts",
         title=_title(found),
         note=(
-            f"Perplexity on {visible(ranked.name)} with the part over that without it, everything else alike "
+            f"Perplexity on {visible(ranked.name)} with the part over that without it, everything else equal "
             "(bars: paired 95 % interval over windows, losses averaged over calibration seeds). Left of the "
             "dashed line the part helps; rows are the recipes that it was added to." + left_out + no_row
         ),
@@ -81,7 +81,7 @@ def _row(addition: Addition, several: bool) -> dict[str, object]:
 
 
 def _title(found: Sequence[Addition]) -> str:
-    """The part that helps most."""
+    """Names the part that lowers perplexity most."""
     best = min(found, key=lambda addition: addition.ratio.value or 0.0)
     what = f"adding {best.title} to {best.base} ({pattern_name(best.pattern)})"
     ratio = best.ratio.value or 0.0

@@ -1,4 +1,4 @@
-"""Cost by phase: what a method's prune time is spent on."""
+"""Cost by phase: how a method's prune time is spent."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from reports.rankings.ranking import METHOD_PHASES, Entry, Ranking
 from reports.wording import NBSP, decimal, listed, pattern_name
 
 OUTSIDE = ("load", *EVALUATION, "reference speed")
-"""Phases that say nothing about the method and are longer than most."""
+"""Phases that do not characterize the method and take longer than most."""
 OTHER = "other"
-"""What a method from elsewhere calls its phases by names of its own."""
+"""Phases whose names are unknown here, of methods defined elsewhere."""
 DRAWN = (*(phase for phase in PHASES if phase not in OUTSIDE), OTHER)
 STEPS = tuple(f"var(--phase-{step})" for step in range(1, 8))
-"""From the first phase to the last; what lies beyond them is pale and has an outline."""
+"""Colours of the phases in order; phases beyond these are pale and outlined."""
 
 
 def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
-    """Seconds by phase as stacked bars, a panel a pattern, the shortest prune time first."""
+    """Draws seconds by phase as stacked bars, one panel per pattern, the shortest prune time first."""
     named, machines = names_over_patterns(rankings), machine_numbers(rankings)
     rows = [
         _row(r.pattern, e, named[e.cell], i, machines[e.cell])
@@ -46,11 +46,11 @@ def seconds_by_phase(rankings: Sequence[Ranking]) -> Figure | None:
         title=_title(data, sum(entry.record.checkpoint is None for entry in untimed)),
         note=(
             "Seconds by phase, in the order in which they first happen, one run each, no interval. Shorter "
-            "is better. The number is the whole bar; rows are sorted by prune time "
-            f"({listed([*METHOD_PHASES])}). Loading and evaluating are not drawn, as the method does not "
-            "decide them and they would dwarf the rest; the table beneath has them."
+            "is better. The number is the length of the whole bar; rows are sorted by prune time "
+            f"({listed([*METHOD_PHASES])}). Loading and evaluation are not drawn, as they do not depend on "
+            "the method and would dwarf the rest; the table below has them."
             + (f" {OTHER.capitalize()}, last: phases that only some methods have." if OTHER in phases else "")
-            + machines_note(list(data["machine"]), "times compare")
+            + machines_note(list(data["machine"]), "times are comparable")
             + TIME.left_out(untimed)
             + left_out
             + no_row
@@ -82,14 +82,14 @@ def _row(pattern: str | None, entry: Entry, name: str, place: int, machine: int)
 def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.LayerChart:
     whole = drawn[phases].sum(axis=1)
     wide = pd.DataFrame({"panel": drawn["pattern"], "method": drawn["row"], "whole": whole})
-    # Folded in the chart, not here: one row for all phases is a third of the bytes of the page.
+    # Folded in the chart, not here: one row for all phases takes a third of the bytes on the page.
     rows = pd.concat([wide, drawn[phases]], axis=1).round(3)
     base = alt.Chart()
     fills, outlines = _looks(phases)
-    # The same for both, so that they become one legend.
+    # The same legend for both, so that they are merged into one.
     legend = alt.Legend(title=None, columns=3)
     order = "indexof([" + ", ".join(f"'{phase}'" for phase in phases) + "], datum.phase)"
-    # The numbers stand beyond the longest bar.
+    # Leave room for the numbers to the right of the longest bar.
     scale = alt.Scale(domainMax=1.15 * float(whole.max()), nice=False)
     y = row_axis(names)
     bars = (
@@ -105,7 +105,7 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
                 scale=alt.Scale(domain=phases, range=fills),
                 legend=legend,
             ),
-            # Neighbours are parted by a line of the ground.
+            # A line in the background colour separates neighbouring bars.
             stroke=alt.Stroke("phase:N", scale=alt.Scale(domain=phases, range=outlines), legend=legend),
             order=alt.Order("order:Q"),
             tooltip=[
@@ -123,12 +123,12 @@ def _chart(drawn: pd.DataFrame, phases: list[str], names: list[str]) -> alt.Laye
 
 
 def _looks(phases: list[str]) -> tuple[list[str], list[str]]:
-    """Fill and outline a phase, in their order."""
+    """Returns fill and outline colours of the phases, in their order."""
     named = [phase for phase in phases if phase != OTHER]
     fills = {phase: STEPS[i] if i < len(STEPS) else "var(--line)" for i, phase in enumerate(named)}
     fills[OTHER] = "var(--paper)"
-    own = [fills[phase] for phase in phases]
-    return own, ["var(--paper)" if fill in STEPS else "var(--muted)" for fill in own]
+    chosen = [fills[phase] for phase in phases]
+    return chosen, ["var(--paper)" if fill in STEPS else "var(--muted)" for fill in chosen]
 
 
 def _table(data: pd.DataFrame, phases: list[str]) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def _table(data: pd.DataFrame, phases: list[str]) -> pd.DataFrame:
 
 
 def _title(data: pd.DataFrame, n_unknown: int) -> str:
-    """Who takes longest and at what; of `n_unknown` more it is not known."""
+    """Names the slowest method and its longest phase; the times of `n_unknown` more methods are unknown."""
     if (n := data["machine"].nunique()) > 1:
         return f"Prune time by phase, {on_machines(n)}"
     longest = data.iloc[int(data["prune time"].argmax())]

@@ -1,4 +1,4 @@
-"""Recovery a task: which share of the dense model's accuracy a pruned model keeps."""
+"""Recovery per task: the share of the dense model's accuracy that a pruned model keeps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reports.rankings.recovery import Recovery, recovery
 from reports.wording import decimal, interval, listed
 
 WIDEST = 200.0
-"""Per cent up to which intervals are drawn: one from a handful of right answers would crowd the others."""
+"""Upper limit for drawn intervals, in per cent: one from a few right answers would crowd the others."""
 
 
 def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
-    """Accuracy pruned over accuracy dense, in per cent, a panel a task and pattern, a row a method."""
+    """Draws pruned over dense accuracy in per cent, one panel per task and pattern, one row per method."""
     found = [(one, recovery(one.both, one.lost, one.gained)) for one in answers]
     data = pd.DataFrame([_row(one, kept) for one, kept in found if kept.value is not None])
     if data.empty:
@@ -37,8 +37,8 @@ def recovery_by_task(answers: Sequence[PairedAnswers]) -> Figure | None:
         title=_title(data),
         note=(
             "Recovery: accuracy of the pruned model over the dense model's on the same questions "
-            f"({bars}; n in the panel's title). Higher is better; the dashed line is dense, 100 %; what "
-            "guessing alone would reach is not taken off."
+            f"({bars}; n in the panel's title). Higher is better; the dashed line is dense, 100 %; accuracy "
+            "that guessing alone would reach is not subtracted."
             + _lacks(found)
             + (" Bars that leave a panel are cut." if cut else "")
             + left_out
@@ -93,11 +93,11 @@ def _table(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lacks(found: Sequence[tuple[PairedAnswers, Recovery]]) -> str:
-    """Why some have no bar, or no point."""
+    """Explains why some have no bar, or no point."""
     no_bar = sorted({kept.status for _, kept in found if kept.value is not None and kept.low is None})
     no_point = sorted({kept.status for _, kept in found if kept.value is None})
-    said = f" A point without a bar has no interval: {' or '.join(no_bar)}." if no_bar else ""
-    return said + (f" Some have no point: {listed(no_point)}." if no_point else "")
+    note = f" A point without a bar has no interval: {' or '.join(no_bar)}." if no_bar else ""
+    return note + (f" Some have no point: {listed(no_point)}." if no_point else "")
 
 
 def _title(data: pd.DataFrame) -> str:
@@ -107,15 +107,15 @@ def _title(data: pd.DataFrame) -> str:
     def share(row: pd.Series[Any]) -> str:
         return f"{decimal(float(str(row['value'])), 0)} %"
 
-    def said(row: pd.Series[Any]) -> str:
+    def described(row: pd.Series[Any]) -> str:
         where = f", {row['pattern']}" if several else ""
         return f"{share(row)} ({row['label']} on {row['task']}{where})"
 
     if len(data) == 1:
-        return f"Accuracy kept: {said(lowest)} of dense"
+        return f"Accuracy kept: {described(lowest)} of dense"
     if share(lowest) == share(highest):
         return f"Accuracy kept: {share(lowest)} of dense in all {len(data):,} comparisons"
-    return f"Accuracy kept: from {said(lowest)} to {said(highest)} of dense"
+    return f"Accuracy kept: from {described(lowest)} to {described(highest)} of dense"
 
 
 __all__ = ["recovery_by_task"]

@@ -1,4 +1,4 @@
-"""Names of methods that hold over patterns, and figures that give every method a row."""
+"""Names of methods that are the same at every pattern, and figures with one row per method."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from reports.rankings.ranking import Ranking, distinct_labels
 from reports.wording import counted
 
 ONE_LINE, TWO_LINES = 22, 30
-"""Height of a row, in pixels, by how many lines its name has."""
+"""Height of a row in pixels, by the number of lines of its name."""
 MOST_ROWS = 22
-"""Rows that are drawn: a panel of more of them does not fit a screen, nor a page of a paper."""
+"""Maximum number of rows drawn: a panel with more does not fit a screen or a page of a paper."""
 
 
 def names_over_patterns(rankings: Sequence[Ranking]) -> dict[str, str]:
-    """A name for every cell, the same at every pattern for the same configuration.
+    """Maps every cell to a name that is the same at every pattern for the same configuration.
 
-    A ranking's labels tell apart what it holds: a method that was run with three seeds at one pattern and
-    with one at another would have two names, and be two lines.
+    The labels of a ranking only distinguish its own entries: a method run with three seeds at one pattern and
+    with one seed at another would get two names, and two lines.
     """
     entries = [(r.pattern, e) for r in rankings for e in r.entries]
     configured = [e.record.cell.model_copy(update={"pattern": None}).digest for _, e in entries]
@@ -34,12 +34,12 @@ def names_over_patterns(rankings: Sequence[Ranking]) -> dict[str, str]:
 
 
 def row_name(label: str) -> str:
-    """A method's label with its settings on a line of their own, as an axis has no room for both."""
+    """Puts the settings of a label on a second line, because an axis has no room for one long line."""
     return label.replace(" (", "\n(", 1)
 
 
 def mean_places(placed: Iterable[tuple[str, float]]) -> list[str]:
-    """Names by the mean of their places, the lowest first; equal ones as they come."""
+    """Sorts names by their mean place, the lowest first; ties keep their order."""
     places: dict[str, list[float]] = {}
     for name, place in placed:
         places.setdefault(name, []).append(place)
@@ -47,21 +47,21 @@ def mean_places(placed: Iterable[tuple[str, float]]) -> list[str]:
 
 
 def first_rows(drawn: pd.DataFrame, row: str = "method") -> tuple[pd.DataFrame, list[str], str]:
-    """What is drawn, its rows in the order of `mean_places`, and a sentence about those left out."""
+    """Returns the drawn data, its rows in the order of `mean_places`, and a sentence about those left out."""
     names = mean_places(zip(drawn[row], drawn["place"], strict=True))
     left = len(names) - MOST_ROWS
-    said = f" {counted(left, 'further method')} not drawn: see the table beneath." if left > 0 else ""
-    return drawn[drawn[row].isin(names[:MOST_ROWS])], names[:MOST_ROWS], said
+    note = f" {counted(left, 'further method')} not drawn: see the table below." if left > 0 else ""
+    return drawn[drawn[row].isin(names[:MOST_ROWS])], names[:MOST_ROWS], note
 
 
 def row_axis(names: list[str]) -> alt.Y:
-    """The axis of the rows, the first of `names` on top.
+    """Returns the axis of the rows, the first of `names` on top.
 
-    The names are the scale's domain: a sort order would become an expression of foreign text.
+    The names are the scale's domain, because a sort order would become an expression with foreign text.
     """
     axis = alt.Axis(
         labelExpr="split(datum.value, '\\n')",
-        # The first of two lines stands on the row's middle, the second hangs from it.
+        # The first of two lines ends at the middle of the row, the second hangs below it.
         labelBaseline=cast(
             Any,
             {"condition": {"test": "indexof(datum.value, '\\n') >= 0", "value": "bottom"}, "value": "middle"},
@@ -74,7 +74,7 @@ def row_axis(names: list[str]) -> alt.Y:
 
 
 def row_height(names: list[str]) -> alt.Step:
-    """Of a panel: every row as high as the longest name needs."""
+    """Returns the height of a row, the same for all, as the longest name needs."""
     return alt.Step(TWO_LINES if any("\n" in name for name in names) else ONE_LINE)
 
 
@@ -87,18 +87,18 @@ def interval_rows(
     mark: float,
     tooltip: Sequence[alt.Tooltip],
 ) -> alt.LayerChart:
-    """A point with its interval per row, beside a dashed line.
+    """Draws one point with its interval per row, next to a dashed line.
 
     Args:
         drawn: columns `panel`, `method`, `family`, `value`, `low`, `high` and those of the tooltip.
         kept: the panels.
-        names: of the rows, the first on top.
+        names: names of the rows, the first on top.
         across: the axis of `value`.
-        mark: where the dashed line stands.
-        tooltip: what a point says when it is pointed at.
+        mark: position of the dashed line.
+        tooltip: shown if the pointer is on a point.
     """
-    said = (str(column["shorthand"]).removesuffix(":N").removesuffix(":Q") for column in tooltip)
-    columns = list(dict.fromkeys(["panel", "method", "family", "value", "low", "high", *said]))
+    shown = (str(column["shorthand"]).removesuffix(":N").removesuffix(":Q") for column in tooltip)
+    columns = list(dict.fromkeys(["panel", "method", "family", "value", "low", "high", *shown]))
     rows = pd.concat([drawn[columns], pd.DataFrame({"panel": kept, "dense": mark})])
     place = (
         alt.Chart()

@@ -1,4 +1,4 @@
-"""Quality against sparsity: how far each method stays with the dense model as more weights go."""
+"""Quality against sparsity: how close each method stays to the dense model as more weights are pruned."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from reports.rankings.ranking import Entry, Ranking
 from reports.wording import counted, decimal, interval, listed, pattern_name, target_sparsity, visible
 
 DASHES = ([1, 0], [5, 3], [1.5, 2], [7, 2, 1.5, 2])
-"""Of the variants of one family, in the order in which they come."""
+"""Dash patterns of the variants of one family, in their order."""
 MOST_DASHED = 8
-"""Variants that a legend names; of more of them the tooltips do."""
+"""Maximum number of variants in a legend; if there are more, only the tooltips name them."""
 MOST_TIED = 2
-"""Methods tied with the best that the title names; it counts the rest."""
+"""Maximum number of methods tied with the best that the title names; it only counts the rest."""
 
 
 def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
-    """Perplexity over dense (itself where there is no dense model) by pattern, a panel a protocol."""
+    """Draws perplexity by pattern, divided by dense if there is a dense model; one panel per protocol."""
     has_dense = any(e.scores and e.scores[0].to_dense for r in rankings for e in r.entries)
     placed = _Places(rankings)
     names = names_over_patterns(rankings)
@@ -74,17 +74,17 @@ def quality_against_sparsity(rankings: Sequence[Ranking]) -> Figure | None:
 
 
 class _Places:
-    """Where patterns stand on the axis: by target sparsity where unstructured ones differ, else by name."""
+    """Positions of patterns on the axis: by target sparsity if unstructured ones differ, else by name."""
 
     def __init__(self, rankings: Sequence[Ranking]) -> None:
-        held = [r.pattern for r in rankings if r.entries and r.pattern is not None]
-        self.order = list(dict.fromkeys(held))
+        patterns = [r.pattern for r in rankings if r.entries and r.pattern is not None]
+        self.order = list(dict.fromkeys(patterns))
         unstructured = {target_sparsity(p) for p in self.order if ":" not in p}
         self.by_sparsity = len(unstructured - {None}) > 1
         self.has_points = self.by_sparsity and any(":" in p for p in self.order)
 
     def of(self, pattern: str) -> float | str | None:
-        """Its place; None where it has none."""
+        """Returns its position; None if it has none."""
         share = target_sparsity(pattern)
         if not self.by_sparsity:
             return pattern_name(pattern)
@@ -97,7 +97,7 @@ class _Places:
     @property
     def note(self) -> str:
         if not self.by_sparsity:
-            return " Lines connect a method's points and say nothing about what lies between two patterns."
+            return " Lines only connect a method's points; values between two patterns were not measured."
         if self.has_points:
             return " Lines connect unstructured patterns; N:M patterns are the hollow points."
         return ""
@@ -135,7 +135,7 @@ def _rows(
 
 
 def _styles(data: pd.DataFrame) -> dict[str, str]:
-    """What a method's line is drawn by: its label where its family has several variants, else nothing."""
+    """Maps a method to the name of its dash: its label if its family has several variants, else empty."""
     variants = {family: list(dict.fromkeys(rows["method"])) for family, rows in data.groupby("family")}
     return {m: m if len(methods) > 1 else "" for methods in variants.values() for m in methods}
 
@@ -179,7 +179,7 @@ def _chart(
         axis = alt.Axis(labelAngle=0, labelExpr="split(datum.value, ' ')")
         x = alt.X("x:N", title=None, scale=alt.Scale(domain=names, type="point", padding=0.25), axis=axis)
     up = alt.Y("y:Q", title=_y_title(rows), scale=y.close_scale, axis=y.axis)
-    told = [
+    tooltip = [
         alt.Tooltip("method:N"),
         alt.Tooltip("pattern:N"),
         alt.Tooltip("y:Q", title=_y_title(rows), format=",.4~g"),
@@ -201,13 +201,13 @@ def _chart(
         )
     )
     whiskers = place.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=_y_title(rows)), y2="high:Q")
-    points = place.mark_point(filled=True, size=64, opacity=1).encode(y=up, shape=shape, tooltip=told)
+    points = place.mark_point(filled=True, size=64, opacity=1).encode(y=up, shape=shape, tooltip=tooltip)
     layers = [lines, whiskers, points]
     if placed.has_points:
         hollow = measured.transform_filter("datum.joined == 0").mark_point(
             filled=True, size=18, opacity=1, color="var(--paper)"
         )
-        layers.append(hollow.encode(x=x, y=up, shape=shape, tooltip=told))
+        layers.append(hollow.encode(x=x, y=up, shape=shape, tooltip=tooltip))
     if "dense" in rows.columns:
         layers.insert(0, dense_line(y="dense:Q"))
     return alt.LayerChart(layer=layers, data=rows[[*columns, *extra]]).properties(height=260)
@@ -225,23 +225,23 @@ def _table(data: pd.DataFrame, what: str) -> pd.DataFrame:
 
 
 def _title(data: pd.DataFrame, *, over_dense: bool) -> str:
-    """Who is lowest on the first protocol, at the least sparse pattern and at the sparsest."""
+    """Names the lowest perplexity on the first protocol, at the least and at the most sparse pattern."""
     first = data[data["protocol"] == data["protocol"].iloc[0]]
     patterns = list(dict.fromkeys(first.sort_values("place", kind="stable")["pattern"]))
     ends = [first[first["pattern"] == p] for p in (patterns[0], patterns[-1])]
     best = [rows.iloc[int(rows["perplexity"].argmin())] for rows in ends]
-    said = [
+    values = [
         f"{decimal(float(row['y']))}{unit} at {row['pattern']}{_tied(rows)}"
         for row, rows, unit in zip(best, ends, (" times dense" if over_dense else "", ""), strict=True)
     ]
     names = [str(row["method"]) for row in best]
     if names[0] == names[1]:
-        return f"{names[0]} has the lowest perplexity: {said[0]}, and {said[1]}"
-    return f"{names[0]} has the lowest perplexity, {said[0]}, and {names[1]}, {said[1]}"
+        return f"{names[0]} has the lowest perplexity: {values[0]}, and {values[1]}"
+    return f"{names[0]} has the lowest perplexity, {values[0]}, and {names[1]}, {values[1]}"
 
 
 def _tied(rows: pd.DataFrame) -> str:
-    """Who the windows cannot tell from the best of one pattern."""
+    """Names the methods that the windows do not distinguish from the best of one pattern."""
     tied = list(rows.loc[rows["mark"] == "tied", "method"])
     if not tied:
         return ""

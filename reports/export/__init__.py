@@ -1,6 +1,6 @@
-"""Exports: the numbers of a report for papers, spreadsheets and READMEs.
+"""Exports the numbers of a report for papers, spreadsheets and READMEs.
 
-Each function takes records and returns what files are to hold; nothing is written here.
+Each function takes records and returns the contents of files; nothing is written here.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Every metric of every record as one tidy table, a row a number, with all that makes it comparable."""
+"""Every metric of every record as one tidy table, one row per number, with all that makes it comparable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ _COUNTS = (
 
 
 def long_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row a metric of every record (`COLUMNS`); a record without metrics has a row that says why.
+    """Returns one row per metric of every record (`COLUMNS`); a record without metrics has one with the
+    reason.
 
     Raises:
         ReportError: there are no records.
@@ -49,7 +50,7 @@ def long_frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def export_csv(records: Sequence[Record]) -> str:
-    """`long_frame` as CSV; numbers are written so that they read back to the bit.
+    """Writes `long_frame` as CSV; every number reads back bit for bit.
 
     Raises:
         ReportError: there are no records.

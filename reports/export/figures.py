@@ -1,4 +1,4 @@
-"""The report's charts as files for a paper: SVG and PDF, one column wide, colours that survive any eye."""
+"""Charts as files for a paper: SVG and PDF, one column wide, in colours safe for colour blindness."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from reports.wording import visible
 from suite.results.records.record import Record
 
 PANELS_HEIGHT = 510
-"""Of all panels of one figure, in points: more does not fit a page with its caption."""
+"""Maximum height of all panels of one figure, in points: more does not fit a page with the caption."""
 AROUND = 40
-"""What a panel needs besides: its title and the room to the next one."""
+"""Height that a panel needs besides its own: its title and the gap to the next one, in points."""
 SLACK = 4
-"""By how much a figure may be wider than a column, in points."""
+"""How much wider than a column a figure may be, in points."""
 LONGEST_NAME = 150
-"""Of a panel, in points, where it has the column for itself."""
+"""Maximum width of a panel's name if the panel has the column for itself, in points."""
 TITLE_CHARACTERS = 52
-"""In a line of the title that is drawn."""
+"""Characters per line of the drawn title."""
 
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure, drawn.
+    """A figure drawn for a paper.
 
     Attributes:
         figure: what is drawn.
         name: a word for its file.
-        title: its own, with the setting's.
-        part: which part of the panels it shows; empty where it shows all.
-        svg: with the width in points.
-        pdf: with its fonts inside.
+        title: the figure's title with that of the setting.
+        part: which part of the panels it shows; empty if it shows all.
+        svg: the SVG, with its width in points.
+        pdf: the PDF, with embedded fonts.
     """
 
     figure: Figure
@@ -58,16 +58,16 @@ class PaperFigure:
 
     @property
     def data_csv(self) -> bytes:
-        """What all parts show, as a CSV file."""
+        """The data of all parts as a CSV file."""
         return self.figure.data.to_csv(index=False).encode()
 
 
 def export_figures(records: Sequence[Record]) -> dict[str, bytes]:
-    """Every figure of the records as a folder of files.
+    """Draws every figure of the records as files of one folder.
 
     Returns:
-        Contents by path inside the folder: `.svg`, `.pdf` and `.csv` a figure, and `figures.md`, which shows
-        each with its title, its note and its data as a table beneath.
+        Contents by path inside the folder: `.svg`, `.pdf` and `.csv` per figure, and `figures.md`, which
+        shows each with its title, its note and its data as a table below.
 
     Raises:
         ReportError: there are no records, or nothing that could be drawn.
@@ -88,12 +88,12 @@ def export_figures(records: Sequence[Record]) -> dict[str, bytes]:
 
 
 def paper_figures(rankings: Sequence[Ranking], title: str, *, titled: bool) -> list[PaperFigure]:
-    """The figures of one setting.
+    """Draws the figures of one setting.
 
     Args:
-        rankings: all of the setting.
-        title: the setting's, which every figure's title names.
-        titled: whether the title is drawn too; a paper's caption says it already.
+        rankings: all rankings of the setting.
+        title: title of the setting, added to every figure's title.
+        titled: whether to draw the title too; leave it out if a caption already has it.
     """
     return [drawn for figure in figures(rankings) for drawn in _parts(figure, title, titled=titled)]
 
@@ -104,7 +104,7 @@ def _parts(figure: Figure, setting: str, *, titled: bool) -> list[PaperFigure]:
     title = f"{visible(figure.title)} ({setting})"
     lines = textwrap.wrap(title, TITLE_CHARACTERS) if titled else []
     rows = max(1, PANELS_HEIGHT // (_panel_height(figure, spec) + AROUND))
-    # Names may be longer than a panel is wide: fewer panels side by side then.
+    # Names may be wider than a panel: try fewer panels side by side then.
     for columns in range(min(figure.narrow_columns, len(panels)), 0, -1):
         chunks = [panels[i : i + columns * rows] for i in range(0, len(panels), columns * rows)]
         fitted = [
@@ -123,7 +123,7 @@ def _parts(figure: Figure, setting: str, *, titled: bool) -> list[PaperFigure]:
 
 
 def _panel_height(figure: Figure, spec: dict[str, Any]) -> int:
-    """In points; where each method has a row, as many as there are."""
+    """Height of a panel in points; if each method has a row, it depends on the number of rows."""
     height = spec["spec"]["height"]
     return (
         round(_row_height(height) * _n_rows(spec["spec"]))
@@ -133,20 +133,20 @@ def _panel_height(figure: Figure, spec: dict[str, Any]) -> int:
 
 
 def _row_height(height: dict[str, float]) -> float:
-    """As much less than the page's as letters are smaller."""
+    """Height of a row, reduced like the font size compared with the page."""
     return 0.6 * height["step"]
 
 
 def _n_rows(view: dict[str, Any]) -> int:
-    """How many values the axis of the rows lists."""
-    own = view.get("encoding", {}).get("y", {}).get("scale", {})
-    if own:
-        return len(own["domain"])
+    """Number of values on the axis of the rows."""
+    scale = view.get("encoding", {}).get("y", {}).get("scale", {})
+    if scale:
+        return len(scale["domain"])
     return max((_n_rows(layer) for layer in view.get("layer", [])), default=1)
 
 
 def _of_panels(spec: dict[str, Any], panels: Sequence[str]) -> dict[str, Any]:
-    """The chart with these panels alone."""
+    """Returns the chart with these panels only."""
     field = spec["facet"]["field"]
     datasets = {
         name: [row for row in rows if row.get(field) in panels] for name, rows in spec["datasets"].items()
@@ -157,7 +157,7 @@ def _of_panels(spec: dict[str, Any], panels: Sequence[str]) -> dict[str, Any]:
 def _fitted(
     spec: dict[str, Any], columns: int, title: Sequence[str], height: int
 ) -> tuple[dict[str, Any], str]:
-    """The chart as wide as a column of a paper, as far as its texts let it, and its SVG."""
+    """Returns the chart as wide as a column of a paper, as far as its texts allow, and its SVG."""
     spec = json.loads(_with_colors(json.dumps(spec, ensure_ascii=False)).translate(_NOT_IN_XML))
     _shrink(spec["spec"])
     spec["config"] = _THEME
@@ -167,10 +167,10 @@ def _fitted(
     if title:
         lines = [line.translate(_NOT_IN_XML) for line in title]
         spec["title"] = {"text": lines, "anchor": "start", "fontSize": 8, "fontWeight": "bold"}
-    own = spec["spec"]["height"]
-    spec["spec"]["height"] = {"step": _row_height(own)} if isinstance(own, dict) else height
+    page_height = spec["spec"]["height"]
+    spec["spec"]["height"] = {"step": _row_height(page_height)} if isinstance(page_height, dict) else height
     width = COLUMN / columns - 40
-    # Axes and legends take what they need; two rounds leave the panels what remains.
+    # Axes and legends take the width they need; two rounds give the panels the rest.
     for _ in range(3):
         spec["spec"]["width"] = width
         svg: str = vl_convert.vegalite_to_svg(spec)
@@ -186,7 +186,7 @@ def _in_points(svg: str) -> bytes:
 
 
 def _shrink(view: dict[str, Any]) -> None:
-    """Marks as small as the panels are."""
+    """Shrinks the marks like the panels."""
     for layer in view.get("layer", []):
         _shrink(layer)
     mark = view.get("mark")
@@ -213,7 +213,7 @@ def _with_colors(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _palette() -> dict[str, str]:
-    """The page's colours by light, which were chosen to be told apart by every kind of eye."""
+    """The page's colours for light mode, chosen to be distinguishable with every kind of colour vision."""
     style = files("reports").joinpath("templates/style.css").read_text(encoding="utf-8")
     light = style[style.index(":root {") : style.index("}")]
     return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{3,6});", light))
@@ -226,7 +226,7 @@ def _page(name: str, drawn: PaperFigure) -> str:
 
 
 _NOT_IN_XML = {code: f"U+{code:04X}" for code in (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)}
-"""What an SVG cannot hold and a page can; control characters are written out already."""
+"""Characters that a page can show but an SVG cannot; control characters are already escaped."""
 _MARKS: dict[str, dict[str, float]] = {
     "text": {"fontSize": 0.6, "dx": 0.6},
     "point": {"size": 0.35},
@@ -234,9 +234,9 @@ _MARKS: dict[str, dict[str, float]] = {
     "line": {"strokeWidth": 0.6},
     "bar": {"strokeWidth": 0.5},
 }
-"""Shares of the page's sizes."""
+"""Factors for the sizes on the page."""
 _BESIDE = {"dx": {"expr": "5 * datum.side"}, "dy": -4}
-"""Where a text that stands beside a point goes."""
+"""Offsets of a text next to a point."""
 _SMALL = {"labelFontSize": 6.5, "titleFontSize": 7.5, "labelColor": "#1b1c1e", "titleColor": "#1b1c1e"}
 _THEME: dict[str, Any] = {
     "font": "Liberation Sans, Arial, Helvetica, sans-serif",

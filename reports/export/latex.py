@@ -24,17 +24,17 @@ from suite.results.records.record import Record
 from suite.results.records.state import describe_failure
 
 LONGEST_NAME = 100
-"""Characters of a name in a table; what is longer is cut, and `cells.tex` has it whole."""
+"""Maximum number of characters of a name in a table; longer names are cut, but complete in `cells.tex`."""
 LONGEST_HEADING = 40
 LONGEST_TEXT = 400
-"""Characters of a caption or a note."""
+"""Maximum number of characters of a caption or a note."""
 _FLOATS_A_CLEARING = 12
-"""LaTeX keeps only so many floats waiting for a page."""
+"""LaTeX allows only this many floats that wait for a page."""
 
 
 @dataclass(frozen=True)
 class TexTable:
-    """A table, ready for the template."""
+    """A table, prepared for the template."""
 
     label: str
     environment: str
@@ -42,25 +42,25 @@ class TexTable:
     columns: Tex
     """The column specification of the tabular."""
     groups: Tex
-    """The line of headings that several columns share; empty for none."""
+    """The line of headings shared by several columns; empty if there are none."""
     headings: Tex
     rows: tuple[tuple[Tex, ...], ...]
     n_dense: int
     notes: tuple[str, ...]
     footnotes: tuple[tuple[str, str], ...]
-    """Letter and text."""
+    """Pairs of letter and text."""
 
 
 def export_latex(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> dict[str, bytes]:
-    """Records as a folder of LaTeX files.
+    """Exports records as a folder of LaTeX files.
 
     Args:
         records: complete and failed ones.
-        title: of the document.
-        problems: what kept other records out, one sentence each.
+        title: title of the document.
+        problems: why other records were left out, one sentence each.
 
     Returns:
-        Contents by path inside the folder: `main.tex`, which compiles as it is, a file a table,
+        Contents by path inside the folder: `main.tex`, which compiles as it is, one file per table,
         `reproducibility.tex`, `cells.tex`, `references.bib` and `figures/*.pdf`.
 
     Raises:
@@ -112,7 +112,7 @@ def export_latex(records: Sequence[Record], *, title: str, problems: Sequence[st
 
 
 class _FileNames:
-    """File names and labels fit for TeX and for every file system, no two alike."""
+    """Makes unique file names and labels that are valid in TeX and in every file system."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
@@ -153,19 +153,19 @@ def _tex_table(piece: Piece, name: str) -> TexTable:
         rows=tuple(rows),
         n_dense=table.n_dense,
         notes=tuple(clipped(note, LONGEST_TEXT) for note in table.notes),
-        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for note, letter in letters.told.items()),
+        footnotes=tuple((letter, clipped(note, LONGEST_TEXT)) for note, letter in letters.used.items()),
     )
 
 
 class _Letters:
-    """Footnotes: the same text has the same letter."""
+    """Letters of footnotes; equal texts share one letter."""
 
     def __init__(self) -> None:
-        self.told: dict[str, str] = {}
+        self.used: dict[str, str] = {}
 
     def marks(self, notes: Sequence[str]) -> str:
-        """The letters of these notes, raised; empty for none."""
-        found = [self.told.setdefault(note, _letter(len(self.told))) for note in notes if note]
+        """Returns the letters of these notes as a superscript; empty if there are none."""
+        found = [self.used.setdefault(note, _letter(len(self.used))) for note in notes if note]
         return rf"\textsuperscript{{{','.join(found)}}}" if found else ""
 
 
@@ -175,7 +175,7 @@ def _letter(n: int) -> str:
 
 
 def _number(cell: TableCell, letters: _Letters) -> tuple[Tex, Tex]:
-    """The number, aligned at its point, and what stands right of it."""
+    """Returns the number, aligned at its decimal point, and the text to its right."""
     marks = letters.marks([cell.detail])
     if not (digits := mantissa(cell)):
         return Tex("{--}"), Tex(marks)
@@ -191,7 +191,9 @@ def _number(cell: TableCell, letters: _Letters) -> tuple[Tex, Tex]:
 
 
 def _specification(piece: Piece) -> Tex:
-    """Stubs ragged, numbers aligned by siunitx, and a column for what qualifies each number."""
+    """Specifies left-aligned columns for words, siunitx columns for numbers, and one for each number's
+    extras.
+    """
     parts = []
     for column, width in zip(piece.table.columns, piece.widths, strict=True):
         if column.numeric:
@@ -223,7 +225,7 @@ def _group_line(piece: Piece) -> Tex:
 
 
 def _cited(used: Sequence[Used]) -> dict[str, list[Used]]:
-    """By kind, for the paragraph that cites them."""
+    """Groups by kind, for the paragraph that cites them."""
     kinds: dict[str, list[Used]] = {}
     for one in used:
         kinds.setdefault(one.kind, []).append(one)
@@ -252,11 +254,11 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Every string is foreign until something has made it LaTeX.
+        # Every string counts as foreign text until it has been converted to LaTeX.
         finalize=lambda value: tex(value) if isinstance(value, str) and not isinstance(value, Tex) else value,
         autoescape=False,
     )
-    environment.filters["raw"] = Tex  # for names of files and keys, which are made of safe characters alone
+    environment.filters["raw"] = Tex  # for names of files and keys, which contain only safe characters
     environment.filters["citation"] = _citation
     environment.filters["cells"] = lambda parts: Tex(" & ".join(parts))
     return environment

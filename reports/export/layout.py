@@ -1,7 +1,7 @@
-"""How a table is cut so that it fits a two-column page: estimated widths, whole columns and rows.
+"""Cuts a table into parts that fit a two-column page, by estimated widths; columns and rows stay whole.
 
-Widths are in points, for 8 pt text (LaTeX's `footnotesize` in a 10 pt document). They are estimated on the
-wide side: the cost is a table that could have been a little wider, not one that sticks out.
+Widths are in points, for 8 pt text (LaTeX's `footnotesize` in a 10 pt document). They are overestimated: a
+table may turn out narrower than possible, but does not exceed the page.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from reports.tables import Column, Table, TableCell
 from reports.wording import MISSING
 
 COLUMN = 234.0
-"""A column of a two-column page: 3.25 inches."""
+"""Width of one column of a two-column page: 3.25 inches."""
 PAGE = 487.0
-"""Both, with the gap between them: 6.75 inches, rounded down."""
+"""Width of both columns with the gap between them: 6.75 inches, rounded down."""
 COLUMN_GAP = 8.0
-"""Between two columns of a table."""
+"""Gap between two columns of a table."""
 LEAST_GROUP = 48.0
-"""Of a group of columns, whose heading must have room for a few characters in a row."""
+"""Minimum width of a group of columns, whose heading needs room for a few characters per line."""
 MOST_LINES = 44
-"""Of a table's body: a longer one does not fit a page with its caption and notes."""
+"""Maximum number of lines in a table's body: a longer one does not fit a page with caption and notes."""
 
 _CHARACTER = 4.2
 _DIGIT, _BOLD_DIGIT = 4.3, 4.9
@@ -38,11 +38,11 @@ class Piece:
     """A part of a table that fits the page.
 
     Attributes:
-        table: the columns and rows of this part; those of words come first and name the rows.
-        widths: of its columns, in points; what qualifies numbers is included.
+        table: the columns and rows of this part; columns of words come first and name the rows.
+        widths: widths of its columns in points, including the extras of numbers.
         is_wide: whether it takes both columns of the page.
-        place: which part it is, from 1.
-        parts: how many there are.
+        place: number of this part, from 1.
+        parts: number of parts of the table.
     """
 
     table: Table
@@ -53,12 +53,12 @@ class Piece:
 
     @property
     def n_stubs(self) -> int:
-        """How many columns name rows."""
+        """Number of columns that name the rows."""
         return sum(not column.numeric for column in self.table.columns)
 
 
 def fitted(table: Table) -> list[Piece]:
-    """The table as parts that fit, columns first, then rows."""
+    """Cuts the table into parts that fit, first by columns, then by rows."""
     stubs = [column for column in table.columns if not column.numeric]
     numbers = [column for column in table.columns if column.numeric]
     stub_widths = _stub_widths(stubs, len(numbers))
@@ -76,12 +76,12 @@ def fitted(table: Table) -> list[Piece]:
 
 
 def lines_of(text: str, width: float) -> int:
-    """How many lines a text takes in a column that wide."""
+    """Number of lines that a text takes in a column of that width."""
     return max(1, math.ceil(_CHARACTER * set_length(text) / width))
 
 
 def mantissa(cell: TableCell) -> str:
-    """The digits of a cell's number without its power of ten; empty where there is none."""
+    """Returns the digits of a cell's number without its power of ten; empty if there is no number."""
     return "" if cell.text == MISSING else cell.text.partition("e")[0]
 
 
@@ -93,7 +93,8 @@ def _stub_widths(stubs: Sequence[Column], n_numbers: int) -> list[float]:
     wanted = []
     for i, column in enumerate(stubs):
         longest = max(len(column.text), *(set_length(cell.text) for cell in column.cells), 0)
-        # The first names the method and may wrap; patterns and protocols beside it are short, or wrap too.
+        # The first column names the method and may wrap; the others are short (patterns, protocols) or wrap
+        # too.
         least, most = (_LEAST_STUB, _MOST_STUB) if i == 0 else (24.0, 90.0)
         wanted.append(min(most, max(least, _CHARACTER * longest)))
     if n_numbers * 60.0 + wanted[0] + COLUMN_GAP > COLUMN > n_numbers * 60.0 + 88.0:
@@ -116,14 +117,14 @@ def _number_width(column: Column, columns: Sequence[Column]) -> float:
 
 
 def _aside(cell: TableCell) -> float:
-    """What stands right of the number: its error, a footnote's letter, a citation."""
+    """Width of what is to the right of the number: its error, a footnote's letter, a citation."""
     digit = _BOLD_SMALL_DIGIT if cell.mark else _SMALL_DIGIT
     width = digit * len(cell.error) + 7.0 if cell.error else 0.0
     return width + (6.0 if cell.detail else 0.0) + (22.0 if cell.link else 0.0)
 
 
 def _column_chunks(room: float, widths: Sequence[float], columns: Sequence[Column]) -> Iterator[list[int]]:
-    """Neighbouring columns that fit the page together; a group is cut only if it must be."""
+    """Yields adjacent columns that fit the page together; a group is cut only if necessary."""
     chunk: list[int] = []
     used = 0.0
     for _, group in groupby(range(len(columns)), key=lambda i: columns[i].group):
@@ -143,12 +144,12 @@ def _column_chunks(room: float, widths: Sequence[float], columns: Sequence[Colum
 
 
 def _row_chunks(table: Table, widths: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """First row and the one after the last of each part."""
+    """Yields the first row and the row after the last of each part."""
     start, lines = 0, 0
     for place, row in enumerate(table.rows):
         stubs, numbers = row[: len(widths)], row[len(widths) :]
         tall = max(lines_of(stub.text, width) for stub, width in zip(stubs, widths, strict=True))
-        # Footnotes take lines of their own beneath.
+        # Footnotes take lines of their own below the table.
         tall += sum(bool(cell.detail) for cell in numbers) // 2 + len(stubs[0].detail.splitlines())
         if place > start and lines + tall > MOST_LINES:
             yield start, place

@@ -17,19 +17,19 @@ from suite.results.records.state import describe_failure
 
 
 def export_markdown(records: Sequence[Record], *, title: str, problems: Sequence[str] = ()) -> str:
-    """Records as one Markdown document.
+    """Exports records as one Markdown document.
 
     Args:
         records: complete and failed ones.
-        title: its heading.
-        problems: what kept other records out, one sentence each.
+        title: heading of the document.
+        problems: why other records were left out, one sentence each.
 
     Raises:
         ReportError: there are no records.
     """
     comparison = compare(records)
-    told = answer(comparison)
-    parts = [f"# {markdown(title)}", *map(markdown, (told.which, told.cost, told.trust))]
+    found = answer(comparison)
+    parts = [f"# {markdown(title)}", *map(markdown, (found.which, found.cost, found.trust))]
     if notes := [*comparison.notes, *problems]:
         parts.append("\n".join(f"- {markdown(note)}" for note in notes))
     for section in export_sections(comparison):

@@ -1,4 +1,4 @@
-"""Tables and text as GitHub's Markdown, whatever they hold."""
+"""Tables and text as GitHub's Markdown, safe for any content."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&@])")
 
 
 def markdown(text: str) -> str:
-    """Text as Markdown that shows it on one line: nothing in it is markup, a link or HTML."""
+    """Escapes text so that Markdown shows it on one line, without markup, links or HTML in it."""
     line = " ".join(visible(text).split())
     return _SPECIAL.sub(r"\\\1", line)
 
 
 def markdown_table(table: Table) -> str:
-    """A table, numbers to the right; what qualifies a number stands behind it."""
+    """Formats a table with right-aligned numbers; the details of a number follow it in parentheses."""
     headings = [_cell(column.text, column.detail) for column in table.columns]
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     rows = [[_marked(cell) for cell in row] for row in table.rows]
@@ -26,7 +26,7 @@ def markdown_table(table: Table) -> str:
 
 def _marked(cell: TableCell) -> str:
     text = _cell(cell.text, cell.detail)
-    # Bold is the number alone, so that it reads as one.
+    # Only the number is bold, so that it stands out.
     return (
         text
         if not cell.mark

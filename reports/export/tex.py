@@ -1,4 +1,4 @@
-"""Text made safe for LaTeX: no foreign string can end a group, start a command or stop the compiler."""
+"""Makes text safe for LaTeX: no foreign string can end a group, start a command or stop the compiler."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ _SPECIALS = {
 _LETTERS = frozenset(map(chr, range(0xC0, 0x100))) - {"×", "÷"} | frozenset(
     "ĂăĄąĆćČčĎďĐđĘęĚěĞğİŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž"
 )
-"""Letters outside ASCII that every LaTeX with T1 fonts can set."""
+"""Letters outside ASCII that every LaTeX with T1 fonts can typeset."""
 LONG_RUN, LONG_NARROW_RUN = 24.0, 11.0
-"""A longer run of characters, counted in widths of a small letter, may break anywhere if nothing better is to
-be had; in a narrow column of a table already a shorter one."""
+"""Longer runs of characters may break anywhere as a last resort; measured in widths of a small letter. The
+second limit is for narrow columns of a table.
+"""
 
 _BREAK_AFTER = frozenset("/_.:;,=+@|&?!")
 _WIDE = frozenset("MWmw@%&")
@@ -54,35 +55,35 @@ _LAST_RESORT = r"\penalty9000{}"
 
 
 class Tex(str):
-    """Text that is LaTeX already and is not escaped again."""
+    """Text that is already LaTeX and is not escaped again."""
 
     __slots__ = ()
 
 
 def tex(text: str, *, is_narrow: bool = False) -> Tex:
-    """Text as LaTeX that prints it, whatever it holds.
+    """Converts text to LaTeX that prints it, whatever it contains.
 
-    Control and direction characters are written out, white space becomes one space, and a character that
-    common LaTeX fonts lack is named by its code point. Long names may break without a hyphen, so that none is
-    too long for its column.
+    Control and direction characters are escaped visibly, white space becomes one space, and a character that
+    common LaTeX fonts lack is replaced by its code point. Long names may break without a hyphen, so that they
+    fit their column.
 
     Args:
-        text: any text; LaTeX in it is text too.
+        text: any text; LaTeX commands in it are printed as text.
         is_narrow: whether it goes into a narrow column.
     """
     longest = LONG_NARROW_RUN if is_narrow else LONG_RUN
-    # Not at every kind of space: one that must not break stays.
+    # Do not split at every kind of space: keep non-breaking ones.
     words = re.split(r"[ \t\n]+", unicodedata.normalize("NFC", visible(text)))
     return Tex(" ".join(_word(word, longest) for word in words if word))
 
 
 def set_length(text: str) -> int:
-    """How many characters the text takes where it is set."""
+    """Number of characters that the text takes when typeset."""
     return sum(1 if _is_settable(char) else len(_character_name(char)) for char in visible(text))
 
 
 def clipped(text: str, most: int) -> str:
-    """The beginning of a text that would take more than `most` characters, with an ellipsis."""
+    """Cuts a text that would take more than `most` characters and appends an ellipsis."""
     text = visible(text)
     if set_length(text) <= most:
         return text
@@ -101,14 +102,14 @@ def _word(word: str, longest: float) -> str:
     for i, run in enumerate(runs):
         cut = sum(map(_weight, run)) > longest
         parts.append((_LAST_RESORT if cut else "").join(_characters(run)))
-        # TeX breaks after a dash by itself.
+        # TeX breaks after a hyphen by itself.
         if i + 1 < len(runs) and not run.endswith("-"):
             parts.append(_BREAK)
     return "".join(parts)
 
 
 def _runs(word: str) -> list[str]:
-    """The pieces of a long word between which a line may well break."""
+    """Splits a long word into pieces between which a line may break."""
     runs = [""]
     for char in word:
         runs[-1] += char
@@ -124,7 +125,7 @@ def _weight(char: str) -> float:
 
 
 def _characters(run: str) -> list[str]:
-    """Each character; two dashes or quotes in a row would become another sign, so they are kept apart."""
+    """Converts each character; separates two dashes or quotes in a row, which would become another sign."""
     follows = [*run[1:], ""]
     return [
         _character(char) + ("{}" if char in "-'`" and char == after else "")

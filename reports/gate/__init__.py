@@ -1,1 +1,1 @@
-"""A gate's verdict for CI: Markdown and JUnit XML."""
+"""The verdict of a gate for CI, as Markdown and JUnit XML."""

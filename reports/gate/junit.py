@@ -1,4 +1,4 @@
-"""A gate's verdict as JUnit XML, which CI systems show as test results."""
+"""The verdict of a gate as JUnit XML, which CI systems show as test results."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from suite.results.gate.wording import describe
 
 
 def junit_xml(verdict: Verdict) -> str:
-    """One test suite, a test case a metric (or a cell that has none).
+    """Writes one test suite with one test case per metric, or per cell without metrics.
 
-    Worse and newly failing are failures, what could not be compared is an error, costs of another machine
-    are skipped.
+    Worse and newly failing are failures, what could not be compared is an error, costs of another machine are
+    skipped.
 
     Args:
-        verdict: of the run.
+        verdict: the verdict of the run.
     """
     cases = [case for cell in verdict.cells for case in _cases(cell)]
     root = ElementTree.Element("testsuites")
@@ -54,7 +54,7 @@ def _case(label: str, name: str, outcome: str, message: str, *, counts: bool) ->
 
 
 def _xml(text: str) -> str:
-    """`text` without what XML 1.0 cannot hold, written out instead."""
+    """Replaces characters that XML 1.0 does not allow by visible text."""
     shown = visible(text)
     return "".join(c if c >= " " and c not in "\ufffe\uffff" else " " for c in shown)
 

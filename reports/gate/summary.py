@@ -1,4 +1,4 @@
-"""A gate's verdict as Markdown: for a comment under a pull request, or the summary of a CI step."""
+"""The verdict of a gate as Markdown, for a comment on a pull request or the summary of a CI step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suite.results.gate.wording import describe
 from suite.results.records.record import CodeVersion
 
 MAX_ROWS = 60
-"""A comment takes 65,536 characters; what does not fit is counted."""
+"""Maximum number of rows: a comment takes 65,536 characters. Further rows are only counted."""
 
 _HEADLINES = {
     0: "No regression",
@@ -23,10 +23,10 @@ _MARKS = {"newly failing": "🔴", "worse": "🔴", "not comparable": "🟡", "b
 
 
 def gate_markdown(verdict: Verdict) -> str:
-    """Headline, counts, a table of what changed, and which code was held against which.
+    """Writes headline, counts, a table of what changed, and which code was compared with which.
 
     Args:
-        verdict: of the run.
+        verdict: the verdict of the run.
     """
     rows = [row for cell in verdict.cells for row in _rows(cell)]
     counts = listed([f"{n} {outcome}" for outcome, n in verdict.counts.items()])
@@ -82,13 +82,13 @@ def _made_by(codes: tuple[CodeVersion, ...]) -> str:
 
 
 def _code(text: str) -> str:
-    """`text` as code, whatever it holds: labels come from anybody's model names."""
+    """Formats `text` as code, whatever it contains: labels include foreign model names."""
     inner = visible(text).replace("`", "'").replace("|", "\\|").replace("\n", " ")
     return f"`{inner}`" if inner.strip() else ""
 
 
 def _text(text: str) -> str:
-    """`text` as text: no markup, no mention of anybody, no table cell of its own."""
+    """Escapes `text` so that it contains no markup, mentions or table cells."""
     escaped = html.escape(visible(text), quote=False).replace("\n", " ")
     return re.sub(r"([\\`*_\[\]|~#@])", r"\\\1", escaped)
 

@@ -1,1 +1,1 @@
-"""The comparison report as one page."""
+"""The comparison report as a single page."""

@@ -1,8 +1,8 @@
-"""The ranked table of a report: every cell that was measured the same way, best first, to sort and filter.
+"""The ranked table of a report: all cells that were measured the same way, best first, to sort and filter.
 
-Rows of several models share a column only where the text, its revision, its cap and the length of a window
-are the same; tokens and the number of windows may differ with the tokenizer. Marks compare within one model,
-dtype and pattern.
+Rows of several models share a column only if the text, its revision, its cap and the window length are the
+same; tokens and the number of windows may differ with the tokenizer. Marks compare within one model, dtype
+and pattern.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from reports.wording import MISSING, SHARE, counted, pattern_name, target_sparsi
 from suite.results.records.record import Record
 
 PAGE_ROWS = 100
-"""Rows shown at once; more of them are paged."""
+"""Maximum number of rows per page of the table."""
 
 
 @dataclass(frozen=True)
 class BoardRow:
-    """What is known of a row of a board besides its cells.
+    """A row of a board, besides its cells.
 
     Attributes:
-        rank: by the first perplexity, among those of its model, dtype and pattern.
-        model: place in the board's `models`.
-        method: place in its `methods`.
-        pattern: place in its `patterns`.
-        sparsity: that its pattern asks for, in per cent.
-        is_dense: whether it is what the others are held against; no filter but the model's hides it.
-        is_leading: whether it is best or tied with best by any column.
-        starts: whether it is the first of its model, dtype and pattern.
+        rank: rank by the first perplexity, among rows of its model, dtype and pattern.
+        model: index in the board's `models`.
+        method: index in the board's `methods`.
+        pattern: index in the board's `patterns`.
+        sparsity: target sparsity of its pattern, in per cent.
+        is_dense: whether it is the reference of the others; only the model filter hides it.
+        is_leading: whether it is best or tied with best in any column.
+        starts: whether it is the first row of its model, dtype and pattern.
     """
 
     rank: int | None
@@ -60,17 +60,16 @@ class BoardRow:
 
 @dataclass(frozen=True)
 class Board:
-    """A table whose rows may be read against each other.
+    """A table whose rows may be compared with each other.
 
     Attributes:
-        anchor: a word for its place on the page.
+        anchor: a word that identifies it on the page.
         title: the texts that perplexity was measured on.
-        table: under a name that no other table of the page has; best first, model by model and pattern by
-            pattern.
-        rows: what else is known of each of its rows.
-        models: settings, as the filter names them.
+        table: its table, with a caption that is unique on the page; sorted by model, by pattern, best first.
+        rows: further data of each row.
+        models: the settings, as named in the filter.
         methods: method families.
-        patterns: by sparsity.
+        patterns: sorted by sparsity.
     """
 
     anchor: str
@@ -83,11 +82,11 @@ class Board:
 
 
 def boards(rankings: Sequence[Ranking], linked: Collection[str] = ()) -> list[Board]:
-    """A board a set of perplexity texts.
+    """Builds one board per set of perplexity texts.
 
     Args:
-        rankings: of any number of settings.
-        linked: the cells (by `cell_id`) whose configuration stands on the page.
+        rankings: rankings of any number of settings.
+        linked: the cells (by `cell_id`) whose configuration is on the page.
     """
     families: dict[tuple[Protocol, ...], list[Ranking]] = {}
     for ranking in rankings:
@@ -96,7 +95,7 @@ def boards(rankings: Sequence[Ranking], linked: Collection[str] = ()) -> list[Bo
 
 
 def _texts(setting: Setting) -> tuple[Protocol, ...]:
-    # The digest is of tokens, so of the tokenizer too; the revision says which text they were made of.
+    # The digest is of tokens, so it depends on the tokenizer; the revision identifies the text itself.
     return tuple(
         Protocol(
             p.name, "" if p.corpus_revision else p.corpus_digest, p.corpus_revision, p.seqlen, p.limit, 0
@@ -107,7 +106,7 @@ def _texts(setting: Setting) -> tuple[Protocol, ...]:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A model that was measured: what its row of the board is made of."""
+    """A measured model, the data for its row of the board."""
 
     entry: Entry
     setting: Setting
@@ -115,7 +114,7 @@ class _Measured:
     """None for dense."""
     accuracy: MeanAccuracy | None
     mark: Mark
-    """Of the accuracy."""
+    """The mark of the accuracy."""
     starts: bool
 
     @property
@@ -160,7 +159,7 @@ def _board(place: int, rankings: Sequence[Ranking], linked: Collection[str]) -> 
 
 
 def _measured(ranking: Ranking, questions: Questions, *, with_dense: bool) -> Iterator[_Measured]:
-    """Those of one ranking; dense stands once a model, ahead of all its patterns."""
+    """Yields the models of one ranking; the dense one only once per model, before all its patterns."""
     records = [entry.record for entry in ranking.entries]
     means = [mean_accuracy(record, questions) for record in records]
     found = zip(ranking.entries, means, marks_of(records, means), strict=True)
@@ -179,7 +178,7 @@ def _columns(
     questions: Questions,
     linked: Collection[str],
 ) -> Iterator[Column]:
-    """What stands in a board, under everything that its numbers need to be read."""
+    """Yields the columns of a board, with all details needed to read their numbers."""
     entries = [row.entry for row in rows]
     names = [
         TableCell(e.label, "; ".join(e.remarks), link=e.cell if e.cell in linked else "") for e in entries
@@ -202,14 +201,14 @@ def _columns(
 
 
 def _about(rankings: Sequence[Ranking], place: int) -> str:
-    """A text that all of a board were measured on."""
+    """Describes a text on which all rows of a board were measured."""
     found = [ranking.setting.protocols[place] for ranking in rankings]
     cap = f"\nfirst {found[0].limit:,} tokens" if found[0].limit else ""
     return f"{visible(found[0].name)}{cap}\nn = {_span([protocol.n for protocol in found])} windows"
 
 
 def _asked(pattern: str | None) -> float | None:
-    """The sparsity that a pattern asks for, in per cent."""
+    """Returns the target sparsity of a pattern, in per cent."""
     target = target_sparsity(pattern)
     return None if target is None else round(100 * target, 4)
 
@@ -220,13 +219,13 @@ def _pattern_cell(row: _Measured) -> TableCell:
 
 
 def _dense_accuracy(references: Sequence[Record], questions: Questions) -> MeanAccuracy | None:
-    """Tasks may have been asked of an older dense record than the one whose perplexity is shown."""
+    """Returns the first accuracy: tasks may have been measured on an older record than perplexity."""
     found = (mean_accuracy(record, questions) for record in references)
     return next((accuracy for accuracy in found if accuracy is not None), None)
 
 
 LEADING = ("best", "tied", "only", "lowest")
-"""Marks of those that nothing measured is better than."""
+"""Marks of rows than which nothing measured is better."""
 
 
 def _accuracy_cell(row: _Measured) -> TableCell:

@@ -1,4 +1,4 @@
-"""How the library draws what is no data: axes, legends and headers in the page's own colours."""
+"""Settings for axes, legends and headers of charts, in the page's own colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import vl_convert
 
 @lru_cache(maxsize=1)
 def chart_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script; it holds no `</script>` that would end its element."""
+    """Returns Vega, Vega-Lite and Vega-Embed as one script without a `</script>`, which would end its
+    element.
+    """
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # Inside a JavaScript string or expression `<\/` means the same as `</`.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
@@ -18,10 +20,10 @@ def chart_library() -> str:
 
 _TEXT = {"labelColor": "var(--muted)", "titleColor": "var(--ink)", "labelFontSize": 11, "titleFontSize": 12}
 THEME: dict[str, Any] = {
-    # Variables of the page's style, so that one drawing serves light, dark and print.
+    # CSS variables of the page, so that one drawing suits light mode, dark mode and print.
     "font": "system-ui, sans-serif",
     "background": "transparent",
-    # The page names the chart as one image, with its data as a table beneath.
+    # For screen readers the page describes the chart as one image, with its data in a table below.
     "mark": {"aria": False},
     "view": {"stroke": "transparent"},
     "facet": {"spacing": {"column": 20, "row": 12}},

@@ -1,7 +1,7 @@
-"""Which cells a page shows in detail: all of them, or the best of each ranking where they are too many.
+"""Selects the cells that a page shows in detail: all, or the best of each ranking if there are too many.
 
-Charts, tasks, answers and configurations of thousands of cells would make a page that no browser opens. The
-ranked table holds every cell all the same.
+With charts, tasks, answers and configurations of thousands of cells, a page would be too large for any
+browser. The ranked table always contains every cell.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from reports.rankings.ranking import Entry, Ranking, Setting
 from suite.results.records.record import Record
 
 MOST_CELLS = 120
-"""Pruned cells that a page shows in detail."""
+"""Maximum number of pruned cells that a page shows in detail."""
 
 CELLS_A_SETTING = 30
-"""So many cells a setting may have, where there are more settings than the page has room for."""
+"""Cells counted per setting, at most, when settings are selected because there are too many cells."""
 
 WholeRecord = Callable[[Record], Record]
-"""Reads again what was left behind of a record: its modules and its answers."""
+"""Reads the full record, including the modules and answers that were left out."""
 
 
 def in_focus(rankings: Sequence[Ranking], most: int = MOST_CELLS) -> list[Ranking]:
-    """The rankings with the entries that are shown in detail, those without one left out.
+    """Returns the rankings with only the entries that are shown in detail, without empty rankings.
 
-    Of too many, only the settings with the most cells are there, as a comparison of one method says little.
-    Of these the best of every ranking come first, then all the seconds, and so on until there are `most`.
+    If there are too many entries, only the settings with the most cells remain, as a comparison of one method
+    says little. Of these, the best of every ranking come first, then all the seconds, and so on up to `most`.
     """
     sizes: dict[Setting, int] = {}
     for ranking in rankings:
@@ -51,14 +51,14 @@ def in_focus(rankings: Sequence[Ranking], most: int = MOST_CELLS) -> list[Rankin
 
 
 def with_whole_records(rankings: Sequence[Ranking], whole: WholeRecord) -> list[Ranking]:
-    """The same rankings, their records read again in full."""
-    held: dict[str, Record] = {}
+    """Returns the same rankings with their records read again in full."""
+    full_records: dict[str, Record] = {}
 
     def read(record: Record) -> Record:
         name = f"{record.cell.digest} {record.created}"
-        if name not in held:
-            held[name] = whole(record)
-        return held[name]
+        if name not in full_records:
+            full_records[name] = whole(record)
+        return full_records[name]
 
     def entry_of(entry: Entry) -> Entry:
         return replace(entry, record=read(entry.record))

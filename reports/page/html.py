@@ -22,13 +22,13 @@ from reports.wording import counted, pattern_name, visible
 from suite.results.records.record import Record
 
 PAGE_BYTES = 2_900_000
-"""Answers, word by word, get the room that everything else leaves up to here,"""
+"""Target size of the page; full answers get the room that everything else leaves,"""
 LEAST_BYTES = 60_000
-"""and this much where it leaves less."""
+"""but at least this much."""
 MOST_FAILURES = 100
-"""Failed cells told with their reason; more of them are counted."""
+"""Maximum number of failed cells listed with their reason; further ones are only counted."""
 MOST_NOTES = 12
-"""Notes that are seen at once; the others open on request."""
+"""Number of notes visible at once; the others can be unfolded."""
 
 
 def render_report(
@@ -43,11 +43,11 @@ def render_report(
     Args:
         records: complete and failed ones, of any number of models, patterns and protocols.
         title: the page's heading.
-        problems: what kept other records out (unreadable files, stale records), one sentence each.
-        whole: reads a record again in full, where `records` came without modules and answers.
+        problems: why other records were left out (unreadable files, stale records), one sentence each.
+        whole: reads a record again in full, if `records` lack modules and answers.
 
-    Returns:
-        The whole page: styles, data and the chart library are inside it.
+        Returns:
+        The complete page, which includes styles, data and the chart library.
 
     Raises:
         ReportError: there are no records.
@@ -95,7 +95,7 @@ def render_report(
 
 
 def render_waiting(*, title: str) -> str:
-    """The page of a run that has no record yet."""
+    """Renders the page of a run that has no record yet."""
     return _templates().get_template("waiting.html.j2").render(title=title)
 
 
@@ -105,7 +105,7 @@ def _templates() -> Environment:
 
 
 def _unranked(rankings: Sequence[Ranking]) -> list[tuple[str, str, str]]:
-    """Finished cells without a place, in the order of the rankings: cell, what it is, and the reason."""
+    """Lists finished cells without a rank, in the order of the rankings: cell id, description and reason."""
     return [
         (entry.cell, f"{r.setting.model}, {entry.label}, {pattern_name(r.pattern)}", _reason(entry))
         for r in rankings
@@ -117,7 +117,7 @@ def _unranked(rankings: Sequence[Ranking]) -> list[tuple[str, str, str]]:
 def _reason(entry: Entry) -> str:
     if not entry.scores:
         return "perplexity was not measured"
-    return f"it has no perplexity on the text that ranks: {visible(entry.scores[0].status)}"
+    return f"it has no perplexity on the text used for ranking: {visible(entry.scores[0].status)}"
 
 
 def _left_out(rankings: Sequence[Ranking], focus: Sequence[Ranking]) -> list[str]:
@@ -125,9 +125,9 @@ def _left_out(rankings: Sequence[Ranking], focus: Sequence[Ranking]) -> list[str
     if n_shown == n_all:
         return []
     return [
-        f"Charts, tasks, answers, costs and configurations stand for {n_shown:,} of {n_all:,} pruned models, "
-        "those with the most to compare, the best of each pattern first; the ranking has all. A report "
-        "of some cells (prunebench report --only) or a site (prunebench site) shows the others."
+        f"Charts, tasks, answers, costs and configurations are shown for {n_shown:,} of {n_all:,} pruned "
+        "models, those with the most to compare, the best of each pattern first; the ranking has all. A "
+        "report of some cells (prunebench report --only) or a site (prunebench site) shows the others."
     ]
 
 
@@ -136,7 +136,7 @@ def _has_figures(sections: Sequence[Section]) -> bool:
 
 
 def _summary(comparison: Comparison) -> str:
-    """What was compared, in counts and names."""
+    """Summarizes what was compared, in counts and names."""
     done = finished_records(comparison.rankings)
     shown = [*done, *comparison.failed]
     models = list(dict.fromkeys(visible(r.cell.model) for r in shown))
@@ -150,9 +150,9 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _named(names: Sequence[str], kind: str) -> str:
-    """How many, and which where they are few."""
-    told = counted(len(names), kind)
-    return f"{told} ({', '.join(names)})" if 0 < len(names) <= 5 else told
+    """Returns how many there are, and their names if they are few."""
+    number = counted(len(names), kind)
+    return f"{number} ({', '.join(names)})" if 0 < len(names) <= 5 else number
 
 
 __all__ = ["render_report", "render_waiting"]

@@ -1,4 +1,4 @@
-"""What stands above the page of a run that has not come to its end: how far it is, or that it ended early."""
+"""The banner on the page of an unfinished run: its progress, or that it ended early."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from reports.templating import templates
 from reports.wording import counted
 
 RELOAD_S = 10
-"""An open page loads itself anew so often."""
+"""Seconds after which an open page reloads itself."""
 PATIENCE_S = 90
-"""A page that nobody has written for so long belongs to a run that was killed."""
+"""A page that was not rewritten for this many seconds belongs to a run that was killed."""
 _REGION = re.compile("(<!-- run status -->).*?(<!-- end of run status -->)", re.DOTALL)
-"""Every page has it once, ahead of everything that records hold."""
+"""Matches exactly once per page, before all text from records."""
 
 
 def run_status(
@@ -28,18 +28,18 @@ def run_status(
     running: bool,
     written: datetime | None = None,
 ) -> str:
-    """The banner, as HTML.
+    """Renders the banner as HTML.
 
-    While the run lasts the page reloads itself. If nobody writes it any more (the run was killed, the machine
-    is off) it says by itself that the run ended early, and stops reloading.
+    The page reloads itself while the run lasts. If it is no longer rewritten (the run was killed, the machine
+    is off), it shows that the run ended early, and stops reloading.
 
     Args:
-        n_done: cells of the run that have numbers.
-        n_failed: cells that have none.
-        n_cells: cells of the run.
-        doing: what it does at the moment, a line for each cell that runs.
-        running: whether it goes on.
-        written: when the page was written; now by default.
+        n_done: number of cells of the run with numbers.
+        n_failed: number of cells without numbers.
+        n_cells: number of cells of the run.
+        doing: present activity, one line per running cell.
+        running: whether the run continues.
+        written: when the page was written; by default now.
     """
     written = written or datetime.now(UTC)
     return (
@@ -59,7 +59,7 @@ def run_status(
 
 
 def with_status(page: str, status: str) -> str | None:
-    """The page with another banner (empty: with none); None if it is no page of a report."""
+    """Replaces the banner of a page (removes it if `status` is empty); None if it is not a report page."""
     region = _REGION.search(page)
     if region is None:
         return None

@@ -1,4 +1,4 @@
-"""Everything about one setting, topic by topic, in the order in which a reader asks."""
+"""The sections of the page, one per setting, with its topics in the order of a reader's questions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from reports.tables import Table, cost_table, frame_table
 
 _COST_NOTE = (
     "Wall-clock seconds of one run; no interval. × forward is the prune time (allocate, statistics, solve, "
-    "propagate) over the time the dense model needs to read the calibration set once on the same machine, so "
-    "that machines compare; it is missing where no calibration was used or no reference speed of the machine "
-    "measured. Evaluate is everything that measures the model: texts, tasks, answers, speed. Reference speed "
-    "is the measuring of the machine."
+    "propagate) divided by the time of one pass of the dense model over the calibration set on the same "
+    "machine, so that different machines are comparable; it is missing if no calibration was used or no "
+    "reference speed of the machine measured. Evaluate is everything that measures the model: texts, tasks, "
+    "answers, speed. Reference speed is the measurement of the machine."
 )
 
 
@@ -40,12 +40,12 @@ TOPICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "seeds": ("Seeds", ()),
     "published": ("Published", ()),
 }
-"""What stands on the page, in its order: name -> heading and the names of its figures."""
+"""The topics of the page in order: name -> heading and names of the figures."""
 
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure as the page needs it: its specification and its data as a table."""
+    """A figure prepared for the page: its specification, and its data as a table."""
 
     anchor: str
     figure: Figure
@@ -55,14 +55,14 @@ class DrawnFigure:
 
 @dataclass(frozen=True)
 class Topic:
-    """One question about a setting: figures first, then the tables.
+    """One question about a setting: first the figures that answer it, then the tables.
 
     Attributes:
-        name: short, for anchors.
+        name: short name, used in anchors.
         title: its heading.
-        figures: those that answer it; side by side under tabs where `is_tabbed`.
-        chapter: notes and tables; None where the figures say it all.
-        is_tabbed: whether one figure is shown at a time.
+        figures: the figures; side by side under tabs if `is_tabbed`.
+        chapter: notes and tables; None if the figures are enough.
+        is_tabbed: whether only one figure is shown at a time.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Topic:
 
     @property
     def kind(self) -> str:
-        """How its tables are set."""
+        """CSS classes of its tables."""
         return "cost" if self.name == "cost" else "ranking measured"
 
 
@@ -89,7 +89,7 @@ class Section:
 
 
 def sections_of(rankings: Sequence[Ranking]) -> list[Section]:
-    """A section a setting, in the order of the rankings."""
+    """Builds one section per setting, in the order of the rankings."""
     settings = list(dict.fromkeys(r.setting for r in rankings))
     return [
         _section(number, heading, [r for r in rankings if r.setting == setting])
@@ -98,7 +98,7 @@ def sections_of(rankings: Sequence[Ranking]) -> list[Section]:
 
 
 def with_answers(section: Section, n_bytes: int) -> Section:
-    """The answers word by word, as far as they fit into so many bytes."""
+    """Adds the full answers, as far as they fit into `n_bytes`."""
     chapter = answers_chapter(section.rankings, n_bytes)
     if chapter is None:
         return section
@@ -108,7 +108,7 @@ def with_answers(section: Section, n_bytes: int) -> Section:
 
 
 def first_anchors(sections: Iterable[Section]) -> list[tuple[str, str]]:
-    """Title and anchor of the first topic of each kind, in the order of topics."""
+    """Returns title and anchor of the first topic of each kind, in the order of topics."""
     found: dict[str, tuple[str, str]] = {}
     for section in sections:
         for topic in section.topics:
@@ -118,14 +118,14 @@ def first_anchors(sections: Iterable[Section]) -> list[tuple[str, str]]:
 
 def _section(number: int, heading: str, rankings: list[Ranking]) -> Section:
     anchor = f"setting-{number}"
-    # The library checks every part against its whole schema, which takes longer than all else on the page.
+    # The library checks every part against its whole schema, which takes longer than the rest of the page.
     with debug_mode(False):
         drawn = {f.name: _drawn(f, f"{anchor}-chart-{f.name}", heading) for f in figures(rankings)}
-    told = {**chapters(rankings), "cost": _cost_chapter(rankings)}
+    by_name = {**chapters(rankings), "cost": _cost_chapter(rankings)}
     topics = []
     for name, (title, names) in TOPICS.items():
         shown = tuple(drawn.pop(one) for one in names if one in drawn)
-        chapter = told.get(name)
+        chapter = by_name.get(name)
         captioned = None if chapter is None else _captioned(chapter, heading)
         topics.append(Topic(name, title, shown, captioned, is_tabbed=name == "pareto" and len(shown) > 1))
     assert not drawn, f"figures without a place: {list(drawn)}"
@@ -138,7 +138,7 @@ def _cost_chapter(rankings: Sequence[Ranking]) -> Chapter:
 
 
 def _captioned(chapter: Chapter, heading: str) -> Chapter:
-    """With table names that do not repeat on the page, as each of them is a landmark."""
+    """Makes table captions unique on the page, as each table is a landmark."""
     parts = tuple(
         replace(part, table=replace(part.table, caption=f"{heading}: {chapter.title}, {part.table.caption}"))
         for part in chapter.parts
@@ -155,7 +155,7 @@ def _drawn(figure: Figure, anchor: str, heading: str) -> DrawnFigure:
 
 
 def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Six digits are more than a screen shows, and half the bytes."""
+    """Rounds to six digits, more than a screen shows, which halves the bytes."""
     return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 

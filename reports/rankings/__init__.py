@@ -1,1 +1,1 @@
-"""What may be compared with what, and who ranks where: records in, rankings out, nothing about looks."""
+"""Decides what may be compared with what, and ranks it; independent of how the results are shown."""

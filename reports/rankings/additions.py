@@ -1,4 +1,4 @@
-"""What one part adds to a recipe: pairs of cells that differ in that part alone."""
+"""What one part adds to a recipe, from pairs of cells that differ only in that part."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from suite.results.statistics.perplexity import paired_log_ratio
 from suite.results.statistics.single import PairedEstimate
 
 ROLES = ("allocation", "score", "refinement", "second pass", "update")
-"""Parts in the order in which they are told."""
+"""Kinds of parts, in the order in which they are shown."""
 
 _Losses = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class Addition:
-    """One part that stands in one of two otherwise equal cells, on one text.
+    """The effect of one part that only one of two otherwise equal cells has, on one text.
 
     Attributes:
-        part: what was added.
-        base: what it was added to, under a label that says nothing about the seed.
-        record: of the base, with the lowest seed.
-        pattern: what both prune to.
-        protocol: of the perplexities.
-        seeds: calibration seeds that both were run with; empty where neither is calibrated.
+        part: the added part.
+        base: label of the recipe that it was added to, without the seed.
+        record: record of the base with the lowest seed.
+        pattern: the pattern of both cells.
+        protocol: protocol of the perplexities.
+        seeds: calibration seeds that both were run with; empty if neither is calibrated.
         before: perplexity without the part, the geometric mean over seeds.
-        after: with it.
+        after: perplexity with the part, likewise.
         ratio: `after` over `before`, with its interval over windows, whose losses are means over seeds.
         lowest: the lowest ratio of one seed.
-        highest: the highest.
+        highest: the highest ratio of one seed.
     """
 
     part: RecipePart
@@ -52,13 +52,13 @@ class Addition:
 
     @property
     def title(self) -> str:
-        """The part, as a heading has it."""
+        """The part, worded for a heading."""
         text = visible(self.part.text)
         return f"{text}, in a second pass" if self.part.role == "second pass" else text
 
 
 def additions(rankings: Sequence[Ranking]) -> list[Addition]:
-    """All of one setting: by part, then pattern by pattern, the best base first."""
+    """Returns all additions of one setting, sorted by part, by pattern, best base first."""
     found: list[tuple[int, Addition]] = []
     for order, ranking in enumerate(rankings):
         families = by_seed([entry.record for entry in ranking.entries if entry.record.parts])
@@ -79,7 +79,7 @@ def _first(family: Mapping[int, Record]) -> Record:
 
 
 def _added(fewer: Sequence[RecipePart], more: Sequence[RecipePart]) -> RecipePart | None:
-    """The one part that `more` has and `fewer` has not; None where they do not differ in just that."""
+    """Returns the one part that only `more` has; None if they differ in anything else."""
     if len(more) != len(fewer) + 1:
         return None
     for place, part in enumerate(more):
@@ -89,7 +89,7 @@ def _added(fewer: Sequence[RecipePart], more: Sequence[RecipePart]) -> RecipePar
 
 
 def _pairs(base: Mapping[int, Record], other: Mapping[int, Record]) -> list[tuple[Record, Record]]:
-    """The two of each seed; a base that is not calibrated stands beside each of the other's."""
+    """Pairs the records by seed; a base that is not calibrated is paired with each of the other's records."""
     first, second = without_seed(_first(base)), without_seed(_first(other))
     if _question(first) != _question(second):
         return []
@@ -101,14 +101,14 @@ def _pairs(base: Mapping[int, Record], other: Mapping[int, Record]) -> list[tupl
 
 
 def _question(record: Record) -> str:
-    """What is asked of a cell, whatever prunes it."""
+    """Returns a digest of what a cell measures, independent of how it is pruned."""
     return without_seed(record, method="", settings={}, allocation=None, calibration=None).cell.digest
 
 
 def _addition(
     part: RecipePart, label: str, pairs: Sequence[tuple[Record, Record]], protocol: Protocol
 ) -> Addition | None:
-    """None where one of the two has no finite losses on the text."""
+    """Returns None if one of the two has no finite losses on the text."""
     before, after = (list(_losses(side, protocol.name)) for side in zip(*pairs, strict=True))
     if len(before) < len(pairs) or len(after) < len(pairs):
         return None
@@ -141,7 +141,7 @@ def _losses(records: Sequence[Record], protocol: str) -> Iterator[_Losses]:
 
 
 def _mean_losses(of_seeds: Sequence[_Losses]) -> list[float | None]:
-    """`[n_windows]`, the mean over seeds; None where a seed has none."""
+    """Returns the mean over seeds, `[n_windows]`; None for a window that a seed has no loss for."""
     return [
         None if any(x is None for x in window) else fmean(x for x in window if x is not None)
         for window in zip(*of_seeds, strict=True)

@@ -1,8 +1,8 @@
-"""What may be compared with what: records in, rankings out, nothing about looks.
+"""Sorts records into rankings of what may be compared; independent of how they are shown.
 
-Two records stand in one ranking only if model weights, dtype, and every perplexity protocol with its corpus
-and its limit are the same. Whatever differs goes to a ranking of its own, and a note says why. What else was
-measured of them (tasks, answers, speed) may differ: it is compared record by record, where it was measured.
+Two records are in one ranking only if model weights, dtype, and all perplexity protocols with their corpus
+and limit are the same. Anything that differs gets a ranking of its own, and a note explains why. Other
+measurements (tasks, answers, speed) may differ: they are compared only between records that have them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from suite.results.records.record import Record
 
 
 class ReportError(ValueError):
-    """There is nothing to report. The message is one line."""
+    """There is nothing to report. The message is a single line."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Comparison:
     rankings: tuple[Ranking, ...]
     failed: tuple[Record, ...]
     notes: tuple[str, ...]
-    """What a reader must know before comparing, one sentence each."""
+    """Facts that a reader must know before comparing, one sentence each."""
 
 
 def compare(records: Sequence[Record]) -> Comparison:
@@ -55,7 +55,7 @@ def compare(records: Sequence[Record]) -> Comparison:
 
 
 def finished_records(rankings: Sequence[Ranking]) -> list[Record]:
-    """Every record that has numbers, once, in the order of the rankings."""
+    """Returns every record with numbers once, in the order of the rankings."""
     found: dict[int, Record] = {}
     for ranking in rankings:
         for record in (*ranking.references, *(entry.record for entry in ranking.entries)):
@@ -64,7 +64,7 @@ def finished_records(rankings: Sequence[Ranking]) -> list[Record]:
 
 
 def _latest_of_each_cell(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """The newest record of each cell, and its failure too where that came later: both are news."""
+    """Returns the newest record of each cell, and also its failure if that came later."""
     latest: dict[str, Record] = {}
     failed: dict[str, Record] = {}
     for record in sorted(records, key=lambda r: r.created):
@@ -102,9 +102,9 @@ def _setting(record: Record) -> Setting:
 
 
 def _protocols(record: Record) -> tuple[Protocol, ...]:
-    """In the order of the cell's configuration: the first one ranks.
+    """Returns the protocols in the order of the cell's configuration; the first one determines the ranks.
 
-    Only of texts: a task may have a perplexity too, and whether it was asked decides no ranking.
+    Only texts count: a task may have a perplexity too, but tasks do not separate rankings.
     """
     found = {w.protocol: _protocol(w) for w in record.windows}
     asked = [name for p in record.cell.perplexity for name in p.protocols]
@@ -163,6 +163,6 @@ def _notes_on(ranking: Ranking) -> list[str]:
     if len(machines) > 1:
         notes.append(
             f"{where}: the records come from {len(machines)} kinds of machine, thread counts or placements; "
-            "times and memory compare only within one of them."
+            "times and memory are comparable only within one of them."
         )
     return notes

@@ -1,8 +1,8 @@
-"""Records as tidy tables: one row a metric, one row a module, one row a phase.
+"""Records as tidy tables: one row per metric, per module or per phase.
 
-Every frame starts with the same columns, which say whose row it is: `cell` (the first eight digits of the
-cell's digest), `status`, `model`, `method`, `variant`, `pattern` (`dense` where nothing was pruned), `dtype`.
-Missing numbers are NaN, never a stand-in.
+Every frame starts with the same columns, which identify the record: `cell` (the first eight digits of the
+cell's digest), `status`, `model`, `method`, `variant`, `pattern` (`dense` if nothing was pruned), `dtype`.
+Missing numbers are NaN, never replaced by other values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PHASE_COLUMNS = (*IDENTITY, "phase", *_OF_PHASE)
 
 
 def metrics_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a metric of every record (`METRIC_COLUMNS`)."""
+    """Returns one row per metric of every record (`METRIC_COLUMNS`)."""
     rows = (
         {**whose, **_fields(metric, _OF_METRIC), "metric": metric.name, "metric_status": metric.status}
         for record, whose in _identified(records)
@@ -34,10 +34,10 @@ def metrics_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def modules_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per target module of every record (`MODULE_COLUMNS`).
+    """Returns one row per target module of every record (`MODULE_COLUMNS`).
 
-    `moved` is the share of the module's weights that a rebuild changed sides: two a swap, one that comes back
-    and one that goes.
+    `moved` is the share of the module's weights that a rebuild swapped: two per swap, one that is restored
+    and one that is pruned.
     """
     rows = (
         {
@@ -54,7 +54,7 @@ def modules_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def phases_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a phase of every record (`PHASE_COLUMNS`)."""
+    """Returns one row per phase of every record (`PHASE_COLUMNS`)."""
     rows = (
         {**whose, **_fields(phase, _OF_PHASE), "phase": phase.name}
         for record, whose in _identified(records)
@@ -64,15 +64,15 @@ def phases_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def blocks_frame(modules: pd.DataFrame) -> pd.DataFrame:
-    """Module rows summed to one row a block of a decoder layer.
+    """Sums module rows to one row per block of a decoder layer.
 
-    Weights and swaps add up; the block's error is one number that all its modules carry.
+    Weights and swaps add up; the error of a block is stored equally in all its modules.
     """
     keys = [*IDENTITY, "layer", "block"]
     summed = modules.groupby(keys, sort=False, dropna=False).agg(
         n_weights=("n_weights", "sum"),
         n_pruned=("n_pruned", "sum"),
-        # A block in which no module counts swaps has no number, not zero.
+        # A block in which no module counts swaps is NaN, not zero.
         swaps=("swaps", lambda column: column.sum(min_count=1)),
         error_before=("error_before", "first"),
         error_after=("error_after", "first"),
@@ -84,12 +84,12 @@ def blocks_frame(modules: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_id(record: Record) -> str:
-    """The eight digits that name a record's cell on a page and in its file name."""
+    """Returns the eight digits that identify a record's cell on a page and in its file name."""
     return record.cell.digest[:8]
 
 
 def identity(record: Record) -> dict[str, object]:
-    """The columns `IDENTITY`: which cell it is, and whether it has numbers."""
+    """Returns the columns `IDENTITY`: which cell it is, and whether it has numbers."""
     cell = record.cell
     return {
         "cell": cell_id(record),
@@ -103,13 +103,13 @@ def identity(record: Record) -> dict[str, object]:
 
 
 def value_of(record: Record, name: str, protocol: str | None = None) -> float | None:
-    """The value of a metric; None where it has none or was not measured."""
+    """Returns the value of a metric; None if it has none or was not measured."""
     metric = record.metric(name, protocol)
     return None if metric is None else metric.value
 
 
 def protocols_of(records: Iterable[Record], *names: str) -> list[str]:
-    """The protocols under which some record has a value of one of these metrics, in order of appearance."""
+    """Returns the protocols under which some record has a value of one of these metrics, in their order."""
     found = (m for record in records for m in record.metrics if m.name in names)
     return list(dict.fromkeys(m.protocol for m in found if m.value is not None))
 

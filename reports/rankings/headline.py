@@ -1,4 +1,4 @@
-"""What a reader came for, with numbers: which method to use, what it costs, and whether to believe it."""
+"""The main answers of a report, with numbers: which method to use, its cost, and how reliable it is."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from reports.wording import (
 from suite.results.records.comparability import machine_of
 
 SPELLED_OUT = 4
-"""Up to this many rankings are told one by one, more of them by counting who leads at each pattern."""
+"""Up to this many rankings are described one by one; more are summarized by leaders per pattern."""
 PATTERNS = 3
-"""So many patterns are told then; the table has the others."""
+"""Number of patterns in that summary; the table has the others."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Three sentences, each to its question."""
+    """Three sentences, one per question."""
 
     which: str
     """Which method keeps perplexity lowest."""
     cost: str
-    """What that took."""
+    """What that method cost."""
     trust: str
     """Whether the numbers can be relied on."""
 
 
 def answer(comparison: Comparison, n_problems: int = 0) -> Answer:
-    """The page's first words.
+    """Writes the first sentences of the page.
 
     Args:
-        comparison: of the records that could be read.
-        n_problems: how many could not.
+        comparison: the comparison of the readable records.
+        n_problems: number of records that could not be read.
     """
     ranked = [r for r in comparison.rankings if r.entries and r.entries[0].rank is not None]
-    told = trust(comparison, n_problems)
+    reliability = trust(comparison, n_problems)
     if not ranked:
         which, cost = _nothing_ranked(comparison)
-        return Answer(which, cost, told)
+        return Answer(which, cost, reliability)
     settings = list(dict.fromkeys(ranking.setting for ranking in ranked))
     titles = dict(zip(settings, setting_titles(settings), strict=True)) if len(settings) > 1 else {}
     which = _by_count(ranked, titles) if len(ranked) > SPELLED_OUT else _one_by_one(ranked, titles)
-    return Answer(which, _cost(min(ranked, key=_from_half), titles), told)
+    return Answer(which, _cost(min(ranked, key=_from_half), titles), reliability)
 
 
 Titles = Mapping[Setting, str]
-"""What the settings are called; empty where there is only one."""
+"""Title of each setting; empty if there is only one."""
 
 
 def _where(ranking: Ranking, titles: Titles) -> str:
-    """A ranking's pattern, and its setting where there are several."""
+    """Returns a ranking's pattern, and its setting if there are several."""
     return f"{pattern_name(ranking.pattern)}{f' on {titles[ranking.setting]}' if titles else ''}"
 
 
 def _from_half(ranking: Ranking) -> tuple[float, tuple[float, bool, str]]:
-    """Orders patterns by their distance to 50 %, which most papers report, the unstructured one first."""
+    """Sort key: distance of the pattern from 50 %, which most papers report; unstructured patterns first."""
     target = target_sparsity(ranking.pattern)
     return (1.0 if target is None else abs(target - 0.5), pattern_order(ranking.pattern))
 
@@ -113,60 +113,60 @@ def _leader(ranking: Ranking, where: str) -> str:
 
 
 def _by_count(ranked: Sequence[Ranking], titles: Titles) -> str:
-    """Who leads, pattern by pattern: 50 % first."""
+    """Names the leaders of each pattern, starting with 50 %."""
     groups: dict[str | None, list[Ranking]] = {}
     for ranking in sorted(ranked, key=_from_half):
         groups.setdefault(ranking.pattern, []).append(ranking)
     shown = list(groups.values())[:PATTERNS]
     clauses = [_leaders(group, titles) for group in shown]
     rest = len(groups) - len(shown)
-    verb = "stands" if rest == 1 else "stand"
+    verb = "is" if rest == 1 else "are"
     further = f" {counted(rest, 'further pattern')} {verb} in the table." if rest else ""
     return (
         f"Perplexity stays lowest {'; '.join(clauses)} (a ranking is one model, dtype, pattern and text; "
-        f"lower is better; the intervals stand in the table).{further}"
+        f"lower is better; the intervals are in the table).{further}"
     )
 
 
 def _leaders(rankings: Sequence[Ranking], titles: Titles) -> str:
     best = [ranking.entries[0] for ranking in rankings]
     if len(rankings) == 1:
-        told = f"at {_where(rankings[0], titles)} with {best[0].label}"
+        text = f"at {_where(rankings[0], titles)} with {best[0].label}"
     else:
         wins = Counter(entry.record.cell.method for entry in best).most_common()
         named = [f"{visible(method)} in {n:,}" for method, n in wins[:3]]
         others = [f"others in {sum(n for _, n in wins[3:]):,}"] if len(wins) > 3 else []
-        told = (
+        text = (
             f"at {pattern_name(rankings[0].pattern)} with {listed([*named, *others])} "
             f"of {len(rankings):,} rankings"
         )
     ratios = [entry.scores[0].to_dense for entry in best]
-    held = sorted(ratio.value for ratio in ratios if ratio is not None)
-    if not held:
-        return told
-    low, high = decimal(held[0]), decimal(held[-1])
-    return f"{told}, {low if low == high else f'{low} to {high}'} times dense"
+    values = sorted(ratio.value for ratio in ratios if ratio is not None)
+    if not values:
+        return text
+    low, high = decimal(values[0]), decimal(values[-1])
+    return f"{text}, {low if low == high else f'{low} to {high}'} times dense"
 
 
 def _cost(ranking: Ranking, titles: Titles) -> str:
     best = ranking.entries[0]
-    own = best.method_seconds
-    took = own if own is not None else best.end_to_end_seconds
+    method_time = best.method_seconds
+    took = method_time if method_time is not None else best.end_to_end_seconds
     if took is None:
         return f"What {best.label} cost was not recorded."
     text = f"At {_where(ranking, titles)}, {best.label} took {seconds(took)} s to prune"
-    text += " (one run)" if own is not None else " (end to end, one run)"
-    # A finished checkpoint was pruned elsewhere: the memory is that of measuring it.
+    text += " (one run)" if method_time is not None else " (end to end, one run)"
+    # A finished checkpoint was pruned elsewhere; its recorded memory is that of the evaluation.
     if best.record.checkpoint is None:
         if (peak := best.peak_device_bytes) is not None:
             text += f" at a peak of {gibibytes(peak)} GiB of device memory"
         elif (peak := best.peak_host_bytes) is not None:
             text += f" at a peak of {gibibytes(peak)} GiB of host memory"
-    return f"{text}{_fastest(ranking) if own is not None else ''}."
+    return f"{text}{_fastest(ranking) if method_time is not None else ''}."
 
 
 def _fastest(ranking: Ranking) -> str:
-    """The quickest on the same kind of machine, and what its haste costs."""
+    """Names the fastest method on the same kind of machine, and its perplexity relative to the best."""
     best = ranking.entries[0]
     machine = machine_of(best.record)
     here = [e for e in ranking.entries if e.method_seconds is not None and machine_of(e.record) == machine]
@@ -184,17 +184,17 @@ def _nothing_ranked(comparison: Comparison) -> tuple[str, str]:
     if not comparison.rankings:
         return (
             f"No cell finished ({counted(failed, 'cell')} failed), so there is nothing to rank.",
-            "The reasons stand below; running the same suite again repeats only what failed.",
+            "The reasons are listed below; running the same suite again repeats only what failed.",
         )
     dense = [r.dense for r in comparison.rankings if r.dense is not None and r.dense.scores]
     lost = f"; {counted(failed, 'cell')} failed" if failed else ""
     if any(r.entries for r in comparison.rankings):
         return (
             f"No pruned model has a perplexity to rank it by{lost}.",
-            "The table says why, row by row.",
+            "The table shows the reason in each row.",
         )
     if not dense:
-        return f"Nothing was measured that could be ranked{lost}.", "The configurations stand below."
+        return f"Nothing was measured that could be ranked{lost}.", "The configurations are listed below."
     ranking = next(r for r in comparison.rankings if r.dense is not None and r.dense.scores)
     score = dense[0].scores[0]
     spread = interval(score.low, score.high)

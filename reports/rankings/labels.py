@@ -1,4 +1,4 @@
-"""How metrics that pages and papers both show are called and written, on pages and in papers."""
+"""Titles and units of the metrics that are shown both on pages and in papers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from reports.wording import SHARE, Unit
 
 @dataclass(frozen=True)
 class Label:
-    """How one metric is called and written.
+    """Title and unit of one metric.
 
     Attributes:
-        title: above its column on a page.
+        title: heading of its column on a page.
         unit: how its values are written.
-        about: what it counts, below the title.
-        paper: above its column in a paper, with its unit; None = no paper has it.
+        about: what it counts, shown below the title.
+        paper: heading of its column in a paper, with the unit; None if papers do not show it.
     """
 
     title: str
@@ -31,7 +31,7 @@ DIVERGENCES: Mapping[str, Label] = {
     "kl_divergence": Label("KL(dense ‖ pruned)", Unit(_NATS, places=4), paper="KL to dense, nats"),
     "top1_agreement": Label("Top-1 agreement", SHARE, paper="Top-1 agreement, %"),
 }
-"""Of a pruned model's next-token distributions, held against the dense model's."""
+"""Metrics that compare a pruned model's next-token distributions with the dense model's."""
 
 ANSWERS: Mapping[str, Label] = {
     "answers_as_dense": Label("As dense", SHARE, "share of answers", "As dense, %"),
@@ -44,7 +44,7 @@ ANSWERS: Mapping[str, Label] = {
     "answer_tokens": Label("Length", Unit(places=1), "tokens"),
     "answers_ended": Label("Ended", SHARE, "share of answers that the\nmodel ended by itself"),
 }
-"""Of greedy answers to prompts."""
+"""Metrics of greedy answers to prompts."""
 
 _RATE = Unit(places=1)
 
@@ -58,6 +58,6 @@ SPEEDS: Mapping[str, Label] = {
         "Generation, sparse kernels", _RATE, "tokens/s", "Sparse generation, tokens/s"
     ),
 }
-"""Of reading and writing."""
+"""Metrics of prefill and generation speed."""
 
 __all__ = ["ANSWERS", "DIVERGENCES", "SPEEDS", "Label"]

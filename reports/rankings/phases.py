@@ -1,9 +1,9 @@
-"""Where a cell's seconds went, so that no second counts twice.
+"""Splits a cell's seconds by phase so that no second counts twice.
 
-A record's phase `prune` encloses the method's own: statistics, solve, propagate, and whatever a method from
-elsewhere calls its phases. The allocation comes before it, and so does an initial prune that another cell had
-done. What measures the model is gathered by kind: a record has a phase per text and per task, and two for
-answers.
+A record's phase `prune` encloses the phases of the method itself: statistics, solve, propagate, and any other
+phases of methods defined elsewhere. The allocation precedes it, and so does an initial prune that another
+cell has done. Evaluation phases are grouped by kind: a record has one phase per text and per task, and two
+for answers.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from reports.rankings.ranking import METHOD_PHASES
 from suite.results.records.record import Record
 
 REST = "rest of the prune"
-"""What the phase that encloses the method's own has beyond them."""
+"""Time of the phase `prune` that none of the phases in it accounts for."""
 EVALUATION = ("dense reference", "texts", "tasks", "answers", "speed", "count zeros")
-"""What measures the model, by kind."""
+"""Phases that evaluate the model, by kind."""
 PHASES = ("load", "calibrate", *METHOD_PHASES, REST, "check", *EVALUATION, "reference speed")
-"""In the order in which they first happen, the machine's reference speed last; others follow by name."""
+"""Phases in the order in which they first happen, then the reference speed; others follow by name."""
 
 _KINDS = {"answer prompts": "answers", "judge answers": "answers", "speed, sparse kernels": "speed"}
 _AROUND = ("load", "calibrate", "allocate", "initial", "check", *EVALUATION, "reference speed")
-"""Phases that the prune does not enclose."""
+"""Phases outside the phase `prune`."""
 
 
 def spent_by_phase(record: Record) -> dict[str, float]:
-    """Seconds by phase: the whole prune is there as its parts, the evaluations by kind."""
+    """Returns seconds by phase, with `prune` split into its parts and evaluations grouped by kind."""
     spent: dict[str, float] = {}
     enclosing: float | None = None
     for phase in record.phases:
@@ -35,7 +35,7 @@ def spent_by_phase(record: Record) -> dict[str, float]:
         spent[kind] = spent.get(kind, 0.0) + phase.seconds
     if enclosing is not None:
         inner = sum(took for name, took in spent.items() if name not in _AROUND)
-        # Clocks of the parts and of the whole may differ by a hair.
+        # The clocks of the parts and of the whole may differ slightly.
         spent[REST] = max(0.0, enclosing - inner)
     return {name: spent[name] for name in sorted(spent, key=_place)}
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a page come from: what it takes to repeat a cell, and the machines that ran them."""
+"""The provenance of a page's numbers: what is needed to repeat a cell, and the machines used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from suite.results.records.record import Record
 
 @dataclass(frozen=True)
 class Provenance:
-    """What it takes to repeat one cell."""
+    """The facts needed to repeat one cell."""
 
     anchor: str
     title: str
@@ -26,7 +26,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Machine:
-    """An environment and the cells that ran in it."""
+    """An environment and the number of cells that ran in it."""
 
     n_cells: int
     facts: tuple[tuple[str, str], ...]
@@ -34,7 +34,7 @@ class Machine:
 
 
 def provenance(record: Record) -> Provenance:
-    """The facts and the configuration of one cell."""
+    """Collects the facts and the configuration of one cell."""
     code, model, calibration = record.code, record.model, record.calibration
     checkpoint, answers = record.checkpoint, record.answers
     clean = {True: ", clean tree", False: ", tree with changes", None: ""}[code.git_clean]
@@ -77,18 +77,18 @@ def provenance(record: Record) -> Provenance:
 
 
 def grouped_warnings(warnings: Sequence[str]) -> list[str]:
-    """Warnings that differ in their numbers alone, told once: many experts repeat the same one."""
+    """Merges warnings that differ only in their numbers, because many experts repeat the same one."""
     groups: dict[str, list[str]] = {}
     for warning in warnings:
         groups.setdefault(re.sub(r"\d+(\.\d+)?", "#", warning), []).append(warning)
     return [
-        told[0] if len(told) == 1 else f"{told[0]} ({len(told) - 1:,} more like it, with other numbers)"
-        for told in groups.values()
+        group[0] if len(group) == 1 else f"{group[0]} ({len(group) - 1:,} more like it, with other numbers)"
+        for group in groups.values()
     ]
 
 
 def machines(records: Sequence[Record]) -> list[Machine]:
-    """The environments of the records, each with how many cells ran there."""
+    """Returns the environments of the records, each with the number of cells that ran there."""
     cells: dict[str, list[Record]] = {}
     for record in records:
         found = {**record.environment.model_dump(mode="json"), "placement": record.placement}

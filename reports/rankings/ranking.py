@@ -1,4 +1,4 @@
-"""One ranking: pruned records that may be compared, best first, with what the windows can tell apart."""
+"""One ranking: comparable pruned records, best first, with marks for statistical ties."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from reports.wording import counted, target_sparsity, visible
 from suite.results.records.record import Record
 
 METHOD_PHASES = ("allocate", "initial", "statistics", "solve", "propagate")
-"""What the method itself does, its allocation and an initial prune that another cell did too; the other
-phases are those of the run around it."""
+"""Phases of the method itself, including its allocation and an initial prune shared with another cell; all
+other phases belong to the surrounding run.
+"""
 
 
 @dataclass(frozen=True, order=True)
 class Protocol:
-    """A perplexity protocol with everything that makes two values comparable."""
+    """A perplexity protocol with everything that has to be equal for two values to be comparable."""
 
     name: str
     corpus_digest: str
@@ -28,12 +29,12 @@ class Protocol:
     limit: int
     """The cap on tokens; 0 = the whole corpus."""
     n: int
-    """Windows measured."""
+    """Number of windows measured."""
 
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """What all records of one ranking share."""
+    """What all records of one ranking have in common."""
 
     model: str
     weight_digest: str
@@ -50,12 +51,12 @@ class Entry:
     rank: int | None
     """None for dense and for entries without perplexity."""
     scores: tuple[Score, ...]
-    """One a protocol, in the order of the setting."""
+    """One per protocol, in the order of the setting."""
     remarks: tuple[str, ...] = ()
 
     @cached_property
     def cell(self) -> str:
-        """The eight digits that name its cell on a page and in its file name."""
+        """The eight digits that identify its cell on a page and in its file name."""
         return cell_id(self.record)
 
     @property
@@ -65,7 +66,7 @@ class Entry:
 
     @property
     def end_to_end_seconds(self) -> float | None:
-        """Seconds of the whole prune once the model is loaded; None when dense or not recorded."""
+        """Seconds of the whole prune once the model is loaded; None if dense or not recorded."""
         return value_of(self.record, "prune_seconds")
 
     @property
@@ -92,33 +93,34 @@ class Ranking:
 
     setting: Setting
     pattern: str | None
-    """None where only the dense model was measured."""
+    """None if only the dense model was measured."""
     dense: Entry | None
     entries: tuple[Entry, ...]
     references: tuple[Record, ...] = ()
-    """Every dense record of the setting that has something to compare with, newest first: tasks, answers and
-    speed may have been measured in another one than `dense`."""
+    """All dense records of the setting that add something to compare with, newest first: tasks, answers and
+    speed may have been measured in another record than `dense`.
+    """
 
     @property
     def with_dense(self) -> tuple[Entry, ...]:
-        """The dense entry, if there is one, and then the others."""
+        """The dense entry, if there is one, followed by the others."""
         return (self.dense, *self.entries) if self.dense else self.entries
 
 
 def method_seconds(record: Record) -> float | None:
-    """Seconds in the method's own phases; None where no such phase was recorded."""
+    """Returns the seconds in the method's own phases; None if no such phase was recorded."""
     spent = [phase.seconds for phase in record.phases if phase.name in METHOD_PHASES]
     return sum(spent) if spent else None
 
 
 def pattern_order(pattern: str | None) -> tuple[float, bool, str]:
-    """Sorts dense first, then by sparsity, the unstructured before the N:M of the same sparsity."""
+    """Sort key: dense first, then by sparsity, unstructured before N:M patterns of the same sparsity."""
     target = target_sparsity(pattern)
     return (-1.0 if target is None else target, ":" in (pattern or ""), pattern or "")
 
 
 def rankings_of(setting: Setting, records: list[Record]) -> list[Ranking]:
-    """The records of one setting as one ranking a pattern."""
+    """Returns one ranking per pattern for the records of one setting."""
     references = _references([r for r in records if r.cell.is_dense])
     pruned = [r for r in records if not r.cell.is_dense]
     patterns = sorted({r.cell.pattern for r in pruned}, key=pattern_order) or [None]
@@ -129,7 +131,7 @@ def rankings_of(setting: Setting, records: list[Record]) -> list[Ranking]:
 
 
 def _references(dense: list[Record]) -> tuple[Record, ...]:
-    """The newest, and of the older ones those that measured something which the newer did not."""
+    """Keeps the newest dense record, and older ones that measured something which newer ones did not."""
     kept: list[Record] = []
     seen: set[object] = set()
     for record in sorted(dense, key=lambda r: r.created, reverse=True):
@@ -174,20 +176,20 @@ def _rank_value(scores: Sequence[Score]) -> float:
 
 
 def distinct_labels(records: Sequence[Record]) -> list[str]:
-    """The variant of each; where two read the same, with what sets them apart.
+    """Returns the variant of each record; equal ones are extended by what distinguishes them.
 
-    That is their settings, or where these are the same, what else was measured.
+    That is their settings or, if these are the same, what else was measured.
     """
     labels = _told_apart([visible(r.cell.variant) for r in records], [_facts(r) for r in records])
     return _told_apart(labels, [{"measured": _measured(r)} for r in records])
 
 
 def without_seed(record: Record, **alike: object) -> Record:
-    """Its cell as far as that decides what is pruned and how perplexity is measured, whatever the seed.
+    """Reduces its cell to what determines the pruning and the perplexity, except for the seed.
 
     Args:
-        record: any.
-        **alike: fields of its cell that are to be this, too.
+        record: any record.
+        **alike: fields of its cell to set to these values, too.
     """
     calibration = record.cell.calibration and record.cell.calibration.model_copy(update={"seed": 0})
     same = {"calibration": calibration, "divergence": False, "tasks": (), "answers": None, "speed": None}
@@ -195,10 +197,11 @@ def without_seed(record: Record, **alike: object) -> Record:
 
 
 def by_seed(records: Sequence[Record]) -> list[dict[int, Record]]:
-    """The cells together that differ in the calibration seed alone and were run by the same code.
+    """Groups the cells that differ only in the calibration seed and were run by the same code.
 
     Returns:
-        For each family seed -> the newest record with it, lowest seed first; 0 where nothing is calibrated.
+        For each family a map from seed to the newest record with it, lowest seed first; seed 0 if not
+        calibrated.
     """
     families: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -233,7 +236,7 @@ def _facts(record: Record) -> dict[str, object]:
 
 
 def _measured(record: Record) -> str:
-    """What was measured besides perplexity."""
+    """Describes what was measured besides perplexity."""
     cell = record.cell
     parts = ["divergence"] if cell.divergence else []
     parts += [f"task {t.name}" + (f" (first {t.limit})" if t.limit else "") for t in cell.tasks]
@@ -255,7 +258,7 @@ def _remarks(record: Record, newest_code: str) -> tuple[str, ...]:
 
 
 def _on_checkpoint(record: Record, name: str) -> list[str]:
-    """What holds for a finished checkpoint that was measured, and for no model pruned here."""
+    """Returns remarks that apply only to a finished checkpoint, not to a model pruned here."""
     sparsity, took = record.metric("sparsity"), record.metric("prune_seconds")
     remarks = [f"finished checkpoint {visible(name)}"]
     if sparsity is not None and sparsity.protocol == "zeros":

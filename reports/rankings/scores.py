@@ -1,4 +1,4 @@
-"""Perplexities of one ranking: intervals, ratios to dense, and what the windows can tell from the best."""
+"""Perplexities of one ranking: intervals, ratios to dense, and which models are statistically tied."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from suite.results.statistics.perplexity import paired_log_ratios, perplexities_
 Mark = Literal["", "best", "tied", "only", "lowest"]
 
 Losses = tuple[float | None, ...]
-"""Of every window, in nats."""
+"""Losses of all windows, in nats per token."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One perplexity over another on the same windows, with its paired 95 % interval."""
+    """One perplexity divided by another on the same windows, with its paired 95 % interval."""
 
     value: float
     low: float | None
@@ -37,28 +37,29 @@ class Score:
     to_dense: Ratio | None = None
     mark: Mark = ""
     """`best`: lowest in its ranking; `tied`: its paired interval to the best includes 1; `only`: the only one
-    with a value; `lowest`: best of several that there are no windows to compare by."""
+    with a value; `lowest`: the best of several that have no windows to compare by.
+    """
 
     @property
     def unmarked(self) -> Score:
-        """The same of a model that takes no part in the ranking."""
+        """The same score for a model that is not part of the ranking."""
         return replace(self, mark="")
 
 
 def scores_of(records: Sequence[Record], protocol: str, dense: Record | None) -> list[Score]:
-    """A score a record, all from the windows of one protocol, marked against the best of them.
+    """Computes one score per record from the windows of one protocol, marked by comparison with the best.
 
     Args:
-        records: of one model, pruned to one pattern.
-        protocol: of the perplexity.
-        dense: what ratios are formed to; None = there are none.
+        records: records of one model, pruned to one pattern.
+        protocol: protocol of the perplexity.
+        dense: the reference of the ratios; None for no ratios.
     """
     losses = [_losses(record, protocol) for record in records]
-    held = [i for i, nll in enumerate(losses) if nll is not None]
+    measured = [i for i, nll in enumerate(losses) if nll is not None]
     windows = [nll for nll in losses if nll is not None]
     scores = [_without_windows(record, protocol) for record in records]
     ratios = _ratios(windows, None if dense is None else _losses(dense, protocol))
-    for i, found, ratio in zip(held, perplexities_from_nll(windows), ratios, strict=True):
+    for i, found, ratio in zip(measured, perplexities_from_nll(windows), ratios, strict=True):
         scores[i] = Score(found.value, found.low, found.high, found.n, found.status, ratio)
     for i, mark in _marks(scores, losses).items():
         scores[i] = replace(scores[i], mark=mark)
@@ -66,7 +67,7 @@ def scores_of(records: Sequence[Record], protocol: str, dense: Record | None) ->
 
 
 def _marks(scores: Sequence[Score], losses: Sequence[Losses | None]) -> dict[int, Mark]:
-    """The best, and those that the windows cannot tell from it, by place."""
+    """Maps indices to marks: of the best, and of those that the windows do not distinguish from it."""
     values = {i: score.value for i, score in enumerate(scores) if score.value is not None}
     if not values:
         return {}
@@ -85,7 +86,7 @@ def _marks(scores: Sequence[Score], losses: Sequence[Losses | None]) -> dict[int
 
 
 def _without_windows(record: Record, protocol: str) -> Score:
-    """There may be a number, but nothing to form an interval or a pair from."""
+    """Returns a score that may have a value, but no windows for an interval or a paired comparison."""
     metric = record.metric("perplexity", protocol)
     if metric is None:
         return Score(None, None, None, 0, "not measured")
@@ -97,7 +98,7 @@ def _losses(record: Record, protocol: str) -> Losses | None:
 
 
 def _ratios(losses: Sequence[Losses], base: Losses | None) -> list[Ratio | None]:
-    """Each perplexity over that of `base`; None where there is none."""
+    """Divides each perplexity by that of `base`; None if there is none."""
     if base is None or not losses:
         return [None for _ in losses]
     return [

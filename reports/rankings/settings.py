@@ -1,4 +1,4 @@
-"""What the settings of a comparison are called, so that two of them never read the same."""
+"""Titles for the settings of a comparison, which are always distinct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reports.wording import visible
 
 
 def setting_titles(settings: Sequence[Setting]) -> list[str]:
-    """Model and dtype; where several share them, with what sets them apart, and at last with a number."""
+    """Returns model and dtype; equal titles are extended by what distinguishes them, or else numbered."""
     titles = [f"{s.model}, {s.dtype}" for s in settings]
     for facts in (_texts, _weights, _revisions):
         titles = _told_apart(titles, [facts(s) for s in settings])
@@ -20,18 +20,18 @@ def setting_titles(settings: Sequence[Setting]) -> list[str]:
 
 
 def protocol_title(protocol: Protocol) -> str:
-    """A protocol's name with its cap: a capped text is another text."""
+    """Returns a protocol's name with its cap, because a capped text is a different text."""
     limit = f", first {protocol.limit:,} tokens" if protocol.limit else ""
     return f"{visible(protocol.name)}{limit}"
 
 
 def _told_apart(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
-    """The titles that are not alone, each with its fact, where the facts differ."""
-    told = []
+    """Appends its fact to each title that occurs several times with different facts."""
+    extended = []
     for title, fact in zip(titles, facts, strict=True):
         twins = {other for name, other in zip(titles, facts, strict=True) if name == title}
-        told.append(f"{title}, {fact}" if len(twins) > 1 else title)
-    return told
+        extended.append(f"{title}, {fact}" if len(twins) > 1 else title)
+    return extended
 
 
 def _texts(setting: Setting) -> str:

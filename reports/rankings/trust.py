@@ -1,4 +1,4 @@
-"""How far the numbers of a report can be relied on, in one sentence with counts."""
+"""How reliable the numbers of a report are, in one sentence with counts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from suite.results.records.record import Record
 
 
 def trust(comparison: Comparison, n_problems: int = 0) -> str:
-    """Whole or not, by which code, on which machines, intact or not; and how many differences are settled.
+    """States completeness, code versions, machines and integrity, and how many differences are significant.
 
     Args:
-        comparison: of the records that could be read.
-        n_problems: how many could not.
+        comparison: the comparison of the readable records.
+        n_problems: number of records that could not be read.
     """
     done = finished_records(comparison.rankings)
     n_all = len(done) + len(comparison.failed)
@@ -34,10 +34,10 @@ def trust(comparison: Comparison, n_problems: int = 0) -> str:
 def _code(records: Sequence[Record]) -> str:
     digests = {record.code.source_digest for record in records}
     if len(digests) > 1:
-        return f"by {len(digests)} versions of the code, so that not all may be compared"
+        return f"by {len(digests)} versions of the code, so not all records are comparable"
     code = records[0].code
     commits = {record.code.git_commit for record in records}
-    # Commits may differ in what decides no number.
+    # Commits may differ in something that affects no number.
     commit = f", commit {visible(code.git_commit[:8])}" if code.git_commit and len(commits) == 1 else ""
     trees = {record.code.git_clean for record in records}
     tree = ", clean tree" if trees == {True} else ", a tree with changes" if False in trees else ""
@@ -59,24 +59,24 @@ def _intact(records: Sequence[Record]) -> str:
 
 
 def _settled(rankings: Sequence[Ranking]) -> str:
-    """How many differences to the best are more than the windows' chance, and over how many draws."""
-    held = [e.scores[0] for r in rankings for e in r.entries if e.scores]
-    # Without an interval nothing was compared, whatever the mark says.
-    others = [score for score in held if score.low is not None and score.mark in ("", "tied")]
-    told = []
+    """Counts the differences from the best that exceed the chance of the windows, and calibration seeds."""
+    scores = [e.scores[0] for r in rankings for e in r.entries if e.scores]
+    # Without an interval nothing was compared, whatever the mark is.
+    others = [score for score in scores if score.low is not None and score.mark in ("", "tied")]
+    sentences = []
     if others:
         apart = sum(score.mark == "" for score in others)
-        told.append(
+        sentences.append(
             f"{apart:,} of {counted(len(others), 'difference')} to the best "
             f"{'is' if apart == 1 else 'are'} beyond the chance of the text (paired 95 % intervals)."
         )
     used = [c for r in rankings for e in r.entries if (c := e.record.cell.calibration) is not None]
     n_seeds = len({calibration.seed for calibration in used})
     if n_seeds == 1:
-        told.append("All calibration was drawn with one seed: another draw can move the numbers further.")
+        sentences.append("All calibration was drawn with one seed: another draw can change the numbers more.")
     elif n_seeds:
-        told.append(f"Calibration was drawn with {n_seeds} seeds, each a row of its own.")
-    return " ".join(told)
+        sentences.append(f"Calibration was drawn with {n_seeds} seeds, each with its own row.")
+    return " ".join(sentences)
 
 
 __all__ = ["trust"]

@@ -1,4 +1,4 @@
-"""A leaderboard as a folder of static pages, built from trees of records."""
+"""A leaderboard as a folder of static pages, built from results trees."""
 
 from typing import TYPE_CHECKING
 

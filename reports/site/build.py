@@ -1,4 +1,4 @@
-"""Builds a site: reads the records, ranks them, and writes page after page."""
+"""Builds a site: reads the records, ranks them, and writes one page after the other."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from reports.site.records.site_record import Holdings, read_holdings, whole
 
 @dataclass(frozen=True)
 class BuiltSite:
-    """What was built.
+    """The result of a build.
 
     Attributes:
-        index: its first page.
-        n_records: records with a page.
-        n_ranked: those that stand on a board, dense ones aside.
-        n_set_apart: records that failed, are inconsistent, or came out otherwise when run again.
-        n_unreadable: files that are no records.
-        n_files: of the site.
-        n_removed: files of an earlier build that are no more.
+        index: path of the first page.
+        n_records: number of records with a page.
+        n_ranked: number of records on a board, without dense ones.
+        n_set_apart: number of records that failed, are inconsistent, or had other results when run again.
+        n_unreadable: number of files that are not valid records.
+        n_files: number of files of the site.
+        n_removed: number of files of an earlier build that were removed.
     """
 
     index: Path
@@ -57,15 +57,15 @@ def build_site(
     """Builds the site of all records below `paths`.
 
     Args:
-        paths: folders of records at any depth, or single ones.
+        paths: folders with records at any depth, or single record files.
         out: the site's folder: a new one, an empty one, or that of an earlier build.
-        title: of the site.
-        reruns: folders that `prunebench verify --rerun --keep` wrote.
-        panel: the models that every board counts; empty = those that are measured on it.
-        url: where it will lie, for the feed; None = its links are relative.
+        title: title of the site.
+        reruns: folders written by `prunebench verify --rerun --keep`.
+        panel: the models that count on every board; if empty, those that are measured on it.
+        url: address of the published site, for the feed; if None, its links are relative.
 
     Raises:
-        SiteError: there are no such folders, `out` holds other things, or a record changed meanwhile.
+        SiteError: a folder does not exist, `out` contains other files, or a record changed meanwhile.
     """
     holdings = read_holdings(paths, reruns)
     _check_names(holdings)
@@ -85,7 +85,7 @@ def build_site(
 
 
 def _files(holdings: Holdings, boards: Boards, title: str, url: str | None) -> Iterator[tuple[str, str]]:
-    """Every file of the site, made as it is asked for."""
+    """Yields every file of the site, each generated on demand."""
 
     def shown(template: str, path: str, heading: str, section: str, page: object) -> tuple[str, str]:
         return path, render(template, path, page, site=title, title=heading, section=section)
@@ -106,12 +106,12 @@ def _files(holdings: Holdings, boards: Boards, title: str, url: str | None) -> I
     yield CSV_PATH, as_csv(holdings.records)
     yield JSON_PATH, as_json(holdings.records)
     yield FEED_PATH, feed(holdings.records, title=title, url=url)
-    # Last, so that it never leads to what is not there yet.
+    # Written last, so that it never links to missing pages.
     yield shown("index.html.j2", "index.html", title, "boards", overview(holdings, boards))
 
 
 def _check_names(holdings: Holdings) -> None:
-    """Two records may not share a page."""
+    """Raises an error if two records would have the same page."""
     taken: dict[str, Path] = {}
     for held in holdings.records:
         other = taken.setdefault(record_stem(held.digest), held.path)

@@ -1,4 +1,4 @@
-"""The data behind the pages: one row a number as CSV, one object a record as JSON."""
+"""The data of the pages for download: one row per number as CSV, one object per record as JSON."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ COLUMNS = (
 
 
 def as_csv(records: Sequence[SiteRecord]) -> str:
-    """A row per metric of every record; one row without a metric for a record that has none.
+    """Writes one row per metric of every record; a record without metrics gets one row without a metric.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe here.
+    A text that a spreadsheet would read as a formula is prefixed with an apostrophe.
     """
     rows = [
         {**whose, **_numbers(metric)}
@@ -33,7 +33,7 @@ def as_csv(records: Sequence[SiteRecord]) -> str:
         for whose in [_whose(held)]
         for metric in held.record.metrics or (None,)
     ]
-    # As objects: numbers of items stay whole beside those that are missing.
+    # As objects, so that numbers of items stay integers next to missing ones.
     frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
     text: str = frame.to_csv(index=False, lineterminator="\n")
     return text.encode("utf-8", "backslashreplace").decode()
@@ -63,7 +63,7 @@ def _numbers(metric: Metric | None) -> dict[str, object]:
 
 
 def as_json(records: Sequence[SiteRecord]) -> str:
-    """An object a record: what it is, its numbers, and where its page and its file lie."""
+    """Writes one object per record: its identity, its numbers, and the paths of its page and its file."""
     return json.dumps([_object(held) for held in records], indent=1, allow_nan=False) + "\n"
 
 

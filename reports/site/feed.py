@@ -17,19 +17,19 @@ ENTRIES = 50
 
 _ATOM = "http://www.w3.org/2005/Atom"
 _NAMES = uuid.UUID("5f2b6b0e-6a5c-5d0f-9e0a-3a1f6f0b7c11")
-"""The name space of the ids, so that they are the same wherever a site lies."""
+"""UUID name space of the ids, which are the same wherever a site is published."""
 
 
 def feed(records: Sequence[SiteRecord], *, title: str, url: str | None) -> str:
-    """The feed as a document.
+    """Writes the feed as an XML document.
 
     Args:
-        records: newest first; failed ones and those that are not ranked are no results.
-        title: of the site.
-        url: where the site will lie, with a final slash; None = links are relative to the feed.
+        records: newest first; failed records and those that are not ranked are left out.
+        title: title of the site.
+        url: address of the published site, with a final slash; if None, links are relative to the feed.
     """
     newest = [held for held in records if held.is_ranked][:ENTRIES]
-    # Of these, the latest: an empty feed has no time of its own, and must still be the same if built twice.
+    # An empty feed has no time of its own, but must be the same if built twice.
     updated = max((held.created for held in newest), default=datetime.fromtimestamp(0, UTC))
     ElementTree.register_namespace("", _ATOM)
     root = ElementTree.Element(_tag("feed"))
@@ -64,9 +64,9 @@ def _summary(held: SiteRecord) -> str:
         if metric.name != "perplexity" or metric.value is None:
             continue
         spread = interval(metric.low, metric.high)
-        told = f" (95 % interval {spread})" if spread else ""
+        note = f" (95 % interval {spread})" if spread else ""
         n = f", n = {counted(metric.n, 'window')}" if metric.n is not None else ""
-        parts.append(f"perplexity {decimal(metric.value)}{told} on {metric.protocol}{n}, lower is better")
+        parts.append(f"perplexity {decimal(metric.value)}{note} on {metric.protocol}{n}, lower is better")
     return f"{'; '.join(parts) or 'no perplexity'}. Trust: {trust_word(held)}."
 
 
@@ -79,7 +79,7 @@ def _text(parent: ElementTree.Element, name: str, text: str) -> None:
 
 
 def _allowed(text: str) -> str:
-    """Without the two characters that are neither control characters nor allowed in XML."""
+    """Escapes the two characters that are neither control characters nor allowed in XML."""
     return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
@@ -88,5 +88,5 @@ def _urn(name: str) -> str:
 
 
 def _time(moment: datetime) -> str:
-    # `strftime` writes years before 1000 without their zeros.
+    # `strftime` omits leading zeros of years before 1000.
     return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")

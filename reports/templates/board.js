@@ -1,12 +1,12 @@
-// Ranked tables: sort by any column, filter, page. A row says in `data-k` what it can be filtered by: the places of
-// model, method and pattern among the choices, the sparsity asked for, whether it is dense, whether it leads.
+// Ranked tables: sort by any column, filter, page. `data-k` of a row has the values to filter by: the indices of model,
+// method and pattern among the choices, the target sparsity, whether it is dense, and whether it is leading.
 (() => {
   const MOST_PRINTED = 1000;
   const compareText = new Intl.Collator("en", { numeric: true }).compare;
 
   function number(text) {
     const found = text.replaceAll(",", "").match(/-?\d+(\.\d+)?(e[+-]?\d+)?/i);
-    // "< 0.1" is less than 0.1, and what is missing comes last whichever way is up.
+    // "< 0.1" is less than 0.1; missing values come last in both directions.
     return found ? Number(found[0]) - (text.startsWith("<") ? 1e-9 : 0) : null;
   }
 
@@ -63,8 +63,8 @@
     function filters() {
       const name = (control) => control.closest("label").firstChild.textContent.trim() || control.closest("label").textContent.trim();
       const used = [...form.elements].filter((e) => (e.type === "checkbox" ? e.checked : e.tagName !== "BUTTON" && e.value));
-      const told = used.map((e) => (e.type === "checkbox" ? name(e) : `${name(e)} ${e.selectedOptions?.[0].text ?? e.value}`));
-      return told.length ? `; filtered by: ${told.join(", ")}` : "";
+      const active = used.map((e) => (e.type === "checkbox" ? name(e) : `${name(e)} ${e.selectedOptions?.[0].text ?? e.value}`));
+      return active.length ? `; filtered by: ${active.join(", ")}` : "";
     }
 
     function show() {
@@ -72,7 +72,7 @@
       body.replaceChildren(...page);
       const last = first + page.length;
       const all = kept.length > size ? `Rows ${first + 1} to ${last} of ${kept.length.toLocaleString("en")}; ` : "";
-      status.textContent = page.length ? `${all}${counts()}` : "No row passes the filter";
+      status.textContent = page.length ? `${all}${counts()}` : "No row matches the filter";
       const [back, on] = pager.querySelectorAll("button");
       back.disabled = first === 0;
       on.disabled = last >= kept.length;
@@ -94,7 +94,7 @@
       title.append(button);
       button.addEventListener("click", () => {
         const before = heading.getAttribute("aria-sort");
-        // The better end first, then the other, then as it was: ranked.
+        // Best first, then worst first, then the original ranking.
         const up = title.textContent.includes("↑");
         const turns = isNumber && up ? ["descending", "ascending"] : ["ascending", "descending"];
         const next = before ? turns[turns.indexOf(before) + 1] : turns[0];
@@ -115,13 +115,13 @@
       show();
       board.scrollIntoView();
     });
-    // On paper nothing can be turned over, and a filter that is not seen must be told.
+    // Paper has no paging, so print all rows if possible, and state the active filters.
     addEventListener("beforeprint", () => {
       if (kept.length <= MOST_PRINTED) {
         body.replaceChildren(...kept);
         status.textContent = `${counts()}${filters()}`;
       } else {
-        status.textContent += `; printed are rows ${first + 1} to ${first + body.rows.length}${filters()}`;
+        status.textContent += `; printed: rows ${first + 1} to ${first + body.rows.length}${filters()}`;
       }
     });
     addEventListener("afterprint", show);

@@ -1,10 +1,10 @@
-// Charts are drawn where they are seen, then for a print those behind tabs, and again when their width changes.
+// Draws visible charts first, then those behind tabs (for printing), and all again when their width changes.
 (() => {
-  // Facets have no "container" width in Vega-Lite: the page chooses columns and panel width itself.
+  // Facets have no "container" width in Vega-Lite, so the page chooses columns and panel width itself.
   const GAP = 20;
   const AXIS = 56;
 
-  // A legend begins where the plot does, right of the names of its rows.
+  // A legend starts at the left edge of the plot, to the right of the row names.
   function stackLegends(node) {
     for (const [key, value] of Object.entries(node)) {
       if (key === "legend" && value?.columns) value.columns = 1;
@@ -16,7 +16,7 @@
     const spec = structuredClone(source);
     const { panelWidth, columns } = spec.usermeta;
     const fit = Math.max(1, Math.min(columns, Math.floor((width - AXIS + GAP) / (panelWidth + GAP))));
-    // Panels come in pairs where there are two or more, so that a pair is not torn apart.
+    // If columns are even, keep them even, so that pairs of panels stay together.
     spec.columns = fit > 2 && columns % 2 === 0 ? fit - (fit % 2) : fit;
     const inner = (width - AXIS - GAP * (spec.columns - 1)) / spec.columns - correction / spec.columns;
     spec.config.legend.columns = 0;
@@ -35,7 +35,7 @@
     chart.dataset.width = String(width);
   }
 
-  // There is no waiting for a print: what another tab hides is drawn for it beforehand, as wide as what it is in.
+  // Printing does not wait, so charts in hidden tabs are drawn beforehand, as wide as their visible container.
   async function drawUnseen(chart) {
     let around = chart;
     while (around && !around.clientWidth) around = around.parentElement;
@@ -45,7 +45,7 @@
   async function drawAt(chart, width) {
     const source = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
     const options = { renderer: "svg", actions: false, mode: "vega-lite", defaultStyle: false, tooltip: { disableDefaultStyle: true } };
-    // What stands beside the panels is known only once it is drawn, and texts do not shrink with them.
+    // The width of axes and texts beside the panels is known only after drawing, and does not shrink with the panels.
     for (let round = 0, correction = 0; round < 4; round++) {
       await vegaEmbed(chart, fitted(source, width, correction), options);
       const excess = chart.scrollWidth - width;
@@ -55,11 +55,11 @@
   }
 
   function tell(chart, error) {
-    chart.textContent = `This chart could not be drawn (${error.message}); its data stands beneath.`;
+    chart.textContent = `This chart could not be drawn (${error.message}); its data is below.`;
     chart.dataset.width = String(chart.clientWidth);
   }
 
-  // One after another: a page of many charts stays quick to the touch while it draws.
+  // One chart after another, so that a page with many charts stays responsive while it draws.
   let turn = Promise.resolve();
   function drawAll() {
     turn = turn.then(async () => {

@@ -1,7 +1,7 @@
-// Links to what is folded away or stands under another tab, and buttons that copy.
+// Links to folded or hidden parts of the page, and copy buttons.
 (() => {
   function openTarget(hash) {
-    // Anchors are plain words, and need no decoding that could fail.
+    // Anchors are plain words that need no decoding.
     const target = hash.length > 1 && document.getElementById(hash.slice(1));
     if (!target) return;
     if (target instanceof HTMLDetailsElement) target.open = true;
@@ -11,7 +11,7 @@
     target.scrollIntoView();
   }
   addEventListener("hashchange", () => openTarget(location.hash));
-  // The same link again changes no hash, and its target may have been hidden since.
+  // Clicking the same link again does not change the hash, but its target may have been hidden since.
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href^='#']");
     if (link && link.hash === location.hash) openTarget(link.hash);

@@ -1,7 +1,7 @@
 // Tabs: `[data-tabs]` names a group, its children `[data-tab]` are the panels. Without JavaScript, and on paper
-// (report.css), all panels stand one after another.
+// (report.css), all panels are shown one after another.
 (() => {
-  // More than these do not fit a line, and a list to choose from is quicker.
+  // More tabs than this do not fit on a line; a drop-down list is used instead.
   const MOST_TABS = 6;
   let count = 0;
 

@@ -125,7 +125,7 @@ def test_no_row_is_begun_once_the_budget_is_spent(tmp_path, capsys):
     assert main([*_tiny(tmp_path, "7b", "contract"), "--budget-seconds", "0"]) == 0
     said = capsys.readouterr()
     assert said.out == "no rows yet\n"
-    assert "not begun, 0 s are left: LLaMA-7B (tiny) wanda 0.5" in said.err
+    assert "not started, 0 s are left: LLaMA-7B (tiny) wanda 0.5" in said.err
 
 
 def test_a_row_that_would_not_end_in_time_is_not_begun(tmp_path, capsys, monkeypatch):
@@ -145,7 +145,7 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path, capsys, monkeypatch):
 def test_the_stage_of_a_real_model_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.gpu.checkpoint.NEEDED", ("json", "no_such_package"))
     assert main([*_tiny(tmp_path, "model")]) == 3
-    assert "also needs no_such_package: lay their wheels" in rows_of(tmp_path, "model")[0].detail
+    assert "also needs no_such_package: copy their wheels" in rows_of(tmp_path, "model")[0].detail
 
 
 def test_timing_needs_neither_pydantic_nor_the_command_line():
@@ -196,7 +196,7 @@ def test_rows_of_another_version_are_not_read(tmp_path, capsys):
     (tmp_path / "7b.json").write_text('{"row_version": 1, "setting": {}, "rows": []}')
     for asked in (["--table", str(tmp_path)], _tiny(tmp_path)):
         assert main(asked) == 2
-        assert "7b.json holds rows of version 1, expected 2: make them anew" in capsys.readouterr().err
+        assert "7b.json holds rows of version 1, expected 2: measure them again" in capsys.readouterr().err
 
 
 def test_a_profile_names_what_took_long(tmp_path, capsys):

@@ -175,7 +175,7 @@ def test_machines_are_not_compared_silently() -> None:
     (barber,) = (name for name in found["time"].data["method"] if "barber" in name)
     for name in ("time", "phases"):
         assert f"{KINDS[0].upper()}{KINDS[1:]}: times" in found[name].note
-        assert "compare only within one of them" in found[name].note
+        assert "comparable only within one of them" in found[name].note
         machine = dict(zip(found[name].data["method"], found[name].data["machine"], strict=True))
         assert machine["wanda"] == machine["sparsegpt"] != machine[barber]
     # wanda is slower than what the larger machine took, and still the fastest on its own.

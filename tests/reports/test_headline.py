@@ -49,7 +49,7 @@ def test_many_rankings_are_told_by_who_leads_at_each_pattern() -> None:
 
 def test_many_patterns_are_cut_to_those_nearest_half() -> None:
     which = told([make_record("wanda", p) for p in ("0.4", "0.5", "0.6", "0.7", "0.8", "2:4")]).which
-    assert "3 further patterns stand in the table" in which and "80\u00a0%" not in which
+    assert "3 further patterns are in the table" in which and "80\u00a0%" not in which
 
 
 def trust_of(*records: Record) -> str:
@@ -62,7 +62,7 @@ def test_trust_counts_cells_code_machines_and_settled_differences() -> None:
         "13 of 14 cells finished, by one version of the code (prunebench 0.1.0) and on one kind of machine."
     )
     assert "10 of 10 differences to the best are beyond the chance of the text" in said
-    assert "All calibration was drawn with one seed: another draw can move the numbers further." in said
+    assert "All calibration was drawn with one seed: another draw can change the numbers more." in said
 
 
 def test_a_tie_is_no_settled_difference() -> None:
@@ -82,7 +82,7 @@ def test_what_has_no_interval_is_never_called_settled() -> None:
     [
         ({"git_clean": False, "git_commit": "abcdef0123456789"}, "commit abcdef01, a tree with changes"),
         ({"git_clean": True, "git_commit": "abcdef0123456789"}, "commit abcdef01, clean tree"),
-        ({"source_digest": "0" * 64}, "by 2 versions of the code, so that not all may be compared"),
+        ({"source_digest": "0" * 64}, "by 2 versions of the code, so not all records are comparable"),
     ],
 )
 def test_the_code_is_named(change: dict[str, object], piece: str) -> None:
@@ -98,7 +98,7 @@ def test_other_machines_other_seeds_and_broken_seals_are_said() -> None:
         make_record("wanda"), make_record("magnitude", environment=other), make_record("wanda", seed=1)
     )
     assert "on 2 kinds of machine, thread counts or placements" in said
-    assert "Calibration was drawn with 2 seeds, each a row of its own." in said
+    assert "Calibration was drawn with 2 seeds, each with its own row." in said
     broken = make_record("wanda").model_copy(update={"warnings": ("made up",)})
     assert "1 record changed after it was sealed" in trust_of(broken)
 

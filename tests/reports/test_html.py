@@ -134,7 +134,7 @@ def test_one_hundred_cells_stay_under_three_megabytes() -> None:
     source = render_report(records, title="many")
     assert len(source.encode()) < 3_000_000
     assert "Perplexity stays lowest at 50\u00a0% unstructured with sparsegpt, 1.61 times dense" in source
-    assert "17 further patterns stand in the table" in source
+    assert "17 further patterns are in the table" in source
 
 
 @pytest.mark.parametrize("where", ["model", "setting", "message", "title", "problem", "warning"])
@@ -201,8 +201,8 @@ def test_what_could_not_be_read_is_said_first_however_many_notes_there_are() -> 
 def test_cells_without_a_rank_are_listed_up_to_a_limit_and_counted() -> None:
     records = [make_record("wanda", f"{0.1 + i / 1000:.3f}", windows=(), metrics=()) for i in range(130)]
     source = render_report(records, title="t")
-    assert source.count("Finished and not ranked") == 100
-    assert "And 30 further cells that finished and could not be ranked" in source
+    assert source.count("Finished but not ranked") == 100
+    assert "And 30 further cells finished but could not be ranked" in source
 
 
 @pytest.mark.parametrize("pattern", ["nan", "inf", "-1", "7", "", "x:y", "4:0"])

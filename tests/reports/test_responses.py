@@ -15,7 +15,7 @@ from tests.reports.synthetic import SETTINGS
 from tests.reports.synthetic_measured import measured_record
 from tests.reports.test_html import HOSTILE, Page
 
-TABLE = "built-in (48 prompts, by the model's chat template), at most 48 tokens an answer"
+TABLE = "built-in (48 prompts, by the model's chat template), at most 48 tokens per answer"
 
 
 def dialogues(source: str) -> list[str]:
@@ -146,7 +146,7 @@ def test_other_prompts_or_lengths_share_no_table() -> None:
     ]
     found = PageTables(render_report(records, title="t"))
     assert [row[0] for row in found.rows(TABLE)] == ["dense", "wanda"]
-    assert [row[0] for row in found.rows("at most 32 tokens an answer")] == ["sparsegpt"]
+    assert [row[0] for row in found.rows("at most 32 tokens per answer")] == ["sparsegpt"]
 
 
 def test_other_batches_are_said() -> None:
@@ -154,7 +154,7 @@ def test_other_batches_are_said() -> None:
     assert other.answers is not None
     halved = other.model_copy(update={"answers": other.answers.model_copy(update={"batch_size": 24})})
     text = Page(render_report([measured_record("dense"), halved], title="t")).text
-    assert "Not all answered as many prompts at once (24 and 48)" in text
+    assert "Not all models answered as many prompts at once (24 and 48)" in text
 
 
 def test_of_many_models_the_best_of_each_pattern_are_shown_word_by_word() -> None:

@@ -234,7 +234,7 @@ def test_an_inconsistent_record_is_set_apart(tmp_path: Path) -> None:
     assert "1. magnitude" in Page(site / "index.html").text
     assert "1. wanda" not in Page(site / "index.html").text
     assert "inconsistent: " in Page(site / "not-ranked.html").text
-    assert "No record of this method stands on a board" in Page(site / "methods/wanda.html").text
+    assert "No record of this method is on a board" in Page(site / "methods/wanda.html").text
 
 
 def test_what_cannot_be_ranked_is_shown_for_what_it_is(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_machines_are_named_because_their_times_do_not_compare(tmp_path: Path) -
     _, both = columns(
         tmp_path / "two", dense_record(), ours, theirs.model_copy(update={"environment": other})
     )
-    assert any("2 kinds of machine and compare only on the same one" in note for note in both)
+    assert any("2 kinds of machine and are comparable only on the same one" in note for note in both)
 
 
 def test_with_one_model_the_score_is_its_own_and_nothing_stands_twice(tmp_path: Path) -> None:
@@ -94,7 +94,9 @@ def test_no_method_is_called_fastest_by_another_machine_or_by_fewer_models(tmp_p
     other = quick.environment.model_copy(update={"processor": "another"})
     records = (dense_record("one"), best, quick.model_copy(update={"environment": other}).sealed())
     elsewhere = answers(tmp_path / "elsewhere", *records)
-    assert elsewhere["What does it cost?"].endswith("(one run). Times of 2 kinds of machine do not compare.")
+    assert elsewhere["What does it cost?"].endswith(
+        "(one run). Times of 2 kinds of machine are not comparable."
+    )
     more = (dense_record("two"), site_record("sparsegpt", "two", nll=GOOD, seconds=300))
     fewer = answers(tmp_path / "fewer", dense_record("one"), best, quick, *more)
     assert "fastest" not in fewer["What does it cost?"] and "median of 2 runs" in fewer["What does it cost?"]
@@ -102,5 +104,5 @@ def test_no_method_is_called_fastest_by_another_machine_or_by_fewer_models(tmp_p
 
 def test_what_the_records_do_not_say_is_not_made_up(tmp_path: Path) -> None:
     found = answers(tmp_path, dense_record(), site_record("wanda"))
-    assert found["What does it cost?"] == "The records of wanda do not say what it took."
+    assert found["What does it cost?"] == "The records of wanda do not contain its cost."
     assert answers(tmp_path / "none", failed())["Which method?"] == "Nothing is ranked."

@@ -34,7 +34,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     results = quick(tmp_path / "results")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "thesis.txt").write_text("years", encoding="utf-8")
-    with pytest.raises(SiteError, match="holds other things and no site"):
+    with pytest.raises(SiteError, match="contains other files and no site"):
         build(tmp_path, results)
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["thesis.txt"]
 

@@ -53,7 +53,7 @@ def test_a_move_of_which_too_few_records_tell_is_said_not_to_be_sure(tmp_path: P
     (page,) = history_pages(read_holdings([moved(tmp_path, 49.0, 63.7)]).ranked)
     (drawn,) = page.cells[0].drawings
     assert (drawn.low, drawn.high, drawn.is_marked, drawn.is_level) == ("49.000", "63.700", False, False)
-    assert drawn.told == ("Nothing is sure yet: 2 records, highest and lowest differ by 30.0\u00a0%.",)
+    assert drawn.told == ("No certain change yet: 2 records, highest and lowest differ by 30.0\u00a0%.",)
 
 
 def test_only_what_is_within_the_tolerance_is_said_not_to_have_changed(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_move_from_nothing_has_no_percentage(low: float, apart: str) -> None:
         records.append(StoredRecord(Path(str(day)), record, record.body_digest))
     (series,) = history_of(records)
     assert drawing_of(series).told == (
-        f"Nothing is sure yet: 2 records, highest and lowest differ by {apart}.",
+        f"No certain change yet: 2 records, highest and lowest differ by {apart}.",
     )
 
 

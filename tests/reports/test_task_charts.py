@@ -122,7 +122,7 @@ def test_the_interval_of_recovery_covers_the_truth_as_often_as_it_says(share, n)
 
 
 def test_recovery_refuses_counts_below_zero() -> None:
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         recovery(3, -1, 0)
 
 

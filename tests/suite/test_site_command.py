@@ -35,7 +35,7 @@ def test_reruns_make_a_record_rerun_and_a_model_fixes_who_counts(prunebench, tmp
 def test_wrong_input_is_one_line(prunebench, tmp_path):
     tree = results(tmp_path)
     assert "no such folder of records" in refusal(prunebench("site", "nowhere", "--out", "board"))
-    assert "holds other things and no site" in refusal(prunebench("site", tree, "--out", tree))
+    assert "contains other files and no site" in refusal(prunebench("site", tree, "--out", tree))
     assert "https://" in refusal(prunebench("site", tree, "--out", "board", "--url", "example.org"))
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "a site needs a folder" in refusal(prunebench("site", tree, "--out", "file"))

@@ -1,1 +1,1 @@
-"""A paper's tables as data: what stands in them, nothing about how they are typeset."""
+"""A paper's tables as data, independent of how they are typeset."""

@@ -1,4 +1,4 @@
-"""BibTeX of what a set of records used: methods, allocations, models, corpora and tools."""
+"""BibTeX entries for what a set of records used: methods, allocations, models, corpora and tools."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Kind = Literal["method", "allocation", "model", "corpus", "tool"]
 
 
 class Entry(BaseModel):
-    """One entry of `bibliography.toml`; the fields are BibTeX's own, their text is TeX."""
+    """One entry of `bibliography.toml`; the fields are those of BibTeX, their text is TeX."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     key: str = Field(pattern=r"^[a-z][a-z0-9]+$")
-    """What a document cites it by."""
+    """Key by which a document cites it."""
     type: Literal["article", "inproceedings", "misc"]
-    """BibTeX's type."""
+    """BibTeX entry type."""
     used_for: tuple[str, ...] = Field(alias="for", min_length=1)
-    """`method:wanda`, `model:<regular expression>`..."""
+    """What to cite it for: `method:wanda`, `model:<regular expression>`..."""
     title: str
     author: str
     year: int
@@ -40,18 +40,18 @@ class Entry(BaseModel):
     arxiv: str | None = Field(None, pattern=r"^\d{4}\.\d{5}$")
 
     def is_about(self, kind: Kind, name: str) -> bool:
-        """Whether it is the one to cite for that."""
+        """Whether it is the entry to cite for that name."""
         for used in self.used_for:
-            its_kind, _, its_name = used.partition(":")
-            if its_kind != kind:
+            used_kind, _, used_name = used.partition(":")
+            if used_kind != kind:
                 continue
-            if its_name == name or (kind == "model" and re.search(its_name, name, re.IGNORECASE)):
+            if used_name == name or (kind == "model" and re.search(used_name, name, re.IGNORECASE)):
                 return True
         return False
 
     @property
     def bibtex(self) -> str:
-        """As it stands in a .bib file."""
+        """The entry as text of a .bib file."""
         fields: dict[str, object] = {
             "title": self.title,
             "author": self.author,
@@ -63,7 +63,7 @@ class Entry(BaseModel):
             "doi": self.doi,
             "eprint": self.arxiv,
             "archiveprefix": "arXiv" if self.arxiv else None,
-            # The styles that know neither eprint nor doi print the note.
+            # Styles that know neither eprint nor doi print the note.
             "note": f"arXiv:{self.arxiv}" if self.arxiv else f"doi:{self.doi}" if self.doi else None,
         }
         lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value is not None]
@@ -72,12 +72,12 @@ class Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Used:
-    """Something that records used.
+    """A method, model or other source that records used.
 
     Attributes:
-        kind: what it is.
-        name: as the records have it, control characters written out.
-        entry: what to cite for it; None where `bibliography.toml` has nothing.
+        kind: kind of source.
+        name: the name in the records, with control characters escaped.
+        entry: the entry to cite for it; None if `bibliography.toml` has none.
     """
 
     kind: Kind
@@ -86,7 +86,9 @@ class Used:
 
 
 def used_by(records: Iterable[Record]) -> tuple[Used, ...]:
-    """Everything that the records used, each once: methods first, then models, corpora and tools."""
+    """Returns everything that the records used, without repeats: methods first, then models, corpora and
+    tools.
+    """
     order = ("method", "allocation", "model", "corpus", "tool")
     found = dict.fromkeys(pair for record in records for pair in _named(record))
     sources = sorted(found, key=lambda pair: (order.index(pair[0]), pair[1]))
@@ -94,27 +96,27 @@ def used_by(records: Iterable[Record]) -> tuple[Used, ...]:
 
 
 def entry_for(kind: Kind, name: str) -> Entry | None:
-    """The entry to cite for that; None where there is none."""
+    """Returns the entry to cite for that; None if there is none."""
     return next((entry for entry in entries() if entry.is_about(kind, name)), None)
 
 
 def entry_of_paper(arxiv: str) -> Entry | None:
-    """The entry of a paper by its arXiv id; None where there is none."""
+    """Returns the entry of a paper by its arXiv id; None if there is none."""
     return next((entry for entry in entries() if entry.arxiv == arxiv), None)
 
 
 def bibtex(cited: Sequence[Entry]) -> str:
-    """A .bib file of these entries, each once, by key."""
+    """Formats these entries as a .bib file without repeats, sorted by key."""
     unique = {entry.key: entry for entry in cited}
     return "\n\n".join(unique[key].bibtex for key in sorted(unique)) + "\n"
 
 
 @lru_cache(maxsize=1)
 def entries() -> tuple[Entry, ...]:
-    """All of `bibliography.toml`.
+    """Returns all entries of `bibliography.toml`.
 
     Raises:
-        ValueError: an unknown or missing field, or a value of the wrong form.
+        ValueError: a field is unknown or missing, or a value is malformed.
     """
     text = files("reports.export.paper").joinpath("bibliography.toml").read_text(encoding="utf-8")
     return tuple(Entry.model_validate({"key": key, **row}) for key, row in tomllib.loads(text).items())

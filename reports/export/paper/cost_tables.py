@@ -1,4 +1,4 @@
-"""Tables of single numbers: what pruning cost, how seeds move perplexity, and what papers report."""
+"""Tables of single numbers: the cost of pruning, the effect of seeds on perplexity, and published numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suite.results.records.record import Record
 
 
 def cost_table(rankings: Sequence[Ranking], title: str) -> Table | None:
-    """Achieved sparsity, seconds and memory of every pruned cell; None where nothing was pruned."""
+    """Builds a table of sparsity, seconds and memory of every pruned cell; None if nothing was pruned."""
     entries = [(ranking.pattern, entry) for ranking in rankings for entry in ranking.entries]
     if not entries:
         return None
@@ -37,11 +37,11 @@ def cost_table(rankings: Sequence[Ranking], title: str) -> Table | None:
         "One run each, no interval. Method: seconds in the method's own phases; end to end: all of pruning "
         "once the model is loaded; memory: the peak.",
         f"Measured on {listed([_machine(*pair) for pair in sorted(environments)])}."
-        + (" Times of different machines do not compare." if len(environments) > 1 else ""),
+        + (" Times of different machines are not comparable." if len(environments) > 1 else ""),
         calibration_note([entry.record for _, entry in entries]),
     )
     return Table(
-        f"What pruning {title} cost; lower is better but for sparsity",
+        f"Cost of pruning {title}; lower is better except for sparsity",
         (
             words("Method", [entry.label for _, entry in entries]),
             words("Pattern", [pattern_heading(pattern) for pattern, _ in entries]),
@@ -52,7 +52,7 @@ def cost_table(rankings: Sequence[Ranking], title: str) -> Table | None:
 
 
 def seeds_table(rankings: Sequence[Ranking], title: str) -> Table | None:
-    """Mean and deviation of perplexity over calibration seeds; None where there was one seed each."""
+    """Builds a table of mean and deviation of perplexity over seeds; None if every method had one seed."""
     families = seed_families(rankings)
     if not families:
         return None
@@ -67,11 +67,11 @@ def seeds_table(rankings: Sequence[Ranking], title: str) -> Table | None:
             seeds = listed([str(seed) for seed in family.seeds])
             cell = Quantity(spread.mean, spread.deviation).cell(note=f"seeds {seeds}")
         rows.setdefault(stubs, {})[family.protocol.name] = cell
-    told = "; ".join(f"{visible(p.name)}: n = {counted(p.n, 'window')}" for p in protocols)
+    windows = "; ".join(f"{visible(p.name)}: n = {counted(p.n, 'window')}" for p in protocols)
     notes = (
-        "Mean and sample standard deviation over calibration seeds, all on the same windows: how far the "
-        "number moves with other calibration samples, not with other windows.",
-        f"{told}.",
+        "Mean and sample standard deviation over calibration seeds, all on the same windows: how much the "
+        "number changes with other calibration samples, not with other windows.",
+        f"{windows}.",
     )
     return Table(
         f"Perplexity of {title} over calibration seeds; lower is better",
@@ -88,12 +88,12 @@ def seeds_table(rankings: Sequence[Ranking], title: str) -> Table | None:
 
 
 def published_table(rankings: Sequence[Ranking], title: str) -> Table | None:
-    """Published numbers beside ours; None where no record answers one."""
+    """Builds a table of published numbers next to ours; None if no record corresponds to one."""
     found = list(published_matches(rankings))
     if not found:
         return None
     protocols = dict.fromkeys(protocol for _, protocol, _ in found)
-    told = "; ".join(f"{visible(p.name)}: n = {counted(p.n, 'window')}, the whole text" for p in protocols)
+    windows = "; ".join(f"{visible(p.name)}: n = {counted(p.n, 'window')}, the whole text" for p in protocols)
     return Table(
         f"Perplexity of {title}: ours and as published; lower is better",
         (
@@ -107,7 +107,7 @@ def published_table(rankings: Sequence[Ranking], title: str) -> Table | None:
             "Model, method and its settings, pattern and protocol are the same; library versions, dtype and "
             "calibration may differ. Ours: value and standard error over windows; published: as printed, "
             "without an interval.",
-            f"{told}.",
+            f"{windows}.",
             calibration_note([subject.record for subject, _, _ in found]),
         ),
         n_dense=sum(subject.is_dense for subject, _, _ in found),

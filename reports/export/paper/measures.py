@@ -1,4 +1,4 @@
-"""What a paper's tables compare: a metric under one protocol, with the items that tell two models apart."""
+"""The measures of a paper's tables: metrics under one protocol, with the items to compare two models by."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Items = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric under everything that makes two values of it comparable.
+    """One metric together with everything that makes two values of it comparable.
 
     Attributes:
-        name: the metric's.
-        heading: what stands above its columns.
+        name: name of the metric.
+        heading: heading above its columns.
         protocol: its protocol, as it is stored.
         item: what n counts, in the singular.
-        factor: from the stored value to the printed one.
-        metric: a record's value; None where it was not measured under just this protocol.
-        items: a record's values item by item; None where two models cannot be told apart by them.
+        factor: multiplies the stored value for printing.
+        metric: returns a record's value; None if it was not measured under exactly this protocol.
+        items: returns a record's values per item; None if two models cannot be compared by them.
         are_outcomes: whether the items are right (1) or wrong (0).
     """
 
@@ -45,23 +45,23 @@ class Measure:
     are_outcomes: bool = False
 
     def best(self, records: Sequence[Record]) -> frozenset[int]:
-        """The places of the best of several records and of those that its items cannot tell from it.
+        """Returns the indices of the best record and of those that do not differ significantly from it.
 
-        Shares of right answers are told apart by McNemar's exact test, everything else by the paired 95 %
-        interval of the difference. A single record is not the best of anything, nor is one without items:
-        nobody knows what ties with it.
+        Shares of right answers are compared by McNemar's exact test, everything else by the paired 95 %
+        interval of the difference. A single record is never the best, nor is a record without items, because
+        ties with it are unknown.
         """
         found = {i: m for i, record in enumerate(records) if (m := self.metric(record)) is not None}
-        held = {i: (m.value, m.direction) for i, m in found.items() if m.value is not None}
-        directions = {direction for _, direction in held.values()}
-        if len(held) < 2 or len(directions) > 1 or directions == {"none"}:
+        measured = {i: (m.value, m.direction) for i, m in found.items() if m.value is not None}
+        directions = {direction for _, direction in measured.values()}
+        if len(measured) < 2 or len(directions) > 1 or directions == {"none"}:
             return frozenset()
         sign = 1.0 if directions == {"lower"} else -1.0
-        best = min(held, key=lambda i: sign * (held[i][0] or 0.0))
+        best = min(measured, key=lambda i: sign * (measured[i][0] or 0.0))
         items = self.items(records[best])
         if items is None:
             return frozenset()
-        return frozenset(i for i in held if i == best or self._ties(self.items(records[i]), items))
+        return frozenset(i for i in measured if i == best or self._ties(self.items(records[i]), items))
 
     def _ties(self, ours: Items | None, best: Items) -> bool:
         if ours is None or len(ours) != len(best):
@@ -75,7 +75,7 @@ class Measure:
 
 
 def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
-    """KL divergence from dense and top-1 agreement, text by text."""
+    """Yields KL divergence from dense and top-1 agreement, one text after the other."""
     for protocol in protocols_of(finished_records(rankings), *DIVERGENCES):
         for metric in metrics.DIVERGENCES:
             label = DIVERGENCES[metric.name]
@@ -91,7 +91,7 @@ def divergence_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 
 def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
-    """The metric of each task that `outcomes` is about, one measure a set of questions."""
+    """Yields the metric that `outcomes` records for each task, one measure per set of questions."""
     asked = dict.fromkeys(
         question_set(task) for record in finished_records(rankings) for task in record.tasks
     )
@@ -111,7 +111,7 @@ def task_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 
 def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
-    """How far greedy answers are from the dense model's, for the prompts that most records answered."""
+    """Yields how far greedy answers are from the dense model's, for the most common set of prompts."""
     for name, label in ANSWERS.items():
         for protocol in protocols_of(finished_records(rankings), name) if label.paper else ():
             yield Measure(
@@ -125,7 +125,7 @@ def answer_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
 
 
 def speed_measures(rankings: Sequence[Ranking]) -> Iterator[Measure]:
-    """Tokens per second, where somebody has them."""
+    """Yields tokens per second, if any record has them."""
     for name, label in SPEEDS.items():
         for protocol in protocols_of(finished_records(rankings), name):
             shown = f"{label.paper}, {visible(protocol)}"
@@ -174,9 +174,9 @@ def _answers_metric(
             return None
         return answers.prompts_digest, answers.chat_template, answers.batch_size, answers.max_new_tokens
 
-    # Other prompts under the same name are another measurement; most decide which one is shown.
-    held = [asked(r) for r in finished_records(rankings) if r.metric(name, protocol) is not None]
-    usual = max(held, key=held.count)
+    # Other prompts under the same name are another measurement; the most common one is shown.
+    prompts = [asked(r) for r in finished_records(rankings) if r.metric(name, protocol) is not None]
+    usual = max(prompts, key=prompts.count)
     return lambda record: record.metric(name, protocol) if asked(record) == usual else None
 
 

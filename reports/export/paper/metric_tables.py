@@ -1,4 +1,4 @@
-"""Tables of what was measured over items: methods down, patterns across, value and standard error each."""
+"""Tables of per-item metrics: a row per method, a column per pattern, with value and standard error."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from suite.results.records.state import describe_failure
 from suite.results.statistics.perplexity import perplexity_from_nll
 
 Grid = Mapping[str, Mapping[str | None, Entry]]
-"""Row label -> pattern -> the entry there."""
+"""Maps row label and pattern to an entry."""
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """The rankings of one setting, with what their tables share."""
+    """The rankings of one setting, with the data that their tables share."""
 
     title: str
     rankings: Sequence[Ranking]
@@ -38,12 +38,12 @@ class _Subject:
 
 
 def metric_tables(rankings: Sequence[Ranking], comparison: Comparison, title: str) -> dict[str, Table]:
-    """The tables of one setting that have something to show, by name.
+    """Builds the tables of one setting that have something to show, by name.
 
     Args:
-        rankings: all of the setting.
-        comparison: what they are from; tells which cells failed.
-        title: the setting's, for captions.
+        rankings: all rankings of the setting.
+        comparison: the comparison that they come from, with the failed cells.
+        title: title of the setting, for captions.
     """
     subject = _Subject(title, rankings, _grid(rankings), _failures(comparison, rankings[0].setting))
     tables = {
@@ -65,29 +65,29 @@ def metric_tables(rankings: Sequence[Ranking], comparison: Comparison, title: st
 
 
 def calibration_note(records: Sequence[Record]) -> str:
-    """Which calibration sets the records' methods looked at, seeds and all."""
+    """Lists the calibration sets of the records, with their seeds."""
     sets: dict[str, list[int]] = {}
     for record in records:
         if (used := record.calibration) is not None:
-            said = f"{visible(used.source)}, {counted(used.n_samples, 'sequence')} of {used.seqlen:,} tokens"
+            text = f"{visible(used.source)}, {counted(used.n_samples, 'sequence')} of {used.seqlen:,} tokens"
             if used.first_token:
-                said += ", the tokenizer's first token before each"
-            seeds = sets.setdefault(said, [])
+                text += ", the tokenizer's first token before each"
+            seeds = sets.setdefault(text, [])
             if used.seed is not None and used.seed not in seeds:
                 seeds.append(used.seed)
     if not sets:
         return ""
-    told = [
-        said + (f", {'seed' if len(seeds) == 1 else 'seeds'} {listed([str(s) for s in sorted(seeds)])}")
+    parts = [
+        text + (f", {'seed' if len(seeds) == 1 else 'seeds'} {listed([str(s) for s in sorted(seeds)])}")
         if seeds
-        else said
-        for said, seeds in sets.items()
+        else text
+        for text, seeds in sets.items()
     ]
-    return f"Calibration: {'; '.join(told)}."
+    return f"Calibration: {'; '.join(parts)}."
 
 
 def perplexity_quantity(record: Record, protocol: str) -> Quantity | None:
-    """A record's perplexity; its standard error from its windows where the metric has none."""
+    """Returns a record's perplexity; a missing standard error is computed from its windows."""
     metric = record.metric("perplexity", protocol)
     if metric is None or metric.value is None:
         return None
@@ -114,7 +114,7 @@ def _perplexity(protocol: Protocol) -> Measure:
 def _table(
     subject: _Subject, what: str, measures: Sequence[Measure], ranked_by: Protocol | None = None
 ) -> Table:
-    """One table; with `ranked_by`, the rankings' own marks say what is best."""
+    """Builds one table; with `ranked_by`, the marks of the rankings determine what is best."""
     patterns = [ranking.pattern for ranking in subject.rankings]
     dense = [_dense_record(subject.rankings, measure) for measure in measures]
     found = [m.metric(e.record) for m in measures for row in subject.grid.values() for e in row.values()]
@@ -134,7 +134,7 @@ def _table(
             columns.append(replace(column, group=measure.heading))
     item = measures[0].item
     directions = list(dict.fromkeys(metric.direction for metric in metrics))
-    # Questions are named by their headings and in a note, and so are several protocols.
+    # Questions are named in their headings and in a note; so are several protocols.
     shared = {measure.protocol for measure in measures} if item != "question" else set()
     where = shared.pop() if len(shared) == 1 else ""
     caption = f"{what} of {subject.title}" + (f" on {visible(where)}" if where else "")
@@ -145,7 +145,7 @@ def _table(
         *(_ways(measures, metrics) if len(directions) > 1 else ()),
         *(_asked(measures) if item == "question" else ()),
         f"Value and standard error over {item}s." if any(_has_error(m) for m in metrics) else "",
-        "One sequence at a time, on one machine (b1; p: tokens of prompt, g: tokens written)."
+        "One sequence at a time, on one machine (b1; p: prompt tokens, g: generated tokens)."
         if item == "repeat"
         else "",
         _marks_note(item) if any(cell.mark for column in columns for cell in column.cells) else "",
@@ -188,9 +188,9 @@ def _cell(
 
 
 def _grid(rankings: Sequence[Ranking]) -> Grid:
-    """Rows in the order of the first ranking that has them; names that repeat in one are numbered.
+    """Orders rows as in the first ranking that has them; names repeated in one ranking are numbered.
 
-    The names tell records of all patterns apart, so that a row is one configuration and no more.
+    The names distinguish records of all patterns, so each row is exactly one configuration.
     """
     entries = [(ranking.pattern, entry) for ranking in rankings for entry in ranking.entries]
     labels = distinct_labels([entry.record for _, entry in entries])
@@ -221,14 +221,14 @@ def _has_error(metric: Metric) -> bool:
 
 
 def _ways(measures: Sequence[Measure], metrics: Sequence[Metric]) -> list[str]:
-    """Which way is better, measure by measure."""
+    """States which direction is better, for each measure."""
     ways = {metric.name: metric.direction for metric in metrics}
-    told: dict[str, list[str]] = {}
+    by_way: dict[str, list[str]] = {}
     for measure in measures:
         if (direction := ways.get(measure.name)) is not None:
-            headings = told.setdefault(BETTER[direction], [])
+            headings = by_way.setdefault(BETTER[direction], [])
             headings += [measure.heading] if measure.heading not in headings else []
-    return [f"{listed(headings)}: {way}." for way, headings in told.items()]
+    return [f"{listed(headings)}: {way}." for way, headings in by_way.items()]
 
 
 def _asked(measures: Sequence[Measure]) -> list[str]:
@@ -237,7 +237,7 @@ def _asked(measures: Sequence[Measure]) -> list[str]:
 
 def _marks_note(item: str) -> str:
     if item == "question":
-        return "Bold: the best of its column and those that McNemar's exact test (5 %) cannot tell from it."
+        return "Bold: the best of its column and those not different from it by McNemar's exact test (5 %)."
     return (
         f"Bold: the best of its column and those whose paired 95 % interval on the same {item}s includes it."
     )
@@ -257,5 +257,5 @@ def _remarks(entries: Iterable[Entry]) -> tuple[str, ...]:
 
 
 def pattern_heading(pattern: str | None) -> str:
-    """A pattern as narrow as a column: `50 %`, `2:4`."""
+    """Formats a pattern for a narrow column: `50 %`, `2:4`."""
     return pattern_name(pattern).removesuffix(" unstructured")

@@ -1,4 +1,4 @@
-"""A number as a paper prints it: as many digits as its standard error supports."""
+"""A number as printed in a paper: with as many digits as its standard error supports."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from reports.tables import TableCell
 
 ERROR_DIGITS = 2
-"""Significant digits of a standard error; its last one is the last place of the value too."""
+"""Significant digits of a standard error; its last digit is also the last place of the value."""
 MOST_PLACES = 6
 HUGE = 1e6
-"""From here on a number is written with a power of ten: no column is wide enough for its digits."""
+"""From this value on a number is written with a power of ten, because its digits would not fit a column."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Quantity:
     """A value with its standard error, in the unit that is printed.
 
     Attributes:
-        value: finite.
-        stderr: its standard error; None where there is none.
-        usual_places: digits after the point where no standard error says how many.
-        printed: the digits of a number that was printed elsewhere; empty for one of ours.
+        value: a finite number.
+        stderr: its standard error; None if there is none.
+        usual_places: digits after the decimal point if there is no standard error to determine them.
+        printed: the digits of a number copied from elsewhere; empty for one of ours.
     """
 
     value: float
@@ -31,12 +31,12 @@ class Quantity:
     printed: str = ""
 
     def cell(self, *, is_best: bool = False, note: str = "", cites: str = "") -> TableCell:
-        """It as a cell of a paper's table.
+        """Formats it as a cell of a paper's table.
 
         Args:
-            is_best: the best of its column, or not to be told from it.
-            note: what a footnote says about it; empty for none.
-            cites: the key of the paper it is taken from; empty for a number of ours.
+            is_best: whether it is the best of its column or not significantly different from it.
+            note: text of its footnote; empty for none.
+            cites: the key of the paper that it is taken from; empty for one of ours.
         """
         power = f"e{self.exponent}" if self.exponent else ""
         mark = "best" if is_best else ""
@@ -44,7 +44,7 @@ class Quantity:
 
     @property
     def places(self) -> int:
-        """Digits after the point, of both value and standard error."""
+        """Digits after the decimal point, of both value and standard error."""
         if self.stderr is None or not math.isfinite(self.stderr) or self.stderr <= 0:
             return self._places_without_error
         return min(MOST_PLACES, max(0, ERROR_DIGITS - 1 - math.floor(math.log10(self.stderr))))
@@ -60,14 +60,14 @@ class Quantity:
 
     @property
     def exponent(self) -> int:
-        """The power of ten; 0 where the number is written out."""
+        """The power of ten; 0 if the number is written without one."""
         if self.printed or abs(self.value) < HUGE:
             return 0
         return int(f"{self.value:.2e}".partition("e")[2])
 
     @property
     def error(self) -> str:
-        """The standard error's digits, in the same power of ten; empty where there is none."""
+        """The digits of the standard error, with the same power of ten; empty if there is none."""
         if self.stderr is None or not math.isfinite(self.stderr):
             return ""
         if self.exponent:
@@ -78,5 +78,5 @@ class Quantity:
     def _places_without_error(self) -> int:
         if self.value == 0 or abs(self.value) >= 10.0**-self.usual_places:
             return self.usual_places
-        # Two digits of what is smaller than the last place, instead of a 0 that it is not.
+        # Print two significant digits of a number below the last place, instead of a wrong 0.
         return min(MOST_PLACES, 1 - math.floor(math.log10(abs(self.value))))

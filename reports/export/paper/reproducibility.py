@@ -1,4 +1,4 @@
-"""What it takes to repeat the numbers, in sentences for a paper."""
+"""The facts needed to reproduce the numbers, in sentences for a paper."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from suite.results.records.record import Record
 from suite.results.records.state import describe_failure
 
 DIGITS = 12
-"""Of a digest, enough to tell it from every other one."""
+"""Number of digits of a digest that are printed, enough to be unique."""
 
 
 @dataclass(frozen=True)
 class Reproducibility:
-    """The facts of a set of records.
+    """The facts about a set of records.
 
     Attributes:
         sentences: versions, models, protocols, calibration and machines.
-        cells: a line a cell, with its settings' and its record's digests.
-        failures: a sentence a cell that has no numbers.
+        cells: one line per cell, with the digests of its settings and its record.
+        failures: one sentence per cell without numbers.
     """
 
     sentences: tuple[str, ...]
@@ -31,11 +31,11 @@ class Reproducibility:
 
 
 def reproducibility(records: Sequence[Record], failed: Sequence[Record]) -> Reproducibility:
-    """The facts of finished records, and of the failed ones beside them.
+    """Collects the facts about finished and failed records.
 
     Args:
-        records: finished, at least one.
-        failed: those without numbers.
+        records: the finished records, at least one.
+        failed: the records without numbers.
     """
     sentences = [
         f"All numbers were made by prunebench {_listed(_version(r) for r in records)}.",

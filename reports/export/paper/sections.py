@@ -1,4 +1,4 @@
-"""The settings of a comparison, each with the title and the short name that an export gives it."""
+"""The settings of a comparison, each with its title and short name in an export."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from suite.results.records.record import Record
 
 @dataclass(frozen=True)
 class ExportSection:
-    """The rankings of one setting: what may be compared.
+    """The rankings of one setting, which may be compared with each other.
 
     Attributes:
-        title: model and dtype; numbered where several settings share them.
-        name: what its file names begin with; empty where there is one setting only.
-        rankings: one a pattern.
+        title: model and dtype; numbered if several settings have the same.
+        name: prefix of its file names; empty if there is only one setting.
+        rankings: one per pattern.
     """
 
     title: str
@@ -28,12 +28,12 @@ class ExportSection:
 
     @property
     def records(self) -> list[Record]:
-        """Its records, the dense ones first."""
+        """The records of the section, dense ones first."""
         return finished_records(self.rankings)
 
 
 def export_sections(comparison: Comparison) -> list[ExportSection]:
-    """One a setting, in the order of the comparison."""
+    """Returns one section per setting, in the order of the comparison."""
     settings = list(dict.fromkeys(ranking.setting for ranking in comparison.rankings))
     titles = [f"{setting.model} ({setting.dtype})" for setting in settings]
     sections = []
@@ -50,7 +50,7 @@ def export_sections(comparison: Comparison) -> list[ExportSection]:
 
 
 def section_tables(section: ExportSection, comparison: Comparison) -> dict[str, Table]:
-    """Every table of a setting that has something to show, by its name, for file and label."""
+    """Returns all tables of a setting that have something to show, by the name used for file and label."""
     rankings = section.rankings
     single = {
         "cost": cost_table(rankings, section.title),

@@ -1,1 +1,1 @@
-"""Rankings over models: the rule, its costs, and its tables."""
+"""Rankings over several models: their rule, costs and tables."""

@@ -1,4 +1,4 @@
-"""What a ranking over models consists of; `scoring` fills it."""
+"""The parts of a ranking over models, which `scoring` fills in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Mark = Literal["best", "tied", "only", ""]
 
 @dataclass(frozen=True, order=True)
 class BoardKey:
-    """What all records of a board share."""
+    """What all records of a board have in common."""
 
     pattern: str
     protocol: str
@@ -25,7 +25,7 @@ class BoardKey:
 
     @property
     def name(self) -> str:
-        """All of it in one line, from which its page is named."""
+        """All fields on one line, from which the name of its page is made."""
         limit = f"first {self.limit}" if self.limit else "whole"
         parts = (self.pattern, self.dtype, self.protocol, limit, self.corpus_revision, f"s{self.seqlen}")
         return " ".join(parts)
@@ -33,7 +33,7 @@ class BoardKey:
 
 @dataclass(frozen=True, order=True)
 class Subject:
-    """A model of a board: its weights, and the tokens of the text as its tokenizer has them."""
+    """A model of a board: its weights, and the text as tokenized by its tokenizer."""
 
     model: str
     weight_digest: str
@@ -43,16 +43,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Result:
-    """What a method keeps of one model.
+    """The quality that a method keeps on one model.
 
     Attributes:
-        recovery: dense perplexity over its own; 0 where the perplexity is beyond all numbers.
+        recovery: dense perplexity over pruned perplexity; 0 if the perplexity is not finite.
         low: lower end of its paired 95 % interval over windows; None without windows.
-        high: upper end; None likewise.
-        perplexity: its own; None where it is beyond all numbers.
+        high: upper end of that interval; None without windows.
+        perplexity: pruned perplexity; None if it is not finite.
         status: `ok`, or why it counts as 0.
-        records: the records behind it, one per seed.
-        dense: what it is held against.
+        records: its records, one per seed.
+        dense: the dense record that it is compared with.
     """
 
     recovery: float
@@ -68,17 +68,16 @@ class Result:
 class Entrant:
     """A row of a board: one method with one set of settings.
 
-    Attributes:
-        method: its name in the records.
-        label: with what sets it apart.
-        results: by subject; those it was not measured on are missing.
-        score: mean recovery over all subjects of the board, missing ones as 0.
-        low: lower end of its 95 % interval over windows; None where an interval is missing.
-        high: upper end; None likewise.
-        accuracy: mean accuracy on tasks over the dense model's; None where no task can be compared.
-        n_tasks: pairs of model and task behind it.
-        rank: 1 is best; equal scores share one.
-        mark: `best`; `tied` where the windows cannot tell it from the best; `only`; or empty.
+    method: its name in the records.
+    label: its name with the settings that distinguish it.
+    results: its result by subject, if it was measured.
+    score: mean recovery over all subjects of the board, missing ones as 0.
+    low: lower end of its 95 % interval over windows; None if an interval is missing.
+    high: upper end of that interval; None likewise.
+    accuracy: mean accuracy on tasks divided by the dense model's; None if no task is comparable.
+    n_tasks: pairs of model and task in that mean.
+    rank: 1 is best; equal scores share one.
+    mark: `best`; `tied` if the windows do not distinguish it from the best; `only`; or empty.
     """
 
     method: str
@@ -94,7 +93,7 @@ class Entrant:
 
     @property
     def records(self) -> tuple[SiteRecord, ...]:
-        """All records behind it."""
+        """All its records."""
         return tuple(held for result in self.results.values() for held in result.records)
 
 
@@ -103,9 +102,9 @@ class Board:
     """A ranking over models.
 
     Attributes:
-        key: what its records share.
+        key: what its records have in common.
         subjects: the models that count.
-        absent: models that were asked for and that nobody has measured here; they count too.
+        absent: requested models that have not been measured; they count too.
         entrants: best first.
     """
 
@@ -116,28 +115,28 @@ class Board:
 
     @property
     def title(self) -> str:
-        """Pattern, text, limit and dtype, in words."""
+        """Pattern, text, limit and dtype in words."""
         return f"{pattern_name(self.key.pattern)}: {protocol_of(self.key)}"
 
     @property
     def n_models(self) -> int:
-        """Models behind every score."""
+        """Number of models that count in every score."""
         return len(self.subjects) + len(self.absent)
 
     @property
     def n_results(self) -> int:
-        """Pairs of a method and a model; seeds make no board larger."""
+        """Number of pairs of method and model; seeds do not count."""
         return sum(len(entrant.results) for entrant in self.entrants)
 
     @property
     def n_records(self) -> int:
-        """Pruned records behind it."""
+        """Number of pruned records."""
         return sum(len(entrant.records) for entrant in self.entrants)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that no board ranks, and why."""
+    """A record that no board ranks, and the reason."""
 
     held: SiteRecord
     reason: str
@@ -145,13 +144,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Boards:
-    """All boards, that of the commonest pattern first, and what stands on none."""
+    """All boards, that of the most common pattern first, and the records on none of them."""
 
     boards: tuple[Board, ...]
     left_out: tuple[LeftOut, ...]
 
 
 def protocol_of(key: BoardKey) -> str:
-    """Text, limit and dtype of a board, in words."""
+    """Describes text, limit and dtype of a board in words."""
     limit = f"first {key.limit:,} tokens" if key.limit else "whole text"
     return f"{visible(key.protocol)}, {limit}, {key.dtype}"

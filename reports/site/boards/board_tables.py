@@ -1,4 +1,4 @@
-"""Boards as tables: the ranking, and what a method keeps of every model."""
+"""Boards as tables: the ranking, and the recovery of a method on every model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from reports.tables import MARKS, Column, TableCell, numbers, words
 from reports.wording import MISSING, NBSP, counted, decimal, interval, visible
 
 MODEL_COLUMNS = 4
-"""Up to so many models have a column of their own on a board; the method pages have all."""
+"""Maximum number of models with their own column on a board; method pages always have all."""
 
 BOARD = "ranking board"
-"""The style of a board's table."""
+"""CSS classes of a board's table."""
 
 RULE = (
-    "A method's recovery on a model is the dense model's perplexity over its own, on the same windows of "
-    "text and the same weights: 1 is as good as dense, 0 is nothing left, and higher is better. Its score "
-    "is the mean recovery over all models of the board. A model it was not measured on counts as 0, so "
-    "leaving out a hard model never raises a score. A board has one sparsity pattern, one text with its "
-    "limit and one dtype. Calibration seeds of one configuration are averaged, window by window. Only "
-    "records that are consistent are ranked, and a model only where its dense record is here."
+    "A method's recovery on a model is the dense model's perplexity divided by the pruned model's, on the "
+    "same windows of text and for the same weights: 1 is as good as dense, 0 means that nothing is left, "
+    "and higher is better. Its score is the mean recovery over all models of the board. A model it was not "
+    "measured on counts as 0, so leaving out a hard model never raises a score. A board has one sparsity "
+    "pattern, one text with its limit and one dtype. Calibration seeds of one configuration are averaged, "
+    "window by window. Only consistent records are ranked, and a model only if its dense record is here."
 )
 TIES = (
     "best: the highest score; tied with best: the 95 % interval of the difference of the two scores, from "
@@ -35,8 +35,8 @@ TIES = (
 
 
 def board_block(board: Board) -> Block:
-    """The ranking of a board, best first: what each method keeps, what that costs, how far to trust it."""
-    # With one model a column of its own would say the same as the score.
+    """Builds the ranking of a board, best first: the quality of each method, its cost, and its trust."""
+    # With one model, its own column would repeat the score.
     several = board.n_models > 1
     columns = board.subjects if several and len(board.subjects) <= MODEL_COLUMNS else ()
     names = subject_names(board.subjects)
@@ -74,7 +74,7 @@ def board_block(board: Board) -> Block:
 
 
 def method_block(board: Board, method: str) -> Block:
-    """What every variant of a method keeps of every model of a board, and what it took."""
+    """Builds a table of recovery and cost of every variant of a method on every model of a board."""
     entrants = [entrant for entrant in board.entrants if entrant.method == method]
     pairs = [(entrant, subject) for entrant in entrants for subject in board.subjects]
     results = [entrant.results.get(subject) for entrant, subject in pairs]
@@ -105,7 +105,7 @@ def method_block(board: Board, method: str) -> Block:
 
 
 def subject_names(subjects: Sequence[Subject]) -> dict[Subject, str]:
-    """The models' names, with the start of the weights' digest where one name has several."""
+    """Returns the models' names, with the start of the weights' digest if a name is used several times."""
     taken = Counter(subject.model for subject in subjects)
     names = {}
     for subject in subjects:
@@ -117,7 +117,7 @@ def subject_names(subjects: Sequence[Subject]) -> dict[Subject, str]:
 
 
 def trust_cell(records: Sequence[SiteRecord]) -> TableCell:
-    """`rerun`, `verified`, or how many of several are which; a single record is linked to."""
+    """Shows `rerun` or `verified`, or counts of each; a single record is linked."""
     if not records:
         return TableCell(MISSING)
     found = Counter(held.trust for held in records)
@@ -148,8 +148,8 @@ def _score_column(board: Board) -> Column:
 
 
 def _accuracy(entrant: Entrant) -> TableCell:
-    told = counted(entrant.n_tasks, "task") if entrant.n_tasks else "not comparable"
-    return TableCell(decimal(entrant.accuracy, 3), told)
+    n_tasks = counted(entrant.n_tasks, "task") if entrant.n_tasks else "not comparable"
+    return TableCell(decimal(entrant.accuracy, 3), n_tasks)
 
 
 def _recovery(result: Result | None) -> TableCell:

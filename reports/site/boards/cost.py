@@ -1,4 +1,4 @@
-"""What pruning took, over the runs behind a row: medians, as tables show them."""
+"""The cost of pruning over the runs of a row: medians, formatted for tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reports.wording import MISSING, counted, gibibytes, listed, seconds, visibl
 from suite.results.records.comparability import machine_of
 
 MACHINES_NAMED = 3
-"""Kinds of machine that a note names; it counts the others."""
+"""Maximum number of kinds of machine that a note names; it only counts the others."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Spread:
     """A cost over several runs.
 
     Attributes:
-        middle: their median.
-        low: the lowest.
-        high: the highest.
-        n: how many say it.
+        middle: the median.
+        low: the lowest value.
+        high: the highest value.
+        n: number of runs with a value.
     """
 
     middle: float
@@ -35,13 +35,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Cost:
-    """What pruning took.
+    """The cost of pruning.
 
     Attributes:
-        seconds: end to end once the model is loaded; None where no run says it.
-        host_bytes: the peak of resident memory while it pruned; None likewise.
-        device_bytes: the peak on the accelerator; None without one.
-        n_runs: runs that were asked, whether they say it or not.
+        seconds: end to end once the model is loaded; None if no run recorded it.
+        host_bytes: peak of resident memory during pruning; None if no run recorded it.
+        device_bytes: peak on the accelerator; None without one.
+        n_runs: number of runs, with or without a recorded cost.
     """
 
     seconds: Spread | None
@@ -51,7 +51,7 @@ class Cost:
 
 
 def cost_of(records: Iterable[SiteRecord]) -> Cost:
-    """The cost of some runs; those that do not say what they took are not among its n."""
+    """Returns the cost over some runs; runs without a recorded cost do not count in its n."""
     found = list(records)
     return Cost(
         seconds=_spread(found, "prune_seconds"),
@@ -62,7 +62,7 @@ def cost_of(records: Iterable[SiteRecord]) -> Cost:
 
 
 def cost_columns(costs: Sequence[Cost]) -> Iterator[Column]:
-    """Time and memory, a row a cost; memory of an accelerator where one was used."""
+    """Yields columns of time and memory, one row per cost; memory of an accelerator only if one was used."""
     n_runs = [cost.n_runs for cost in costs]
     yield _column("Prune time ↓", "s, end to end", [c.seconds for c in costs], n_runs, seconds)
     yield _column("Host memory ↓", "GiB, peak", [c.host_bytes for c in costs], n_runs, gibibytes)
@@ -71,24 +71,24 @@ def cost_columns(costs: Sequence[Cost]) -> Iterator[Column]:
 
 
 def machines_of(records: Iterable[SiteRecord]) -> list[str]:
-    """The kinds of machine that records with a cost were made on; times compare on one kind only."""
-    told = [held.record for held in records if held.record.metric("prune_seconds") is not None]
-    return list(dict.fromkeys(visible(machine_of(record)) for record in told))
+    """Lists the kinds of machine of the records with a cost; times are comparable on one kind only."""
+    timed = [held.record for held in records if held.record.metric("prune_seconds") is not None]
+    return list(dict.fromkeys(visible(machine_of(record)) for record in timed))
 
 
 def machines_note(records: Iterable[SiteRecord]) -> str:
-    """On which machines the costs of a table were had; empty where no record has any."""
+    """Describes the machines on which the costs of a table were measured; empty if no record has costs."""
     machines = machines_of(records)
     if not machines:
         return ""
     if len(machines) == 1:
-        return f"Prune time and memory are of one kind of machine: {machines[0]}."
+        return f"Prune time and memory were measured on one kind of machine: {machines[0]}."
     named = machines[:MACHINES_NAMED]
     if len(machines) > MACHINES_NAMED:
         named.append(f"{len(machines) - MACHINES_NAMED} more")
     return (
-        f"Prune time and memory are of {len(machines)} kinds of machine and compare only on the same one: "
-        f"{listed(named)}."
+        f"Prune time and memory were measured on {len(machines)} kinds of machine and are comparable only on "
+        f"the same one: {listed(named)}."
     )
 
 

@@ -1,11 +1,11 @@
-"""The ranking rule: which methods keep most of the dense model, over all models of a board.
+"""The ranking rule: which methods keep most of the dense model's quality, over all models of a board.
 
-A board holds one pattern, one perplexity protocol (corpus revision, window length and limit included) and one
-dtype. On a model, a method's recovery is the dense perplexity over its own, on the same windows of the same
-weights: 1 is as good as dense, and higher is better. Its score is the mean recovery over *all* models of the
-board, and a model it was not measured on counts as 0. Recovery is never below 0, so leaving out a hard model
-cannot raise a score. Seeds of one configuration are averaged (the losses, window by window), so that adding
-seeds cannot pick a lucky one.
+A board has one pattern, one perplexity protocol (including corpus revision, window length and limit) and one
+dtype. On a model, a method's recovery is the dense perplexity divided by the pruned one, on the same windows
+and for the same weights: 1 is as good as dense, and higher is better. Its score is the mean recovery over
+*all* models of the board; a model it was not measured on counts as 0. Recovery is never below 0, so leaving
+out a hard model cannot raise a score. Seeds of one configuration are averaged (the losses, window by window),
+so that nobody can pick a lucky seed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def boards_of(ranked: Sequence[SiteRecord], panel: Sequence[str] = ()) -> Boards
 
     Args:
         ranked: complete and consistent ones, newest first.
-        panel: the models that count, by name; empty = every one that is measured on the board.
+        panel: names of the models that count; if empty, all models that are measured on the board.
     """
     dense = _dense(ranked)
     left_out: list[LeftOut] = []
@@ -67,7 +67,7 @@ _Dense = dict[tuple[Subject, str, str], SiteRecord]
 
 
 def _dense(ranked: Iterable[SiteRecord]) -> _Dense:
-    """The newest dense record of each model, text and dtype."""
+    """Returns the newest dense record of each model, text and dtype."""
     found: _Dense = {}
     for held in ranked:
         model = held.record.model
@@ -85,7 +85,7 @@ def _subject(record: Record, windows: WindowLosses) -> Subject:
 
 
 def _candidate(held: SiteRecord) -> _Candidate | str:
-    """What a record may be ranked as, or why it may not."""
+    """Returns how a record may be ranked, or the reason why it may not."""
     record, cell = held.record, held.record.cell
     if cell.checkpoint is not None:
         return "a finished checkpoint: it was pruned elsewhere, and its record cannot be run again"
@@ -108,7 +108,7 @@ def _board(key: BoardKey, candidates: Sequence[_Candidate], dense: _Dense, panel
     groups: dict[str, list[_Candidate]] = {}
     for candidate in candidates:
         groups.setdefault(_configuration(candidate.held.record), []).append(candidate)
-    # Labels name nothing that differs inside an entrant.
+    # Leave out of the labels what may differ within an entrant.
     alike = {"revision": None, "trust_remote_code": False}
     labels = distinct_labels([without_seed(group[0].held.record, **alike) for group in groups.values()])
     entrants = [
@@ -119,7 +119,7 @@ def _board(key: BoardKey, candidates: Sequence[_Candidate], dense: _Dense, panel
 
 
 def _configuration(record: Record) -> str:
-    """What makes two records one entrant: everything of the method, and not the seed it was run with."""
+    """Returns a key that is equal for records of one entrant: everything about the method except its seed."""
     cell = record.cell
     calibration = cell.calibration.model_dump(exclude={"seed"}) if cell.calibration else None
     allocation = cell.allocation.model_dump() if cell.allocation else None
@@ -174,7 +174,7 @@ def _result(found: Sequence[_Candidate], dense: SiteRecord) -> Result:
 
 
 def _mean_losses(seeds: Sequence[Losses]) -> Losses:
-    """Window by window, the mean over seeds: its exponential is the geometric mean of their perplexities."""
+    """Mean over seeds per window: its exponential is the geometric mean of their perplexities."""
     means: list[float | None] = []
     for window in zip(*seeds, strict=True):
         finite = [loss for loss in window if loss is not None]
@@ -183,7 +183,7 @@ def _mean_losses(seeds: Sequence[Losses]) -> Losses:
 
 
 def _accuracy_ratios(result: Result) -> list[float]:
-    """Accuracy over the dense model's, a task each, mean over seeds, where the same questions were asked."""
+    """Accuracy over dense accuracy, one ratio per task, mean over seeds, if the questions were the same."""
     asked = {(t.protocol, t.items_digest, t.metric): t for t in result.dense.record.tasks}
     ratios: dict[str, list[float]] = {}
     for held in result.records:
@@ -198,7 +198,7 @@ def _accuracy_ratios(result: Result) -> list[float]:
 
 
 def _ends(score: float, results: Sequence[Result], n_models: int) -> tuple[float | None, float | None]:
-    """The interval of a score; of one model it is the model's own, which need not be symmetric."""
+    """The interval of a score; with one model it is that of the model, which need not be symmetric."""
     if n_models == 1:
         return results[0].low, results[0].high
     reach = _together([(r.low, r.high) for r in results], n_models)
@@ -206,7 +206,7 @@ def _ends(score: float, results: Sequence[Result], n_models: int) -> tuple[float
 
 
 def _together(ends: Iterable[tuple[float | None, float | None]], n: int) -> float | None:
-    """Half the interval of a mean of n independent numbers, from those of each; None if one has none."""
+    """Half the interval of a mean of n independent numbers, from their intervals; None if one has none."""
     squares = []
     for low, high in ends:
         if low is None or high is None:
@@ -231,7 +231,7 @@ def _marked(entrants: Sequence[Entrant], subjects: Sequence[Subject], n_models: 
 def _tied(entrant: Entrant, best: Entrant, subjects: Sequence[Subject], n_models: int) -> bool:
     """Whether the 95 % interval of the difference of two scores, from paired windows, includes 0.
 
-    To first order the difference is the mean of recovery times log ratio of the two perplexities.
+    To first order, the difference is the mean of recovery times log ratio of the two perplexities.
     """
     differences, ends = [], []
     for subject in subjects:

@@ -1,1 +1,1 @@
-"""The files of a site: names, links, templates, and the folder they are written to."""
+"""The files of a site: names, links, templates, and the folder that they are written to."""

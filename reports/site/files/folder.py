@@ -1,4 +1,4 @@
-"""The folder of a site: pages are replaced one by one, and nothing is touched that the site did not write."""
+"""The folder of a site: pages are replaced one by one, and files of others are never touched."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path, PurePosixPath
 from suite.storage.files import FileLayer, replace_file, replace_text
 
 MANIFEST = ".prunebench-site.json"
-"""Names every file of the site, so that a later build knows what is its own."""
+"""Lists every file of the site, so that a later build knows which files it may remove."""
 
 
 class SiteError(ValueError):
-    """The site cannot be built. The message is one line."""
+    """The site cannot be built. The message is a single line."""
 
 
 class SiteFolder:
-    """Writes a site into a folder that is empty, or that a site was written into before.
+    """Writes a site into a folder that is empty or contains an earlier build of a site.
 
     Args:
-        root: the folder; made where it is missing.
+        root: the folder; it is created if it is missing.
 
     Raises:
-        SiteError: the folder holds other things, or is none.
+        SiteError: the folder contains other files, or is not a folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,17 +32,17 @@ class SiteFolder:
         self._written: set[str] = set()
         self._changed: set[Path] = set()
         root.mkdir(parents=True, exist_ok=True)
-        # A build that is cut short leaves a folder that the next one knows as a site.
+        # If this build is interrupted, the next one still recognizes the folder as a site.
         self._write_manifest(self._before)
 
     def fill(self, pages: Iterable[tuple[str, str]]) -> tuple[int, int]:
-        """Writes pages as they come; then removes those of an earlier build that are no more.
+        """Writes pages as they are generated, then removes those that only an earlier build had.
 
         Args:
-            pages: (path below the root, contents), each path once.
+            pages: pairs of path below the root and contents, each path once.
 
         Returns:
-            How many files the site has, and how many were removed.
+            The number of files of the site, and the number of removed files.
 
         Raises:
             SiteError: a path leads out of the folder.
@@ -68,10 +68,10 @@ class SiteFolder:
             found = json.loads((self.root / MANIFEST).read_text(encoding="utf-8"))
             files = found["files"]
             if not (isinstance(files, list) and all(isinstance(file, str) for file in files)):
-                raise ValueError("files are no list of names")
+                raise ValueError("files is not a list of names")
         except FileNotFoundError:
             if self.root.is_dir() and any(self.root.iterdir()):
-                message = "holds other things and no site; give an empty folder, or a new one"
+                message = "contains other files and no site; give an empty folder, or a new one"
                 raise SiteError(f"{self.root}: {message}") from None
             return set()
         except (ValueError, KeyError, TypeError) as error:
@@ -94,7 +94,7 @@ class SiteFolder:
             self._changed.add(target.parent)
 
     def _remove(self, path: str) -> None:
-        # The manifest is a file like any other: whatever it says, nothing outside the folder goes.
+        # The manifest may have been edited: never remove anything outside the folder.
         target = self._inside(path)
         if target is None or not (target.is_file() or target.is_symlink()):
             return
@@ -113,7 +113,7 @@ class SiteFolder:
 
 
 def _holds(path: Path, text: str) -> bool:
-    """Whether the file has these contents: what did not change keeps its time, for caches and copies."""
+    """Whether the file has these contents: unchanged files keep their time, for caches and copies."""
     try:
         return not path.is_symlink() and path.read_bytes() == text.encode()
     except OSError:

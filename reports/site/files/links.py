@@ -1,7 +1,7 @@
-"""Where pages lie: names that stay, that no file system minds, and that no two things share.
+"""Paths of pages: permanent names that are valid on every file system and unique.
 
-A page's name depends on nothing but the thing itself, so that no later record moves it. Names come from
-anybody: what is not plain is written plainly, and told apart by a digest of the whole name.
+A page's name depends only on the thing it shows, so that no later record changes it. The names of models and
+methods are arbitrary: a name that is not plain is simplified, and made unique by a digest of the full name.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import hashlib
 import re
 
 DIGEST_DIGITS = 12
-"""Of a record's body digest, in the name of its page."""
+"""Number of digits of a record's body digest in the name of its page."""
 
 _PLAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,58}[a-z0-9])?")
 _RESERVED = {"index", "con", "prn", "aux", "nul"}
 
 
 def slug(name: str) -> str:
-    """A file name for `name`, without an ending.
+    """Returns a file name for `name`, without an extension.
 
-    A plain name stands for itself. Any other one gets `_` and twelve digits of its SHA-256, and as no plain
-    name has a `_`, neither it nor the number of a further page (`_p2`) can be taken for another's.
+    A plain name is used as it is. Any other one gets `_` and twelve digits of its SHA-256. As no plain name
+    has a `_`, neither such a name nor the number of a further page (`_p2`) can collide with another name.
     """
     if _PLAIN.fullmatch(name) and name not in _RESERVED and ".." not in name:
         return name
@@ -30,35 +30,35 @@ def slug(name: str) -> str:
 
 
 def record_stem(digest: str) -> str:
-    """The name of a record's page, from its body digest."""
+    """Returns the file name of a record's page without extension, from its body digest."""
     return digest[:DIGEST_DIGITS]
 
 
 def record_page(digest: str) -> str:
-    """The page of a record."""
+    """Returns the path of a record's page."""
     return f"records/{record_stem(digest)}.html"
 
 
 def record_file(digest: str) -> str:
-    """The record itself, beside its page."""
+    """Returns the path of the record file, next to its page."""
     return f"records/{record_stem(digest)}.json"
 
 
 def model_page(name: str) -> str:
-    """The page of a model."""
+    """Returns the path of a model's page."""
     return f"models/{slug(name)}.html"
 
 
 def method_page(name: str) -> str:
-    """The page of a method."""
+    """Returns the path of a method's page."""
     return f"methods/{slug(name)}.html"
 
 
 def board_page(name: str) -> str:
-    """The page of a board."""
+    """Returns the path of a board's page."""
     return f"boards/{slug(name)}.html"
 
 
 def further_page(path: str, number: int) -> str:
-    """The second, third... page of what did not fit on one."""
+    """Returns the path of page `number` of a listing that does not fit on one page."""
     return path if number == 1 else f"{path.removesuffix('.html')}_p{number}.html"

@@ -1,4 +1,4 @@
-"""Pages made of tables, cut into several where there are many rows."""
+"""Pages that consist of tables, split into several pages if there are many rows."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from reports.site.files.links import further_page
 from reports.tables import Column, Table
 
 PAGE_ROWS = 200
-"""Rows on one page: it stays small, and a browser and a reader keep up."""
+"""Maximum number of rows on one page, which keeps pages small for browsers and readers."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A table with what stands above and beneath it, its notes aside.
+    """A table with its heading and a link to its remaining rows.
 
     Attributes:
-        heading: of the table.
-        table: whose cells link to paths below the site's root.
-        more: (path below the root, words) of where the rest stands.
-        kind: the style of the table.
+        heading: heading of the table.
+        table: the table, whose cells link to paths below the site's root.
+        more: path below the root and text of a link to the rest.
+        kind: CSS classes of the table.
     """
 
     heading: str
@@ -31,20 +31,20 @@ class Block:
 
 
 def block(heading: str, columns: Iterable[Column], notes: tuple[str, ...] = (), **more: Any) -> Block:
-    """A block whose table has its heading's name."""
+    """Returns a block whose table has the heading as its caption."""
     return Block(heading, Table(heading, tuple(columns), notes), **more)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A page before it is cut.
+    """A page before it is split.
 
     Attributes:
-        path: of its first page, below the root.
+        path: path of its first page, below the root.
         title: its heading.
-        section: the entry of the navigation that it belongs to.
+        section: the navigation entry that it belongs to.
         intro: paragraphs above all tables.
-        facts: (name, value), above all tables.
+        facts: pairs of name and value, above all tables.
         blocks: the tables.
     """
 
@@ -61,11 +61,11 @@ class ListingPage:
     """One page of a listing.
 
     Attributes:
-        path: below the root.
-        number: 1 is the first.
-        listing: what it is a page of.
-        blocks: those on it, or parts of them.
-        paths: of all pages.
+        path: its path below the root.
+        number: number of the page, from 1.
+        listing: the listing that it is a page of.
+        blocks: the blocks on it, or parts of them.
+        paths: paths of all pages of the listing.
     """
 
     path: str
@@ -76,7 +76,7 @@ class ListingPage:
 
 
 def cut(listing: Listing, rows: int = PAGE_ROWS) -> list[ListingPage]:
-    """The pages of a listing, each with at most so many rows."""
+    """Splits a listing into pages with at most `rows` rows each."""
     pages: list[list[Block]] = [[]]
     room = rows
     for block in listing.blocks:
@@ -86,7 +86,7 @@ def cut(listing: Listing, rows: int = PAGE_ROWS) -> list[ListingPage]:
             continue
         start = 0
         while start < len(table.rows):
-            # A table that fits on a page is not torn, and one that is torn begins at a page's top.
+            # A table that fits on one page is not split; a table that is split begins on a new page.
             if room <= 0 or (room < rows and len(table.rows) - start > room):
                 pages.append([])
                 room = rows
@@ -101,7 +101,7 @@ def cut(listing: Listing, rows: int = PAGE_ROWS) -> list[ListingPage]:
 
 
 def numbered(title: str, number: int) -> str:
-    """The title of a page, which says which of several it is."""
+    """Returns the title of a page, with the page number if it is not the first."""
     return title if number == 1 else f"{title}, page {number}"
 
 
@@ -115,5 +115,5 @@ def _part(block: Block, start: int, taken: int) -> Block:
 
 
 def first_rows(block: Block, rows: int, more: tuple[str, str]) -> Block:
-    """A block with its first rows only, and where the rest stands."""
+    """Returns a block with its first rows only, and a link to the rest."""
     return replace(block, table=block.table.part(0, rows), more=more)

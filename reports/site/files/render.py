@@ -1,4 +1,4 @@
-"""Pages as HTML, from templates that escape whatever the records hold."""
+"""Renders pages as HTML, from templates that escape everything in the records."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SECTIONS = (
     ("history", "history.html", "History"),
     ("not-ranked", "not-ranked.html", "Not ranked"),
 )
-"""Name, first page and words of the navigation."""
+"""Name, first page and text of each navigation entry."""
 
 
 def render(template: str, path: str, page: object, *, site: str, title: str, section: str) -> str:
-    """A page.
+    """Renders one page.
 
     Args:
-        template: its name.
-        path: of the page below the site's root, to which all its links are relative.
-        page: what the template shows.
-        site: the site's title.
-        title: the page's own.
-        section: the entry of the navigation that it belongs to.
+        template: name of the template.
+        path: path of the page below the site's root, to which all its links are relative.
+        page: the data that the template shows.
+        site: title of the site.
+        title: title of the page.
+        section: the navigation entry that it belongs to.
     """
     root = "../" * path.count("/")
     return (
@@ -43,7 +43,7 @@ def render(template: str, path: str, page: object, *, site: str, title: str, sec
 
 
 def style() -> str:
-    """The style sheet: the report's, and what only the site needs."""
+    """Returns the style sheet: that of the report, followed by that of the site."""
     templates = _templates()
     return "\n".join(templates.get_template(name).render() for name in ("style.css", "site.css"))
 

@@ -1,1 +1,1 @@
-"""The pages of a site, one module for each kind."""
+"""The pages of a site, one module per kind."""

@@ -1,4 +1,4 @@
-"""A series over time as a small drawing: a point a record, lines through what compares, changes large."""
+"""A series over time as a small drawing: one point per record, lines between comparable ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from suite.results.history.changes import Change, Outlier
 from suite.results.history.series import Point, Segment, Series
 
 POINTS_SHOWN = 100
-"""Of a series, the latest ones."""
+"""Maximum number of points of a series, the latest ones."""
 WIDTH, HEIGHT, EDGE = 400, 120, 8
-"""Of a drawing, in its own units."""
+"""Size and margin of a drawing, in SVG units."""
 PLACES = 3
 
 _TITLES = {"perplexity": "Perplexity", "kl_divergence": "KL divergence", "prune_seconds": "Prune time"}
@@ -33,16 +33,15 @@ class Dot:
 class Drawing:
     """A series as a line with its changes marked.
 
-    Attributes:
-        title: the metric, and which way is better.
-        about: its protocol and unit.
-        lines: of each comparable stretch, the points of a polyline.
-        dots: a point a record.
-        told: what changed, a sentence each.
-        low: the lowest value drawn.
-        high: the highest.
-        is_marked: whether anything changed.
-        is_level: whether there is nothing to see: all values comparable and within the tolerance.
+    title: the metric, and which direction is better.
+    about: its protocol and unit.
+    lines: one polyline, as a list of points, per comparable segment.
+    dots: one point per record.
+    told: the changes, one sentence each.
+    low: the lowest value drawn.
+    high: the highest value drawn.
+    is_marked: whether anything changed.
+    is_level: whether all values are comparable and within the tolerance.
     """
 
     title: str
@@ -57,19 +56,19 @@ class Drawing:
 
     @property
     def view_box(self) -> str:
-        """Of the SVG."""
+        """The viewBox of the SVG."""
         return f"0 0 {WIDTH} {HEIGHT}"
 
 
 def drawing_of(series: Series) -> Drawing:
-    """The latest points of a series, which must have one."""
+    """Draws the latest points of a series, which must have at least one."""
     segments = [segment.points for segment in series.segments]
     shown = latest(series)
     changed = changed_records(series)
     low, high = min(p.value for p in shown), max(p.value for p in shown)
     is_within = high - low <= series.tolerance * abs(high)
     step = (WIDTH - 2 * EDGE) / max(1, len(shown) - 1)
-    # Equal steps from record to record: bursts of runs and months without any both stay readable.
+    # Equal steps between records, so that both bursts of runs and long gaps stay readable.
     places = {
         p.body_digest: (EDGE + step * n, _height(p.value, low, high, series.tolerance))
         for n, p in enumerate(shown)
@@ -87,28 +86,28 @@ def drawing_of(series: Series) -> Drawing:
         )
         for p in shown
     )
-    said = [sentence for segment in series.segments for sentence in _told(series, segment)]
+    changes = [sentence for segment in series.segments for sentence in _told(series, segment)]
     return Drawing(
         title=title_of(series),
         about=about(series),
         lines=tuple(filter(None, lines)),
         dots=dots,
-        told=tuple(said) or (_unchanged(series) if is_within else _unsure(len(shown), low, high),),
+        told=tuple(changes) or (_unchanged(series) if is_within else _unsure(len(shown), low, high),),
         low=decimal(low, PLACES),
         high=decimal(high, PLACES),
         is_marked=bool(changed),
-        is_level=not said and is_within,
+        is_level=not changes and is_within,
     )
 
 
 def latest(series: Series) -> list[Point]:
-    """The points that are drawn, in order of time."""
+    """Returns the points that are drawn, in order of time."""
     points = chain.from_iterable(segment.points for segment in series.segments)
     return sorted(points, key=lambda point: (point.created, point.body_digest))[-POINTS_SHOWN:]
 
 
 def changed_records(series: Series) -> set[str]:
-    """Digests of the records at which it changed."""
+    """Returns the digests of the records at which the series changed."""
     return {
         segment.points[change.at].body_digest
         for segment in series.segments
@@ -117,24 +116,24 @@ def changed_records(series: Series) -> set[str]:
 
 
 def title_of(series: Series) -> str:
-    """The metric as a heading has it."""
+    """Returns the metric with an arrow, as used in headings."""
     title = visible(_TITLES.get(series.metric, series.metric))
     return f"{title} {ARROWS[series.direction]}".strip()
 
 
 def about(series: Series) -> str:
-    """Protocol and unit of a series."""
+    """Returns protocol and unit of a series."""
     unit = series.unit or _UNITS.get(series.metric, "")
     return visible(", ".join(part for part in (series.protocol, unit) if part))
 
 
 def allowed(tolerance: float) -> str:
-    """A relative change that is too small to be marked: `1 %`."""
+    """Formats a tolerance, the largest relative change that is not marked: `1 %`."""
     return f"{100 * tolerance:g}\u00a0%"
 
 
 def _height(value: float, low: float, high: float, tolerance: float) -> float:
-    # What is too little to matter is not blown up to the full height.
+    # Changes below the tolerance must not fill the full height.
     span = max(high - low, tolerance * abs(high), 1e-12)
     return HEIGHT / 2 - (HEIGHT - 2 * EDGE) * (value - (high + low) / 2) / span
 
@@ -144,20 +143,20 @@ def _unchanged(series: Series) -> str:
 
 
 def _unsure(n: int, low: float, high: float) -> str:
-    # Nothing is a share of zero, or of what is below it.
+    # A percentage of zero or of a negative value is meaningless.
     apart = f"{100 * (high - low) / low:,.1f}\u00a0%" if low > 0 else f"{high - low:.3g}"
-    return f"Nothing is sure yet: {counted(n, 'record')}, highest and lowest differ by {apart}."
+    return f"No certain change yet: {counted(n, 'record')}, highest and lowest differ by {apart}."
 
 
 def _told(series: Series, segment: Segment) -> list[str]:
-    said = []
+    sentences = []
     if segment.reason:
-        said.append(
+        sentences.append(
             f"Not comparable from {segment.points[0].created:%Y-%m-%d} on: {visible(segment.reason)}."
         )
-    said += [_of_change(series, segment, change) for change in segment.findings.changes]
-    said += [_of_outlier(segment, outlier) for outlier in segment.findings.outliers]
-    return said
+    sentences += [_of_change(series, segment, change) for change in segment.findings.changes]
+    sentences += [_of_outlier(segment, outlier) for outlier in segment.findings.outliers]
+    return sentences
 
 
 def _of_change(series: Series, segment: Segment, change: Change) -> str:
@@ -182,6 +181,6 @@ def _of_outlier(segment: Segment, outlier: Outlier) -> str:
 
 
 def spread_of(point: Point) -> str:
-    """What qualifies a value: its interval over items, and how many these are."""
+    """Returns the interval of a value over items, and the number of items."""
     n = "one run" if point.n is None else f"n = {point.n:,}"
     return ", ".join(part for part in (interval(point.low, point.high, PLACES), n) if part)

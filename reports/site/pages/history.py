@@ -1,4 +1,4 @@
-"""The history page: cells that were measured more than once, and where what they measure changed."""
+"""The history page: cells that were measured more than once, and when their values changed."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from suite.results.history.series import COST_TOLERANCE, QUALITY_TOLERANCE, Poin
 
 PATH = "history.html"
 DRAWINGS_A_PAGE = 24
-"""After so many drawings the next cell begins another page."""
+"""Number of drawings after which the next cell begins another page."""
 
 
 @dataclass(frozen=True)
 class CellHistory:
-    """What one cell measured, time after time.
+    """All measurements of one cell over time.
 
     Attributes:
         heading: the cell.
-        drawings: one a metric and protocol where there is something to see; those with changes first.
-        level: the others by name, which stayed within the tolerance.
-        table: a row a record, with every metric.
+        drawings: one per metric and protocol with something to see; those with changes first.
+        level: names of the other series, which stayed within the tolerance.
+        table: one row per record, with every metric.
     """
 
     heading: str
@@ -57,11 +57,11 @@ class HistoryPage:
     """One page of cells.
 
     Attributes:
-        path: below the root.
-        number: 1 is the first.
-        paths: of all pages.
-        cells: those on it, the changed ones first.
-        n_once: cells that were measured once, which have no history yet.
+        path: its path below the root.
+        number: number of the page, from 1.
+        paths: paths of all pages.
+        cells: the cells on it, changed ones first.
+        n_once: number of cells that were measured only once and have no history yet.
     """
 
     path: str
@@ -72,17 +72,17 @@ class HistoryPage:
 
     @property
     def tolerance(self) -> str:
-        """How much a value may move and not be marked."""
+        """The largest change of a quality value that is not marked."""
         return allowed(QUALITY_TOLERANCE)
 
     @property
     def time_tolerance(self) -> str:
-        """The same of a time."""
+        """The largest change of a time that is not marked."""
         return allowed(COST_TOLERANCE)
 
 
 def history_pages(ranked: Sequence[SiteRecord]) -> list[HistoryPage]:
-    """The pages of what was measured more than once; one page that says so where nothing was."""
+    """Returns the pages of cells that were measured more than once; one page saying so if there are none."""
     times = Counter(held.record.cell.digest for held in ranked)
     again = [held for held in ranked if times[held.record.cell.digest] > 1]
     pages = {held.path: record_page(held.digest) for held in again}
@@ -107,7 +107,7 @@ def _series(again: Sequence[SiteRecord]) -> list[Series]:
 
 
 def _metrics(again: Iterable[SiteRecord]) -> list[str]:
-    """What is followed, where a record has it: quality first, then what pruning took."""
+    """Lists the metrics that are tracked, if any record has them: quality first, then prune time."""
     scores = dict.fromkeys(task.metric for held in again for task in held.record.tasks)
     known = {metric.name for held in again for metric in held.record.metrics}
     names = dict.fromkeys(("perplexity", "kl_divergence", *scores, "prune_seconds"))
@@ -117,14 +117,14 @@ def _metrics(again: Iterable[SiteRecord]) -> list[str]:
 def _cell(series: Sequence[Series], pages: dict[Path, str]) -> CellHistory:
     heading = visible(series[0].label)
     drawings = sorted(map(drawing_of, series), key=lambda one: not one.is_marked)
-    # Row upon row of level lines would hide the one that moved. One of them shows that all are.
+    # Many level lines would hide the one that changed. If all are level, show one of them.
     seen = [one for one in drawings if not one.is_level] or drawings[:1]
     level = tuple(f"{one.title} ({one.about})" for one in drawings if one not in seen)
     return CellHistory(heading, tuple(seen), level, _table(heading, series, pages))
 
 
 def _chunks(cells: Sequence[CellHistory]) -> list[list[CellHistory]]:
-    """Pages of about as many drawings; no cell is torn."""
+    """Splits cells into pages with about the same number of drawings; a cell is never split."""
     chunks: list[list[CellHistory]] = [[]]
     drawn = 0
     for cell in cells:
@@ -137,7 +137,7 @@ def _chunks(cells: Sequence[CellHistory]) -> list[list[CellHistory]]:
 
 
 def _table(heading: str, series: Sequence[Series], pages: dict[Path, str]) -> Table:
-    """The records, newest first, with what each of them measured."""
+    """Builds a table of the records, newest first, with their values."""
     values = [({point.body_digest: point for point in latest(one)}, changed_records(one)) for one in series]
     records = {digest: point for points, _ in values for digest, point in points.items()}
     newest = sorted(records.values(), key=lambda p: (p.created, p.body_digest), reverse=True)[:POINTS_SHOWN]

@@ -1,4 +1,4 @@
-"""Which pages of tables there are, and what stands on them."""
+"""The pages that consist of tables, and their contents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reports.wording import pattern_name, visible
 
 
 def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
-    """All pages that are made of tables."""
+    """Yields all pages that consist of tables."""
     for board in boards.boards:
         yield Listing(
             board_page(board.key.name),
@@ -64,7 +64,7 @@ def listings(holdings: Holdings, boards: Boards) -> Iterator[Listing]:
 
 
 def _with_rule(ranking: Block) -> Block:
-    """Beneath the ranking, where it does not push it down."""
+    """Adds the rule below the ranking, where it does not move the ranking down."""
     return replace(ranking, heading="Ranking", table=ranking.table.noted(RULE, TIES))
 
 
@@ -88,7 +88,7 @@ def _model(name: str, records: Sequence[SiteRecord]) -> Listing:
                 ", ".join(dict.fromkeys(h.record.model.weight_digest for h in records if h.record.model)),
             ),
         ]
-    empty = () if ranked else ("No record of this model can be ranked; the reasons stand below.",)
+    empty = () if ranked else ("No record of this model can be ranked; the reasons are listed below.",)
     return Listing(
         model_page(name),
         visible(name),
@@ -100,11 +100,11 @@ def _model(name: str, records: Sequence[SiteRecord]) -> Listing:
 
 
 def _method(name: str, records: Sequence[SiteRecord], boards: Sequence[Board]) -> Listing:
-    own = [board for board in boards if any(entrant.method == name for entrant in board.entrants)]
-    blocks = [method_block(board, name) for board in own]
+    method_boards = [board for board in boards if any(entrant.method == name for entrant in board.entrants)]
+    blocks = [method_block(board, name) for board in method_boards]
     intro = [told(records)]
-    if not own:
-        intro.append("No record of this method stands on a board.")
+    if not method_boards:
+        intro.append("No record of this method is on a board.")
     return Listing(
         method_page(name),
         visible(name),
@@ -134,7 +134,7 @@ def _not_ranked(holdings: Holdings, boards: Boards) -> Listing:
     ]
     if holdings.unreadable:
         blocks.append(unreadable_block("Not readable", holdings.unreadable))
-    intro = "What was handed in and is on no board, with the reason. Nothing is left out in silence."
+    intro = "All submitted records that are on no board, with the reason. Nothing is left out silently."
     return Listing(
         "not-ranked.html",
         "Not ranked",
@@ -142,7 +142,7 @@ def _not_ranked(holdings: Holdings, boards: Boards) -> Listing:
         (
             intro
             if blocks
-            else "Every record stands on a board, or is a dense one that others are held against.",
+            else "Every record is on a board, or is a dense one that others are compared with.",
         ),
         blocks=tuple(blocks),
     )

@@ -1,4 +1,4 @@
-"""The first page: which method keeps most, what that costs, how far to trust it, and the ways to the rest."""
+"""The first page: which method keeps most, its cost, its trust, and links to the rest."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from reports.wording import (
 )
 
 BOARD_ROWS = 25
-"""Of the first board and of the list of boards, on the first page."""
+"""Maximum number of rows of the first board and of the list of boards, on the first page."""
 BOARDS = "boards/index.html"
 NEWEST = 10
-"""Records on the first page."""
+"""Number of records on the first page."""
 TIES_NAMED = 3
 
 
@@ -40,9 +40,9 @@ class Overview:
     """The first page.
 
     Attributes:
-        answers: (question, answer): what a reader comes with. The last is of trust.
-        board: the board of the commonest pattern; None where nothing is ranked.
-        others: a row a board.
+        answers: pairs of a reader's question and its answer; the last one is about trust.
+        board: the board of the most common pattern; None if nothing is ranked.
+        others: a table with one row per board.
         newest: the latest results.
         rule: how boards are ranked.
     """
@@ -55,7 +55,7 @@ class Overview:
 
 
 def overview(holdings: Holdings, boards: Boards) -> Overview:
-    """The first page."""
+    """Builds the first page."""
     first = boards.boards[0] if boards.boards else None
     board = None
     if first is not None:
@@ -71,7 +71,7 @@ def overview(holdings: Holdings, boards: Boards) -> Overview:
 
 
 def boards_block(boards: Sequence[Board]) -> Block:
-    """A row per board, with who is first on it."""
+    """Builds a table with one row per board and its best method."""
     best = [b.entrants[0] for b in boards]
     spreads = [interval(e.low, e.high, 3) or "no interval" for e in best]
     columns = (
@@ -86,7 +86,7 @@ def boards_block(boards: Sequence[Board]) -> Block:
         words("First", [TableCell(e.label, link=method_page(e.method)) for e in best]),
         numbers(
             "Recovery ↑",
-            [TableCell(decimal(e.score, 3), told) for e, told in zip(best, spreads, strict=True)],
+            [TableCell(decimal(e.score, 3), spread) for e, spread in zip(best, spreads, strict=True)],
             "95\u00a0% interval\nhigher is better",
         ),
     )
@@ -94,28 +94,28 @@ def boards_block(boards: Sequence[Board]) -> Block:
 
 
 def leader(board: Board) -> str:
-    """Who is first on a board, and whom the windows cannot tell from it."""
+    """Names the best method of a board, and those that the windows do not distinguish from it."""
     best = board.entrants[0]
     tied = [entrant.label for entrant in board.entrants if entrant.mark == "tied"]
     share = f", tied with {listed(tied[:TIES_NAMED])}" if tied else ""
     share += f" and {len(tied) - TIES_NAMED} more" if len(tied) > TIES_NAMED else ""
     spread = interval(best.low, best.high, 3)
     protocol = f"on {visible(board.key.protocol)}"
-    told = f" (95{NBSP}% interval {spread}, {protocol})" if spread else f" ({protocol}, no interval)"
+    details = f" (95{NBSP}% interval {spread}, {protocol})" if spread else f" ({protocol}, no interval)"
     return (
         f"At {pattern_name(board.key.pattern)}, {best.label} keeps most: recovery "
-        f"{decimal(best.score, 3)}{told}, the mean over {counted(board.n_models, 'model')}{share}. "
+        f"{decimal(best.score, 3)}{details}, the mean over {counted(board.n_models, 'model')}{share}. "
         "1 is as good as dense."
     )
 
 
 def told(records: Sequence[SiteRecord]) -> str:
-    """How many records there are, and how far each can be trusted."""
+    """States the number of records, and how many of each level of trust there are."""
     return f"{counted(len(records), 'record')}: {kinds(records)}"
 
 
 def kinds(records: Iterable[SiteRecord]) -> str:
-    """`3 verified, 1 rerun and 1 failed.`"""
+    """Counts records by level of trust: `3 verified, 1 rerun and 1 failed.`"""
     found = sorted(_counted(records).items(), key=lambda one: (-one[1], one[0]))
     return f"{listed([f'{n:,} {kind}' for kind, n in found]) or 'none'}."
 
@@ -132,13 +132,13 @@ def _answers(holdings: Holdings, board: Board | None) -> list[tuple[str, str]]:
 
 
 def _cost(board: Board) -> str:
-    """What the first of a board takes, and who takes least time of those whose times compare with it."""
+    """States the cost of the best method, and the fastest method measured on the same models and machine."""
     best = board.entrants[0]
     parts = [_spent(best, cost_of(best.records))]
     comparable = [entrant for entrant in board.entrants if entrant.results.keys() == best.results.keys()]
     machines = machines_of(held for entrant in comparable for held in entrant.records)
     if len(machines) > 1:
-        parts.append(f"Times of {len(machines)} kinds of machine do not compare.")
+        parts.append(f"Times of {len(machines)} kinds of machine are not comparable.")
         return " ".join(parts)
     costs = [(cost_of(entrant.records).seconds, entrant) for entrant in comparable]
     timed = [(spread.middle, entrant) for spread, entrant in costs if spread is not None]
@@ -154,7 +154,7 @@ def _cost(board: Board) -> str:
 
 def _spent(entrant: Entrant, cost: Cost) -> str:
     if cost.seconds is None:
-        return f"The records of {entrant.label} do not say what it took."
+        return f"The records of {entrant.label} do not contain its cost."
     memory = f", {gibibytes(cost.host_bytes.middle)}{NBSP}GiB of host memory" if cost.host_bytes else ""
     if cost.device_bytes:
         memory += f", {gibibytes(cost.device_bytes.middle)}{NBSP}GiB of device memory"
@@ -166,7 +166,7 @@ def _spent(entrant: Entrant, cost: Cost) -> str:
 
 
 def _trust(holdings: Holdings) -> str:
-    """How many records of which word there are, and what the words mean."""
+    """Counts the records of each level of trust, and explains the levels."""
     unreadable = len(holdings.unreadable)
     broken = f" {counted(unreadable, 'file')} cannot be read." if unreadable else ""
     found = _counted(holdings.records)
@@ -180,7 +180,7 @@ def _counted(records: Iterable[SiteRecord]) -> Counter[str]:
 
 
 def _others(boards: Boards) -> Block | None:
-    """The boards on the first page: all of them, or the commonest and where the others are."""
+    """Returns the boards for the first page: all, or the most common ones with a link to the others."""
     if not boards.boards:
         return None
     found = boards_block(boards.boards)

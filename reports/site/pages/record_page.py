@@ -1,4 +1,4 @@
-"""The page of a record: every number, and its whole provenance."""
+"""The page of a record: all numbers and the full provenance."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from suite.results.records.state import describe_failure
 from suite.results.verification import CHECKS
 
 ANSWER_CHARACTERS = 1_000
-"""Of a prompt or an answer; the record's own file has all of it."""
+"""Maximum number of characters shown of a prompt or an answer; the record file has the full text."""
 
 OPENING_CHARACTERS = 70
-"""Of a prompt, beside its name."""
+"""Maximum number of characters of a prompt shown next to its name."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Said:
     """A prompt and the answer to it.
 
     Attributes:
-        name: its id.
-        opening: how the prompt begins, on one line.
-        prompt: all of it, or its first characters.
-        text: the answer, likewise.
+        name: id of the prompt.
+        opening: the beginning of the prompt, on one line.
+        prompt: the prompt, or its first characters.
+        text: the answer, or its first characters.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Said:
 
 @dataclass(frozen=True)
 class RecordPage:
-    """What the template of a record's page shows."""
+    """The data of the template for a record's page."""
 
     title: str
     held: SiteRecord
@@ -63,11 +63,11 @@ class RecordPage:
 
 
 def record_page_of(held: SiteRecord, record: Record) -> RecordPage:
-    """The page of a record.
+    """Builds the page of a record.
 
     Args:
-        held: the record as the site knows it.
-        record: the same with its modules and answers.
+        held: the record with the site's data about it.
+        record: the same record with its modules and answers.
     """
     cell = record.cell
     words = "it has no numbers" if record.status == "failed" else TRUST_WORDS[held.trust]
@@ -115,7 +115,7 @@ def _title(held: SiteRecord) -> str:
 
 
 def _provenance(held: SiteRecord, record: Record) -> Provenance:
-    """With the digest that the file has: reading an older schema gives the record another one."""
+    """Returns the provenance with the digest of the file, as reading an older schema changes the record's."""
     found = provenance(record)
     facts = ((name, held.digest if name == "record digest" else fact) for name, fact in found.facts)
     return replace(found, facts=tuple(facts))
@@ -126,8 +126,8 @@ def _calibration(record: Record) -> str:
     if spec is None:
         return ""
     first = record.calibration is not None and record.calibration.first_token
-    led = ", each behind the tokenizer's first token" if first else ""
-    return f"{visible(spec.source)}, {spec.n_samples} x {spec.seqlen} tokens, seed {spec.seed}{led}"
+    prefix = ", each preceded by the tokenizer's first token" if first else ""
+    return f"{visible(spec.source)}, {spec.n_samples} x {spec.seqlen} tokens, seed {spec.seed}{prefix}"
 
 
 def _metrics(metrics: Sequence[Metric]) -> Table:
@@ -147,7 +147,7 @@ def _metrics(metrics: Sequence[Metric]) -> Table:
 
 
 def _phases(record: Record) -> Table:
-    """Seconds and peaks; a column that no phase has a number for is left out."""
+    """Builds a table of seconds and peaks, without columns that are empty for all phases."""
     phases = record.phases
     columns = (
         numbers("Time ↓", [seconds(p.seconds) for p in phases], "s\none run"),
@@ -161,7 +161,7 @@ def _phases(record: Record) -> Table:
 
 
 def _modules(modules: Sequence[ModuleReport]) -> Table:
-    """Summed by block of a decoder layer: a page stays small however large the model is."""
+    """Sums modules by block of a decoder layer, which keeps the page small for large models."""
     blocks: dict[tuple[int, str], list[ModuleReport]] = {}
     for module in modules:
         blocks.setdefault((module.layer, module.block), []).append(module)

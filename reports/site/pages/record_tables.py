@@ -1,4 +1,4 @@
-"""Records as tables: lists of them, and those of a model as the comparison report ranks them."""
+"""Records as tables: lists of records, and the records of a model ranked as in the comparison report."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from suite.results.records.index import UnreadableRecord
 from suite.results.records.state import describe_failure
 
 REASONS = "ranking reasons"
-"""The style of tables whose last column is a sentence."""
+"""CSS classes of tables whose last column is a sentence."""
 
 
 def records_block(heading: str, records: Iterable[SiteRecord]) -> Block:
-    """A row per record: what it is of, its perplexity, how far it can be trusted."""
+    """Builds a table with one row per record: its identity, its perplexity, and its trust."""
     shown = list(records)
     columns = (
         words("Record", [_link(h, name_of(h), h.digest[:12]) for h in shown]),
@@ -41,7 +41,7 @@ def records_block(heading: str, records: Iterable[SiteRecord]) -> Block:
 
 
 def reasons_block(heading: str, rows: Sequence[tuple[SiteRecord, str]]) -> Block:
-    """A row per record and why it stands here."""
+    """Builds a table with one row per record and the reason for listing it."""
     names = [_link(h, f"{name_of(h)} {pattern_name(h.record.cell.pattern)}") for h, _ in rows]
     columns = (
         words("Record", names),
@@ -52,15 +52,15 @@ def reasons_block(heading: str, rows: Sequence[tuple[SiteRecord, str]]) -> Block
 
 
 def unreadable_block(heading: str, entries: Sequence[UnreadableRecord]) -> Block:
-    """A row per file that is no record, and why."""
-    # The end of a path tells files apart, and says nothing of the machine that built the site.
+    """Builds a table with one row per file that is not a valid record, and the reason."""
+    # The end of a path identifies the file, without revealing folders of the machine that built the site.
     names = [visible("/".join(entry.path.parts[-2:])) for entry in entries]
     columns = (words("File", names), words("Why", [visible(entry.reason) for entry in entries]))
     return block(heading, columns, kind=REASONS)
 
 
 def set_apart_reason(held: SiteRecord) -> str:
-    """Why a record is not ranked, from what was found of it."""
+    """Returns the reason why a record is not ranked, from the findings about it."""
     if held.record.status == "failed":
         return describe_failure(held.record)
     problems = [f.message for f in held.judgement.findings if f.level == "problem"]
@@ -69,12 +69,12 @@ def set_apart_reason(held: SiteRecord) -> str:
 
 
 def left_out_rows(left_out: Sequence[LeftOut]) -> list[tuple[SiteRecord, str]]:
-    """What no board ranks, with the reason."""
+    """Returns the records that no board ranks, each with its reason."""
     return [(entry.held, entry.reason) for entry in left_out]
 
 
 def model_blocks(ranked: Sequence[SiteRecord]) -> tuple[list[str], list[Block]]:
-    """The notes and tables of one model's records, ranked as the report does."""
+    """Returns notes and tables of one model's records, ranked as in the report."""
     if not ranked:
         return [], []
     by_record = {id(held.record): held for held in ranked}
@@ -90,14 +90,14 @@ def model_blocks(ranked: Sequence[SiteRecord]) -> tuple[list[str], list[Block]]:
 
 
 def name_of(held: SiteRecord) -> str:
-    """The method with its settings, and its seed where it is not the first."""
+    """Returns the method with its settings, and its seed if it is not 0."""
     cell = held.record.cell
     seed = cell.calibration.seed if cell.calibration else 0
     return visible(cell.variant) + (f", seed {seed}" if seed else "")
 
 
 def trust_word(held: SiteRecord) -> str:
-    """How far a record can be trusted; a failed one says that it failed."""
+    """Returns the trust level of a record, or `failed`."""
     return "failed" if held.record.status == "failed" else held.trust
 
 
@@ -127,7 +127,7 @@ def _chapter_blocks(
 def _parts(chapter: Chapter, where: str, pages: Mapping[str, str]) -> list[Block]:
     blocks = []
     for number, part in enumerate(chapter.parts):
-        # Parts without a heading are told apart by their captions; one alone needs none.
+        # Parts without a heading are distinguished by their captions; a single part needs none.
         name = part.heading or (part.table.caption if len(chapter.parts) > 1 else "")
         heading = f"{chapter.title}{': ' if name else ''}{name}, {where}"
         names, *others = part.table.columns

@@ -1,1 +1,1 @@
-"""What a site is built from: verified records, without their bulk."""
+"""The input of a site: verified records without their large parts."""

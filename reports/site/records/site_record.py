@@ -1,4 +1,4 @@
-"""What a site is built from: every record below some folders, verified, without its bulk."""
+"""Reads the input of a site: every record below some folders, verified, without its large parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from suite.results.verification.tree_checks import check_across
 
 @dataclass(frozen=True, kw_only=True)
 class SiteRecord(StoredRecord):
-    """A record of the site, as an index has it.
+    """A record of the site, with the data that an index has.
 
     Attributes:
-        schema_version: of the file.
-        checks: those of its verification that had something to look at.
+        schema_version: schema version of its file.
+        checks: the checks of its verification that applied to it.
         judgement: how far it can be trusted.
     """
 
@@ -33,22 +33,22 @@ class SiteRecord(StoredRecord):
 
     @property
     def trust(self) -> Trust:
-        """How far it can be trusted, in a word."""
+        """Its level of trust."""
         return self.judgement.trust
 
     @property
     def is_ranked(self) -> bool:
-        """Whether it has numbers that nothing speaks against."""
+        """Whether it has numbers and no finding contradicts them."""
         return self.record.status == "complete" and self.trust in ("rerun", "verified")
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """Everything below the folders.
+    """All records below the folders.
 
     Attributes:
         records: newest first; copies of a file count once.
-        unreadable: what should be a record and is not.
+        unreadable: files that should be records but are not valid.
     """
 
     records: tuple[SiteRecord, ...]
@@ -56,7 +56,7 @@ class Holdings:
 
     @property
     def ranked(self) -> tuple[SiteRecord, ...]:
-        """Those that may be ranked."""
+        """The records that may be ranked."""
         return tuple(held for held in self.records if held.is_ranked)
 
 
@@ -64,11 +64,11 @@ def read_holdings(paths: Sequence[Path], reruns: Sequence[Path] = ()) -> Holding
     """Reads and verifies every record below `paths`.
 
     Args:
-        paths: folders, searched at any depth, or single records.
-        reruns: folders that `prunebench verify --rerun --keep` wrote.
+        paths: folders, searched at any depth, or single record files.
+        reruns: folders written by `prunebench verify --rerun --keep`.
 
-    Raises:
-        SiteError: there is no such folder or file.
+        Raises:
+        SiteError: a folder or file does not exist.
     """
     read: dict[str, CheckedRecord] = {}
     unreadable: list[UnreadableRecord] = []
@@ -92,10 +92,10 @@ def read_holdings(paths: Sequence[Path], reruns: Sequence[Path] = ()) -> Holding
 
 
 def whole(held: SiteRecord) -> tuple[Record, bytes]:
-    """The record with its modules and answers, and the bytes of its file.
+    """Reads the record with its modules and answers, and the bytes of its file.
 
     Raises:
-        SiteError: the file is gone or was replaced since it was verified.
+        SiteError: the file was removed or replaced since it was verified.
     """
     try:
         return read_again(held)
@@ -116,13 +116,13 @@ def _reruns(paths: Sequence[Path]) -> defaultdict[str, list[Record]]:
     for path in _files(paths):
         with suppress(FileNotFoundError, RecordError):
             record = load_record(path)
-            # The digest stays here: it tells a rerun from a copy of the record.
+            # Keep the digest: it distinguishes a rerun from a copy of the record.
             found[record.cell.digest].append(record.model_copy(update={"modules": ()}))
     return found
 
 
 def _newest(stored: Iterable[StoredRecord]) -> set[str]:
-    """The digests of the newest finished record of every cell."""
+    """Returns the digests of the newest finished record of every cell."""
     newest: dict[str, StoredRecord] = {}
     for one in stored:
         if one.record.status == "complete" and one.created > newest.setdefault(one.cell_digest, one).created:
@@ -140,7 +140,7 @@ def _held(
 ) -> SiteRecord:
     record = stored.record
     if reruns and record.status == "complete":
-        # Answers are compared too, and the digest tells a copy.
+        # Read it in full to compare answers too, and to recognize a copy by its digest.
         with suppress(FileNotFoundError, RecordError):
             record = load_record(stored.path)
     findings = (*checked.findings, *across)

@@ -18,20 +18,20 @@ Trust = Literal["rerun", "verified", "different", "inconsistent"]
 TRUST_WORDS: Mapping[Trust, str] = {
     "rerun": "its cell was run again and gave the same masks and numbers",
     "verified": "whole and consistent with itself; nobody has run its cell again here",
-    "different": "its cell was run again and came out otherwise",
-    "inconsistent": "damaged, or in contradiction with itself or with a record beside it",
+    "different": "its cell was run again with different results",
+    "inconsistent": "damaged, or in contradiction with itself or with another record",
 }
-"""What each word says of a record; docs/trust.md has the long form."""
+"""What each word means for a record; docs/trust.md has the long form."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is held of a record, and why.
+    """The trust in a record, and the reasons.
 
     Attributes:
-        trust: the word.
-        findings: problems and remarks, those of its reruns last.
-        reruns: digests of the reruns' records that it was held against.
+        trust: the level of trust.
+        findings: problems and remarks; those of its reruns come last.
+        reruns: digests of the records of reruns that it was compared with.
     """
 
     trust: Trust
@@ -47,38 +47,39 @@ def judge(
     *,
     is_newest: bool = True,
 ) -> Judgement:
-    """Judges a record by what verification found and by the reruns of its cell.
+    """Judges a record by the findings of its verification and by the reruns of its cell.
 
     Args:
         path: its file.
-        record: what it says.
-        findings: of its verification.
-        reruns: records of the same cell from a folder of reruns. One that was made of other inputs or that
-            failed proves nothing, and neither does a copy of the record.
-        is_newest: whether no later record of the cell is here. What an older one says of older code, a rerun
-            by other code cannot refute; it stays in the history.
+        record: its contents.
+        findings: findings of its verification.
+        reruns: records of the same cell from a folder of reruns. A rerun with other inputs, a failed one and
+            a copy of the record are no evidence.
+        is_newest: whether it is the newest record of its cell here. An older record may be from older code; a
+            rerun by other code cannot refute it, and it stays in the history.
     """
     found = list(findings)
     if any(finding.level == "problem" for finding in found):
         return Judgement("inconsistent", tuple(found))
-    agreed, disagreed, held = False, False, []
+    agreed, disagreed, compared = False, False, []
     if record.status == "complete":
         for rerun in reruns:
             if rerun.body_digest == record.body_digest:
                 continue
             if not is_newest and code_difference(record.code, rerun.code) is not None:
                 continue
-            held.append(rerun.body_digest)
-            told = _held_against(path, record, rerun)
-            found += told
-            disagreed |= any(finding.level == "problem" for finding in told)
-            # Other masks may be honest on another machine, yet then the record's own are not confirmed.
-            agreed |= _proves(record, rerun, told)
+            compared.append(rerun.body_digest)
+            rerun_findings = _compared(path, record, rerun)
+            found += rerun_findings
+            disagreed |= any(finding.level == "problem" for finding in rerun_findings)
+            # Another machine may legitimately prune other weights, but then the masks of the record are not
+            # confirmed.
+            agreed |= _proves(record, rerun, rerun_findings)
     trust: Trust = "different" if disagreed else "rerun" if agreed else "verified"
-    return Judgement(trust, tuple(found), tuple(held))
+    return Judgement(trust, tuple(found), tuple(compared))
 
 
-def _held_against(path: Path, record: Record, rerun: Record) -> list[Finding]:
+def _compared(path: Path, record: Record, rerun: Record) -> list[Finding]:
     subject = Subject(path, record)
     if rerun.status != "complete":
         return [subject.remark("rerun", f"a rerun failed, which proves nothing: {describe_failure(rerun)}")]
@@ -90,10 +91,10 @@ def _held_against(path: Path, record: Record, rerun: Record) -> list[Finding]:
         return [subject.problem("rerun", "a rerun has other windows or questions than the record")]
 
 
-def _proves(record: Record, rerun: Record, told: Iterable[Finding]) -> bool:
+def _proves(record: Record, rerun: Record, findings: Iterable[Finding]) -> bool:
     return (
         rerun.status == "complete"
         and record.mask_digest == rerun.mask_digest
         and input_that_differs(record, rerun) is None
-        and not any(finding.level == "problem" for finding in told)
+        and not any(finding.level == "problem" for finding in findings)
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-from suite.evaluation.scoring.decoder_pass import CARRIED_BYTES
+from suite.evaluation.scoring.decoder_pass import MAX_CARRIED_BYTES
 from suite.machine.memory_available import GIB
 from suite.planning.estimate import DECODER_SHARE, FORWARDS
 from suite.planning.memory_needed import ModelShape, memory_of
@@ -87,7 +87,7 @@ def cell_table() -> Iterator[str]:
 def onload_table() -> Iterator[str]:
     """The seven tasks on a 70B model whose layers are read from a disk, once per group of questions."""
     shape = SHAPES["LLaMA-2-70B"]
-    groups = ceil(PAPER7 * 2 * shape.hidden_size / CARRIED_BYTES)
+    groups = ceil(PAPER7 * 2 * shape.hidden_size / MAX_CARRIED_BYTES)
     n_bytes = groups * 2 * shape.n_parameters
     computing = 2 * PAPER7 * shape.n_target_weights / (DECODER_SHARE * FLOPS)
     yield "| seven zero-shot tasks, LLaMA-2-70B onload | |"

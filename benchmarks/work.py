@@ -210,7 +210,7 @@ def _walk(steps: Sequence[Step], load: Workload) -> Work:
             # on.
             usual += Count(BARBER_FORWARDS - 1 + BACKWARD_FORWARDS)
             strict += Count(BARBER_FORWARDS - 1, _backward(load))
-            traffic = (kept_aside(load.weight_bytes), *traffic)
+            traffic = (saving_dense_traffic(load.weight_bytes), *traffic)
         if not isinstance(step, Score):
             why = "weight and mask are read, the mask or the weight is written"
             traffic = (*traffic, Traffic(step.name, 2 * load.weight_bytes + 1, why))
@@ -220,7 +220,7 @@ def _walk(steps: Sequence[Step], load: Workload) -> Work:
 def _refinement(load: Workload) -> Work:
     """Counts DSnoT's own pass: it gathers and moves on as Wanda does, from saved dense weights."""
     moving = Count(FIRST_PASS_FORWARDS)
-    traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
+    traffic = (saving_dense_traffic(load.weight_bytes), *pruning_traffic(load.weight_bytes))
     return Work(moving, moving, _named("refine", traffic))
 
 
@@ -230,7 +230,7 @@ def _rebuild(load: Workload) -> Work:
     The squares of a sample's gradients do not count as traffic: a kernel can add them up while it computes
     the gradients.
     """
-    traffic = (kept_aside(load.weight_bytes), *pruning_traffic(load.weight_bytes))
+    traffic = (saving_dense_traffic(load.weight_bytes), *pruning_traffic(load.weight_bytes))
     return Work(
         Count(BARBER_FORWARDS + BACKWARD_FORWARDS),
         Count(BARBER_FORWARDS, _backward(load)),
@@ -388,7 +388,7 @@ def pruning_traffic(weight_bytes: int) -> tuple[Traffic, ...]:
     )
 
 
-def kept_aside(weight_bytes: int) -> Traffic:
+def saving_dense_traffic(weight_bytes: int) -> Traffic:
     """Copying the dense weights aside while an initial method prunes the model."""
     return Traffic("dense", 2 * weight_bytes, "the dense weight is read and put aside")
 

@@ -17,7 +17,7 @@ from suite.executors.options import worker_options
 from suite.executors.outcome import FailedCell, RecordWriter
 from suite.planning.estimate import check_fits
 from suite.planning.preflight import preflight
-from suite.planning.resume import Existing, PlannedCell, decide, hold_against_inputs
+from suite.planning.resume import Existing, PlannedCell, compare_with_inputs, decide
 from suite.results import Record, ResultStore, load_record
 from suite.running.run_cell import present_code
 from suite.storage.files import make_folder, require_folder
@@ -144,7 +144,7 @@ class PlannedSuite:
         for (name, _, _), of_model in inputs.items():
             for remark in of_model.remarks:
                 warn(f"{name}: {remark}")
-        cells = hold_against_inputs(self.cells, self.existing, inputs)
+        cells = compare_with_inputs(self.cells, self.existing, inputs)
         for entry in cells:
             if entry.state.kind == "stale" and not entry.runs:
                 reason = entry.state.reason

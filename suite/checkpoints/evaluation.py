@@ -12,7 +12,7 @@ import torch
 from methods.contract import dense_weights
 from methods.errors import InputError
 from suite.checkpoints.pair import check_dense, check_pair, other_weights
-from suite.checkpoints.record import add_zeros, cell_of, dense_identity, told_first_token
+from suite.checkpoints.record import add_zeros, cell_of, dense_identity, recorded_first_token
 from suite.evaluation.first_token import FirstTokenChoice, choose_first_token
 from suite.evaluation.inputs import Inputs, model_key
 from suite.evaluation.measure import DenseReference, Measured, add_size, measure_dense, measure_pruned
@@ -295,7 +295,7 @@ def _measure_checkpoint(
     collected = [*loaded.remarks, *remarks]
     if dense is None:
         reference_speed, reference = model.reference_speed(loaded), DenseReference()
-        choice = _first_token(model, loaded, told_first_token(pruning))
+        choice = _first_token(model, loaded, recorded_first_token(pruning))
     else:
         reference_speed, reference, choice = dense.reference_speed, dense.reference, dense.first_token
         collected += other_weights(loaded, dense.weight)

@@ -67,7 +67,7 @@ def _calibration(pruning: Pruning) -> CalibrationSpec | None:
     )
 
 
-def told_first_token(pruning: Pruning | None) -> bool | None:
+def recorded_first_token(pruning: Pruning | None) -> bool | None:
     """Returns whether the prune's sequences began with the tokenizer's first token; None if unknown."""
     used = None if pruning is None else pruning.record.calibration
     return None if used is None or holds_tokens(used.source) else used.first_token
@@ -99,4 +99,4 @@ def add_zeros(
     add_size(measured, loaded, zeros.modules, cell.pattern)
 
 
-__all__ = ["CHECKPOINT", "add_zeros", "cell_of", "dense_identity", "told_first_token"]
+__all__ = ["CHECKPOINT", "add_zeros", "cell_of", "dense_identity", "recorded_first_token"]

@@ -13,7 +13,7 @@ from suite.evaluation.scoring.responses import (
     PROMPTS_PER_BATCH,
     Answer,
     encode_prompts,
-    first_parting,
+    first_parted_token,
     greedy_answers,
     repetition,
     uses_chat_template,
@@ -140,7 +140,7 @@ def add_answers(
 
 
 def _partings(dense: Sequence[Answer], answers: Sequence[Answer]) -> list[int | None]:
-    return [first_parting(a.token_ids, b.token_ids) for a, b in zip(dense, answers, strict=True)]
+    return [first_parted_token(a.token_ids, b.token_ids) for a, b in zip(dense, answers, strict=True)]
 
 
 __all__ = ["add_answers", "give_answers", "judge_answers"]

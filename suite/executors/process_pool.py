@@ -19,7 +19,7 @@ from suite.evaluation.inputs import Inputs, ModelKey, model_key
 from suite.executors.options import WorkerOptions
 from suite.executors.pool import Event, Finished, Lost, Told, Worker
 from suite.executors.worker_inputs import WorkerInputs
-from suite.storage.processes import hidden_main
+from suite.storage.processes import without_main_module
 
 WAIT_S = 1.0
 """Longest wait for events, in seconds."""
@@ -107,7 +107,7 @@ class ProcessPool:
         process = context.Process(
             target=serve, args=(theirs, device, self._options, self._threads), name=f"prunebench {device}"
         )
-        with hidden_main():
+        with without_main_module():
             process.start()
         theirs.close()
         return _Running(process, ours, device)

@@ -18,7 +18,7 @@ from suite.planning.resume import PlannedCell, input_difference
 if TYPE_CHECKING:
     from suite.results.records.record import Record
 
-BARREN = 3
+MAX_IDLE_DEATHS = 3
 """Abort after this many consecutive workers die before receiving a cell."""
 
 
@@ -124,7 +124,7 @@ class _Loop:
         self.watcher.worker_at(event.worker, None, Progress(""))
         if event.place is None:
             self.n_barren += 1
-            if self.n_barren >= BARREN:
+            if self.n_barren >= MAX_IDLE_DEATHS:
                 raise PoolError(f"workers die before they get a cell, last {event.worker}: {event.reason}")
         elif not self.queue.lost(event.worker, event.place):
             cell = self.cells[event.place]
@@ -132,4 +132,4 @@ class _Loop:
             self.writer.write(failed_record(cell, "run", WorkerLostError(reason)), None)
 
 
-__all__ = ["BARREN", "WorkersWatcher", "drive"]
+__all__ = ["MAX_IDLE_DEATHS", "WorkersWatcher", "drive"]

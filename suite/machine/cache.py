@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from suite.storage.files import FileLayer, replaced_folder, settle_folder
+from suite.storage.files import FileLayer, replaced_folder, set_permissions_and_sync
 
 MANIFEST = "manifest.json"
 
@@ -59,7 +59,7 @@ def built_folder(name: str, version: str, build: Callable[[Path], None]) -> Path
                 with replaced_folder(folder) as staging:
                     build(staging)
                     _write_manifest(staging)
-                    settle_folder(staging)
+                    set_permissions_and_sync(staging)
                 FileLayer().sync_folder(root)
     except OSError as error:
         raise AssetError(

@@ -232,7 +232,7 @@ def damaged_json(folder: Path, files: Iterable[str]) -> str | None:
 
 
 @contextmanager
-def fault_named(folder: Path, name: str) -> Iterator[None]:
+def explain_errors(folder: Path, name: str) -> Iterator[None]:
     """Turns terse errors of transformers into `InputError`s that name the file and the key at fault.
 
     Args:
@@ -361,7 +361,7 @@ __all__ = [
     "check_stored",
     "check_tensors",
     "damaged_json",
-    "fault_named",
+    "explain_errors",
     "is_constant",
     "other_shape",
 ]

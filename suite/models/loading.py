@@ -17,7 +17,7 @@ from suite.models.files import (
     check_finite,
     check_stored,
     check_tensors,
-    fault_named,
+    explain_errors,
     is_constant,
     other_shape,
 )
@@ -235,7 +235,7 @@ def skeleton_of(folder: Path, name: str, trust_remote_code: bool) -> PreTrainedM
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with quiet_transformers(), one_line(name, "config.json"), fault_named(folder, name):
+    with quiet_transformers(), one_line(name, "config.json"), explain_errors(folder, name):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(

@@ -66,7 +66,7 @@ class LayerStructure:
         name: name of the first layer.
         kind: the layers' class.
         blocks: the blocks of one layer.
-        left_alone: matrices that are not targets (routers, gates of shared experts), with their shapes.
+        not_pruned: matrices that are not targets (routers, gates of shared experts), with their shapes.
     """
 
     first: int
@@ -74,7 +74,7 @@ class LayerStructure:
     name: str
     kind: str
     blocks: tuple[BlockStructure, ...]
-    left_alone: Mapping[str, tuple[int, ...]]
+    not_pruned: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ModelStructure:
                 yield f"  {block.kind} block: {' -> '.join(block.modules)}"
                 for target in block.targets:
                     yield f"    {_line(target)}"
-            for name, shape in layer.left_alone.items():
+            for name, shape in layer.not_pruned.items():
                 yield f"  never pruned: {name} {list(shape)}"
         if self.sharing_unknown:
             yield f"cannot tell without values which targets share an input: {self.sharing_unknown}"
@@ -187,7 +187,7 @@ def _leaders(stream: LayerStream, decoder: Decoder) -> dict[str, str]:
 
 def _read_layer(layer: DecoderLayer, leaders: Mapping[str, str]) -> LayerStructure:
     targets = {target.parameter_name for target in layer.targets.values()}
-    left_alone = {
+    not_pruned = {
         name: tuple(parameter.shape)
         for name, parameter in layer.module.named_parameters()
         if parameter.ndim >= 2 and f"{layer.name}.{name}" not in targets and not name.endswith("bias")
@@ -198,7 +198,7 @@ def _read_layer(layer: DecoderLayer, leaders: Mapping[str, str]) -> LayerStructu
         name=layer.name,
         kind=type(layer.module).__name__,
         blocks=tuple(_read_block(layer, block, leaders) for block in layer.blocks),
-        left_alone=left_alone,
+        not_pruned=not_pruned,
     )
 
 

@@ -203,9 +203,9 @@ def _itemsize(cell: Cell) -> int:
 
 def _group_tokens(cell: Cell, shape: ModelShape) -> int:
     """Returns the maximum number of tokens of questions that go through the layers together."""
-    from suite.evaluation.scoring.decoder_pass import CARRIED_BYTES
+    from suite.evaluation.scoring.decoder_pass import MAX_CARRIED_BYTES
 
-    return CARRIED_BYTES // (shape.hidden_size * _itemsize(cell))
+    return MAX_CARRIED_BYTES // (shape.hidden_size * _itemsize(cell))
 
 
 def _model_visits(cell: Cell, shape: ModelShape) -> int:

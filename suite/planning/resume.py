@@ -59,7 +59,7 @@ def decide(
     return planned
 
 
-def hold_against_inputs(
+def compare_with_inputs(
     planned: Sequence[PlannedCell], existing: Existing, inputs: Mapping[ModelKey, Inputs]
 ) -> list[PlannedCell]:
     """Returns the plan with records marked stale if their model or text changed since they were written."""
@@ -109,4 +109,4 @@ def _planned(cell: Cell, state: CellState, existing: Existing) -> PlannedCell:
     return PlannedCell(cell, state, runs=state.kind not in kept)
 
 
-__all__ = ["Existing", "PlannedCell", "decide", "hold_against_inputs"]
+__all__ = ["Existing", "PlannedCell", "compare_with_inputs", "decide"]

@@ -15,7 +15,7 @@ from suite.storage.files import replaced_folder
 
 SPARE_SHARE = 0.1
 """Fraction of a disk that is left free."""
-GIVEN_UP_S = 7 * 24 * 3600
+ABANDONED_S = 7 * 24 * 3600
 """Age in seconds at which the folder of another run counts as abandoned."""
 
 
@@ -69,7 +69,7 @@ class SharedFolder:
         beside = self.root.parent.glob(f"{self.root.name.partition('-')[0]}-*")
         for folder in beside:
             try:
-                is_old = time.time() - folder.stat().st_mtime > GIVEN_UP_S
+                is_old = time.time() - folder.stat().st_mtime > ABANDONED_S
             except OSError:  # its owner has just removed it
                 continue
             if is_old and folder != self.root:

@@ -159,7 +159,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         staging.replace(folder)
 
 
-def settle_folder(folder: Path) -> None:
+def set_permissions_and_sync(folder: Path) -> None:
     """Gives every file in a folder the default permissions, and waits until all files are on the disk.
 
     Libraries that write to a temporary file and rename it leave a file that only its owner can read.
@@ -186,6 +186,6 @@ __all__ = [
     "replace_text",
     "replaced_folder",
     "require_folder",
-    "settle_folder",
+    "set_permissions_and_sync",
     "temporary_folder",
 ]

@@ -49,7 +49,7 @@ def in_batches(
 
 
 @contextmanager
-def hidden_main() -> Iterator[None]:
+def without_main_module() -> Iterator[None]:
     """Keeps new processes from running the caller's script again, which may lack a `__main__` guard.
 
     With `spawn`, a new process imports the `__main__` module of its parent; a worker needs nothing from it.
@@ -73,7 +73,7 @@ def _in_processes(
     theirs, ours = context.Pipe(duplex=False)
     with theirs, suppress(Exception), ProcessPoolExecutor(n, context, _begin, (theirs,)) as pool:
         try:
-            with hidden_main(), _held_interrupts():
+            with without_main_module(), _held_interrupts():
                 futures = [pool.submit(call, batch) for batch in batches]
             for place, future in enumerate(futures):
                 done[place] = future.result()
@@ -126,4 +126,4 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-__all__ = ["BATCH", "MANY", "MOST_WORKERS", "hidden_main", "in_batches"]
+__all__ = ["BATCH", "MANY", "MOST_WORKERS", "in_batches", "without_main_module"]

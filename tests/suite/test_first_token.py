@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from suite.cell import CalibrationSpec, Cell, PerplexitySpec
-from suite.checkpoints.record import told_first_token
+from suite.checkpoints.record import recorded_first_token
 from suite.data.corpora import calibration_set, evaluation_windows
 from suite.data.tokenized_text import first_tokens
 from suite.results import ResultStore
@@ -275,6 +275,6 @@ def test_stored_tokens_are_used_as_they_stand(prunebench, needy, tmp_path):
     code, _, err = prunebench(*prune)
     assert code == 0, err
     told = read_pruning(tmp_path / "pruned")
-    assert told_first_token(told) is None
+    assert recorded_first_token(told) is None
     assert told.record.calibration.first_token is False
     assert not any("first token" in warning for warning in told.record.warnings)

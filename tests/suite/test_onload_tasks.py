@@ -77,7 +77,7 @@ def test_what_the_memory_does_not_hold_together_goes_in_groups(visited, monkeypa
     expected = scoring(model)._loglikelihood_tokens(REQUESTS)
     del visited[:]
     # Five inputs of 11, 5, 5, 3 and 1 tokens make two batches, of 2 x 11 and 3 x 5 tokens.
-    monkeypatch.setattr(body_module, "CARRIED_BYTES", 22 * (model.config.hidden_size + 11) * 4)
+    monkeypatch.setattr(body_module, "MAX_CARRIED_BYTES", 22 * (model.config.hidden_size + 11) * 4)
     scored = []
     assert scoring(model, on_scored=scored.append)._loglikelihood_tokens(REQUESTS) == expected
     assert visited == [0, 1, 0, 1]
@@ -86,7 +86,7 @@ def test_what_the_memory_does_not_hold_together_goes_in_groups(visited, monkeypa
 
 def test_a_batch_larger_than_a_group_is_one(monkeypatch):
     model = make_model("llama").eval()
-    monkeypatch.setattr(body_module, "CARRIED_BYTES", 1)
+    monkeypatch.setattr(body_module, "MAX_CARRIED_BYTES", 1)
     batches = [body_module.TokenBatch(torch.zeros(n, 4, dtype=torch.int64)) for n in (3, 1)]
     assert list(in_groups(batches, model, ONLOAD)) == [batches[:1], batches[1:]]
     assert list(in_groups(batches, model, Placement())) == [batches]
@@ -116,7 +116,7 @@ def test_what_one_group_learned_of_memory_the_next_ones_know(monkeypatch):
     model = make_model("llama").eval()
     requests = [(None, [n, 3, 2, 1], [1]) for n in range(20)]
     expected = scoring(model)._loglikelihood_tokens(requests)
-    monkeypatch.setattr(body_module, "CARRIED_BYTES", 1)
+    monkeypatch.setattr(body_module, "MAX_CARRIED_BYTES", 1)
     remarks, failed = [], []
     with short_of_memory(model.model.layers[0], 2, failed):
         asked = scoring(model, on_remark=remarks.append)

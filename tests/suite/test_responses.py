@@ -18,7 +18,7 @@ from suite.evaluation.scoring.decoder_pass import steps_each
 from suite.evaluation.scoring.responses import (
     Answer,
     encode_prompts,
-    first_parting,
+    first_parted_token,
     greedy_answers,
     repetition,
     uses_chat_template,
@@ -332,11 +332,11 @@ def test_a_loss_that_is_no_number_is_none(model, answered):
 
 
 def test_where_answers_part():
-    assert first_parting([1, 2, 3], [1, 2, 3]) is None
-    assert first_parting([], []) is None
-    assert first_parting([1, 2, 3], [1, 5, 3]) == 1
-    assert first_parting([1, 2], [1, 2, 3]) == first_parting([1, 2, 3], [1, 2]) == 2
-    assert first_parting([], [1]) == 0
+    assert first_parted_token([1, 2, 3], [1, 2, 3]) is None
+    assert first_parted_token([], []) is None
+    assert first_parted_token([1, 2, 3], [1, 5, 3]) == 1
+    assert first_parted_token([1, 2], [1, 2, 3]) == first_parted_token([1, 2, 3], [1, 2]) == 2
+    assert first_parted_token([], [1]) == 0
 
 
 def test_the_share_of_ngrams_that_were_there_before():

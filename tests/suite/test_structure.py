@@ -35,8 +35,8 @@ def test_the_targets_of_every_family_are_those_written_down_by_hand(name):
     by_hand = family.matrices(dict(model.named_parameters()))
     assert printed == {name: tuple(matrix.shape) for name, matrix in by_hand.items()}
     assert structure.target_weights == sum(matrix.numel() for matrix in by_hand.values())
-    left_alone = {name for layer in structure.layers for name in layer.left_alone}
-    assert all("gate" in name or "router" in name for name in left_alone)
+    not_pruned = {name for layer in structure.layers for name in layer.not_pruned}
+    assert all("gate" in name or "router" in name for name in not_pruned)
 
 
 def test_what_a_person_reads():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from methods.base import Placement, Weights
 from methods.placement.tensor_files import SINGLE_FILE
 from suite.cell import DType
-from suite.checkpoints.writing.folder import appearing_whole
+from suite.checkpoints.writing.folder import atomic_folder
 from suite.checkpoints.writing.round_trip import check_layered_round_trip, check_round_trip, probe_logits
 from suite.checkpoints.writing.shards import write_shards
 from suite.evaluation.inputs import model_key
@@ -62,7 +62,7 @@ def write_checkpoint(
         OSError: the model could not be read or the checkpoint could not be written.
     """
     watcher = watcher or Silent()
-    with appearing_whole(out) as folder:
+    with atomic_folder(out) as folder:
         placement = Placement(weights=weights)
         session = ModelSession(device, {model_key(cell): inputs}, placement, pruned_layers=folder)
         run = CellRun(cell, session, watcher)

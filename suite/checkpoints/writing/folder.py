@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from methods.errors import InputError, PruningError
-from suite.storage.files import require_folder, settle_folder
+from suite.storage.files import require_folder, set_permissions_and_sync
 
 _LOCK = ".writing"
 
@@ -24,7 +24,7 @@ def require_empty(out: Path) -> None:
 
 
 @contextmanager
-def appearing_whole(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Iterator[Path]:
     """Yields a folder to write into, which is renamed to `out` after the body, or removed if it fails.
 
     The folder is `.<name>.unfinished` beside `out`, and is locked while the body runs. Files that a killed
@@ -55,7 +55,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
             _clear(staging)
             require_empty(out)  # another process may have filled it by now
             yield staging
-            settle_folder(staging)
+            set_permissions_and_sync(staging)
             placed = _place(staging, out)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
@@ -91,4 +91,4 @@ def _place(staging: Path, out: Path) -> Path:
         return staging.replace(out.with_name(f"{out.name}-{secrets.token_hex(4)}"))
 
 
-__all__ = ["appearing_whole", "require_empty"]
+__all__ = ["atomic_folder", "require_empty"]

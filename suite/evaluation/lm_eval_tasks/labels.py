@@ -77,7 +77,7 @@ def checked_examples(name: str, task: Any) -> Iterator[None]:
 
 
 @contextmanager
-def unmade_task_named() -> Iterator[None]:
+def explain_build_errors() -> Iterator[None]:
     """Explains the errors that lm-eval raises when it cannot build a task from its data.
 
     lm-eval reads the splits and row 0 while it builds a task, so they cannot be checked earlier.
@@ -211,4 +211,4 @@ def _is_own(task: Any, method: str) -> bool:
     return getattr(type(task), method) is getattr(ConfigurableTask, method)
 
 
-__all__ = ["check_labels", "checked_examples", "unmade_task_named"]
+__all__ = ["check_labels", "checked_examples", "explain_build_errors"]

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import InputError, reason
-from suite.evaluation.lm_eval_tasks.labels import check_labels, checked_examples, unmade_task_named
+from suite.evaluation.lm_eval_tasks.labels import check_labels, checked_examples, explain_build_errors
 from suite.evaluation.lm_eval_tasks.names import check_task, task_manager
 from suite.evaluation.lm_eval_tasks.quiet import quiet_lm_eval
 from suite.evaluation.offline_tasks.catalogue import OFFLINE_TASKS
@@ -59,7 +59,7 @@ def load_task(spec: TaskSpec) -> LoadedTask:
     manager = task_manager(spec.name, spec.folder)
     n_requests, digests = 0, {}
     with quiet_lm_eval(), _one_line(spec.name), _hub_or_cache(spec.name):
-        with unmade_task_named():
+        with explain_build_errors():
             tree = manager.load([spec.name])
         for name, task in tree["tasks"].items():
             _check_kind(name, task)

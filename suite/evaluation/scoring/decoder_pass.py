@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Outcome = TypeVar("Outcome")
 
-CARRIED_BYTES = 4 * 2**30
+MAX_CARRIED_BYTES = 4 * 2**30
 """Maximum size in bytes of the hidden states that go through the layers together: half of what 128 x 2,048
 tokens take when a 70B model is pruned. Further batches form another group, for which all layers are loaded
 again."""
@@ -156,7 +156,7 @@ def steps_each(model: PreTrainedModel, placement: Placement) -> int:
 def in_groups(
     batches: Iterable[TokenBatch], model: PreTrainedModel, placement: Placement
 ) -> Iterator[list[TokenBatch]]:
-    """Yields groups of neighbouring batches that are run together: all, or up to `CARRIED_BYTES` if onloaded.
+    """Yields groups of neighbouring batches to run together: all, or `MAX_CARRIED_BYTES` of them if onloaded.
 
     The memory of attention masks for padding, at most one number per pair of tokens, is included. Batches are
     requested lazily: only one is requested before the group preceding it is done.
@@ -171,7 +171,7 @@ def in_groups(
     taken = 0
     for batch in batches:
         n_bytes = batch.input_ids.numel() * (hidden_size + batch.input_ids.shape[1]) * itemsize
-        if group and taken + n_bytes > CARRIED_BYTES:
+        if group and taken + n_bytes > MAX_CARRIED_BYTES:
             yield group
             group, taken = [], 0
         group.append(batch)

@@ -151,7 +151,7 @@ def greedy_answers(
         )
 
 
-def first_parting(a: Sequence[int], b: Sequence[int]) -> int | None:
+def first_parted_token(a: Sequence[int], b: Sequence[int]) -> int | None:
     """Returns the index of the first token at which two answers differ; None if they are equal.
 
     If one is the beginning of the other, they differ at its length.
@@ -285,7 +285,7 @@ __all__ = [
     "Answer",
     "check_prompts",
     "encode_prompts",
-    "first_parting",
+    "first_parted_token",
     "greedy_answers",
     "repetition",
     "uses_chat_template",

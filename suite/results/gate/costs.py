@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from suite.results.gate.tolerances import Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
-from suite.results.records.comparability import first_difference, machine_ground
+from suite.results.records.comparability import first_difference, machine_conditions
 from suite.results.records.record import Metric, Record
 from suite.results.statistics.metrics import Better
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SIZES, SPEEDS
@@ -31,7 +31,7 @@ cells is judged."""
 def judge_costs(baseline: Record, candidate: Record, tolerances: Tolerances) -> Iterator[MetricVerdict]:
     """Judges the counts and costs of one cell for which the baseline has a value."""
     # Costs from different classes of machines are not comparable.
-    elsewhere = first_difference(machine_ground(baseline), machine_ground(candidate))
+    elsewhere = first_difference(machine_conditions(baseline), machine_conditions(candidate))
     for metric in baseline.metrics:
         if metric.value is None or metric.name not in COUNTS | COSTS:
             continue

@@ -11,7 +11,7 @@ from suite.results.gate.quality import JudgedItems, by_significance, by_size
 from suite.results.gate.remarks import codes_of, remarks_on
 from suite.results.gate.tolerances import Tolerances, load_tolerances
 from suite.results.gate.verdict import CellVerdict, Verdict
-from suite.results.records.comparability import whole_difference
+from suite.results.records.comparability import model_difference
 from suite.results.records.state import describe_failure
 from suite.results.statistics.pairing import pair_items
 
@@ -73,7 +73,7 @@ def _begin(one: Entry, other: Entry, tolerances: Tolerances) -> tuple[CellVerdic
     if baseline.status == "failed":
         reason = f"the baseline failed: {describe_failure(baseline)}"
         return replace(verdict, whole="better", reason=reason), []
-    if (difference := whole_difference(baseline, candidate)) is not None:
+    if (difference := model_difference(baseline, candidate)) is not None:
         return replace(verdict, whole="not comparable", reason=difference), []
     if baseline.mask_digest is not None and candidate.mask_digest is not None:
         verdict = replace(verdict, same_masks=baseline.mask_digest == candidate.mask_digest)

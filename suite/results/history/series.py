@@ -12,7 +12,7 @@ from methods.errors import InputError, did_you_mean
 from suite.cell import Cell
 from suite.results.history.changes import Findings, find_changes
 from suite.results.history.reference_ratio import factor_of, unit_of
-from suite.results.records.comparability import differences, machine_ground, machine_of
+from suite.results.records.comparability import differences, machine_conditions, machine_of
 from suite.results.records.index import (
     FAILED_SUFFIX,
     NO_DATE,
@@ -270,7 +270,7 @@ def _ground(record: Record, metric: Metric, *, scaled: bool) -> _Ground:
         if protocol == metric.protocol:
             found |= {kind: digest, "extent": extent}
     if metric.name in _OF_THE_MACHINE:
-        found |= machine_ground(record)
+        found |= machine_conditions(record)
         if scaled and record.reference_speed is not None:
             found["batch of the machine's reference speed"] = (
                 f"{record.reference_speed.batch_size} x {record.reference_speed.seqlen} tokens"

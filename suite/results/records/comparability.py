@@ -31,7 +31,7 @@ def first_difference(one: Ground, other: Ground) -> str:
     return next(iter(differences(one, other)), "")
 
 
-def machine_ground(record: Record) -> Ground:
+def machine_conditions(record: Record) -> Ground:
     """Returns the conditions that comparable costs must share."""
     environment = record.environment
     return {
@@ -50,7 +50,7 @@ def machine_of(record: Record) -> str:
     return f"{environment.device}, {environment.processor}, {cores}, {environment.threads} threads{onload}"
 
 
-def items_ground(items: WindowLosses | TaskOutcomes | AnswerSet) -> Ground:
+def items_conditions(items: WindowLosses | TaskOutcomes | AnswerSet) -> Ground:
     """Returns the conditions that comparable windows, questions or answers of two records must share."""
     if isinstance(items, WindowLosses):
         return {
@@ -74,7 +74,7 @@ def items_ground(items: WindowLosses | TaskOutcomes | AnswerSet) -> Ground:
     }
 
 
-def whole_difference(first: Record, second: Record) -> str | None:
+def model_difference(first: Record, second: Record) -> str | None:
     """Describes why no quality metric of two finished records can be compared; None if they can."""
     one, other = first.model, second.model
     if one is None or other is None:
@@ -93,8 +93,8 @@ __all__ = [
     "Ground",
     "differences",
     "first_difference",
-    "items_ground",
-    "machine_ground",
+    "items_conditions",
+    "machine_conditions",
     "machine_of",
-    "whole_difference",
+    "model_difference",
 ]

@@ -140,7 +140,7 @@ def read_again(stored: StoredRecord) -> tuple[Record, bytes]:
     return found.sealed(), data
 
 
-class Slimmer:
+class RecordShortener:
     """Removes the large parts from records, and lets records share equal parts to save memory."""
 
     def __init__(self) -> None:
@@ -175,11 +175,11 @@ _Read = StoredRecord | UnreadableRecord | None
 
 
 def _read_batch(files: Sequence[Path]) -> list[_Read]:
-    slim = Slimmer()
+    slim = RecordShortener()
     return [_read_one(file, slim) for file in files]
 
 
-def _read_one(path: Path, slim: Slimmer | None) -> _Read:
+def _read_one(path: Path, slim: RecordShortener | None) -> _Read:
     try:
         found = read_record(read_bytes(path), origin=str(path))
     except FileNotFoundError:  # replaced by another process since the folder was listed
@@ -218,7 +218,7 @@ __all__ = [
     "RECORD_NAMES",
     "RECORD_SUFFIX",
     "Contents",
-    "Slimmer",
+    "RecordShortener",
     "StoredRecord",
     "UnreadableRecord",
     "read_again",

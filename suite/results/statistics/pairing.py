@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal, TypeVar
 
-from suite.results.records.comparability import first_difference, items_ground
+from suite.results.records.comparability import first_difference, items_conditions
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Record
 from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, Better, ItemMetric
@@ -191,7 +191,7 @@ def _other(
     """Describes why two sets of windows, questions or answers have different items; empty if they do not."""
     if first is None or second is None:
         return _missing(first, second)
-    return first_difference(items_ground(first), items_ground(second))
+    return first_difference(items_conditions(first), items_conditions(second))
 
 
 NOT_IN_BASELINE = "the baseline did not measure it"

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from suite.cell import DENSE
-from suite.results.records.index import Slimmer, StoredRecord, read_whole, record_files
+from suite.results.records.index import RecordShortener, StoredRecord, read_whole, record_files
 from suite.results.records.items import ItemRow
 from suite.results.records.record import Record
 from suite.results.statistics.model_metrics import SIZES
@@ -128,7 +128,7 @@ def verify_content(
 
 
 def _verify_batch(files: Sequence[Path]) -> list[CheckedRecord]:
-    slim, dense = Slimmer(), cache(_dense_in)
+    slim, dense = RecordShortener(), cache(_dense_in)
     return [_without_bulk(_verify_file(file, dense), slim) for file in files]
 
 
@@ -142,7 +142,7 @@ def _verify_file(path: Path, dense_in: Callable[[Path], Sequence[Record]]) -> Ch
     return verify_content(read, _side_file_of(read), dense=dense_in(path.parent))
 
 
-def _without_bulk(checked: CheckedRecord, slim: Slimmer) -> CheckedRecord:
+def _without_bulk(checked: CheckedRecord, slim: RecordShortener) -> CheckedRecord:
     if checked.stored is None:
         return checked
     return replace(checked, stored=replace(checked.stored, record=slim(checked.stored.record)))

@@ -32,7 +32,7 @@ def one_machine(one: Record, other: Record) -> bool:
     )
 
 
-def made_alike(one: Record, other: Record) -> bool:
+def same_machine_and_code(one: Record, other: Record) -> bool:
     """Whether the same machine, or an equivalent one, made two records with the same code."""
     return one_machine(one, other) and one.code.source_digest == other.code.source_digest
 
@@ -183,4 +183,10 @@ def _short(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
-__all__ = ["compare_rerun", "input_that_differs", "losses_that_differ", "made_alike", "one_machine"]
+__all__ = [
+    "compare_rerun",
+    "input_that_differs",
+    "losses_that_differ",
+    "one_machine",
+    "same_machine_and_code",
+]

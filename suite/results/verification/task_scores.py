@@ -15,7 +15,7 @@ from suite.results.verification.arithmetic import compare, differences
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
 from suite.results.verification.metric_kinds import kinds_of
-from suite.results.verification.rerun_comparison import made_alike
+from suite.results.verification.rerun_comparison import same_machine_and_code
 
 _LOST, _GAINED = (name for name, _ in FLIPS)
 
@@ -158,7 +158,7 @@ def _against_dense(subject: Subject, task: TaskOutcomes) -> Iterator[Finding]:
             return
         found.append((dense, wrong[0]))
     for dense, finding in found:
-        if made_alike(dense, record):
+        if same_machine_and_code(dense, record):
             yield finding
             return
     yield subject.remark(

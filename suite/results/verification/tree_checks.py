@@ -10,7 +10,7 @@ from suite.results.records.record import Record
 from suite.results.records.store import SAMPLES_SUFFIX
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import CheckedRecord, Finding
-from suite.results.verification.rerun_comparison import losses_that_differ, made_alike
+from suite.results.verification.rerun_comparison import losses_that_differ, same_machine_and_code
 from suite.storage.leftovers import PREFIX
 
 
@@ -69,7 +69,7 @@ def _twice(subjects: Sequence[Subject]) -> Iterator[Finding]:
 
 def _contradiction(one: Record, other: Record) -> str | None:
     """Describes how two records of one cell differ although the same machine and code made them, or None."""
-    if not made_alike(one, other):
+    if not same_machine_and_code(one, other):
         return None
     inputs = [
         (r.model and r.model.weight_digest, r.calibration and r.calibration.digest) for r in (one, other)

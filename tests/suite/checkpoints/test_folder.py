@@ -6,7 +6,7 @@ import pytest
 
 from methods.errors import InputError, PruningError
 from suite.checkpoints.writing import folder as folders
-from suite.checkpoints.writing.folder import appearing_whole
+from suite.checkpoints.writing.folder import atomic_folder
 from suite.results import ResultStore
 from suite.results.records.pruning_file import read_pruning
 from tests.suite.conftest import refusal
@@ -59,7 +59,7 @@ def test_a_name_that_leaves_no_room_for_another_beside_it_is_refused(prune, tmp_
 
 
 def test_a_folder_that_is_written_to_is_refused(prune, tmp_path):
-    with appearing_whole(tmp_path / "pruned") as staging:
+    with atomic_folder(tmp_path / "pruned") as staging:
         (staging / "part").write_text("of the first")
         assert "another prune is writing there" in refusal(prune(*HALF))
         (staging / "rest").write_text("of the first")
@@ -71,7 +71,7 @@ def test_of_two_at_once_one_writes_and_the_other_says_so(tmp_path):
     inside, go_on, refused = threading.Event(), threading.Event(), []
 
     def first():
-        with appearing_whole(tmp_path / "out") as staging:
+        with atomic_folder(tmp_path / "out") as staging:
             inside.set()
             go_on.wait(30)
             (staging / "a").write_text("first")
@@ -79,7 +79,7 @@ def test_of_two_at_once_one_writes_and_the_other_says_so(tmp_path):
     thread = threading.Thread(target=first)
     thread.start()
     inside.wait(30)
-    with pytest.raises(InputError) as caught, appearing_whole(tmp_path / "out"):
+    with pytest.raises(InputError) as caught, atomic_folder(tmp_path / "out"):
         refused.append("it was let in")
     go_on.set()
     thread.join()
@@ -102,7 +102,7 @@ def test_what_a_killed_process_left_is_cleared_away(prune, tmp_path):
 def test_a_checkpoint_whose_place_was_taken_meanwhile_is_kept_beside_it(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(PruningError, match="was filled by another process") as caught:  # noqa: SIM117
-        with appearing_whole(out) as staging:
+        with atomic_folder(out) as staging:
             (staging / "weights").write_text("computed")
             out.mkdir()
             (out / "theirs").write_text("theirs")
@@ -113,7 +113,7 @@ def test_a_checkpoint_whose_place_was_taken_meanwhile_is_kept_beside_it(tmp_path
 
 
 def test_a_body_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), appearing_whole(tmp_path / "out") as staging:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out") as staging:
         (staging / "a").write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

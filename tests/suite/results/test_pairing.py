@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from suite.results.records.comparability import whole_difference
+from suite.results.records.comparability import model_difference
 from suite.results.records.items import TaskOutcomes
 from suite.results.records.record import Record
 from suite.results.statistics.pairing import PairedItems, pair_items
@@ -140,6 +140,6 @@ def test_questions_that_are_not_the_same_say_so(other: TaskOutcomes, reason: str
     ],
 )
 def test_what_makes_two_records_incomparable_as_a_whole_is_named(change: dict[str, Any], reason: str) -> None:
-    found = whole_difference(record(), record(**change))
+    found = model_difference(record(), record(**change))
     assert found is not None and found.startswith(reason)
-    assert whole_difference(record(), record()) is None
+    assert model_difference(record(), record()) is None

@@ -111,7 +111,7 @@ class LLMBarber:
             with clock.phase("propagate"):
                 stream = LayerStream.of_calibration(model, decoder, calibration, residence)
             for layer in decoder.layers:
-                with residence.visiting(layer):
+                with residence.loaded(layer):
                     dense = residence.dense_weights(layer)
                     rebuilt = [
                         self._rebuild_block(stream, layer, block, pattern, dense, first, clock)

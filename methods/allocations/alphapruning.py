@@ -68,7 +68,7 @@ class AlphaPruning(LayerAllocation):
         """See `LayerAllocation.sparsities`."""
         alphas: list[float] = []
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 alphas.append(self._alpha_of(layer))
         ratios = layer_ratios(alphas, layer_sizes(decoder), float(sparsity), self.max_deviation)
         return [round(Fraction(ratio), DECIMALS) for ratio in ratios]

@@ -71,7 +71,7 @@ class OWL(LayerAllocation):
         shares: list[Fraction] = []
         stream = LayerStream.of_calibration(model, decoder, calibration, residence)
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 scores = _LayerScores(layer, _advance(stream, layer))
                 shares.append(outlier_share(scores, self.outlier_threshold))
         return layer_sparsities(shares, layer_sizes(decoder), sparsity, self.max_deviation)

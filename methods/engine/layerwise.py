@@ -155,7 +155,7 @@ def prune_by_steps(
                 stream = LayerStream.of_calibration(model, decoder, samples, residence)
         for layer in decoder.layers:
             # A layer's statistics and solutions are as large as itself or larger: they end with the call.
-            with residence.visiting(layer):
+            with residence.loaded(layer):
                 walk = _LayerWalk(layer, steps, pattern, stream, samples.n_samples if samples else 0, clock)
                 pruned = walk.prune()
             for target, report in pruned:

@@ -1,7 +1,7 @@
 """Where a model's decoder layers are while it is pruned, and how each comes to the device that computes.
 
 Resident: the whole model is on the device. Onloaded: one decoder layer at a time visits it. Every method
-walks the layers through `visiting`, so that neither needs a second way through any method.
+walks the layers through `loaded`, so that neither needs a second way through any method.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Residence(ABC):
 
     @abstractmethod
     @contextmanager
-    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+    def loaded(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
         """`layer` is on the device meanwhile; what was written to its targets is kept.
 
         Args:
@@ -94,7 +94,7 @@ class Resident(Residence):
         yield
 
     @contextmanager
-    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+    def loaded(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
         """It is there."""
         yield
 
@@ -162,7 +162,7 @@ class Onloaded(Residence):
             yield
 
     @contextmanager
-    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+    def loaded(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
         """Brings it, and stores it at the end unless it was `read_only` or the body failed."""
         taken = self._prefetch.take(layer, dense=self._remembers)
         if layer.index + 1 < len(self._decoder.layers):

@@ -40,7 +40,7 @@ def _visiting(residence: Residence, layer: DecoderLayer) -> Callable[..., Any]:
     forward = layer.module.forward
 
     def visit(*args: Any, **kwargs: Any) -> Any:
-        with residence.visiting(layer, read_only=True):
+        with residence.loaded(layer, read_only=True):
             return forward(*args, **kwargs)
 
     return visit

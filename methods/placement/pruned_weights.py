@@ -31,7 +31,7 @@ def pruned_weights(
     decoder = read_decoder(model)
     with torch.no_grad(), residing(model, decoder, placement) as residence:
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 copies = {
                     name: target.weight.to("cpu", copy=True).contiguous()
                     for name, target in layer.targets.items()
@@ -57,7 +57,7 @@ def put_pruned_weights(
     decoder = read_decoder(model)
     with torch.no_grad(), residing(model, decoder, placement) as residence:
         for layer in decoder.layers:
-            with residence.visiting(layer):
+            with residence.loaded(layer):
                 changed = {} if weights_of is None else weights_of(layer)
                 for name, target in layer.targets.items():
                     weight = changed[name].to(target.device) if name in changed else target.weight

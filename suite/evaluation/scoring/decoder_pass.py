@@ -134,7 +134,7 @@ def running(
     ):
         stream = LayerStream(model, decoder, batches, residence)
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 stream.carry(layer, on_passed)
         with stream.passing():
             # The halves of a model without layers hold together as those of the whole one do.

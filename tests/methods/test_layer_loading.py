@@ -361,12 +361,12 @@ def header_of(name, start, end, shape=(2,), dtype="F32"):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no safetensors file, or was cut short"),
-        (struct.pack("<Q", 10**15) + b"{}", "is no safetensors file, or was cut short"),
+        (b"", "is not a safetensors file, or is truncated"),
+        (struct.pack("<Q", 10**15) + b"{}", "is not a safetensors file, or is truncated"),
         (struct.pack("<Q", 4) + b"nope", "header is damaged"),
         (struct.pack("<Q", 2) + b"[]", "header is damaged"),
-        (header_of("a", 0, 12) + bytes(12), "the place of a in the file does not fit its shape"),
-        (header_of("a", -8, 0) + bytes(8), "the place of a in the file does not fit its shape"),
+        (header_of("a", 0, 12) + bytes(12), "the offsets of a in the file do not fit its shape"),
+        (header_of("a", -8, 0) + bytes(8), "the offsets of a in the file do not fit its shape"),
         (header_of("a", 0, 8) + bytes(4), "ends before its tensors do"),
         (header_of("a", 0, 8) + bytes(9), "is longer than its tensors"),
         (header_of("a", 0, 1, dtype="F4") + bytes(1), "a is stored as F4"),
@@ -382,7 +382,11 @@ def test_a_damaged_file_is_named(tmp_path, content, message):
 
 @pytest.mark.parametrize(
     ("index", "message"),
-    [("{", "is no index"), ("[]", "is no index"), ('{"weight_map": {"b": "one.safetensors"}}', "names b")],
+    [
+        ("{", "is not an index"),
+        ("[]", "is not an index"),
+        ('{"weight_map": {"b": "one.safetensors"}}', "lists b"),
+    ],
 )
 def test_a_wrong_index_is_named(tmp_path, index, message):
     save_file({"a": torch.zeros(2)}, tmp_path / "one.safetensors")

@@ -48,7 +48,7 @@ def workload(
                 (target.name.removeprefix(layer.name), target.shape) for target in layer.targets.values()
             )
             if key not in seen:
-                with residence.visiting(layer):
+                with residence.loaded(layer):
                     seen[key] = _layer_shape(stream, layer)
             layers.append(seen[key])
     return Workload(tuple(layers), n_samples, seqlen, model.dtype.itemsize)

@@ -3,8 +3,8 @@
 from methods import build, parse_pattern
 result = build("wanda").prune(model, parse_pattern("0.5"), calibration)
 
-Everything that a method of another package needs can be imported from here; where things lie below is free to
-change.
+Methods of other packages import everything they need from here; the modules below this package may be
+rearranged at any time.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The interface of an allocation: how a model's sparsity is spread over its target modules."""
+"""The interface of an allocation, which spreads a model's sparsity over its target modules."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Allocation(Protocol):
-    """One way of giving each target module a sparsity of its own; any method prunes by what it gives.
+    """One way of choosing a sparsity for each target module; the result can be used with any method.
 
-    Hyper-parameters are the fields of a frozen dataclass, as those of a method are. Other packages register
-    theirs under the entry-point group `prunebench.allocations`.
+    Hyper-parameters are the fields of a frozen dataclass, like those of a method. Other packages register
+    allocations under the entry-point group `prunebench.allocations`.
     """
 
     name: ClassVar[str]
-    """What users call it; lower case, words joined by hyphens."""
+    """Name that users type; lower case, words joined by hyphens."""
     version: ClassVar[int]
-    """Raised with every change of what it decides: records made by an older version are stale."""
+    """Version to increase with every change of the results; records of older versions are stale."""
     needs_calibration: ClassVar[bool]
-    """Whether `allocate` looks at calibration data."""
+    """Whether `allocate` reads calibration data."""
 
     def check_pattern(self, pattern: UniformPattern) -> None:
-        """Raises `InputError` if `pattern` is of a kind that it cannot spread."""
+        """Raises `InputError` if the allocation cannot spread this kind of pattern."""
         ...
 
     def allocate(
@@ -42,13 +42,13 @@ class Allocation(Protocol):
         """Spreads the sparsity of `pattern` over the targets of `model`.
 
         Args:
-            model: a dense causal language model; it comes back as it was.
-            pattern: the sparsity that all target modules have together.
-            calibration: what to look at; may be None for an allocation that needs none.
+            model: a dense causal language model; it is not changed.
+            pattern: the overall sparsity of all target modules.
+            calibration: the calibration data; may be None if the allocation needs none.
             placement: device and batch size.
 
         Returns:
-            A pattern that names a sparsity for every target module.
+            A pattern with one sparsity per target module.
 
         Raises:
             InputError: the pattern cannot be spread, or calibration is missing.

@@ -1,4 +1,4 @@
-"""The interface every pruning method implements, and the objects that cross it."""
+"""The interface that every pruning method implements, and the objects it takes and returns."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The token sequences a method looks at.
+    """The token sequences that a method calibrates on.
 
     Attributes:
         input_ids: int64 `[n_samples, seqlen]`, without padding.
         source: where the text came from, as a user would name it.
-        seed: the seed its windows were drawn with; None where rows were taken as they stood.
+        seed: the seed its windows were drawn with; None if rows were taken in order, without a draw.
     """
 
     input_ids: Tensor
@@ -46,12 +46,12 @@ class CalibrationSet:
 
     @property
     def n_samples(self) -> int:
-        """How many sequences there are."""
+        """Number of sequences."""
         return self.input_ids.shape[0]
 
     @property
     def seqlen(self) -> int:
-        """Tokens in each sequence."""
+        """Number of tokens in each sequence."""
         return self.input_ids.shape[1]
 
     @property
@@ -68,72 +68,73 @@ def token_digest(input_ids: Tensor) -> str:
 
 
 HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
-"""In a batch, about: enough to keep the device busy, and no more memory than that takes."""
+"""Approximate number of tokens per batch: enough to keep the device busy without wasting memory."""
 
 
 Weights = Literal["resident", "onload"]
-"""Where decoder layers are: `resident`, all on the device; `onload`, one after another visits it."""
+"""Where decoder layers are: `resident`, all on the device; `onload`, loaded onto it one after another."""
 
 
 class LayerStorage(Protocol):
-    """Keeps the weights of decoder layers, and gives out copies that belong to the visitor.
+    """Stores the weights of decoder layers, and returns copies that the caller may change.
 
-    Tensors go by their dotted name inside the layer, and are laid out as the model stores them. `fetch` and
-    `dense` are called from another thread while another layer is stored.
+    Tensors are keyed by their dotted name inside the layer, and laid out as the model stores them. `fetch`
+    and `dense` may be called from another thread while a different layer is being stored.
     """
 
     def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """All parameters and persistent buffers of a layer as they are now, on the CPU.
+        """Returns all current parameters and persistent buffers of a layer, on the CPU.
 
         Args:
-            layer: which one.
-            pinned: in memory that a GPU can read while others work.
+            layer: the layer to read.
+            pinned: whether to return pinned memory, from which a GPU can copy asynchronously.
         """
         ...
 
     def store(self, layer: DecoderLayer, weights: Mapping[str, Tensor]) -> None:
-        """Keeps new values of the parameters that hold a layer's targets."""
+        """Stores new values of the parameters that hold a layer's targets."""
         ...
 
     def remember_dense(self) -> None:
-        """Keeps the present weights of all targets for `dense` and `restore_dense`.
+        """Saves the current weights of all targets for `dense` and `restore_dense`.
 
-        A method inside another one remembers them too: what was remembered last is forgotten first.
+        Saved weights form a stack, because a method that runs inside another one saves them too.
         """
         ...
 
     def dense(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """What the parameters that hold a layer's targets were when they were remembered; only to be read."""
+        """Returns the saved values of the parameters that hold a layer's targets; read-only."""
         ...
 
     def restore_dense(self) -> None:
-        """Puts the remembered weights of all targets back, and forgets them."""
+        """Restores the weights of all targets that were saved last, and drops the saved ones."""
         ...
 
     def forget_dense(self) -> None:
-        """Forgets them."""
+        """Drops the weights that were saved last, without restoring them."""
         ...
 
     def stamp(self, layer: DecoderLayer) -> object:
-        """Differs from what it was before wherever the layer was stored or restored since."""
+        """Returns a value that changes whenever the layer is stored or restored."""
         ...
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model's decoder layers are while it is pruned, and in what portions the calibration goes by.
+    """Where a model's decoder layers are while it is pruned, and the batch size of the calibration.
 
     Attributes:
-        batch_size: sequences in one batch; None = as many as make about 2,048 tokens on a CPU and 16,384 on
-            an accelerator, and half as many wherever memory runs out. It is part of
-            what fixes a mask to the bit, because sums are formed batch by batch.
-        weights: `resident`: the model computes where it is. `onload`: one decoder layer at a time visits
-            `device`, the next one fetched meanwhile, and goes back.
-        device: where visiting layers compute; None = where the model is.
-        storage: where layers stay between their visits; None = in the model's own parameters, on the host.
+        batch_size: sequences per batch; None = about 2,048 tokens on a CPU and 16,384 on an accelerator,
+            halved whenever memory runs out. A mask is reproducible to the bit only with the same batch size,
+            because sums are formed batch by batch.
+        weights: `resident`: the model computes where it is. `onload`: one decoder layer at a time is loaded
+            onto `device`, while the next one is fetched, and is moved back afterwards.
+        device: where onloaded layers compute; None = where the model is.
+        storage: where layers are kept while they are not loaded; None = in the model's own parameters, in
+            host memory.
 
     Raises:
-        InputError: `device` or `storage` without `onload`.
+        InputError: `device` or `storage` was given without `onload`.
     """
 
     batch_size: int | None = None
@@ -149,7 +150,7 @@ class Placement:
                 raise InputError(f"placement 'resident' takes no {name}: the model computes where it is")
 
     def batch_size_for(self, seqlen: int, device: torch.device | None = None) -> int:
-        """The sequences of `seqlen` tokens that make one batch on `device`."""
+        """Returns how many sequences of `seqlen` tokens make one batch on `device`."""
         if self.batch_size is not None:
             return self.batch_size
         n_tokens = ACCELERATOR_TOKENS if device is not None and device.type != "cpu" else HOST_TOKENS
@@ -158,14 +159,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """What a prune decided and what it took.
+    """The masks that a prune chose, its reports, and the time it took.
 
     Attributes:
-        keep: parameter name -> its keep-mask, laid out as the parameter is; where experts are stacked in one
-            parameter, its name with the expert's index -> that expert's.
+        keep: parameter name -> its keep-mask, laid out as the parameter is; if experts are stacked in one
+            parameter, one entry per expert, named after the parameter and the expert's index.
         layers: one report per target module, in the order of the model.
         phases: seconds by phase (`statistics`, `solve`, `propagate`).
-        initial: the result a rebuilding method started from.
+        initial: the result that a rebuilding method started from; None for other methods.
     """
 
     keep: Mapping[str, KeepMask]
@@ -175,7 +176,7 @@ class PruneResult:
 
     @property
     def mask_digest(self) -> str:
-        """SHA-256 (hex) over every parameter's name, shape and packed bits, in the order of names."""
+        """SHA-256 (hex) over every parameter's name, shape and packed bits, sorted by name."""
         digest = hashlib.sha256()
         for name in sorted(self.keep):
             mask = self.keep[name]
@@ -185,28 +186,28 @@ class PruneResult:
 
     @property
     def sparsity(self) -> float:
-        """Share of pruned weights over all target modules."""
+        """Share of weights that are pruned, over all target modules."""
         return 1 - sum(m.n_kept for m in self.keep.values()) / sum(m.numel for m in self.keep.values())
 
 
 def ignore_layer(_: LayerReport) -> None:
-    """The `on_layer` of a caller that wants no progress."""
+    """An `on_layer` callback for callers that need no progress; does nothing."""
 
 
 @runtime_checkable
 class PruningMethod(Protocol):
     """One way of deciding which weights to remove.
 
-    Hyper-parameters are the fields of a frozen dataclass, so that a record can hold them and the command
-    can set them. Other packages register theirs under the entry-point group `prunebench.methods`.
+    Hyper-parameters are the fields of a frozen dataclass, so that records can store them and the command
+    line can set them. Other packages register methods under the entry-point group `prunebench.methods`.
     """
 
     name: ClassVar[str]
-    """What users call it; lower case, words joined by hyphens."""
+    """Name that users type; lower case, words joined by hyphens."""
     version: ClassVar[int]
-    """Raised with every change of what it decides: records made by an older version are stale."""
+    """Version to increase with every change of the method's results; records of older versions are stale."""
     needs_calibration: ClassVar[bool]
-    """Whether `prune` looks at calibration data."""
+    """Whether `prune` reads calibration data."""
 
     @property
     def reconstructs(self) -> bool:
@@ -214,10 +215,10 @@ class PruningMethod(Protocol):
         ...
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """Rows x columns of the groups in which it counts what it removes from a weight of `shape`.
+        """Returns rows x columns of the groups within which the method compares weights of `shape`.
 
-        Each such tile of the weight loses exactly floor(n * s) of its n weights, or, where the method
-        rebuilds an initial mask, as many as it had lost. None where the groups do not fit into one weight.
+        Each such tile of the weight loses exactly floor(n * s) of its n weights or, if the method rebuilds
+        an initial mask, as many as that mask removed. None if the groups span more than one weight.
         """
         ...
 
@@ -233,14 +234,14 @@ class PruningMethod(Protocol):
         """Prunes `model` in place.
 
         Args:
-            model: a causal language model; it comes back in the state it came in, but for its weights.
-            pattern: which share, or how many of each M, to remove.
-            calibration: what to look at; may be None for a method that needs none.
+            model: a causal language model; everything except its target weights is left as it was.
+            pattern: the share of weights to remove, or N:M.
+            calibration: the calibration data; may be None if the method needs none.
             placement: where the layers are, and the batch size.
             on_layer: called with the report of each target module as soon as it is final.
 
         Returns:
-            The masks, a report a module, and the seconds by phase.
+            The masks, one report per module, and the seconds by phase.
 
         Raises:
             InputError: the pattern does not fit the model, or calibration is missing.
@@ -258,7 +259,7 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times the body, waiting for a GPU to finish its work first and last."""
+        """Times the body; waits for the GPU to finish its work before and after."""
         self._synchronize()
         start = time.perf_counter()
         try:
@@ -273,7 +274,7 @@ class PhaseClock:
 
 
 def with_calibration(name: str, calibration: CalibrationSet | None) -> CalibrationSet:
-    """`calibration`, or an `InputError` that says that method `name` needs one."""
+    """Returns `calibration`; raises `InputError` if it is None, because method `name` needs one."""
     if calibration is None:
         raise InputError(f"method {name!r} needs calibration data: give --calibration")
     return calibration

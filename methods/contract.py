@@ -1,7 +1,7 @@
-"""What every method promises, checked on the pruned model itself (docs/decisions/0002).
+"""The promises of every method, checked on the pruned model (docs/decisions/0002).
 
-The checks look at weights and masks only, never at how a method works, so they hold for any method. The
-suite runs them after every prune; a violation fails the cell.
+The checks read only weights and masks, not how a method works, so they apply to any method. The suite runs
+them after every prune; a violation fails the cell.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelState:
-    """Everything about a model that a prune must leave as it was, but for the target weights.
+    """The state of a model that a prune must not change, except for the target weights.
 
     Attributes:
-        weights: parameter name -> the dense values, held on the CPU.
+        weights: parameter name -> the dense values, on the CPU.
         parameters: parameter name -> dtype, device, `requires_grad`.
-        modules: module name -> mode and number of hooks.
-        use_cache: of the configuration.
+        modules: module name -> training mode and number of hooks.
+        use_cache: `use_cache` of the configuration.
         tied: whether input and output embeddings are one tensor.
     """
 
@@ -44,7 +44,7 @@ class ModelState:
 
     @classmethod
     def of(cls, model: PreTrainedModel, weights: Mapping[str, Tensor] | None = None) -> ModelState:
-        """The state of `model` now; `weights` spares a copy where the caller holds the dense values."""
+        """Reads the current state of `model`; pass the dense `weights` if you have them, to avoid a copy."""
         return cls(
             weights=dense_weights(model) if weights is None else weights,
             parameters={name: (p.dtype, p.device, p.requires_grad) for name, p in model.named_parameters()},
@@ -55,7 +55,7 @@ class ModelState:
 
 
 def dense_weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every parameter, on the CPU."""
+    """Returns a copy of every parameter, on the CPU."""
     return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
 
 
@@ -69,11 +69,11 @@ def check_contract(
     """Raises `ContractError` if `model`, pruned by `method`, breaks a promise.
 
     Args:
-        method: what pruned it.
-        pattern: what was to be removed.
+        method: the method that pruned the model.
+        pattern: the pattern it was pruned to.
         before: the model's state before the prune.
         model: the pruned model.
-        result: what the method says it did.
+        result: the result that the method returned.
     """
     check_state(before, model, result)
     pruned = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -83,9 +83,9 @@ def check_contract(
 
 
 def check_state(before: ModelState, model: PreTrainedModel, result: PruneResult) -> None:
-    """The first part of `check_contract`: all but weights is as it was, and there is a mask for each target.
+    """First part of `check_contract`: nothing but weights has changed, and every target has a mask.
 
-    Like the last part, it looks at no weight, so that the model may be without.
+    Like the last part, it reads no weights, so that it works for a model whose weights are not loaded.
     """
     check_all_but_weights(before, ModelState.of(model, before.weights))
     targets = {target.mask_name: target for _, _, target in read_decoder(model).targets()}
@@ -93,7 +93,7 @@ def check_state(before: ModelState, model: PreTrainedModel, result: PruneResult)
         raise ContractError(
             f"{min(unknown)}: masks and target modules do not match",
             1,
-            "Give one mask a target of read_decoder(model).targets(), under target.mask_name.",
+            "Return one mask per target of read_decoder(model).targets(), under target.mask_name.",
         )
 
 
@@ -104,21 +104,23 @@ def check_weights(
     pruned: Mapping[str, Tensor],
     result: PruneResult,
 ) -> None:
-    """The second part of `check_contract`, for all of a model or for some of its parameters.
+    """Second part of `check_contract`, for a whole model or for some of its parameters.
 
     Args:
-        method: what pruned them.
-        targets: the targets that lie in these parameters.
-        dense: parameter name -> what it was, on the CPU.
-        pruned: likewise, what it is; on any device.
-        result: what the method says it did.
+        method: the method that pruned the parameters.
+        targets: the targets that these parameters contain.
+        dense: parameter name -> value before the prune, on the CPU.
+        pruned: parameter name -> value after the prune, on any device.
+        result: the result that the method returned.
     """
     targets = tuple(targets)
     of_targets = {target.parameter_name for target in targets}
     for name, parameter in pruned.items():
         if name not in of_targets and not same_bits(parameter.cpu(), dense[name]):
             raise ContractError(
-                f"{name}: is no target module and was changed", 1, "Write into targets only (target.write)."
+                f"{name}: is not a target module and was changed",
+                1,
+                "Write into targets only (target.write).",
             )
     for target in targets:
         before, after = dense[target.parameter_name], pruned[target.parameter_name]
@@ -131,7 +133,7 @@ def check_weights(
 def check_counts(
     method: PruningMethod, pattern: SparsityPattern, model: PreTrainedModel, result: PruneResult
 ) -> None:
-    """The last part of `check_contract`: what the masks count is what pattern, method and report say."""
+    """Last part of `check_contract`: the counts in the masks agree with pattern, method and report."""
     decoder = read_decoder(model)
     for _, _, target in decoder.targets():
         _check_pattern(target, result, pattern.for_module(target.name))
@@ -149,7 +151,7 @@ def check_counts(
         mask, claimed = result.keep[target.mask_name], reported.get(target.name)
         if claimed != mask.numel - mask.n_kept:
             raise ContractError(
-                f"{target.name}: the report says {claimed} pruned, the mask says otherwise",
+                f"{target.name}: the report says {claimed} pruned, the mask differs",
                 0,
                 "Set LayerReport.module to target.name and n_pruned to the number of False in the mask.",
             )
@@ -160,9 +162,9 @@ def check_all_but_weights(before: ModelState, after: ModelState) -> None:
     for name, state in before.parameters.items():
         if after.parameters.get(name) != state:
             raise ContractError(
-                f"{name}: dtype, device or requires_grad was {state}, is not any more",
+                f"{name}: dtype, device or requires_grad was {state} and has changed",
                 4,
-                "Put back what you change in a finally block; methods.at_rest puts back modes.",
+                "Restore what you change in a finally block; methods.at_rest restores modes.",
             )
     for name, mode in before.modules.items():
         if after.modules.get(name) != mode:
@@ -181,36 +183,36 @@ def check_all_but_weights(before: ModelState, after: ModelState) -> None:
         raise ContractError(
             "the embeddings were tied before and are not any more, or the other way round",
             4,
-            "Write weights in place (target.write); assigning a new Parameter cuts ties.",
+            "Write weights in place (target.write); assigning a new Parameter unties them.",
         )
 
 
 def _check_weight(name: str, weight: Tensor, dense: Tensor, keep: Tensor, reconstructs: bool) -> None:
-    """All as the model stores them."""
+    """Checks one weight against its mask; all tensors in the layout in which the model stores them."""
     if keep.shape != weight.shape:
         raise ContractError(
             f"{name}: mask {list(keep.shape)} for a weight {list(weight.shape)}",
             1,
-            "A mask lies as the weight is stored; target.pack(keep) makes it from a keep [out, in].",
+            "A mask has the layout of the stored weight; target.pack(keep) makes it from a keep [out, in].",
         )
     if bool(weight[~keep].count_nonzero()):
         raise ContractError(
             f"{name}: a pruned weight is not 0",
             1,
-            "Write what the mask says: target.write(weight, keep) stores exact zeros where keep is False.",
+            "Write weights by target.write(weight, keep), which stores exact zeros where keep is False.",
         )
     if not bool(torch.isfinite(weight).all()):
         raise ContractError(
             f"{name}: holds NaN or infinite weights",
             5,
-            "Call methods.require_finite on what is computed before it is written.",
+            "Call methods.require_finite on computed weights before they are written.",
         )
     if not reconstructs and not same_bits(weight[keep], dense[keep]):
         raise ContractError(
             f"{name}: a surviving weight was changed",
             1,
             "Write the old values where keep is True, in the model's dtype; "
-            "a method that changes them on purpose says reconstructs = True.",
+            "a method that changes them on purpose sets reconstructs = True.",
         )
 
 
@@ -221,14 +223,14 @@ def _check_pattern(target: Target, result: PruneResult, pattern: UniformPattern)
             raise ContractError(
                 f"{target.name}: a group of {pattern.m} does not keep {pattern.n}",
                 2,
-                "Choose inside every M consecutive inputs of a row: methods.prune_n_of_m(scores [out, in]).",
+                "Choose N of every M consecutive inputs of a row: methods.prune_n_of_m(scores [out, in]).",
             )
 
 
 def _check_groups(
     method: PruningMethod, target: Target, pattern: UniformPattern, result: PruneResult
 ) -> None:
-    """Counts the pruned weights of every comparison group that fits into one target."""
+    """Checks the number of pruned weights of every comparison group that fits into one target."""
     group = method.comparison_group(target.shape, pattern)
     if group is None:
         return
@@ -242,7 +244,7 @@ def _check_groups(
     if not torch.equal(lost, torch.as_tensor(expected)):
         wrong = int((lost != expected).sum())
         raise ContractError(
-            f"{target.name}: {wrong} of {lost.numel()} comparison groups lost another number than due",
+            f"{target.name}: {wrong} of {lost.numel()} comparison groups lost a wrong number of weights",
             2,
             "Remove pattern.for_module(name).n_pruned(n) of each group of n "
             "(methods.prune_lowest), and state the group in comparison_group.",
@@ -250,7 +252,7 @@ def _check_groups(
 
 
 def _group_counts(marked: Tensor, group: tuple[int, int]) -> Tensor:
-    """How many are True in each tile of `group` rows x columns; int64 `[row tiles, column tiles]`."""
+    """Counts the True values in each tile of `group` rows x columns; int64 `[row tiles, column tiles]`."""
     tiles = [-(-size // step) for size, step in zip(marked.shape, group, strict=True)]
     rows, columns = (n * step - size for n, step, size in zip(tiles, group, marked.shape, strict=True))
     padded = nn.functional.pad(marked, (0, columns, 0, rows))
@@ -262,9 +264,9 @@ def _check_block(layer: str, block: Block, result: PruneResult, initial: PruneRe
     before, after = (sum(r.keep[name].n_kept for name in names) for r in (initial, result))
     if before != after:
         raise ContractError(
-            f"{layer} ({block.kind}): the rebuild changed its survivors from {before} to {after}",
+            f"{layer} ({block.kind}): the rebuild changed the number of survivors from {before} to {after}",
             2,
-            "A rebuild swaps: as many weights come back in a block as go.",
+            "A rebuild must swap pairs: in a block as many weights come back as are removed.",
         )
 
 

@@ -1,4 +1,4 @@
-"""DSnoT from a finished mask: swaps pruned for kept weights in a pass of its own (arXiv 2310.08915)."""
+"""DSnoT from a finished mask: swaps pruned for kept weights in a separate pass (arXiv 2310.08915)."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ if TYPE_CHECKING:
 class DSnoT:
     """Refines the mask of any other method without training: dynamic sparse, no training.
 
-    The initial method prunes the whole model by itself. Then the weights are dense again, and layer by layer,
-    on the stream made by the layers already refined, each row swaps weights one by one (`refine`). Survivors
-    have their dense values: what an initial method reconstructed (SparseGPT) is thrown away. In the authors'
-    code the initial mask of a layer is found on the refined stream too, in the same pass; here it is the
-    initial method's own, whatever method that is.
+    First the initial method prunes the whole model. Then the dense weights are restored, and layer by layer,
+    on the hidden states from the layers already refined, each row swaps weights one by one (`refine`).
+    Survivors have their dense values: weights that an initial method reconstructed (SparseGPT) are discarded.
+    In the authors' code the initial mask of a layer is found in the same pass, on the refined hidden states;
+    here it comes from a complete run of the initial method, so that any method can be used.
 
     Attributes:
         initial: the method whose mask is refined.
-        blocks: whose targets are refined; the others keep the initial mask. The authors skip the MLP.
-        max_cycles: swaps that a row makes at most.
-        update_threshold: a row is done once its error is not larger; in units of the output, summed over the
-            tokens of a sample.
+        blocks: blocks whose targets are refined; other targets keep the initial mask. The authors skip the
+            MLP.
+        max_cycles: maximum number of swaps per row.
+        update_threshold: a row is done once its error is at most this; in units of the output, summed over
+            the tokens of a sample.
         variance_power: exponent of an input's variance in the order in which weights come back, in [0, 6];
-            0 leaves the variance out.
-        same_sign: a swap that changes the sign of a row's error ends that row and is not made. With N:M it
-            always is so.
+            0 ignores the variance.
+        same_sign: a swap that would change the sign of a row's error is not made and ends that row. Always
+            on with N:M.
         initial_settings: hyper-parameters of the initial method.
     """
 
@@ -66,7 +67,7 @@ class DSnoT:
     reconstructs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _ = self.swaps  # which checks its settings
+        _ = self.swaps  # checks the settings
         in_full = initial_settings(self.name, self.initial, self.initial_settings)
         object.__setattr__(self, "initial_settings", in_full)
 
@@ -77,16 +78,16 @@ class DSnoT:
 
     @property
     def swaps(self) -> DSnoTSwaps:
-        """The refinement itself, which a recipe can make on the mask that it finds in the same pass."""
+        """The refinement step, which a recipe applies to a mask found in the same pass."""
         return DSnoTSwaps(
             self.blocks, self.max_cycles, self.update_threshold, self.variance_power, self.same_sign
         )
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
-        """An output row, which loses as many weights as it had lost.
+        """One output row, which keeps as many weights as under the initial mask.
 
         Raises:
-            InputError: the initial method cannot do `pattern`.
+            InputError: the initial method does not support `pattern`.
         """
         self.initial_method.comparison_group(shape, pattern)
         return self.swaps.comparison_group(shape, pattern)

@@ -1,4 +1,4 @@
-"""What methods that start from another method's mask have in common."""
+"""The common part of methods that start from another method's mask."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InitialMask:
-    """The mask that is refined or rebuilt.
+    """The masks that are refined or rebuilt.
 
     Attributes:
-        result: what the initial method did.
+        result: the result of the initial method.
     """
 
     result: PruneResult
 
     def keep(self, target: Target) -> Tensor:
-        """Its keep-mask of one target: bool `[out, in]`, on the target's device."""
+        """Returns the keep-mask of one target: bool `[out, in]`, on the target's device."""
         return target.unpack(self.result.keep[target.mask_name], target.device)
 
     def report(self, target: Target) -> LayerReport:
-        """What the initial method said of one target, but for the output error, which is judged anew."""
+        """Returns the initial method's report of one target, without output errors: they are remeasured."""
         return self._reports[target.name]
 
     @cached_property
@@ -48,24 +48,24 @@ class InitialMask:
         return {report.module: _without_error(report) for report in self.result.layers}
 
     def warnings(self, target: Target) -> tuple[str, ...]:
-        """What the initial method said of one target, but for how many tokens reached an expert.
+        """Returns the initial method's warnings about one target, except that an expert read few tokens.
 
-        That is said anew on the stream that the final mask is found on.
+        The pass that finds the final mask adds this warning again if it applies there.
         """
         return warnings_of_judgement(self.report(target), target)
 
     def with_seconds(self, seconds: Mapping[str, float]) -> dict[str, float]:
-        """Seconds by phase: its own and those that followed."""
+        """Returns seconds by phase: those of the initial method plus `seconds`."""
         first = self.result.phases
         return {name: first.get(name, 0.0) + seconds.get(name, 0.0) for name in {**first, **seconds}}
 
 
 @dataclass(frozen=True)
 class GivenMask(Score):
-    """Stands in for a score where the mask was found before, in a pass of its own.
+    """Takes the place of a score if the masks were found in an earlier pass.
 
     Attributes:
-        first: that mask, with what its method said of each target.
+        first: these masks, with the reports of their method.
     """
 
     first: InitialMask
@@ -74,7 +74,7 @@ class GivenMask(Score):
     version: ClassVar[int] = 1
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
-        """The whole Linear: how its parts were counted is for the method that found the mask to say."""
+        """The whole Linear; only the method that found the mask knows its actual groups."""
         return shape
 
     def choose(self, problem: Problem) -> Solution:
@@ -90,7 +90,7 @@ def _without_error(report: LayerReport) -> LayerReport:
 
 
 class InitialPrunes(Protocol):
-    """Prunes by initial methods, or knows what they did before to the same weights."""
+    """Prunes with initial methods, or returns the results of earlier prunes of the same weights."""
 
     def prune(
         self,
@@ -102,18 +102,18 @@ class InitialPrunes(Protocol):
         *,
         weights: bool,
     ) -> PruneResult:
-        """What `method.prune` gives for the dense `model`, which is left as that leaves it.
+        """Returns the result of `method.prune` for the dense `model`, and prunes it in place.
 
         Args:
             method: the initial method.
             model: a dense model.
             pattern: what to remove.
-            calibration: what to look at.
+            calibration: the calibration data.
             placement: where the layers are.
-            weights: whether the caller goes on from the pruned weights; otherwise they may stay dense.
+            weights: whether the caller needs the pruned weights; otherwise the model may stay dense.
 
         Returns:
-            The result, to the bit. Its seconds are those that were spent just now: none where it was known.
+            The result, equal to the bit. Its seconds are those spent in this call: none for a known result.
         """
         ...
 
@@ -123,7 +123,7 @@ _known: ContextVar[InitialPrunes | None] = ContextVar("initial prunes", default=
 
 @contextmanager
 def initial_prunes_from(known: InitialPrunes) -> Iterator[None]:
-    """Methods that start from another method's mask ask `known` for it while the body runs."""
+    """Lets methods that start from another method's mask get it from `known` while the body runs."""
     token = _known.set(known)
     try:
         yield
@@ -140,9 +140,9 @@ def initial_mask(
     *,
     weights: bool = True,
 ) -> InitialMask:
-    """Prunes `model` by an initial method, or gives what that is known to do (`initial_prunes_from`).
+    """Prunes `model` with an initial method, or takes the known result (see `initial_prunes_from`).
 
-    Args and errors are those of `InitialPrunes.prune`.
+    Arguments and errors are those of `InitialPrunes.prune`.
     """
     known = _known.get()
     if known is None:
@@ -151,12 +151,12 @@ def initial_mask(
 
 
 def initial_settings(method: str, initial: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the initial method in full, so that a record holds its defaults too.
+    """Returns all settings of the initial method, so that a record contains its defaults too.
 
     Args:
-        method: the method that starts from it.
-        initial: the initial method's name.
-        settings: those that are given.
+        method: name of the method that starts from it.
+        initial: name of the initial method.
+        settings: the settings given by the user.
 
     Raises:
         InputError: `initial` is `method`, is unknown, or does not take these settings.

@@ -1,4 +1,4 @@
-"""What a prune says of one target module."""
+"""The report of a prune on one target module."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ NOT_FINITE: Mapping[str, str] = {
     ),
     "damping": "the damping of its Hessian is not finite",
 }
-"""Field of a report -> the warning that stands in for its value."""
+"""Field of a report -> the warning that replaces a value that is not finite."""
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What happened to one target module.
+    """How one target module was pruned.
 
-    A number that is given as NaN or infinite is left out, and a warning says so: no record can hold it, and
-    the prune is good all the same.
+    A number that is NaN or infinite is replaced by None and a warning, because records cannot contain such
+    numbers, and the prune itself is valid.
 
     Attributes:
-        module: its dotted name, with the index of an expert.
+        module: dotted name of the module, with the index of an expert.
         layer: index of its decoder layer.
         block: `attention` or `mlp`.
-        shape: of its weight, `[out, in]`.
-        n_pruned: weights removed.
-        error_before: relative squared error of the block's output against the dense block's, on the
-            probe (the first calibration batch), under the initial mask; None where nothing is rebuilt, and
-            where it has no finite value.
-        error_after: the same under the final mask; None where the method runs no calibration, and where it
-            has no finite value.
-        damping: what was added to the Hessian's diagonal, relative to its mean; None without a Hessian.
-        swaps: pairs swapped by a rebuild: so many weights came back, and as many went; None where nothing
-            is rebuilt.
-        n_tokens: calibration tokens it was judged on, which differ between experts; None where the method
-            runs no calibration.
-        warnings: outcomes a reader should know of, one sentence each.
+        shape: shape of its weight, `[out, in]`.
+        n_pruned: number of weights removed.
+        error_before: relative squared error of the block's output against the dense block's, on the first
+            calibration batch, under the initial mask; None if nothing is rebuilt, or if it is not finite.
+        error_after: the same under the final mask; None if the method runs no calibration, or if it is not
+            finite.
+        damping: damping added to the Hessian's diagonal, relative to its mean; None without a Hessian.
+        swaps: number of pairs swapped by a rebuild, each of a pruned and a kept weight; None if nothing is
+            rebuilt.
+        n_tokens: number of calibration tokens that the module was judged on, which differs between experts;
+            None if the method runs no calibration.
+        warnings: outcomes that a reader should know of, one sentence each.
     """
 
     module: str
@@ -61,7 +60,7 @@ class LayerReport:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Leaves out what is not finite."""
+        """Replaces numbers that are not finite by warnings."""
         for name, warning in NOT_FINITE.items():
             value = getattr(self, name)
             if isinstance(value, float) and not isfinite(value):
@@ -70,7 +69,7 @@ class LayerReport:
 
     @property
     def n_weights(self) -> int:
-        """Weights in the module."""
+        """Number of weights in the module."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first asked for, so that it stays cheap."""
+"""Lazy imports of a package's public names, so that importing the package stays cheap."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 def lazily(
     package: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package.
+    """Returns the `__getattr__` and `__dir__` of a package that imports its public names on first use.
 
     Args:
-        package: its `__name__`.
+        package: the package's `__name__`.
         names: module inside the package -> the public names it defines.
     """
     module_of = {name: module for module, defined in names.items() for name in defined}

@@ -40,14 +40,14 @@ class LLMBarber:
 
     Attributes:
         initial: the method whose mask is rebuilt.
-        granularity: inside which set pruned and kept weights compete: `layer` (one Linear), `output` (a row),
-            `input` (a column), `block` (all Linears of one block).
-        rebuild_ratio: share of the profitable swaps that is made, in [0, 1].
-        score: what ranks weights; the last two are the paper's ablations.
-        keep_reconstruction: survivors of the initial method keep the values it gave them (SparseGPT), where
-            the authors go back to the dense ones.
-        nm_guard: with N:M, a newcomer must score higher than the weight it evicts; False is what the authors'
-            code does.
+        granularity: the set within which pruned and kept weights compete: `layer` (one Linear), `output` (a
+            row), `input` (a column), `block` (all Linears of one block).
+        rebuild_ratio: share of the profitable swaps that are made, in [0, 1].
+        score: the score that ranks weights; the last two options are the paper's ablations.
+        keep_reconstruction: whether survivors of the initial method keep the values that it computed
+            (SparseGPT); the authors go back to the dense values.
+        nm_guard: with N:M, a weight that comes back must score higher than the one that it replaces; the
+            authors' code does not require this (False).
         initial_settings: hyper-parameters of the initial method.
     """
 
@@ -64,7 +64,7 @@ class LLMBarber:
     needs_calibration: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _ = self.rebuild  # which checks its settings
+        _ = self.rebuild  # checks the settings
         in_full = initial_settings(self.name, self.initial, self.initial_settings)
         object.__setattr__(self, "initial_settings", in_full)
 
@@ -75,16 +75,16 @@ class LLMBarber:
 
     @property
     def rebuild(self) -> BarberRebuild:
-        """The rebuild itself, which a recipe can make on the mask that it finds in the same pass."""
+        """The rebuild step, which a recipe applies to a mask found in the same pass."""
         return BarberRebuild(self.granularity, self.rebuild_ratio, self.score, self.nm_guard)
 
     @property
     def reconstructs(self) -> bool:
-        """Only where it keeps what the initial method reconstructed."""
+        """Whether it keeps weights that the initial method reconstructed."""
         return self.keep_reconstruction and self.initial_method.reconstructs
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """As `granularity` says; see `BarberRebuild.comparison_group`."""
+        """Depends on `granularity`; see `BarberRebuild.comparison_group`."""
         return self.rebuild.comparison_group(shape, pattern)
 
     def prune(
@@ -111,7 +111,7 @@ class LLMBarber:
             with clock.phase("propagate"):
                 stream = LayerStream.of_calibration(model, decoder, calibration, residence)
             for layer in decoder.layers:
-                with residence.visiting(layer):
+                with residence.loaded(layer):
                     dense = residence.dense_weights(layer)
                     rebuilt = [
                         self._rebuild_block(stream, layer, block, pattern, dense, first, clock)
@@ -119,13 +119,13 @@ class LLMBarber:
                     ]
                     with clock.phase("propagate"):
                         probe = stream.advance(layer)
-                said = stream.take_warnings()
+                stream_warnings = stream.take_warnings()
                 for block, outcome, output in zip(layer.blocks, rebuilt, probe, strict=True):
                     error_after = relative_error(output, outcome.block.dense_probe)
                     for name, target in block.targets.items():
                         keep[target.mask_name] = outcome.masks[name]
-                        report = outcome.report(target, first, error_after, said)
-                        said = ()
+                        report = outcome.report(target, first, error_after, stream_warnings)
+                        stream_warnings = ()
                         reports.append(report)
                         on_layer(report)
         return PruneResult(keep, tuple(reports), first.with_seconds(clock.seconds), initial=first.result)
@@ -140,10 +140,10 @@ class LLMBarber:
         first: InitialMask,
         clock: PhaseClock,
     ) -> _Rebuilt:
-        """Rebuilds the masks of one block and gives its targets their final weights."""
+        """Rebuilds the masks of one block and writes the final weights of its targets."""
         with clock.phase("solve"):
             initial_keep = {name: first.keep(target) for name, target in block.targets.items()}
-            # What every weight would be if nothing were pruned.
+            # The value of every weight if it survives.
             full = {
                 name: torch.where(initial_keep[name], target.weight, dense[name])
                 if self.keep_reconstruction
@@ -166,12 +166,12 @@ class LLMBarber:
 
 @dataclass(frozen=True)
 class _Rebuilt:
-    """What became of one block.
+    """The result of rebuilding one block.
 
     Attributes:
         masks: target name -> final mask.
-        swaps: target name -> how many of its weights came back.
-        block: what the rebuild found out about it.
+        swaps: target name -> number of its weights that came back.
+        block: the result of the rebuild step.
     """
 
     masks: Mapping[str, KeepMask]
@@ -179,15 +179,15 @@ class _Rebuilt:
     block: RefinedBlock
 
     def report(
-        self, target: Target, first: InitialMask, error_after: float | None, said: tuple[str, ...]
+        self, target: Target, first: InitialMask, error_after: float | None, stream_warnings: tuple[str, ...]
     ) -> LayerReport:
-        """The report of one of its targets, given that of the initial method and what else is to be said."""
+        """Returns the report of one target, based on the report of the initial method."""
         before, mask = first.report(target), self.masks[target.name]
         n_tokens = self.block.n_tokens.get(target.name)
         if n_tokens:
             warnings = (*first.warnings(target), *expert_warnings(target, n_tokens))
         else:
-            # Nothing was judged here: no token came, or the score asks for none.
+            # The target was not judged in this pass: no token reached it, or the score reads none.
             warnings = (*before.warnings, *(() if n_tokens is None else (UNREACHED,)))
         return replace(
             before,
@@ -196,7 +196,7 @@ class _Rebuilt:
             error_after=error_after,
             swaps=self.swaps[target.name],
             n_tokens=n_tokens or before.n_tokens,
-            warnings=(*warnings, *said),
+            warnings=(*warnings, *stream_warnings),
         )
 
 

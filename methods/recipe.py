@@ -1,4 +1,4 @@
-"""Recipes: any score with any refinements and any update, written as `wanda | swaps | refit(steps=20)`."""
+"""Recipes, which combine any score with any refinements and any update: `wanda | swaps | refit(steps=20)`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 GRAMMAR = "[allocation |] score {| refinement} [| update]"
 LONGEST = 1000
-"""Characters of a recipe."""
+"""Maximum number of characters of a recipe."""
 
 STEP = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ParsedRecipe:
-    """A recipe as it was read.
+    """A parsed recipe.
 
     Attributes:
-        allocation: how sparsity is spread over the layers; None = evenly.
+        allocation: spreads the sparsity over the layers; None = all layers have the same.
         steps: a score, then refinements, then at most one update.
     """
 
@@ -40,30 +40,30 @@ class ParsedRecipe:
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
-        """The normalized text: only settings that are not the default, as steps declare them."""
+        """The normalized text: settings only if they differ from the default, in their declared order."""
         allocation = [written(self.allocation)] if self.allocation else []
         return " | ".join([*allocation, *map(written, self.steps)])
 
     @property
     def method(self) -> str:
-        """The method that this is: the score's own where it stands alone and is one, else `recipe`."""
+        """Name of the method that runs it: the score's if the recipe has no other step, else `recipe`."""
         alone = len(self.steps) == 1 and self.steps[0].name in methods.names()
         return self.steps[0].name if alone else Recipe.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of that method, without the allocation."""
+        """The settings of `method`, without the allocation."""
         if self.method != Recipe.name:
             return settings_of(cast(Any, self.steps[0]))
         return {"recipe": str(dataclasses.replace(self, allocation=None))}
 
 
 def parse_recipe(text: str) -> ParsedRecipe:
-    """Reads `[allocation |] score {| refinement} [| update]`, a step with settings as `refit(steps=20)`.
+    """Parses `[allocation |] score {| refinement} [| update]`; a step may have settings: `refit(steps=20)`.
 
     Raises:
-        InputError: a step that is not known (with the nearest names), settings that it does not take, or
-            steps in an order that makes no sense.
+        InputError: an unknown step (with the nearest names), settings that a step does not have, or steps in
+            the wrong order.
     """
     _check_length(text)
     parts = [_read(part, text) for part in _parted(text)]
@@ -85,10 +85,10 @@ def _check_length(text: str) -> None:
 
 @dataclass(frozen=True)
 class Recipe(LayerwiseMethod):
-    """A score, refinements and an update, applied to every Linear in one walk through the layers.
+    """A score, refinements and an update, applied to every Linear in one pass through the layers.
 
     Attributes:
-        recipe: the steps, as `parse_recipe` reads them, without an allocation; normalized.
+        recipe: the steps in the syntax of `parse_recipe`, without an allocation; normalized.
     """
 
     recipe: str = "wanda | swaps | refit"
@@ -101,7 +101,7 @@ class Recipe(LayerwiseMethod):
         if parsed.allocation is not None:
             raise InputError(
                 f"recipe {self.recipe!r}: give the allocation {parsed.allocation.name!r} by --recipe or "
-                "--allocation; the method's own setting takes the steps alone"
+                "--allocation; the setting of the method contains only steps"
             )
         object.__setattr__(self, "recipe", str(parsed))
 
@@ -116,17 +116,17 @@ class Recipe(LayerwiseMethod):
 
     @property
     def mask_score(self) -> Score:
-        """The step that chooses the mask, to whose groups the contract holds it."""
+        """The step that chooses the mask; the contract checks the mask by its comparison groups."""
         return cast(Score, self.steps[0])
 
     @property
     def refinements(self) -> tuple[Refinement | BlockRefinement, ...]:
-        """The steps that improve it."""
+        """The steps that improve the mask."""
         return tuple(step for step in self.steps if isinstance(step, Refinement | BlockRefinement))
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether any step looks at calibration data."""
+        """Whether any step reads calibration data."""
         return any(step.reads_inputs for step in self.steps)
 
     @property
@@ -136,10 +136,10 @@ class Recipe(LayerwiseMethod):
         return isinstance(last, Update) or (isinstance(last, Score) and last.reconstructs)
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """The score's; after refinements what they all leave at the number of weights it had.
+        """The score's group; with refinements, the group within which all of them keep the count of weights.
 
         Raises:
-            InputError: a step cannot do `pattern`.
+            InputError: a step does not support `pattern`.
         """
         group = self.mask_score.comparison_group(shape, pattern)
         kept = {step.comparison_group(shape, pattern) for step in self.refinements}
@@ -151,11 +151,11 @@ class Recipe(LayerwiseMethod):
 
 
 def written(part: PruningMethod | Step | Allocation, but: Collection[str] = ()) -> str:
-    """A step as it is written, with the settings that are not the default: `refit(steps=20)`.
+    """Formats a step with the settings that differ from the default: `refit(steps=20)`.
 
     Args:
-        part: the step; also an allocation or a method.
-        but: settings to leave out.
+        part: a step, an allocation or a method.
+        but: names of settings to leave out.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(cast(Any, part)) if field.init}
     settings = settings_of(cast(Any, part))
@@ -170,7 +170,7 @@ def written(part: PruningMethod | Step | Allocation, but: Collection[str] = ()) 
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    # A text that would be read as something else, or in parts, needs its quotes.
+    # A text needs quotes if it would be parsed as another type or as several settings.
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_.:-]*", value)
     if isinstance(value, str) and not (plain and _value(value) == value):
         return f'"{value}"'
@@ -178,7 +178,7 @@ def _text(value: object) -> str:
 
 
 def _parted(text: str) -> list[str]:
-    """The steps of a recipe, parted at bars that stand in no bracket."""
+    """Splits a recipe into steps, at bars outside of brackets."""
     parts = re.split(r"\|(?![^(]*\))", text)
     for part in parts:
         if not part.strip():
@@ -190,7 +190,7 @@ def _parted(text: str) -> list[str]:
 
 
 def _read(part: str, recipe: str) -> tuple[str, dict[str, Any]]:
-    """Name and settings of one step."""
+    """Parses one step into its name and settings."""
     match = STEP.fullmatch(part)
     if match is None:
         raise InputError(
@@ -212,9 +212,9 @@ def _read(part: str, recipe: str) -> tuple[str, dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """A number, true, false or a text, which needs no quotes."""
+    """Parses a number, true, false or a text, with or without quotes."""
     if re.search(r"[\n\r#]", text):
-        raise InputError(f"recipe: cannot read the setting {text!r}; settings are parted by commas")
+        raise InputError(f"recipe: cannot read the setting {text!r}; settings are separated by commas")
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -231,13 +231,13 @@ def _build(name: str, settings: dict[str, Any], *, first: bool) -> Step:
                 f"BlockRefinement or Update whose name is {name!r}"
             )
         return step
-    # A score of another package that is registered as a method is a step too.
+    # A score that another package registers as a method is a step too.
     if name in methods.names() and issubclass(methods.class_of(name), Score):
         return cast(Step, methods.build(name, settings))
     if name in allocations.names():
-        raise InputError(f"recipe: the allocation {name!r} stands first; a recipe is {GRAMMAR}")
+        raise InputError(f"recipe: the allocation {name!r} has to come first; a recipe is {GRAMMAR}")
     if name in ("none", "uniform") and first:
-        raise InputError(f"recipe: leave {name!r} out: without an allocation all layers are pruned alike")
+        raise InputError(f"recipe: omit {name!r}: without an allocation all layers have the same sparsity")
     near = did_you_mean(name, [*known, *allocations.names()])
     raise InputError(f"recipe: unknown step {name!r}{near}")
 

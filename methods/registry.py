@@ -1,4 +1,4 @@
-"""Names -> classes of methods and of allocations: built-in ones, and others that join by an entry point."""
+"""Registries of methods, recipe steps and allocations: built-in ones, and those of other packages."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """The door through which one kind of thing is found.
+    """Finds and builds the classes of one kind, by name.
 
     Attributes:
-        kind: what it holds, as messages call it.
-        group: the entry-point group by which other packages join.
+        kind: the kind of the classes, as messages call it.
+        group: the entry-point group under which other packages register theirs.
         built_in: name -> `module:class`.
     """
 
@@ -38,21 +38,22 @@ class Registry(Generic[T]):
     built_in: Mapping[str, str]
 
     def names(self) -> list[str]:
-        """All registered names: the built-in ones first, then those of other packages."""
+        """Returns all registered names: the built-in ones first, then those of other packages."""
         return [*self.built_in, *sorted(self._third_party())]
 
     def origin(self, name: str) -> str:
-        """Where it comes from: `built-in`, or the distribution that registered it."""
+        """Returns `built-in`, or the distribution that registered `name`."""
         if name in self.built_in:
             return "built-in"
         distribution = self._third_party()[name].dist
         return distribution.name if distribution is not None else "unknown"
 
     def class_of(self, name: str) -> type[T]:
-        """The class registered under `name`.
+        """Returns the class registered under `name`.
 
         Raises:
-            InputError: there is none (the message has the nearest names), or its package cannot be imported.
+            InputError: the name is unknown (the message has the nearest names), or its package cannot be
+                imported.
         """
         if name in self.built_in:
             module, _, attribute = self.built_in[name].partition(":")
@@ -67,7 +68,7 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} {name!r} ({entry.value}) cannot be imported: {reason}") from error
 
     def build(self, name: str, settings: Mapping[str, Any] | None = None) -> T:
-        """An instance of `name` with `settings` in place of its defaults.
+        """Creates an instance of `name`, with `settings` in place of its defaults.
 
         Raises:
             InputError: unknown name, unknown setting (with the nearest names), or a value of the wrong type
@@ -75,7 +76,7 @@ class Registry(Generic[T]):
         """
         cls = self.class_of(name)
         if not dataclasses.is_dataclass(cls):
-            raise InputError(f"{self.kind} {name!r} ({cls.__qualname__}) is no frozen dataclass")
+            raise InputError(f"{self.kind} {name!r} ({cls.__qualname__}) is not a frozen dataclass")
         fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
         hints = typing.get_type_hints(cls)
         values: dict[str, Any] = {}
@@ -130,7 +131,7 @@ steps: Registry[Step] = Registry(
         "sparsegpt-update": "methods.updates.sparsegpt_columns:SparseGPTUpdate",
     },
 )
-"""Parts of a recipe; every score is a method by itself too."""
+"""The steps of recipes; every score can also be used alone, as a method."""
 
 allocations: Registry[Allocation] = Registry(
     "allocation",
@@ -143,7 +144,7 @@ allocations: Registry[Allocation] = Registry(
 )
 """Ways of spreading a model's sparsity over its layers."""
 
-# Methods are what nearly every caller asks for.
+# Shortcuts for methods, which nearly every caller needs.
 ENTRY_POINT_GROUP = methods.group
 names = methods.names
 origin = methods.origin
@@ -152,12 +153,12 @@ build = methods.build
 
 
 def is_recipe(text: str) -> bool:
-    """Whether a text is a recipe (`methods.recipe`): written as one, or a step that is no method."""
+    """Whether a text is a recipe (`methods.recipe`): has its syntax, or names a step that is not a method."""
     return "|" in text or "(" in text or (text in steps.names() and text not in methods.names())
 
 
 def settings_of(built: PruningMethod | Allocation | Step) -> dict[str, Any]:
-    """Every hyper-parameter of a method, an allocation or a step as plain values, defaults written out."""
+    """Returns every hyper-parameter of a method, allocation or step as a plain value, including defaults."""
     return {
         field.name: _plain(getattr(built, field.name))
         for field in dataclasses.fields(cast(Any, built))
@@ -175,7 +176,7 @@ def _plain(value: Any) -> Any:
 
 
 def _checked(owner: str, key: str, value: Any, hint: Any) -> Any:
-    """`value` if it fits the annotation of the setting; an int where a float is wanted becomes one."""
+    """Returns `value` if it fits the type annotation of the setting; converts an int to float if needed."""
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     for option in options:
         base = typing.get_origin(option) or option
@@ -195,7 +196,7 @@ def _checked(owner: str, key: str, value: Any, hint: Any) -> Any:
 
 
 def _is_union(hint: Any) -> bool:
-    # `int | str` is one class, a union with a Literal another.
+    # `int | str` is a `types.UnionType`, but a union with a Literal is a `typing.Union`.
     return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 

@@ -1,1 +1,1 @@
-"""How the sparsity of a model is spread over its target modules: one file for each allocation."""
+"""Allocations, which spread a model's sparsity over its target modules; one file per allocation."""

@@ -28,20 +28,20 @@ N_BINS = 100
 
 @dataclass(frozen=True)
 class AlphaPruning(LayerAllocation):
-    """Every decoder layer gets one sparsity, by how heavy the tails of its weights' spectra are.
+    """Gives every decoder layer one sparsity, chosen by how heavy the tails of its weights' spectra are.
 
     The squared singular values of a trained weight follow a power law in their tail, whose exponent alpha is
-    small where the layer is well trained. A layer's alpha is the plain mean over its targets (a small key
-    projection counts as much as a large MLP matrix), and its sparsity moves with it, from `1 - max_deviation`
-    times the model's to `1 + max_deviation` times, before all are scaled to meet the model's sparsity. No
-    calibration is looked at. Where all layers have the same alpha, they get the same sparsity (the authors'
-    code divides 0 by 0).
+    small if the layer is well trained. A layer's alpha is the plain mean over its targets (a small key
+    projection counts as much as a large MLP matrix). Its sparsity grows linearly with alpha, from
+    `1 - max_deviation` to `1 + max_deviation` times the model's; then all are scaled so that together they
+    have the model's sparsity. No calibration is used. If all layers have the same alpha, they get the same
+    sparsity (the authors' code divides 0 by 0).
 
     Attributes:
         max_deviation: relative to the sparsity, in [0, 1]; the paper's epsilon.
-        peak_range: where the tail may begin, between bounds around the peak x of the spectrum's histogram.
-            `released`: from log10(0.95 x) to 1.5 x, as in the authors' code, where a logarithm is compared
-            with eigenvalues and seldom excludes any. `eigenvalues`: from 0.95 x to 1.5 x.
+        peak_range: range around the peak x of the spectrum's histogram in which the tail may begin.
+            `released`: from log10(0.95 x) to 1.5 x, as in the authors' code, which compares a logarithm with
+            eigenvalues, so that the lower bound seldom excludes any. `eigenvalues`: from 0.95 x to 1.5 x.
     """
 
     max_deviation: float = 0.3
@@ -68,13 +68,13 @@ class AlphaPruning(LayerAllocation):
         """See `LayerAllocation.sparsities`."""
         alphas: list[float] = []
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 alphas.append(self._alpha_of(layer))
         ratios = layer_ratios(alphas, layer_sizes(decoder), float(sparsity), self.max_deviation)
         return [round(Fraction(ratio), DECIMALS) for ratio in ratios]
 
     def _alpha_of(self, layer: DecoderLayer) -> float:
-        """The plain mean of the alphas of a layer's targets."""
+        """Returns the plain mean of the alphas of a layer's targets."""
         alphas = []
         for name, target in layer.targets.items():
             require_finite(target.weight, name, "its weights")
@@ -86,10 +86,10 @@ class AlphaPruning(LayerAllocation):
 
 
 def spectrum(weight: Tensor) -> Tensor:
-    """The squared singular values of a weight `[out, in]`, ascending, `[min(out, in)]`.
+    """Returns the squared singular values of a weight `[out, in]`, ascending, `[min(out, in)]`.
 
-    They are the eigenvalues of its smaller Gram matrix, which in float64 come several times as fast as
-    singular values in fp32, and as exactly.
+    They are the eigenvalues of the smaller Gram matrix. Computing these in float64 is several times as fast
+    as computing singular values in fp32, and as exact.
     """
     wide = weight.double() if len(weight) <= weight.shape[1] else weight.double().T
     values: Tensor = torch.linalg.eigvalsh(wide @ wide.T)
@@ -97,20 +97,21 @@ def spectrum(weight: Tensor) -> Tensor:
 
 
 def tail_exponent(eigenvalues: Tensor, peak_range: PeakRange) -> float | None:
-    """alpha of the power law that fits the tail best: the one with the smallest Kolmogorov-Smirnov distance.
+    """Fits a power law to the tail and returns its exponent alpha.
 
-    The tail may begin at each eigenvalue near the peak of the histogram of their logarithms (100 equal bins,
-    the first fullest one). For a tail e_i ... e_N of n values alpha = 1 + n / sum ln(e_j / e_i), and its
-    distance is the largest |1 - (e_j / e_i)^(1 - alpha) - (j - i) / n|.
+    Every eigenvalue near the peak of the histogram of their logarithms (the first of the fullest of 100 equal
+    bins) is tried as the start of the tail; the fit with the smallest Kolmogorov-Smirnov distance wins. For
+    a tail e_i ... e_N of n values alpha = 1 + n / sum ln(e_j / e_i), and its distance is the largest
+    |1 - (e_j / e_i)^(1 - alpha) - (j - i) / n|.
 
     Args:
-        eigenvalues: ascending, `[N]`; those that are 0 to fp32 are left out.
+        eigenvalues: ascending, `[N]`; those that are 0 in fp32 are left out.
         peak_range: see `AlphaPruning`.
 
     Returns:
-        alpha, or None where no tail begins near the peak, or none falls off.
+        alpha; None if no tail begins near the peak, or if the values of every tail are equal.
     """
-    values = eigenvalues.cpu()  # a search by many small steps
+    values = eigenvalues.cpu()  # the search below takes many small steps, which are slow on a GPU
     values = values[values > 0]
     if len(values) < 2:
         return None
@@ -140,16 +141,18 @@ def tail_exponent(eigenvalues: Tensor, peak_range: PeakRange) -> float | None:
 def layer_ratios(
     alphas: Sequence[float], sizes: Sequence[int], sparsity: float, max_deviation: float
 ) -> list[float]:
-    """Each layer's sparsity: w s sum(p) / sum(p w), w from 1 - epsilon to 1 + epsilon with alpha.
+    """Returns each layer's sparsity, w s sum(p) / sum(p w).
+
+    w grows linearly with alpha, from 1 - epsilon at the lowest alpha to 1 + epsilon at the highest.
 
     Args:
         alphas: one per layer.
-        sizes: p, target weights per layer.
-        sparsity: s, of all of them together.
+        sizes: p, the number of target weights per layer.
+        sparsity: s, the overall sparsity.
         max_deviation: epsilon.
 
     Returns:
-        One sparsity per layer, which may lie above 1.
+        One sparsity per layer, which may be above 1.
     """
     lowest, span = min(alphas), max(alphas) - min(alphas)
     if not span:

@@ -1,4 +1,4 @@
-"""What allocations that give every decoder layer one sparsity have in common."""
+"""The common base of allocations that give every decoder layer one sparsity."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DECIMALS = 6
-"""Of an allocated sparsity: a number that can be written down exactly."""
+"""Decimals to which allocated sparsities are rounded, so that they can be written down exactly."""
 
 
 class LayerAllocation(ABC):
-    """Gives all targets of a decoder layer one sparsity."""
+    """Gives all targets of a decoder layer the same sparsity."""
 
     name: ClassVar[str]
     needs_calibration: ClassVar[bool]
@@ -38,7 +38,10 @@ class LayerAllocation(ABC):
         sparsity: Fraction,
         calibration: CalibrationSet | None,
     ) -> Sequence[Fraction]:
-        """One sparsity per layer, with which the whole model has `sparsity`; some may be outside [0, 1)."""
+        """Returns one sparsity per layer, so that the model as a whole has `sparsity`.
+
+        Some may be outside [0, 1); `allocate` refuses these.
+        """
 
     def check_pattern(self, pattern: UniformPattern) -> None:
         """See `Allocation.check_pattern`."""
@@ -76,7 +79,7 @@ class LayerAllocation(ABC):
 
 
 def layer_sizes(decoder: Decoder) -> list[int]:
-    """Target weights of each layer."""
+    """Returns the number of target weights of each layer."""
     return [sum(prod(target.shape) for target in layer.targets.values()) for layer in decoder.layers]
 
 

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 class OWL(LayerAllocation):
     """Outlier-weighed layerwise sparsity: every decoder layer gets one sparsity for all its targets.
 
-    The model is looked at as it is, dense. A layer's share of outliers moves its sparsity away from that of
-    the model, all layers staying within a span of twice `max_deviation`. The model's sparsity is met over all
-    target weights, also where layers differ in size; for equal layers that is the authors' formula. Where all
-    layers have the same share of outliers, they get the same sparsity.
+    Outliers are counted in the dense model. The larger a layer's share of outliers, the lower its sparsity;
+    the sparsities of all layers stay within a span of twice `max_deviation`. The model's sparsity is met
+    over all target weights, even if layers differ in size; for layers of equal size this is the authors'
+    formula. If all layers have the same share of outliers, they get the same sparsity.
 
     Attributes:
-        outlier_threshold: a weight is an outlier if its Wanda score is above so many times its layer's mean;
-            above 0, the paper's M.
+        outlier_threshold: a weight is an outlier if its Wanda score exceeds this multiple of its layer's mean
+            score; above 0, the paper's M.
         max_deviation: half the span of the layers' sparsities, at least 0, the paper's lambda.
     """
 
@@ -71,17 +71,17 @@ class OWL(LayerAllocation):
         shares: list[Fraction] = []
         stream = LayerStream.of_calibration(model, decoder, calibration, residence)
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 scores = _LayerScores(layer, _advance(stream, layer))
                 shares.append(outlier_share(scores, self.outlier_threshold))
         return layer_sparsities(shares, layer_sizes(decoder), sparsity, self.max_deviation)
 
 
 def outlier_share(scores: Iterable[Tensor], threshold: float) -> Fraction:
-    """The share of scores above `threshold` times their mean over all tensors, exact.
+    """Returns the exact share of scores that exceed `threshold` times the mean over all tensors.
 
     Args:
-        scores: fp32 tensors, finite and not negative; gone through twice.
+        scores: fp32 tensors, finite and not negative; iterated twice.
         threshold: above 0.
     """
     total, n_scores = 0.0, 0
@@ -95,19 +95,20 @@ def outlier_share(scores: Iterable[Tensor], threshold: float) -> Fraction:
 def layer_sparsities(
     shares: Sequence[Fraction], sizes: Sequence[int], sparsity: Fraction, max_deviation: float
 ) -> list[Fraction]:
-    """Each layer's sparsity: less where the share of outliers is higher (arXiv 2310.05175).
+    """Returns each layer's sparsity, lower the higher its share of outliers is (arXiv 2310.05175).
 
     With r = (share - lowest) / (highest - lowest) * 2 * max_deviation, a layer keeps 1 - sparsity + r -
-    mean(r) of its weights, the mean taken over all weights of the model. All shares equal: all layers alike.
+    mean(r) of its weights, the mean taken over all weights of the model. If all shares are equal, every
+    layer gets `sparsity`.
 
     Args:
-        shares: of outliers, one per layer.
-        sizes: target weights, one per layer.
-        sparsity: of all of them together.
-        max_deviation: lambda, taken as the decimal it is written as.
+        shares: share of outliers per layer.
+        sizes: number of target weights per layer.
+        sparsity: the overall sparsity.
+        max_deviation: lambda, converted exactly from its decimal form.
 
     Returns:
-        One sparsity per layer to `DECIMALS` decimals, which may lie outside [0, 1).
+        One sparsity per layer to `DECIMALS` decimals, which may be outside [0, 1).
     """
     lowest, span = min(shares), max(shares) - min(shares)
     if not span:
@@ -119,7 +120,10 @@ def layer_sparsities(
 
 @dataclass(frozen=True)
 class _LayerScores:
-    """The Wanda scores of a layer's targets, formed anew each time: together they are as large as it is."""
+    """Iterates over the Wanda scores of a layer's targets.
+
+    They are recomputed on each iteration, because all of them together are as large as the layer.
+    """
 
     layer: DecoderLayer
     norms: Mapping[str, InputNorms]
@@ -132,12 +136,12 @@ class _LayerScores:
 
 
 def _advance(stream: LayerStream, layer: DecoderLayer) -> dict[str, InputNorms]:
-    """Moves the stream to the layer's output, and gives the norms of what its targets read on the way.
+    """Moves the stream to the layer's output, and returns the input norms of its targets.
 
-    Experts that no token reached are left out: of their outliers nothing is known.
+    Experts that no token reached are left out, because nothing is known about their outliers.
     """
     gathered, stream.hidden = stream.within_memory(partial(_gather, stream, layer))
-    # In this order the first module that holds what is not finite is named, not its layer.
+    # Checked in this order, so that the error names the first module with non-finite values, not its layer.
     reached = {n: t for n, t in layer.targets.items() if t.expert is None or gathered.n_tokens(n)}
     norms = {name: gathered.judged(target) for name, target in reached.items()}
     for name, target in reached.items():
@@ -149,7 +153,7 @@ def _advance(stream: LayerStream, layer: DecoderLayer) -> dict[str, InputNorms]:
 
 
 def _gather(stream: LayerStream, layer: DecoderLayer) -> tuple[SharedInputs[InputNorms], list[Tensor]]:
-    """What the targets of a layer read, and the layer's outputs, the stream staying where it is."""
+    """Returns the input norms of a layer's targets, and the layer's outputs, without moving the stream."""
     gathered = SharedInputs(layer.targets, InputNorms.of)
     outputs = []
     for batch in range(stream.n_batches):

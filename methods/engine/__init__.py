@@ -1,1 +1,1 @@
-"""The pass through the decoder layers that methods share: hidden states, statistics, gradients of a block."""
+"""The pass through the decoder layers that all methods share: hidden states, statistics, block gradients."""

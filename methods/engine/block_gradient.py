@@ -20,22 +20,22 @@ from methods.masks.selection import require_finite
 from methods.structure.decoder import Block, DecoderLayer
 from methods.structure.target import Target, TargetCall, noting_calls
 
-# cuBLAS is repeatable only with a workspace of its own, which it asks for when it is first used.
+# cuBLAS is deterministic only with a fixed workspace, which has to be set before it is first used.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass(frozen=True)
 class BlockStudy:
-    """What was found out about one block.
+    """The gradients and outputs of one block.
 
     Attributes:
         squared_gradients: target name -> fp32 `[out, in]`, mean over samples of the squared gradient of
-            1/2 ||B_dense(a_j) - y_j||^2 at the dense weights; empty if gradients were not asked for. The
-            constant by which this differs from the mean squared error's (the loss is scaled in fp16) is the
-            same for all weights of a block and changes no mask.
+            1/2 ||B_dense(a_j) - y_j||^2 at the dense weights; empty if gradients were not requested. It
+            differs from the gradient of the mean squared error by a constant factor (and by the loss scale in
+            fp16), which is the same for all weights of a block and does not change any mask.
         dense_probe: the dense block's output on the first batch.
-        error_before: relative squared error of the sparse block's output there.
-        n_tokens: target name -> how many tokens it has read; empty like `squared_gradients`.
+        error_before: relative squared error of the sparse block's output on the first batch.
+        n_tokens: target name -> number of tokens it read; empty if gradients were not requested.
     """
 
     squared_gradients: Mapping[str, Tensor]
@@ -52,18 +52,18 @@ def study_block(
     *,
     gradients: bool,
 ) -> BlockStudy:
-    """Compares a block as it is now with its dense self, on the inputs it gets in the layer as it is now.
+    """Compares a block with current and with dense weights, on the inputs it gets in the current layer.
 
     Args:
-        stream: at the input of `layer`.
+        stream: the stream, positioned at the input of `layer`.
         layer: the decoder layer.
         block: one of its blocks.
         dense: target name -> dense weight `[out, in]`.
-        gradients: whether to form the squared gradients; without them only the probe is run.
+        gradients: whether to compute the squared gradients; otherwise only the first batch is run.
 
     Raises:
         NonFiniteError: an output or a gradient is not finite; names the module.
-        StructureError: the block, run by itself, does not do what it does inside the layer.
+        StructureError: the block computes something else when run alone than inside the layer.
     """
     return stream.within_memory(lambda: _study(stream, layer, block, dense, gradients=gradients))
 
@@ -76,7 +76,7 @@ def _study(
     *,
     gradients: bool,
 ) -> BlockStudy:
-    """`study_block`, on the batches as they are now."""
+    """Does the work of `study_block` with the current batch sizes."""
     targets = block.targets if gradients else {}
     sums = _empty_sums(targets)
     n_tokens = dict.fromkeys(targets, 0)
@@ -120,11 +120,11 @@ def _add_gradients(
     n_tokens: dict[str, int],
     scale: float | None,
 ) -> tuple[Tensor, float]:
-    """Runs the dense block on one batch and adds the squared gradients.
+    """Runs the dense block on one batch and adds its squared gradients to `sums`.
 
     Returns:
-        The block's output, and the constant by which the loss was scaled: one for all batches of a block,
-        found on the first.
+        The block's output, and the loss scale, which is chosen on the first batch and used for all batches
+        of the block.
     """
     with torch.enable_grad(), _noted_calls(block.targets) as noted:
         output = run_dense(call.args, call.kwargs)
@@ -205,7 +205,7 @@ def _of_norms(output: Tensor, n_samples: int) -> Tensor:
 
 
 def _empty_sums(targets: Mapping[str, Target]) -> dict[str, SquaredGradients]:
-    """A sum for each target; they take turns in one buffer for the gradient of a sample."""
+    """Returns one sum per target; all share one buffer for the gradient of a sample."""
     if not targets:
         return {}
     largest = max(targets.values(), key=lambda target: prod(target.shape))
@@ -214,10 +214,10 @@ def _empty_sums(targets: Mapping[str, Target]) -> dict[str, SquaredGradients]:
 
 
 def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tokens: int) -> list[int]:
-    """How many of the rows that a target read belong to each sample of the batch.
+    """Returns how many of the rows that a target read belong to each sample of the batch.
 
     Raises:
-        StructureError: rows are missing and nothing says which.
+        StructureError: rows are missing, and it is unknown which.
     """
     seqlen = n_batch_tokens // n_samples
     if call.tokens is not None:
@@ -226,18 +226,20 @@ def _tokens_by_sample(call: TargetCall, n_rows: int, n_samples: int, n_batch_tok
     if n_rows != n_batch_tokens:
         raise StructureError(
             f"{call.target.name}: read {n_rows} of {n_batch_tokens} tokens; expected all of them, or stacked "
-            "experts whose routing can be seen"
+            "experts whose routing can be observed"
         )
     return [seqlen] * n_samples
 
 
 def _gradients(output: Tensor, of: Sequence[Tensor], upstream: Tensor) -> tuple[Tensor, ...]:
-    """The gradient of `output` times `upstream` with respect to each of `of`, the same to the bit each time.
+    """Returns the gradient of `output` times `upstream` with respect to each of `of`, reproducibly.
 
-    It is 0 for a tensor that `output` does not depend on, such as an indexer's, which only selects tokens.
+    It is 0 for a tensor that `output` does not depend on, such as that of an indexer, which only selects
+    tokens.
 
-    On an accelerator attention's backward adds up in any order unless it is told not to. A model with an
-    operation that has no other way is differentiated all the same; its masks may then differ in ties.
+    On an accelerator the backward pass of attention sums in any order unless deterministic algorithms are
+    enabled. If an operation of the model has no deterministic algorithm, the default one is used; the masks
+    may then differ in ties.
     """
     with _deterministic():
         try:
@@ -250,7 +252,7 @@ def _gradients(output: Tensor, of: Sequence[Tensor], upstream: Tensor) -> tuple[
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """torch takes deterministic ways only while the body runs, and fills no memory that it need not."""
+    """Lets torch use only deterministic algorithms while the body runs, without filling new memory."""
     before, warns = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -266,7 +268,7 @@ def _deterministic() -> Iterator[None]:
 
 
 def _loss_scale(upstream: Tensor) -> float:
-    """A power of two that lifts fp16 gradients above underflow; 1 in types whose range is fp32's."""
+    """Returns a power of two that keeps fp16 gradients from underflowing; 1 for all other types."""
     highest = float(upstream.abs().max())
     if upstream.dtype != torch.float16 or highest == 0:
         return 1.0
@@ -275,10 +277,10 @@ def _loss_scale(upstream: Tensor) -> float:
 
 @contextmanager
 def _noted_calls(targets: Mapping[str, Target]) -> Iterator[dict[str, TargetCall]]:
-    """Notes the call of every target while the body runs, and starts the graph at the outputs.
+    """Records the call of every target while the body runs, and starts the autograd graph at their outputs.
 
-    No gradient of a weight or of the block's input is ever formed: the graph begins at the first targets'
-    outputs, and a sample's weight gradient is made from the noted inputs.
+    Autograd never computes a gradient of a weight or of the block's input: the graph begins at the outputs of
+    the first targets, and the weight gradient of a sample is computed from the recorded inputs.
     """
     noted: dict[str, TargetCall] = {}
 
@@ -294,12 +296,12 @@ def _noted_calls(targets: Mapping[str, Target]) -> Iterator[dict[str, TargetCall
 
 
 def _require_faithful(layer: DecoderLayer, block: Block, call: BlockCall) -> None:
-    """Checks once that running the block by itself gives what it gave inside its layer."""
+    """Raises `StructureError` if the block, run alone, computes something else than inside its layer."""
     alone = block.run({}, call.args, call.kwargs).float()
-    # Brought to a size whose squares do not overflow: a NaN would tell nothing.
+    # Scale the outputs so that their squares do not overflow.
     size = call.output.abs().max().float().clamp(min=torch.finfo(torch.float32).tiny)
     error = relative_error(alone / size, call.output.float() / size)
-    if not error <= 1e-3:  # NaN is no agreement either
+    if not error <= 1e-3:  # written this way so that NaN fails too
         raise StructureError(
             f"{layer.name}: its {block.kind}, run by itself, differs from what it does in the layer "
             f"(relative squared error {error})"

@@ -1,4 +1,4 @@
-"""Carries hidden states through the decoder layers, batch by batch."""
+"""Moves hidden states through the decoder layers, batch by batch."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGE_SHARE = 0.1
-"""Of the device's memory: hidden states that take more of it move to the host before batches are halved."""
+"""Share of the device's memory above which hidden states move to the host before batches are halved."""
 
 
 class LayerStream:
-    """The hidden states that enter one decoder layer after another.
+    """Holds the input hidden states of the next decoder layer, and moves them from layer to layer.
 
-    The model's own forward is run once over each batch with its decoder layers skipped, so that every
-    argument it passes to each layer is replayed as given, whatever the family's call looks like.
+    The model's own forward is run once over each batch with its decoder layers skipped. This records every
+    argument that it passes to each layer, for any model family, and the layers are run with the same ones.
 
-    Where memory runs out the stream takes less of it, and the work goes on: the attention's outputs are not
-    kept any more, hidden states that fill the device move to the host, batches are halved, for good.
+    If memory runs out, the stream reduces its memory use and repeats the work: it stops keeping the outputs
+    of the attention, moves hidden states that fill the device to the host, or halves the batches. None of
+    this is undone later.
 
     Attributes:
-        batches: what is carried, in the sizes that memory allowed so far.
-        hidden: a tensor `[batch, seqlen, hidden]` a batch: the input of the layer that comes next. On the
-            device, or in pinned memory of the host.
+        batches: the token batches, in the sizes that memory allowed so far.
+        hidden: one tensor `[batch, seqlen, hidden]` per batch, the input of the next layer. On the device, or
+            in pinned host memory.
     """
 
     def __init__(
@@ -64,54 +65,54 @@ class LayerStream:
     def of_calibration(
         cls, model: PreTrainedModel, decoder: Decoder, calibration: CalibrationSet, residence: Residence
     ) -> LayerStream:
-        """The stream of a calibration set, in batches of the size that `residence` was placed with."""
+        """Creates the stream of a calibration set, in batches of the size that the placement asks for."""
         size = residence.placement.batch_size_for(calibration.seqlen, residence.device)
         batches = [TokenBatch(part) for part in torch.split(calibration.input_ids, size)]
         return cls(model, decoder, batches, residence)
 
     @property
     def n_batches(self) -> int:
-        """How many batches there are."""
+        """Number of batches."""
         return len(self.batches)
 
     def n_samples(self, batch: int) -> int:
-        """How many sequences batch `batch` holds."""
+        """Returns how many sequences batch `batch` has."""
         return len(self.batches[batch])
 
     def take_warnings(self) -> tuple[str, ...]:
-        """What happened since this was last asked that a reader should know of."""
+        """Returns the warnings since the last call."""
         warnings, self._warnings = tuple(self._warnings), []
         return warnings
 
     def within_memory(self, work: Callable[[], T]) -> T:
-        """What `work` gives. It is begun anew, with less memory, as long as it runs out of it."""
+        """Returns the result of `work`; repeats it with less memory use as long as memory runs out."""
         while True:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
                 if not self._can_take_less(error):
                     raise
-            # Out here the error is gone, and with it what its frames held.
+            # Outside the handler the error is freed, and with it the tensors that its frames held.
             self._take_less()
 
     def forward(self, layer: DecoderLayer, batch: int) -> Tensor:
-        """The layer's output `[batch, seqlen, hidden]` with the weights it has now."""
+        """Returns the layer's output `[batch, seqlen, hidden]` with its current weights."""
         given = self._arguments[batch][layer.index]
         return first_tensor(layer.module(self.on_device(batch), *given.args, **given.kwargs))
 
     def on_device(self, batch: int) -> Tensor:
-        """The hidden states of one batch, on the device."""
+        """Returns the hidden states of one batch on the device."""
         return self.hidden[batch].to(self._residence.device, non_blocking=True)
 
     def forward_up_to(self, layer: DecoderLayer, batch: int, module: nn.Module) -> None:
-        """Runs the layer as it is now until `module` has been given its input."""
+        """Runs the layer with its current weights, up to the call of `module`."""
         with ending_before(module), suppress(Reached):
             self.forward(layer, batch)
 
     def call_of(self, layer: DecoderLayer, batch: int, block: Block) -> BlockCall:
-        """Runs the layer as it is now up to the end of `block`, and gives that block's call.
+        """Runs the layer with its current weights up to the end of `block`, and returns that block's call.
 
-        The attention has to be final by the time the MLP is asked for: what it gave on the way is kept for
+        The attention has to have its final weights when the MLP is asked for: its output is kept for
         `advance`.
         """
         attention = layer.blocks[0]
@@ -121,7 +122,7 @@ class LayerStream:
         return calls[0]
 
     def calls_of(self, layer: DecoderLayer, batch: int) -> tuple[Tensor, list[BlockCall]]:
-        """Runs the whole layer; gives its output and the call of each of its blocks."""
+        """Runs the whole layer; returns its output and the call of each of its blocks."""
         with watching(layer.blocks, copies=True) as calls:
             output = self.forward(layer, batch)
         return output, calls
@@ -149,11 +150,11 @@ class LayerStream:
         return probe
 
     def carry(self, layer: DecoderLayer, on_samples: Callable[[int], None] | None = None) -> None:
-        """Moves all batches to the layer's output, whatever it is: that of a ruined model may be NaN.
+        """Moves all batches to the layer's output without checking it: a badly damaged model may output NaN.
 
         Args:
-            layer: the next one.
-            on_samples: called with the number of sequences that were moved, batch by batch.
+            layer: the next layer.
+            on_samples: called after each batch with its number of sequences.
         """
         for batch, output in self._batch_by_batch(partial(self.forward, layer)):
             self.hidden[batch] = self.put_away(output)
@@ -161,15 +162,15 @@ class LayerStream:
                 on_samples(len(output))
 
     def passing(self, hidden: Tensor | None = None) -> AbstractContextManager[None]:
-        """While the body runs, the model's own forward passes over its decoder layers.
+        """Lets the model's own forward skip its decoder layers while the body runs.
 
         Args:
-            hidden: what comes out of them; None = what goes in.
+            hidden: the output that replaces that of the last layer; None = the input of the first one.
         """
         return self._recorder.passing(hidden)
 
     def _batch_by_batch(self, run: Callable[[int], T]) -> Iterator[tuple[int, T]]:
-        """A batch and what `run` gives for it; where memory runs out, that batch is run with less of it."""
+        """Yields each batch and the result of `run`; repeats a batch with less memory if memory runs out."""
         n_done = 0
         while n_done < self.n_batches:
             try:
@@ -185,13 +186,13 @@ class LayerStream:
             self._take_less(n_done)
 
     def _can_take_less(self, error: BaseException, start: int = 0) -> bool:
-        """Whether `error` says that memory ran out, and something can be done about it."""
+        """Whether `error` was raised because memory ran out, and memory use can be reduced."""
         if not is_out_of_memory(error):
             return False
         return self._kept_attention.holds_any or self._can_move() or self._largest(start) > 1
 
     def _take_less(self, start: int = 0) -> None:
-        """Does the first thing that helps; batches before `start` are left as they are."""
+        """Takes the first measure that reduces memory use; batches before `start` are not cut."""
         can_halve = self._largest(start) > 1
         if self._kept_attention.holds_any:
             self._kept_attention.give_up()
@@ -206,11 +207,11 @@ class LayerStream:
             torch.cuda.empty_cache()
 
     def _largest(self, start: int) -> int:
-        """Sequences in the largest batch from `start` on."""
+        """Returns the number of sequences in the largest batch from `start` on."""
         return max(map(len, self.batches[start:]))
 
     def _halve(self, start: int) -> None:
-        """Cuts every batch from `start` on in two, where it has more than one sequence."""
+        """Cuts every batch from `start` on that has more than one sequence in two."""
         halved: list[list[int]] = [
             [size] if index < start or size == 1 else [size - size // 2, size // 2]
             for index, size in enumerate(map(len, self.batches))
@@ -228,24 +229,24 @@ class LayerStream:
             self._record()
 
     def _can_move(self) -> bool:
-        """Whether there is another memory for the hidden states."""
+        """Whether the hidden states can be moved from the device to the host."""
         return self._residence.device.type == "cuda" and not self._on_host
 
     def _fills_the_device(self) -> bool:
-        """Whether the hidden states are a good part of what the device holds."""
+        """Whether the hidden states take more than `LARGE_SHARE` of the device's memory."""
         n_bytes = sum(hidden.numel() * hidden.element_size() for hidden in self.hidden)
         total: int = torch.cuda.get_device_properties(self._residence.device).total_memory
         return n_bytes > LARGE_SHARE * total
 
     def put_away(self, hidden: Tensor) -> Tensor:
-        """`hidden` where hidden states are kept, to be read through `on_device`."""
+        """Moves `hidden` to where hidden states are kept; read it through `on_device`."""
         if not self._on_host or hidden.device.type != "cuda":
             return hidden
-        # The copy and what will read it are in the order of one stream, so nothing has to wait here.
+        # The copy and its later reads are ordered by one CUDA stream, so there is no need to wait here.
         return torch.empty_like(hidden, device="cpu", pin_memory=True).copy_(hidden, non_blocking=True)
 
     def _record(self) -> list[Tensor]:
-        """Notes every layer's arguments; gives the hidden states that enter the first one."""
+        """Records every layer's arguments; returns the hidden states that enter the first layer."""
         with self._residence.before_layers(first_layer=self._recorder.runs_first_layer):
             hidden, self._arguments = self._recorder.record(
                 self._model, self.batches, self._residence.device, self.put_away
@@ -255,9 +256,9 @@ class LayerStream:
 
 @contextmanager
 def at_rest(model: PreTrainedModel) -> Iterator[None]:
-    """Puts the model into evaluation mode without gradients, and every module's mode back afterwards.
+    """Puts the model into evaluation mode without gradients, and restores every module's mode afterwards.
 
-    Stacked experts run one by one meanwhile, so that each can be seen (`methods.structure.experts`).
+    Meanwhile stacked experts run one by one, so that each can be observed (`methods.structure.experts`).
     """
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -270,11 +271,11 @@ def at_rest(model: PreTrainedModel) -> Iterator[None]:
 
 
 def relative_error(output: Tensor, reference: Tensor) -> float:
-    """Squared error of `output` against `reference`, relative to the latter's squared norm.
+    """Returns the squared error of `output` against `reference`, relative to the latter's squared norm.
 
-    Infinite where the reference is all zero and the output is not, or where the error's squares overflow
-    fp32; NaN where the reference's do. A report says so in words. Where one of them was made from a smaller
-    first batch, the samples that both have are compared.
+    Infinite if the reference is all zero and the output is not, or if squares of the error overflow fp32; NaN
+    if squares of the reference overflow. A layer report replaces such values by a warning. If one of the two
+    has fewer samples, because the first batch was halved in between, only the common samples are compared.
     """
     n_common = min(len(output), len(reference))
     output, reference = output[:n_common], reference[:n_common]
@@ -283,7 +284,7 @@ def relative_error(output: Tensor, reference: Tensor) -> float:
     if not norm:
         return inf if float(difference) else 0.0
     if not isfinite(norm):
-        return nan  # a finite difference over it would read as no error at all
+        return nan  # dividing a finite difference by infinity would look like no error at all
     return float(difference) / norm
 
 

@@ -1,4 +1,4 @@
-"""Hooks that see what a block is given and gives while a forward runs, and that end the forward early."""
+"""Hooks that record the inputs and outputs of blocks during a forward, and that end a forward early."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from methods.structure.decoder import Block, first_tensor
 
 
 class Reached(BaseException):
-    """Ends a forward early, once what it was run for has been seen."""
+    """Ends a forward early, once the recorded values are complete."""
 
 
 @dataclass(frozen=True)
 class BlockCall:
-    """One call of a block on one batch: what went in and what came out."""
+    """One call of a block on one batch: its arguments and its output."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -28,11 +28,15 @@ class BlockCall:
 
 @contextmanager
 def watching(blocks: Sequence[Block], *, copies: bool = False) -> Iterator[list[BlockCall]]:
-    """Notes the calls of `blocks` while the body runs; the list is in the order of `blocks` at its end.
+    """Records the calls of `blocks` while the body runs.
 
     Args:
-        blocks: of one decoder layer.
-        copies: whether outputs are copied, for a forward that goes on: a layer may add to one in place.
+        blocks: the blocks of one decoder layer.
+        copies: whether to copy outputs. Needed if the forward goes on afterwards, because a layer may add to
+            an output in place.
+
+    Yields:
+        A list that is filled when the body ends: one call per block, in the order of `blocks`.
 
     Raises:
         StructureError: the layer did not call one of them.
@@ -63,7 +67,7 @@ def watching(blocks: Sequence[Block], *, copies: bool = False) -> Iterator[list[
 
 @contextmanager
 def ending_after(module: nn.Module) -> Iterator[None]:
-    """Ends the forward that runs in the body as soon as `module` is done."""
+    """Ends the forward that runs in the body as soon as `module` has returned."""
     hook = module.register_forward_hook(_end)
     try:
         yield
@@ -73,7 +77,7 @@ def ending_after(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def ending_before(module: nn.Module) -> Iterator[None]:
-    """Ends the forward that runs in the body as soon as `module` is reached."""
+    """Ends the forward that runs in the body as soon as `module` is called."""
     hook = module.register_forward_pre_hook(_end)
     try:
         yield

@@ -1,7 +1,8 @@
-"""The attention of the present layer, run once where it would be run twice.
+"""Keeps the attention outputs of the current layer, so that its attention is not run twice.
 
-When the MLP of a layer is studied its attention is final. What it gave then is what it will give when the
-stream moves on, so it is kept until then: a second copy of the hidden states for a run of the attention.
+When the MLP of a layer is studied, its attention already has its final weights. Its output will be the same
+when the stream moves on, so it is kept until then. This saves one run of the attention and costs memory for a
+second copy of the hidden states.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from methods.structure.forward_override import replaced_forward
 
 
 class KeptAttention:
-    """What the attention of one layer gave, batch by batch.
+    """The attention outputs of one layer, by batch.
 
-    Nothing is kept of an attention that runs more than once in a layer, that gives more than hidden states,
-    that may depend on the MLP, or whose output the layer writes to.
+    Nothing is kept if the attention runs more than once per layer, returns more than hidden states, or may
+    depend on the MLP, or if the layer writes to its output.
     """
 
     def __init__(self) -> None:
@@ -30,16 +31,16 @@ class KeptAttention:
 
     @property
     def holds_any(self) -> bool:
-        """Whether it takes up memory."""
+        """Whether any outputs are kept."""
         return bool(self._outputs)
 
     def give_up(self) -> None:
-        """Forgets all, and keeps nothing any more."""
+        """Drops all outputs, and keeps none from now on."""
         self._outputs.clear()
         self._given_up = True
 
     def forget(self, batch: int | None = None) -> None:
-        """Forgets one batch, or all."""
+        """Drops the output of one batch, or of all batches."""
         if batch is None:
             self._outputs.clear()
         else:
@@ -47,7 +48,7 @@ class KeptAttention:
 
     @contextmanager
     def keeping(self, batch: int, layer: DecoderLayer) -> Iterator[None]:
-        """Keeps what the attention gives while the body runs a forward up to the end of the MLP."""
+        """Keeps the output of the attention while the body runs a forward up to the end of the MLP."""
         attention, mlp = layer.blocks
         found: list[Any] = []
         begun = False
@@ -76,12 +77,12 @@ class KeptAttention:
 
     @contextmanager
     def serving(self, batch: int, layer: DecoderLayer) -> Iterator[None]:
-        """While the body runs a whole forward, the attention gives what was kept of it, if anything was."""
+        """Lets the attention return its kept output, if there is one, while the body runs a whole forward."""
         attention = layer.blocks[0].exit
         if batch not in self._outputs:
             yield
         elif self._runs_once is None:
-            # The first time it is run all the same, to see that nothing else asks for it.
+            # The first time the attention is run nevertheless, to count how often the layer calls it.
             runs: list[None] = []
             hook = attention.register_forward_hook(lambda *_: runs.append(None))
             try:
@@ -98,7 +99,7 @@ class KeptAttention:
 
 
 def _is_one_tensor(output: Any) -> bool:
-    """Whether holding a module's output means holding one tensor of the hidden states' size."""
+    """Whether a module's output consists of a single tensor, so that keeping it costs only that tensor."""
     members = output if isinstance(output, tuple | list) else (output,)
     return isinstance(members[0], Tensor) and all(member is None for member in members[1:])
 

@@ -1,4 +1,4 @@
-"""Runs a model up to its decoder layers, and notes what it would give each of them."""
+"""Runs a model up to its decoder layers, and records the arguments that it passes to each of them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Sequences that a model runs at once.
+    """Sequences that a model processes in one forward.
 
     Attributes:
         input_ids: int64 `[n, seqlen]`.
-        attention_mask: int64 `[n, seqlen]`, 0 where there is padding; None = there is none.
+        attention_mask: int64 `[n, seqlen]`, 0 at padding; None = there is no padding.
     """
 
     input_ids: Tensor
@@ -37,7 +37,7 @@ class TokenBatch:
 
     @classmethod
     def padded(cls, sequences: Sequence[Sequence[int]]) -> TokenBatch:
-        """Sequences of several lengths. Padding comes last, where a causal model does not see it."""
+        """Pads sequences of several lengths at the end, where padding does not affect a causal model."""
         longest = max(map(len, sequences))
         input_ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
         mask = torch.zeros_like(input_ids)
@@ -47,35 +47,35 @@ class TokenBatch:
         return cls(input_ids, mask)
 
     def __len__(self) -> int:
-        """How many sequences."""
+        """Number of sequences."""
         return len(self.input_ids)
 
     def __getitem__(self, rows: slice) -> TokenBatch:
-        """Some of the sequences."""
+        """Returns a batch of the sequences in `rows`."""
         mask = self.attention_mask
         return TokenBatch(self.input_ids[rows], None if mask is None else mask[rows])
 
     def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
-        """Neighbouring parts of so many sequences."""
+        """Splits the batch into consecutive batches of the given sizes."""
         ends = accumulate(sizes)
         return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def arguments(self, device: torch.device) -> dict[str, Tensor]:
-        """What a model's forward is given, on `device`."""
+        """Returns the arguments for the model's forward, on `device`."""
         given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return {name: value.to(device) for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class LayerArguments:
-    """What the model passes to a decoder layer besides the hidden states."""
+    """The arguments that the model passes to a decoder layer besides the hidden states."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
 
 class Recorder:
-    """Lets a model run with stand-ins for its decoder layers, which note what each of them is given."""
+    """Runs a model with its decoder layers replaced by stand-ins that record their arguments."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._layers = [layer.module for layer in decoder.layers]
@@ -88,7 +88,7 @@ class Recorder:
 
     @property
     def runs_first_layer(self) -> bool:
-        """Whether the first layer itself is still to be run once, to see what a layer gives."""
+        """Whether the next `record` runs the first layer once, to learn the form of a layer's output."""
         return self._n_given is None
 
     def record(
@@ -98,19 +98,19 @@ class Recorder:
         device: torch.device,
         put_away: Callable[[Tensor], Tensor],
     ) -> tuple[list[Tensor], list[list[LayerArguments]]]:
-        """What enters the decoder layers.
+        """Records the inputs of the decoder layers.
 
         Args:
-            model: whose layers these are.
-            batches: what it runs.
-            device: where it computes.
+            model: the model that the layers belong to.
+            batches: the token batches to run.
+            device: the device on which it computes.
             put_away: moves a batch's hidden states to where they are kept.
 
         Returns:
-            A batch's hidden states `[batch, seqlen, hidden]`, and for each batch each layer's arguments.
+            Hidden states `[batch, seqlen, hidden]` per batch, and per batch each layer's arguments.
 
         Raises:
-            StructureError: the layers need more than the hidden states that the one before gave.
+            StructureError: a layer needs more than the hidden states that the layer before it returned.
         """
         if self._n_given is None:
             self._n_given = self._check_chain(model, batches[0][:1], device)
@@ -126,16 +126,16 @@ class Recorder:
                         model(**batch.arguments(device), use_cache=False)
             return self._hidden, self._arguments
         finally:
-            # They are as large as anything in memory, and somebody else's from here on.
+            # These lists are large and belong to the caller now: keep no reference.
             self._hidden, self._arguments, self._canonical = [], [], {}
             self._put_away = _as_it_is
 
     @contextmanager
     def passing(self, output: Tensor | None = None) -> Iterator[None]:
-        """While the body runs, decoder layers hand on the hidden states they are given; `record` came before.
+        """Lets decoder layers return their input unchanged while the body runs; call `record` before.
 
         Args:
-            output: what the last layer gives instead, `[batch, seqlen, hidden]`.
+            output: what the last layer returns instead, `[batch, seqlen, hidden]`.
         """
         with ExitStack() as patches:
             for module in self._layers:
@@ -170,18 +170,20 @@ class Recorder:
     def _check_chain(self, model: PreTrainedModel, batch: TokenBatch, device: torch.device) -> int:
         """Runs the model with its first layer and stand-ins for the others, up to its output head.
 
-        What the stand-ins give is NaN, so that what the model makes of it and gives to a later layer shows.
+        The stand-ins return NaN, so that anything the model computes from it and passes to a later layer is
+        detected.
 
         Args:
-            model: whose layers these are.
-            batch: what it runs.
-            device: where it computes.
+            model: the model that the layers belong to.
+            batch: the token batch to run.
+            device: the device on which it computes.
 
         Returns:
-            How many members the tuple has that a layer gives, hidden states first; 0 = it gives no tuple.
+            The length of the tuple that a layer returns, hidden states first; 0 = it returns no tuple.
 
         Raises:
-            StructureError: a layer is not run once, after the one before it, or needs more than it gave.
+            StructureError: the layers are not run once each in order, or a layer needs more than the hidden
+                states that the layer before it returned.
         """
         n_called, n_given = 0, 0
         handed: list[Any] = []
@@ -208,7 +210,7 @@ class Recorder:
                 ):
                     raise self._unlike(model, "are given more of what earlier ones computed")
                 if n_called == len(self._layers):
-                    handed[:] = map(_without_nan, handed)  # there may be code that stops at NaN
+                    handed[:] = map(_without_nan, handed)  # code after the layers may fail on NaN
                 return tuple(handed) if n_given else handed[0]
 
             return call
@@ -231,13 +233,13 @@ class Recorder:
         )
 
     def _kept(self, value: Any) -> Any:
-        """`value`, its tensors replaced by equal ones of the batch before, so that they are held once."""
+        """Replaces tensors in `value` by equal ones of the batch before, so that they are stored once."""
         if isinstance(value, tuple):
             return tuple(self._kept(member) for member in value)
         if not isinstance(value, Tensor):
             return value
         if id(value) not in self._canonical:
-            # The original is kept too: while it lives its id cannot pass to another tensor.
+            # Keep the original too, so that its id is not reused by another tensor.
             self._canonical[id(value)] = (value, self._earlier_twin(value))
         return self._canonical[id(value)][1]
 
@@ -252,7 +254,7 @@ class Recorder:
 
 
 def _parted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The hidden states that a layer is called with, and its other arguments."""
+    """Separates the hidden states that a layer is called with from its other arguments."""
     if args:
         return args[0], args[1:], dict(kwargs)
     if "hidden_states" not in kwargs:
@@ -263,17 +265,17 @@ def _parted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, tupl
 
 
 def _as_nan(given: Any) -> Any:
-    """Something that a layer gave, without what it computed."""
+    """Replaces a floating-point tensor that a layer returned by one full of NaN."""
     return torch.full_like(given, nan) if isinstance(given, Tensor) and given.is_floating_point() else given
 
 
 def _without_nan(given: Any) -> Any:
-    """What `_as_nan` gave, with 0 in the place of NaN."""
+    """Replaces a floating-point tensor from `_as_nan` by one full of 0."""
     return torch.zeros_like(given) if isinstance(given, Tensor) and given.is_floating_point() else given
 
 
 def _holds_nan(value: Tensor) -> bool:
-    """Whether any of it is NaN; a tensor without values holds none."""
+    """Whether any element is NaN; False for a tensor without values."""
     if isinstance(value, FakeTensor) or not value.is_floating_point():
         return False
     return bool(value.isnan().any())

@@ -1,8 +1,8 @@
-"""The walk of a recipe through the decoder layers.
+"""Applies the steps of a recipe to the decoder layers, one after another.
 
-Layer by layer: gather what the steps read of every target's inputs, once, with the layer still dense, on the
-hidden states made by the layers already pruned; apply the steps block by block; move the hidden states on
-through the pruned layer.
+For each layer: gather the input statistics that the steps need, once for every target, with the layer still
+dense, on the hidden states that the already pruned layers produced; apply the steps block by block; move the
+hidden states through the pruned layer.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ if TYPE_CHECKING:
 
 
 class LayerwiseMethod(ABC):
-    """A pruning method that takes every target through steps, layer by layer."""
+    """A pruning method that applies steps to every target, layer by layer."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def as_steps(self) -> Sequence[Step]:
-        """A score, then refinements, then at most one update."""
+        """Returns the steps: a score, then refinements, then at most one update."""
 
     def prune(
         self,
@@ -70,14 +70,14 @@ class LayerwiseMethod(ABC):
         placement: Placement = Placement(),
         on_layer: Callable[[LayerReport], None] = ignore_layer,
     ) -> PruneResult:
-        """See `PruningMethod.prune`; `initial` holds the score's mask where refinements changed it."""
+        """See `PruningMethod.prune`; `initial` has the score's masks if there are refinements."""
         return prune_by_steps(
             self.name, self.as_steps(), model, pattern, calibration, placement=placement, on_layer=on_layer
         )
 
 
 class Score(MaskStep, LayerwiseMethod):
-    """Chooses the mask of one target, some also new weights with it. By itself it is a pruning method.
+    """Chooses the mask of one target, and new weights if it reconstructs. Used alone it is a pruning method.
 
     Attributes:
         needs_calibration: whether it reads statistics.
@@ -99,14 +99,14 @@ class Score(MaskStep, LayerwiseMethod):
 
     @abstractmethod
     def choose(self, problem: Problem) -> Solution:
-        """The mask of one target, and perhaps its new weights.
+        """Chooses the mask of one target, and its new weights if the score reconstructs.
 
         Raises:
             PruningError: NaN or a singular matrix; names the target.
         """
 
     def as_steps(self) -> Sequence[Step]:
-        """Itself."""
+        """Returns this score as the only step."""
         return (self,)
 
 
@@ -123,16 +123,16 @@ def prune_by_steps(
     """Prunes every target of `model` in place, in the order of the layers.
 
     Args:
-        name: of the method, for messages.
+        name: the method's name, for messages.
         steps: a score, then refinements, then at most one update.
         model: the model.
         pattern: what to remove.
-        calibration: what to look at; not looked at where no step reads inputs.
+        calibration: the calibration data; ignored if no step reads inputs.
         placement: batch size, and where layers are.
         on_layer: called with each target's report.
 
     Returns:
-        Masks, reports and seconds by phase; where a refinement changed the mask, `initial` holds the score's.
+        Masks, reports and seconds by phase. If there are refinements, `initial` has the score's masks.
 
     Raises:
         InputError: the pattern does not fit a target, or calibration is missing.
@@ -155,8 +155,8 @@ def prune_by_steps(
             with clock.phase("propagate"):
                 stream = LayerStream.of_calibration(model, decoder, samples, residence)
         for layer in decoder.layers:
-            # A layer's statistics and solutions are as large as itself or larger: they end with the call.
-            with residence.visiting(layer):
+            # A layer's statistics and solutions are at least as large as the layer: free them with the call.
+            with residence.loaded(layer):
                 walk = _LayerWalk(layer, steps, pattern, stream, samples.n_samples if samples else 0, clock)
                 pruned = walk.prune()
             for target, report in pruned:
@@ -171,15 +171,15 @@ def prune_by_steps(
 
 @dataclass
 class _LayerWalk:
-    """One layer on its way through the steps.
+    """Applies the steps to one layer.
 
     Attributes:
         layer: the decoder layer.
-        steps: of the recipe.
+        steps: the steps of the recipe.
         pattern: what to remove.
-        stream: the hidden states that enter the layer; None where no step reads inputs.
-        n_samples: calibration sequences.
-        clock: adds up the phases.
+        stream: the hidden states that enter the layer; None if no step reads inputs.
+        n_samples: number of calibration sequences.
+        clock: adds up the seconds by phase.
         keep: target name -> its final mask.
         initial: target name -> the score's mask.
         gradients: target name -> `Problem.regional_gradients`, until it is pruned; empty unless a step reads
@@ -202,7 +202,7 @@ class _LayerWalk:
         return any(isinstance(step, Refinement | BlockRefinement) for step in self.steps)
 
     def prune(self) -> list[tuple[Target, LayerReport]]:
-        """Prunes the layer, moves the hidden states on, and reports on each target."""
+        """Prunes the layer, moves the hidden states to its output, and returns a report for each target."""
         gathered, dense_probes = self._gathered()
         if self.stream is not None and any(step.reads_regional_gradients for step in self.steps):
             with self.clock.phase("statistics"):
@@ -211,11 +211,11 @@ class _LayerWalk:
         outcomes = [self._prune_block(block, gathered) for block in self.layer.blocks]
         del gathered
         probes: list[Tensor] = []
-        said: tuple[str, ...] = ()
+        stream_warnings: tuple[str, ...] = ()
         if self.stream is not None:
             with self.clock.phase("propagate"):
                 probes = self.stream.advance(self.layer)
-            said = self.stream.take_warnings()
+            stream_warnings = self.stream.take_warnings()
         reports = []
         for number, (block, outcome) in enumerate(zip(self.layer.blocks, outcomes, strict=True)):
             refined = outcome.refined
@@ -237,14 +237,17 @@ class _LayerWalk:
                     damping=solution.damping,
                     swaps=solution.swaps,
                     n_tokens=outcome.n_tokens[name],
-                    warnings=(*solution.warnings, *said),
+                    warnings=(*solution.warnings, *stream_warnings),
                 )
                 reports.append((target, report))
-                said = ()
+                stream_warnings = ()
         return reports
 
     def _gathered(self) -> tuple[SharedInputs[InputStatistics] | None, list[Tensor]]:
-        """The statistics of all targets, and each block's dense output on the probe; none if none is read."""
+        """Gathers the statistics of all targets, and each block's dense output on the first batch.
+
+        Returns None and an empty list if no step reads statistics.
+        """
         kinds = list(dict.fromkeys(kind for step in self.steps for kind in step.statistics))
         if self.stream is None or not kinds:
             return None, []
@@ -259,10 +262,10 @@ class _LayerWalk:
             require_finite(target.weight, name, "its weights")
 
     def _prune_block(self, block: Block, gathered: SharedInputs[InputStatistics] | None) -> _BlockOutcome:
-        """Takes one block through all steps, and gives its targets their final weights."""
+        """Applies all steps to one block, and writes the final weights of its targets."""
         whole_block = any(isinstance(step, BlockRefinement) for step in self.steps)
-        # Steps that see one target at a time take it through all of them before the next one: one weight in
-        # fp32 at a time. Only where the block is run by itself are its dense weights held.
+        # Without a step for whole blocks, all steps are applied to one target before the next one, so that
+        # only one weight in fp32 exists at a time. A step for whole blocks needs the block's dense weights.
         dense = {name: target.weight.clone() for name, target in block.targets.items()} if whole_block else {}
         outcome = _BlockOutcome()
         order = list(self.layer.targets)
@@ -298,7 +301,7 @@ class _LayerWalk:
         gathered: SharedInputs[InputStatistics] | None,
         outcome: _BlockOutcome,
     ) -> None:
-        """Takes one target through steps that see it alone."""
+        """Applies steps that work on single targets to one target."""
         name, first = target.name, target.name not in outcome.solutions
         inputs = gathered.judged(target) if gathered else InputStatistics((), target)
         if first:
@@ -329,7 +332,7 @@ class _LayerWalk:
             if isinstance(step, Refinement):
                 found = step.refine(problem, found).without_weight
             elif isinstance(step, Update) and not bool(found.keep.all()):
-                # Where nothing is pruned there is nothing to make up for.
+                # If nothing is pruned there is no error to compensate.
                 found = step.update(problem, found.without_weight)
         assert found is not None
         outcome.solutions[name] = found
@@ -337,7 +340,7 @@ class _LayerWalk:
     def _refine_block(
         self, step: BlockRefinement, block: Block, dense: Mapping[str, Tensor], outcome: _BlockOutcome
     ) -> None:
-        """Lets a step improve the masks of a block that is pruned by those found so far."""
+        """Lets a step improve the masks of a whole block, which is pruned by the masks found so far."""
         assert self.stream is not None
         found = outcome.solutions
         for name, target in block.targets.items():
@@ -357,7 +360,7 @@ class _LayerWalk:
             found[name] = found[name].refined(refined.keep[name], target, *warnings)
 
     def _finish(self, target: Target, dense: Tensor | None, outcome: _BlockOutcome) -> None:
-        """Writes the final weights of one target, and keeps its mask in bits."""
+        """Writes the final weights of one target, and stores its packed mask."""
         name = target.name
         solution = outcome.solutions[name]
         survivors = dense if solution.weight is None else solution.weight
@@ -372,17 +375,17 @@ class _LayerWalk:
             warnings = expert_warnings(target, n_tokens)
         else:
             warnings = ()
-        # Only words and numbers stay: a mask and a weight in fp32 are several times as large as both packed.
+        # Keep only warnings and numbers: the bool mask and the fp32 weight are large, and stored already.
         nothing = torch.empty(0, dtype=torch.bool)
-        said = (*warnings, *solution.warnings, *solution.weight_warnings)
+        collected = (*warnings, *solution.warnings, *solution.weight_warnings)
         outcome.solutions[name] = replace(
-            solution, keep=nothing, weight=None, weight_warnings=(), warnings=tuple(dict.fromkeys(said))
+            solution, keep=nothing, weight=None, weight_warnings=(), warnings=tuple(dict.fromkeys(collected))
         )
 
 
 @dataclass
 class _BlockOutcome:
-    """What is known of one block so far: a solution and the number of tokens of each target."""
+    """The results of one block so far: a solution and the number of tokens of each target."""
 
     solutions: dict[str, Solution] = field(default_factory=dict)
     n_tokens: dict[str, int | None] = field(default_factory=dict)
@@ -390,7 +393,7 @@ class _BlockOutcome:
 
 
 def _runs(steps: Sequence[Step]) -> Iterator[tuple[bool, list[Step]]]:
-    """Neighbouring steps that see a whole block, or one target, together: (whether a block, the steps)."""
+    """Groups consecutive steps of one kind: yields (whether they work on whole blocks, the steps)."""
     run: list[Step] = []
     for step in steps:
         if run and isinstance(step, BlockRefinement) != isinstance(run[-1], BlockRefinement):
@@ -404,10 +407,10 @@ def _runs(steps: Sequence[Step]) -> Iterator[tuple[bool, list[Step]]]:
 def _gather(
     stream: LayerStream, layer: DecoderLayer, kinds: Sequence[StatisticKind]
 ) -> tuple[SharedInputs[InputStatistics], list[Tensor]]:
-    """The statistics of all targets of a layer, and each block's output on the probe.
+    """Gathers the statistics of all targets of a layer, and each block's output on the first batch.
 
-    After the probe no forward goes further than the last input it is run for: a quarter to a third of an MLP
-    is left out.
+    After the first batch every forward ends at the last input that is needed, which saves a quarter to a
+    third of an MLP.
     """
     shared = SharedInputs(layer.targets, partial(InputStatistics, kinds))
     probe: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""What is accumulated over the calibration tokens, in fp32 whatever the model computes in."""
+"""Statistics that are summed over the calibration tokens, always in fp32."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from methods.structure.target import Target, noting_inputs
 
 
 class Summed(Protocol):
-    """Whatever takes in the inputs of a target."""
+    """Anything that the inputs of a target can be added to."""
 
     def add(self, x_NI: Tensor) -> None:
-        """Takes in N tokens of I inputs."""
+        """Adds N tokens of I inputs."""
         ...
 
 
 class InputStatistic(Summed, Protocol):
-    """Something summed over the inputs of a target."""
+    """A statistic that is summed over the inputs of a target."""
 
     @property
     def value(self) -> Tensor:
@@ -35,7 +35,7 @@ class StatisticKind(Protocol):
     """A class of statistics."""
 
     def of(self, target: Target) -> InputStatistic:
-        """An empty one for `target`."""
+        """Creates an empty statistic for `target`."""
         ...
 
 
@@ -52,11 +52,11 @@ class InputNorms:
 
     @classmethod
     def of(cls, target: Target) -> Self:
-        """An empty one for `target`."""
+        """Creates an empty statistic for `target`."""
         return cls(target.n_inputs, target.device)
 
     def add(self, x_NI: Tensor) -> None:
-        """Takes in N tokens."""
+        """Adds N tokens."""
         for x in torch.split(x_NI, CHUNK_TOKENS):
             self.value += x.float().square_().sum(0) if x.dtype != torch.float32 else x.square().sum(0)
 
@@ -64,22 +64,23 @@ class InputNorms:
 class GramMatrix:
     """X^T X over all tokens, `[in, in]` (the Hessian of a Linear's squared error, up to a factor).
 
-    It is symmetric: a few strips from the diagonal to the right are formed, a little over half of it.
+    Because it is symmetric, only a few strips from the diagonal to the right are computed, a little more than
+    half of the matrix.
     """
 
     def __init__(self, n_inputs: int, device: torch.device) -> None:
         self._sum = torch.zeros(n_inputs, n_inputs, dtype=torch.float32, device=device)
         self._strip = max(MIN_STRIP, -(-n_inputs // N_STRIPS))
-        self._whole = True
+        self._is_mirrored = True
 
     @classmethod
     def of(cls, target: Target) -> Self:
-        """An empty one for `target`."""
+        """Creates an empty statistic for `target`."""
         return cls(target.n_inputs, target.device)
 
     def add(self, x_NI: Tensor) -> None:
-        """Takes in N tokens."""
-        self._whole = False
+        """Adds N tokens."""
+        self._is_mirrored = False
         for x in torch.split(x_NI, CHUNK_TOKENS):
             x = x if multiplies_into_fp32(x) else x.float()
             for start in range(0, x.shape[1], self._strip):
@@ -89,18 +90,18 @@ class GramMatrix:
     @property
     def value(self) -> Tensor:
         """The sum so far, fp32."""
-        if not self._whole:
+        if not self._is_mirrored:
             for start in range(0, len(self._sum), self._strip):
                 end = start + self._strip
                 self._sum[end:, start:end] = self._sum[start:end, end:].T
-            self._whole = True
+            self._is_mirrored = True
         return self._sum
 
 
 class InputStatistics:
-    """All statistics that the steps of a recipe read of one target's inputs, gathered together.
+    """All statistics of one target's inputs that the steps of a recipe read.
 
-    A Gram matrix has the norms on its diagonal, so that they are not summed beside it.
+    If a Gram matrix is among them, the norms are read from its diagonal and not summed separately.
     """
 
     def __init__(self, kinds: Iterable[StatisticKind], target: Target) -> None:
@@ -111,7 +112,7 @@ class InputStatistics:
         self._shared: dict[object, Any] = {}
 
     def __getitem__(self, kind: type[S]) -> S:
-        """The statistic of one kind."""
+        """Returns the statistic of one kind."""
         if kind is InputNorms and GramMatrix in self:
             norms = InputNorms(0, torch.device("cpu"))
             norms.value = self[GramMatrix].value.diagonal()
@@ -119,45 +120,45 @@ class InputStatistics:
         return cast(S, self._by_kind[cast(StatisticKind, kind)])
 
     def __contains__(self, kind: object) -> bool:
-        """Whether that kind was gathered, or follows from what was."""
+        """Whether that kind is gathered, or follows from another one."""
         return kind in self._by_kind or (kind is InputNorms and GramMatrix in self._by_kind)
 
     def add(self, x_NI: Tensor) -> None:
-        """Takes in N tokens."""
+        """Adds N tokens."""
         for statistic in self._by_kind.values():
             statistic.add(x_NI)
 
     def require_finite(self, target: str) -> None:
-        """Raises `NonFiniteError` naming `target` if what was summed up is not finite."""
+        """Raises `NonFiniteError` naming `target` if a sum is not finite."""
         for statistic in self._by_kind.values():
             require_finite(statistic.value, target, "the activations it reads, or their squares,")
 
     def shared(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` gives, made once a `key`: factors that targets with the same inputs have in common."""
+        """Returns the result of `make`, cached under `key` for all targets that read the same inputs."""
         if key not in self._shared:
             self._shared[key] = make()
         return cast(T, self._shared[key])
 
     def drop_shared(self) -> None:
-        """Frees what `shared` made; it is made anew if it is asked for again."""
+        """Drops everything that `shared` cached; it is computed again when it is needed."""
         self._shared.clear()
 
 
 class SquaredGradients:
     """Sum over samples of the squared gradient of a per-sample loss with respect to a weight, `[out, in]`.
 
-    The gradient of sample j is dY_j^T X_j summed over its tokens; it is squared before samples are added up,
-    which is why the gradient of a whole batch would be another thing (LLM-Barber, arXiv 2408.10631).
+    The gradient of sample j is dY_j^T X_j summed over its tokens. It is squared before samples are added, so
+    the gradient of a whole batch cannot be used instead (LLM-Barber, arXiv 2408.10631).
     """
 
     def __init__(self, shape: tuple[int, int], device: torch.device, scratch: Tensor | None = None) -> None:
-        """An empty sum.
+        """Creates an empty sum.
 
         Args:
-            shape: of the weight.
-            device: where it is.
-            scratch: fp32, flat, as large as the weight or larger: room for one gradient, which several sums
-                may share.
+            shape: shape of the weight.
+            device: device of the sum.
+            scratch: flat fp32 buffer for one gradient, at least as large as the weight; several sums may
+                share it. None = allocate one.
         """
         self.value = torch.zeros(shape, dtype=torch.float32, device=device)
         size = self.value.numel()
@@ -165,12 +166,12 @@ class SquaredGradients:
         self._gradient = room.view(shape)
 
     def add(self, x_NI: Tensor, dy_NO: Tensor, lengths: Sequence[int]) -> None:
-        """Takes in N tokens, the tokens of one sample next to each other.
+        """Adds N tokens, sorted by sample.
 
         Args:
             x_NI: inputs `[N, in]`.
             dy_NO: gradient of the loss with respect to the outputs, `[N, out]`.
-            lengths: how many of the N tokens belong to each sample; a sample may have none.
+            lengths: number of tokens per sample, N in total; a sample may have none.
         """
         samples = zip(torch.split(x_NI, list(lengths)), torch.split(dy_NO, list(lengths)), strict=True)
         for x_TI, dy_TO in samples:
@@ -184,17 +185,17 @@ class SquaredGradients:
 
 
 def multiplies_into_fp32(x: Tensor) -> bool:
-    """Whether the backend multiplies numbers of this type and gives the product in fp32."""
+    """Whether the backend can multiply matrices of this dtype and return the product in fp32."""
     return x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, in fp32.
+    """Adds left @ right to `total`, in fp32.
 
     Args:
         total: fp32 `[m, n]`, changed in place.
-        left: `[m, k]`; fp32, or what `multiplies_into_fp32`.
-        right: `[k, n]`, likewise.
+        left: `[m, k]`; fp32, or a dtype that `multiplies_into_fp32`.
+        right: `[k, n]`, of the same dtype.
     """
     if left.dtype == torch.float32:
         total.addmm_(left, right)
@@ -203,9 +204,9 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 class SharedInputs(Generic[A]):
-    """One statistic for all targets that read the same tensor (q, k and v; gate and up).
+    """Gathers one statistic for all targets that read the same tensor (q, k and v; gate and up).
 
-    Which of them share is seen on the first batch, by the identity of the tensor they are called with.
+    Which targets share a tensor is found out on the first batch, by the identity of their input tensors.
     """
 
     def __init__(self, targets: Mapping[str, Target], new: Callable[[Target], A]) -> None:
@@ -218,19 +219,19 @@ class SharedInputs(Generic[A]):
         self._n_forwards = 0
 
     def __getitem__(self, target: str) -> A:
-        """The statistic of a target's inputs; an empty one where nothing reached it."""
+        """Returns the statistic of a target's inputs; an empty one if the target was never called."""
         if target not in self._leader:
             return self._new(self._targets[target])
         return self._statistics[self._leader[target]]
 
     def judged(self, target: Target) -> A:
-        """The statistic to judge `target` by.
+        """Returns the statistic to prune `target` by.
 
-        Of an expert that no token reached it is that of every input active once, by itself: nothing is known,
-        so none is preferred.
+        For an expert that no token reached, it is the statistic of unit inputs (every input active once,
+        alone), which prefers no input.
 
         Raises:
-            StructureError: nothing reached it, and it is no expert.
+            StructureError: the target was never called, and is not an expert.
         """
         statistic = self[target.name]
         if self.n_tokens(target.name) == 0:
@@ -242,12 +243,12 @@ class SharedInputs(Generic[A]):
         return statistic
 
     def n_tokens(self, target: str) -> int:
-        """How many tokens a target has read."""
+        """Returns how many tokens a target has read."""
         return self._n_tokens[self._leader[target]] if target in self._leader else 0
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """First target -> all targets that share its input."""
+        """First target of each group -> all targets that share its input."""
         members: dict[str, list[str]] = {leader: [] for leader in self._statistics}
         for target, leader in self._leader.items():
             members[leader].append(target)
@@ -255,10 +256,10 @@ class SharedInputs(Generic[A]):
 
     @property
     def last(self) -> Target | None:
-        """The target whose input is the last that a forward gives: nothing is learned from going on.
+        """The target that a forward calls last, so that the forward can end there.
 
-        None before the first forward, and where forwards may differ: unless each target but the experts that
-        are stacked was called just once in the first.
+        None before the first forward, and if the order of calls may differ between forwards: that is, if the
+        last call was to a stacked expert, or any other target was not called exactly once.
         """
         called = sorted(target.name for target in self._calls if target.expert is None)
         all_of_them = sorted(name for name, target in self._targets.items() if target.expert is None)
@@ -268,8 +269,8 @@ class SharedInputs(Generic[A]):
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Adds up what the targets are called with while the body runs one forward."""
-        # Holding the tensors keeps their identity unique until the forward is over.
+        """Adds the inputs of the targets to their statistics while the body runs one forward."""
+        # References to the tensors prevent their ids from being reused during the forward.
         seen: list[tuple[Tensor, str]] = []
 
         def collect(target: Target, x: Tensor) -> None:
@@ -294,7 +295,7 @@ class SharedInputs(Generic[A]):
 
 
 def add_unit_inputs(statistic: Summed, n_inputs: int, device: torch.device) -> None:
-    """Lets `statistic` see every input active once, by itself: nothing is known, so none is preferred."""
+    """Adds the unit vectors to `statistic`: every input is active once, alone, so that none is preferred."""
     for start in range(0, n_inputs, _UNIT_ROWS):
         rows = torch.zeros(min(_UNIT_ROWS, n_inputs - start), n_inputs, device=device)
         rows.diagonal(start).fill_(1)
@@ -302,14 +303,15 @@ def add_unit_inputs(statistic: Summed, n_inputs: int, device: torch.device) -> N
 
 
 _UNIT_ROWS = 1024
-"""At a time, to bound memory."""
+"""Number of unit vectors added at a time, to bound memory."""
 
 CHUNK_TOKENS = 4096
-"""So many are widened to fp32 at once."""
+"""Number of tokens that are converted to fp32 at a time."""
 
 N_STRIPS = 4
 MIN_STRIP = 128
-"""Of a Gram matrix: more strips save more of it, and make slower products."""
+"""Number of strips of a Gram matrix, and their minimum height. More strips compute less of the matrix twice,
+but with slower products."""
 
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""The parts that a one-shot prune is made of, and what passes between them.
+"""The interfaces of the steps of a one-shot prune, and the objects that they take and return.
 
 A recipe chooses a mask by a score, improves it by refinements, and recomputes the surviving weights by an
-update. Each step is a frozen dataclass whose fields are its settings. It sees one target at a time (a
-`BlockRefinement` one block) and holds no state: hooks, devices and the walk through the layers are in
+update. Each step is a frozen dataclass whose fields are its settings. It works on one target at a time (a
+`BlockRefinement` on one block) and has no state: hooks, devices and the loop over the layers are in
 `methods.engine.layerwise`.
 """
 
@@ -25,23 +25,23 @@ from methods.structure.target import Target
 
 T = TypeVar("T")
 
-UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask stands"
+UNREACHED = "no token was routed to it when its mask was to be improved: the initial mask is kept"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One target to prune, as the steps of a recipe see it.
+    """One target to prune, as it is passed to the steps of a recipe.
 
     Attributes:
         target: the target.
         block: `attention` or `mlp`.
-        weight: its dense weight, fp32 `[out, in]`, contiguous; not to be changed.
+        weight: its dense weight, fp32 `[out, in]`, contiguous; read-only.
         pattern: what to remove from it.
         inputs: the statistics of its inputs that the recipe's steps ask for.
-        n_tokens: calibration tokens that it read; 0 for an expert that no token was routed to, whose
-            statistics are those of every input active once; None where nothing was gathered.
-        n_samples: calibration sequences.
-        given_gradients: what `regional_gradients` gives; None unless a step of the recipe asks for them.
+        n_tokens: number of calibration tokens that it read; 0 for an expert that no token was routed to,
+            whose statistics are those of every input active once; None if no statistics were gathered.
+        n_samples: number of calibration sequences.
+        given_gradients: the value of `regional_gradients`; None unless a step of the recipe reads them.
     """
 
     target: Target
@@ -60,12 +60,12 @@ class Problem:
 
     @property
     def squared_norms(self) -> Tensor:
-        """sum_t X_tj^2 of each input over all tokens, fp32 `[in]`; of a Gram matrix, the diagonal."""
+        """sum_t X_tj^2 of each input over all tokens, fp32 `[in]`: the diagonal of the Gram matrix."""
         return self.inputs[InputNorms].value
 
     @property
     def gram(self) -> Tensor:
-        """X^T X over all tokens (a sum, not a mean), fp32 `[in, in]`; shared, not to be changed."""
+        """X^T X over all tokens (a sum, not a mean), fp32 `[in, in]`; shared between targets, read-only."""
         return self.inputs[GramMatrix].value
 
     @property
@@ -75,28 +75,28 @@ class Problem:
         return self.given_gradients
 
     def shared(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` gives, made once for all targets that read the same inputs.
+        """Returns the result of `make`, computed once for all targets that read the same inputs.
 
         Args:
-            key: names what is made and every setting that it depends on.
-            make: makes it from the statistics alone.
+            key: identifies the result, including every setting that it depends on.
+            make: computes the result from the statistics alone.
         """
         return self.inputs.shared(key, make)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What the steps so far decided for one target.
+    """The mask and the weights of one target after the steps so far.
 
     Attributes:
         keep: bool `[out, in]`.
         weight: fp32 `[out, in]`, zero where pruned; None = survivors have their dense values.
-        damping: added to the Hessian's diagonal, relative to its mean.
-        swaps: pairs swapped against an initial mask.
-        standing: the report of the method whose mask this is, where it was not judged here: on how many
-            tokens it was, and its warnings, are reported in place of this pass's.
-        warnings: what a reader should know of.
-        weight_warnings: what a reader should know of the new weights; unsaid where they are not kept.
+        damping: the damping added to the Hessian's diagonal, relative to its mean.
+        swaps: number of pairs swapped against an initial mask.
+        standing: if the mask was found in an earlier pass, the report of the method that found it. Its number
+            of tokens and its warnings are then reported in place of those of this pass.
+        warnings: warnings for the report.
+        weight_warnings: warnings about the new weights; dropped together with the weights.
     """
 
     keep: Tensor
@@ -109,11 +109,14 @@ class Solution:
 
     @property
     def without_weight(self) -> Solution:
-        """The mask alone: survivors have their dense values."""
+        """The same mask without new weights: survivors have their dense values."""
         return replace(self, weight=None, weight_warnings=()) if self.weight is not None else self
 
     def refined(self, keep: Tensor, target: Target, *warnings: str) -> Solution:
-        """The solution with a better mask: survivors dense, swaps counted, and judged here from now on."""
+        """Returns the solution with a better mask.
+
+        Survivors have their dense values, swaps are counted, and `standing` is dropped.
+        """
         before = self.warnings
         if self.standing is not None:
             before = (*warnings_of_judgement(self.standing, target), *before)
@@ -129,18 +132,19 @@ class Solution:
 
 
 class Step(ABC):
-    """One part of a recipe.
+    """One step of a recipe.
 
     Attributes:
-        part: where it stands in a recipe: `score`, `refinement` or `update`.
-        name: what users call it; lower case, words joined by hyphens.
-        version: raised with every change of what it decides: records made by an older version are stale.
-        statistics: what it reads of a target's inputs. A recipe gathers each kind once for all its steps.
-        reads_regional_gradients: whether it reads `Problem.regional_gradients`, which takes a forward and a
-            backward of each dense layer.
-        solver_bytes: of working memory, for each element of the target's Gram matrix `[in, in]` and beside
-            it: factors, copies in float64. A preflight asks, so that a step that cannot fit is refused before
-            anything runs.
+        part: its role in a recipe: `score`, `refinement` or `update`.
+        name: name that users type; lower case, words joined by hyphens.
+        version: version to increase with every change of its results; records of older versions are stale.
+        statistics: the statistics of a target's inputs that it reads. A recipe gathers each kind once for all
+            its steps.
+        reads_regional_gradients: whether it reads `Problem.regional_gradients`, which costs a forward and a
+            backward pass of each dense layer.
+        solver_bytes: working memory (factors, copies in float64) in bytes per element of the target's Gram
+            matrix `[in, in]`, in addition to the matrix. The memory estimate uses it to refuse a step that
+            does not fit before anything runs.
     """
 
     part: ClassVar[str]
@@ -152,7 +156,7 @@ class Step(ABC):
 
     @property
     def reads_inputs(self) -> bool:
-        """Whether it looks at calibration data."""
+        """Whether it reads calibration data."""
         return bool(self.statistics) or self.reads_regional_gradients
 
 
@@ -161,39 +165,39 @@ class MaskStep(Step):
 
     @abstractmethod
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """Rows x columns of the groups in which it counts: see `PruningMethod.comparison_group`.
+        """Returns rows x columns of the groups that it compares: see `PruningMethod.comparison_group`.
 
-        Each group of a refinement keeps as many weights as it had.
+        In each group a refinement keeps as many weights as before.
 
         Raises:
-            InputError: it cannot do `pattern`.
+            InputError: it does not support `pattern`.
         """
 
 
 class Refinement(MaskStep):
-    """Improves the mask of one target; survivors go back to their dense values."""
+    """Improves the mask of one target; survivors get back their dense values."""
 
     part = "refinement"
 
     @abstractmethod
     def refine(self, problem: Problem, found: Solution) -> Solution:
-        """The solution with a better mask; see `Solution.refined`."""
+        """Returns the solution with a better mask; see `Solution.refined`."""
 
 
 @dataclass(frozen=True)
 class PrunedBlock:
-    """One block of a layer with the masks found so far, as a `BlockRefinement` sees it.
+    """One block of a layer with the masks found so far, as it is passed to a `BlockRefinement`.
 
     Attributes:
-        stream: at the input of `layer`; earlier blocks of the layer are final.
+        stream: the stream at the input of `layer`; earlier blocks of the layer have their final weights.
         layer: the decoder layer.
         block: one of its blocks, whose weights are pruned by `keep`.
-        patterns: target name -> what it is pruned to.
+        patterns: target name -> its pattern.
         dense: target name -> dense weight `[out, in]`.
-        full: target name -> what each weight would be if nothing were pruned: its dense value, or what an
-            initial method made of it.
+        full: target name -> the values that weights have if they survive: the dense ones, or those that an
+            initial method computed.
         keep: target name -> bool `[out, in]`.
-        clock: for the phases `statistics` and `solve`.
+        clock: measures the phases `statistics` and `solve`.
     """
 
     stream: LayerStream
@@ -208,13 +212,13 @@ class PrunedBlock:
 
 @dataclass(frozen=True)
 class RefinedBlock:
-    """What became of the masks of one block.
+    """The refined masks of one block.
 
     Attributes:
         keep: target name -> bool `[out, in]`.
-        n_tokens: target name -> tokens it was judged on; empty where the refinement looks at none.
-        dense_probe: the dense block's output on the first batch, in the layer as the refinement found it.
-        error_before: relative squared error of the block's output there under the masks of before.
+        n_tokens: target name -> number of tokens it was judged on; empty if the refinement reads none.
+        dense_probe: the dense block's output on the first batch, before the refinement changed the layer.
+        error_before: relative squared error of the block's output on the first batch with the previous masks.
     """
 
     keep: Mapping[str, Tensor]
@@ -224,32 +228,32 @@ class RefinedBlock:
 
 
 class BlockRefinement(MaskStep):
-    """Improves the masks of all targets of one block together, on what the block gives with them."""
+    """Improves the masks of all targets of one block together, by the output of the block."""
 
     part = "refinement"
 
     @property
     def reads_inputs(self) -> bool:
-        """It runs the block."""
+        """Always True, because it runs the block on calibration data."""
         return True
 
     @abstractmethod
     def refine_block(self, pruned: PrunedBlock) -> RefinedBlock:
-        """Better masks for a block; it changes no weight."""
+        """Returns better masks for a block; does not change any weight."""
 
 
 class Update(Step):
-    """Recomputes the surviving weights of one target; the mask stays as it is."""
+    """Recomputes the surviving weights of one target; the mask does not change."""
 
     part = "update"
 
     @abstractmethod
     def update(self, problem: Problem, found: Solution) -> Solution:
-        """The solution with new weights, zero where `found.keep` is False."""
+        """Returns the solution with new weights, zero where `found.keep` is False."""
 
 
 def expert_warnings(target: Target, n_tokens: int) -> tuple[str, ...]:
-    """What to say of an expert that saw too few tokens to be judged: fewer than it has inputs."""
+    """Returns a warning if an expert read too few tokens to be judged: fewer than it has inputs."""
     if target.expert is None or n_tokens >= target.n_inputs:
         return ()
     if n_tokens == 0:
@@ -258,13 +262,13 @@ def expert_warnings(target: Target, n_tokens: int) -> tuple[str, ...]:
 
 
 def warnings_of_judgement(report: LayerReport, target: Target) -> tuple[str, ...]:
-    """A report's warnings, but for how many tokens reached an expert: a later pass says that anew."""
+    """Returns a report's warnings without those of `expert_warnings`, which a later pass adds again."""
     reached = () if report.n_tokens is None else expert_warnings(target, report.n_tokens)
     return tuple(warning for warning in report.warnings if warning not in reached)
 
 
 def dead_inputs(squared_norms: Tensor, consequence: str) -> tuple[str, ...]:
-    """The warning that some inputs were never active, and what that means; none where all were."""
+    """Returns a warning with its `consequence` if some inputs were never active."""
     dead = int((squared_norms == 0).sum())
     return (f"{dead} inputs were never active; their weights {consequence}",) if dead else ()
 

@@ -1,1 +1,1 @@
-"""Which weights survive: sparsity patterns, the exact choice of what they remove, and packed masks."""
+"""Sparsity patterns, the exact selection of the weights that they remove, and packed masks."""

@@ -1,4 +1,4 @@
-"""Booleans in packed bits, eight in a byte, the first in its highest bit; and tensors compared by bits."""
+"""Packs booleans into bytes (eight per byte, highest bit first), and compares tensors bit by bit."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from torch import Tensor
 
 BITS = (128, 64, 32, 16, 8, 4, 2, 1)
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By bytes of an element."""
+"""Size of an element in bytes -> integer dtype of that size."""
 
 
 def packed(flags: Tensor) -> Tensor:
-    """What `np.packbits` makes of a bool tensor of any shape, row-major: uint8 `[ceil(numel / 8)]`."""
+    """Packs a bool tensor of any shape, row-major, like `np.packbits`: uint8 `[ceil(numel / 8)]`."""
     flat = flags.reshape(-1).view(torch.uint8)
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).reshape(-1, 8)
     return (padded * _bits(flags.device)).sum(-1, dtype=torch.uint8)
 
 
 def unpacked(bits: Tensor, count: int) -> Tensor:
-    """The first `count` booleans of uint8 `[bytes]`: bool `[count]`."""
+    """Unpacks the first `count` booleans from uint8 `[bytes]`: bool `[count]`."""
     return ((bits[:, None] & _bits(bits.device)) != 0).reshape(-1)[:count]
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors on one device have the same dtype, shape and bytes.
 
-    Unlike `torch.equal`, NaN is the same as itself, and -0.0 is not the same as 0.0.
+    Unlike in `torch.equal`, NaN equals itself, and -0.0 differs from 0.0.
     """
     if one.dtype != other.dtype or one.shape != other.shape:
         return False

@@ -1,4 +1,4 @@
-"""Which weights survive, in packed bits."""
+"""Keep-masks, which mark the weights that survive, in packed bits."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class KeepMask:
         """Packs a bool tensor of any shape."""
         if keep.dtype != torch.bool:
             raise TypeError(f"a keep-mask is bool, not {keep.dtype}")
-        # Packed where it is, an eighth has to travel.
+        # Pack on the tensor's device, so that only an eighth of the bytes is copied to the host.
         on_host = keep.device.type == "cpu"
         bits = np.packbits(keep.numpy().ravel()) if on_host else packed(keep).cpu().numpy()
         return cls(bits.tobytes(), tuple(keep.shape))
 
     def unpack(self, device: torch.device | None = None) -> Tensor:
-        """The mask as a bool tensor of its own shape, on the CPU or `device`."""
+        """Returns the mask as a bool tensor of the original shape, on `device` (None = the CPU)."""
         if device is not None and device.type != "cpu":
             bits = torch.from_numpy(np.frombuffer(self.bits, dtype=np.uint8).copy()).to(device)
             return unpacked(bits, self.numel).reshape(self.shape)
@@ -38,12 +38,12 @@ class KeepMask:
 
     @property
     def numel(self) -> int:
-        """How many weights the mask covers."""
+        """Number of weights that the mask covers."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def n_kept(self) -> int:
-        """How many of them survive."""
+        """Number of weights that survive."""
         return int(np.bitwise_count(np.frombuffer(self.bits, dtype=np.uint8)).sum())
 
 

@@ -1,4 +1,4 @@
-"""Sparsity patterns: as they are written, and how many weights of a group they remove. Needs no torch."""
+"""Sparsity patterns: parsing, and the number of weights that they remove per group. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_PATTERN_LENGTH = 40
 
 @dataclass(frozen=True)
 class Unstructured:
-    """A share of the weights of each comparison group goes, wherever they stand.
+    """Removes a share of the weights of each comparison group, at any positions.
 
     Attributes:
-        sparsity: the share, exactly as written, in [0, 1).
+        sparsity: the share, as the exact fraction of the decimal number given, in [0, 1).
     """
 
     sparsity: Fraction
@@ -28,16 +28,16 @@ class Unstructured:
             raise InputError(f"sparsity {float(self.sparsity):g} is outside [0, 1)")
 
     def for_module(self, name: str) -> Unstructured:
-        """The pattern of one target module; the same for all of them here."""
+        """Returns the pattern of one target module, which is the same for all modules."""
         return self
 
     def n_pruned(self, group: int) -> int:
-        """How many weights a comparison group of `group` weights loses."""
+        """Returns how many weights are removed from a comparison group of `group` weights."""
         return floor(group * self.sparsity)
 
     @property
     def target(self) -> float:
-        """The sparsity asked for."""
+        """The requested sparsity."""
         return float(self.sparsity)
 
     def __str__(self) -> str:
@@ -46,11 +46,11 @@ class Unstructured:
 
 @dataclass(frozen=True)
 class SemiStructured:
-    """Of every M consecutive input weights N survive (`2:4`, `4:8`, `1:4`).
+    """Keeps N of every M consecutive input weights (`2:4`, `4:8`, `1:4`).
 
     Attributes:
-        n: survivors.
-        m: size of the group.
+        n: N, the number of survivors per group.
+        m: M, the size of a group.
     """
 
     n: int
@@ -64,16 +64,16 @@ class SemiStructured:
             )
 
     def for_module(self, name: str) -> SemiStructured:
-        """The pattern of one target module; the same for all of them here."""
+        """Returns the pattern of one target module, which is the same for all modules."""
         return self
 
     def n_pruned(self, group: int) -> int:
-        """How many weights a run of `group` consecutive input weights loses; `group` is a multiple of M."""
+        """Returns how many of `group` consecutive input weights are removed; `group` is a multiple of M."""
         return group // self.m * (self.m - self.n)
 
     @property
     def target(self) -> float:
-        """The sparsity that it amounts to."""
+        """The resulting sparsity."""
         return (self.m - self.n) / self.m
 
     def check_divides(self, module: str, n_inputs: int) -> None:
@@ -86,23 +86,23 @@ class SemiStructured:
 
 
 UniformPattern = Unstructured | SemiStructured
-"""What one target module is pruned to."""
+"""The pattern of a single target module."""
 
 
 @dataclass(frozen=True)
 class Allocated:
-    """An unstructured sparsity of its own for each target module.
+    """An unstructured pattern with one sparsity per target module.
 
     Attributes:
-        base: the sparsity of all of them together.
-        of_module: target name -> its share.
+        base: the sparsity of all modules together.
+        of_module: target name -> pattern of the module.
     """
 
     base: Unstructured
     of_module: Mapping[str, Unstructured]
 
     def for_module(self, name: str) -> Unstructured:
-        """The pattern of one target module."""
+        """Returns the pattern of one target module."""
         return self.of_module[name]
 
     @property
@@ -118,10 +118,10 @@ SparsityPattern = UniformPattern | Allocated
 
 
 def parse_pattern(text: str | float) -> UniformPattern:
-    """Reads `0.5`, `50%` or `2:4`.
+    """Parses `0.5`, `50%` or `2:4`.
 
     Raises:
-        InputError: it is none of these, or out of range.
+        InputError: the text is none of these, or out of range.
     """
     written = str(text).strip()
     if len(written) > MAX_PATTERN_LENGTH:

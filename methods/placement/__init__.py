@@ -1,1 +1,1 @@
-"""Where decoder layers are while a model is pruned: on the device, in the host's memory, or in files."""
+"""Placement of decoder layers while a model is pruned: on the device, in host memory, or in files."""

@@ -1,7 +1,7 @@
-"""Where a model's decoder layers are while it is pruned, and how each comes to the device that computes.
+"""Residences, which know where decoder layers are and bring them to the device that computes.
 
-Resident: the whole model is on the device. Onloaded: one decoder layer at a time visits it. Every method
-walks the layers through `visiting`, so that neither needs a second way through any method.
+`Resident`: the whole model is on the device. `Onloaded`: one decoder layer at a time is loaded onto it. Every
+method goes through the layers by `Residence.loaded`, so that the same code works for both.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class Residence(ABC):
-    """The decoder layers of one model, and the way in and out of the device.
+    """Brings the decoder layers of one model to the device and back.
 
     Attributes:
-        placement: what was asked for.
-        device: where layers compute.
+        placement: the requested placement.
+        device: the device on which layers compute.
     """
 
     placement: Placement
@@ -37,41 +37,41 @@ class Residence(ABC):
     @abstractmethod
     @contextmanager
     def before_layers(self, *, first_layer: bool) -> Iterator[None]:
-        """What the model runs before its decoder layers is on the device meanwhile.
+        """Keeps on the device, while the body runs, what the model runs before its decoder layers.
 
         Args:
-            first_layer: so is its first decoder layer; no layer is being visited then.
+            first_layer: whether the first decoder layer is needed too. No layer may be loaded meanwhile.
         """
         yield
 
     @abstractmethod
     @contextmanager
     def around_layers(self) -> Iterator[None]:
-        """All of the model but its decoder layers is on the device meanwhile, the output head too."""
+        """Keeps all of the model except its decoder layers on the device while the body runs."""
         yield
 
     @abstractmethod
     @contextmanager
-    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
-        """`layer` is on the device meanwhile; what was written to its targets is kept.
+    def loaded(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+        """Keeps `layer` on the device while the body runs, then stores what was written to its targets.
 
         Args:
-            layer: which one.
-            read_only: nothing is written, so there is nothing to keep.
+            layer: the layer to load.
+            read_only: whether the body writes nothing, so that nothing needs to be stored.
         """
         yield
 
     @abstractmethod
     def remember_dense(self) -> None:
-        """Keeps the present weights of all targets for `dense_weights` and `restore_dense`."""
+        """Saves the current weights of all targets for `dense_weights` and `restore_dense`."""
 
     @abstractmethod
     def dense_weights(self, layer: DecoderLayer) -> Mapping[str, Tensor]:
-        """Target name -> its remembered weight `[out, in]`, on the device; `layer` is being visited."""
+        """Returns target name -> saved weight `[out, in]`, on the device; call it while `layer` is loaded."""
 
     @abstractmethod
     def restore_dense(self) -> None:
-        """Puts the remembered weights of all targets back, and forgets them."""
+        """Restores the saved weights of all targets, and drops the saved ones."""
 
 
 class Resident(Residence):
@@ -85,45 +85,45 @@ class Resident(Residence):
 
     @contextmanager
     def before_layers(self, *, first_layer: bool) -> Iterator[None]:
-        """Everything is there."""
+        """Does nothing: the whole model is on the device already."""
         yield
 
     @contextmanager
     def around_layers(self) -> Iterator[None]:
-        """It is there."""
+        """Does nothing: the whole model is on the device already."""
         yield
 
     @contextmanager
-    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
-        """It is there."""
+    def loaded(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+        """Does nothing: the layer is on the device already, and is changed in place."""
         yield
 
     def remember_dense(self) -> None:
-        """Copies them."""
+        """Copies the target weights on the device."""
         self._dense = {target.name: target.weight.clone() for _, _, target in self._decoder.targets()}
 
     def dense_weights(self, layer: DecoderLayer) -> Mapping[str, Tensor]:
-        """The copies."""
+        """Returns the copies of the layer's target weights."""
         return {name: self._dense[name] for name in layer.targets}
 
     def restore_dense(self) -> None:
-        """Writes the copies back, each of which is dropped at once."""
+        """Writes the copies back; frees each one right after it was written."""
         for _, _, target in self._decoder.targets():
             target.weight.copy_(self._dense.pop(target.name))
 
 
 class Onloaded(Residence):
-    """Layers stay in their storage; one at a time visits the device, the next one fetched meanwhile.
+    """Loads one layer at a time from the storage onto the device, and fetches the next one meanwhile.
 
-    The layer's modules hold copies of its parameters during a visit, and the parameters they held before,
-    the same objects, after it.
+    While a layer is loaded, its modules hold copies of its parameters on the device; afterwards they hold
+    the same parameter objects as before.
     """
 
     def __init__(self, model: PreTrainedModel, decoder: Decoder, placement: Placement) -> None:
         """Fetches nothing yet.
 
         Raises:
-            InputError: the layers shall stay in the host's memory and are not there.
+            InputError: layers are to be kept in host memory, but are on another device.
         """
         self.placement = placement
         self.device = placement.device or model.get_input_embeddings().weight.device
@@ -135,14 +135,14 @@ class Onloaded(Residence):
         self._present: OnDevice | None = None
 
     def close(self) -> None:
-        """Ends the thread that fetches, and forgets what was remembered."""
+        """Stops the prefetch thread, and drops the saved weights."""
         self._prefetch.close()
         if self._remembers:
             self._storage.forget_dense()
 
     @contextmanager
     def before_layers(self, *, first_layer: bool) -> Iterator[None]:
-        """Brings all that is no decoder layer and no output head, and the first layer if it is wanted."""
+        """Loads everything except decoder layers and output head; the first layer too if it is needed."""
         head = self._model.get_output_embeddings()
         if not first_layer:
             with _holding(self._outside(but=head)):
@@ -152,18 +152,18 @@ class Onloaded(Residence):
         taken = self._prefetch.take(first, dense=self._remembers)
         with _holding(self._outside(but=head)), _holding(_layer_tensors(first, taken, self.device)):
             yield
-        # Looking at it once does not change it, and it is the first that will be visited.
+        # It was not changed, and is the layer that will be loaded first.
         self._prefetch.give_back(taken)
 
     @contextmanager
     def around_layers(self) -> Iterator[None]:
-        """Brings it."""
+        """Loads everything except decoder layers."""
         with _holding(self._outside()):
             yield
 
     @contextmanager
-    def visiting(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
-        """Brings it, and stores it at the end unless it was `read_only` or the body failed."""
+    def loaded(self, layer: DecoderLayer, *, read_only: bool = False) -> Iterator[None]:
+        """Loads the layer, and stores it afterwards unless `read_only` is set or the body failed."""
         taken = self._prefetch.take(layer, dense=self._remembers)
         if layer.index + 1 < len(self._decoder.layers):
             self._prefetch.start(self._decoder.layers[layer.index + 1], dense=self._remembers)
@@ -178,12 +178,12 @@ class Onloaded(Residence):
             self._present = None
 
     def remember_dense(self) -> None:
-        """The storage keeps them."""
+        """Lets the storage save the weights."""
         self._storage.remember_dense()
         self._remembers = True
 
     def dense_weights(self, layer: DecoderLayer) -> Mapping[str, Tensor]:
-        """They came with the layer."""
+        """Returns the saved weights, which were fetched together with the layer."""
         present = self._present
         assert present is not None and present.layer is layer and present.dense is not None
         weights = {}
@@ -193,12 +193,12 @@ class Onloaded(Residence):
         return weights
 
     def restore_dense(self) -> None:
-        """The storage puts them back."""
+        """Lets the storage restore the weights."""
         self._storage.restore_dense()
         self._remembers = False
 
     def _outside(self, but: nn.Module | None = None) -> dict[tuple[nn.Module, str], Tensor]:
-        """(module, attribute) -> what it holds, on the device: all beside the decoder layers and `but`."""
+        """Returns (module, attribute) -> tensor on the device, for all but the decoder layers and `but`."""
         apart = {id(m) for layer in self._decoder.layers for m in layer.module.modules()} | {id(but)}
         owners = [module for module in self._model.modules() if id(module) not in apart]
         held = [
@@ -206,7 +206,7 @@ class Onloaded(Residence):
             for owner in owners
             for name, value in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
         ]
-        # Tied tensors come once.
+        # Copy tied tensors only once.
         brought = {id(value): value for _, _, value in held}
         brought = {key: value.detach().to(self.device) for key, value in brought.items()}
         return {(owner, name): brought[id(value)] for owner, name, value in held}
@@ -215,8 +215,8 @@ class Onloaded(Residence):
 def _layer_tensors(
     layer: DecoderLayer, taken: OnDevice, device: torch.device
 ) -> dict[tuple[nn.Module, str], Tensor]:
-    """(module, attribute) -> what the layer holds there during its visit."""
-    # Buffers that no checkpoint holds have their values in the module; all others come with the layer.
+    """Returns (module, attribute) -> the tensor that the layer holds there while it is loaded."""
+    # The storage has no non-persistent buffers: take their values from the module.
     own = {
         name: buffer.to(device) for name, buffer in layer.module.named_buffers() if name not in taken.tensors
     }
@@ -229,29 +229,29 @@ def _layer_tensors(
 
 @contextmanager
 def _holding(places: Mapping[tuple[nn.Module, str], Tensor]) -> Iterator[None]:
-    """The modules hold other parameters and buffers while the body runs, and their own afterwards."""
-    own: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+    """Replaces parameters and buffers of modules while the body runs, and puts the original ones back."""
+    originals: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
     try:
         for (module, name), tensor in places.items():
             if (parameter := module._parameters.get(name)) is not None:
-                own.append((module._parameters, name, parameter))  # type: ignore[arg-type]
-                visitor = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
-                module._parameters[name] = visitor
+                originals.append((module._parameters, name, parameter))  # type: ignore[arg-type]
+                replacement = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
+                module._parameters[name] = replacement
             else:
-                own.append((module._buffers, name, module._buffers[name]))
+                originals.append((module._buffers, name, module._buffers[name]))
                 module._buffers[name] = tensor
         yield
     finally:
-        for held, name, value in own:
-            held[name] = value
+        for members, name, value in originals:
+            members[name] = value
 
 
 @contextmanager
 def residing(model: PreTrainedModel, decoder: Decoder, placement: Placement) -> Iterator[Residence]:
-    """The residence that `placement` asks for, while the body prunes the model.
+    """Provides the residence that `placement` asks for while the body runs.
 
     Raises:
-        InputError: the layers shall stay in the host's memory and are not there.
+        InputError: layers are to be kept in host memory, but are on another device.
     """
     if placement.weights == "resident":
         yield Resident(model, decoder, placement)

@@ -1,4 +1,4 @@
-"""Where decoder layers stay between their visits to the device: the host's memory, or checkpoint files."""
+"""Storages that keep decoder layers while they are not on the device: host memory, or checkpoint files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from methods.structure.decoder import Decoder, DecoderLayer, target_parameters
 
 
 class HostStorage:
-    """The model's own parameters."""
+    """Keeps the layers in the model's own parameters, in host memory."""
 
     def __init__(self, decoder: Decoder) -> None:
-        """Notes the parameters, which leave the modules while a layer visits the device.
+        """Collects the parameters, because the modules do not hold them while a layer is on the device.
 
         Raises:
-            InputError: they are not in the host's memory.
+            InputError: the parameters are not in host memory.
         """
         self._decoder = decoder
         self._parameters: dict[int, dict[str, Tensor]] = {}
@@ -33,7 +33,7 @@ class HostStorage:
             own = {name: p.detach() for name, p in layer.module.named_parameters()}
             if away := next((p.device for p in own.values() if p.device.type != "cpu"), None):
                 raise InputError(
-                    f"placement 'onload': {layer.name} is on {away}; onloaded layers wait in the host's "
+                    f"placement 'onload': {layer.name} is on {away}; onloaded layers are kept in host "
                     "memory: load the model on the CPU"
                 )
             persistent = layer.module.state_dict().keys()
@@ -42,16 +42,16 @@ class HostStorage:
             self._targets[layer.index] = {name: own[name] for name in target_parameters(layer)}
 
     def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """Copies of them."""
+        """Returns copies of the layer's parameters."""
         return {name: _copy(value, pinned) for name, value in self._parameters[layer.index].items()}
 
     def store(self, layer: DecoderLayer, weights: Mapping[str, Tensor]) -> None:
-        """Writes them."""
+        """Writes the weights into the model's parameters."""
         for name, weight in weights.items():
             self._targets[layer.index][name].copy_(weight)
 
     def remember_dense(self) -> None:
-        """Copies them, unless they are still those that were copied last."""
+        """Copies the target weights; reuses the last copy if no layer was stored since."""
         stamps = [self.stamp(layer) for layer in self._decoder.layers]
         if self._dense and self._dense[-1][0] == stamps:
             self._dense.append(self._dense[-1])
@@ -63,33 +63,33 @@ class HostStorage:
         self._dense.append((stamps, copies))
 
     def dense(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """The copies themselves; pinned ones are new."""
+        """Returns the saved copies themselves, or new copies if pinned memory is requested."""
         dense = self._dense[-1][1][layer.index]
         return {name: _copy(value, pinned) for name, value in dense.items()} if pinned else dict(dense)
 
     def restore_dense(self) -> None:
-        """Writes the copies back, and drops them."""
+        """Writes the saved copies back, and drops them."""
         for layer in self._decoder.layers:
             self.store(layer, self._dense[-1][1][layer.index])
         self.forget_dense()
 
     def forget_dense(self) -> None:
-        """Drops them."""
+        """Drops the copies that were saved last."""
         self._dense.pop()
 
     def stamp(self, layer: DecoderLayer) -> object:
-        """PyTorch counts how often a tensor is written to."""
+        """Returns PyTorch's version counters of the layer's targets, which increase with every write."""
         return [value._version for value in self._targets[layer.index].values()]
 
 
 class CheckpointStorage:
-    """A checkpoint's safetensors files, read one layer at a time, and a file a pruned layer beside them.
+    """Reads one layer at a time from a checkpoint's safetensors files, and writes one file per pruned layer.
 
-    Every tensor is cast to the dtype its parameter has in the model, whose decoder layers may be without
-    values (on the meta device).
+    Every tensor is cast to the dtype of its parameter in the model, whose decoder layers may have no values
+    (on the meta device).
 
     Attributes:
-        staging: where pruned layers are written; None = nowhere.
+        staging: the folder for pruned layers; None = layers are only read.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class CheckpointStorage:
 
         Args:
             source: the dense checkpoint; it is never written to.
-            staging: an existing folder, at best of the file system where the pruned model shall be; None =
-                layers are only read.
-            names: a tensor's dotted name in the model -> its name in `source`, where the two differ.
+            staging: an existing folder, preferably on the file system of the output folder; None = layers
+                are only read.
+            names: a tensor's dotted name in the model -> its name in `source`, if the two differ.
         """
         self.staging = staging
         self._source = source
@@ -110,21 +110,23 @@ class CheckpointStorage:
         self._n_changes: Counter[int] = Counter()
 
     def file_of(self, layer: DecoderLayer) -> Path:
-        """The file that holds the whole layer once it was stored, under the names of the source.
+        """Returns the file for the whole pruned layer, whose tensors have the names of the source.
+
+        It exists once the layer was stored.
 
         Raises:
-            PruningError: layers are only read.
+            PruningError: there is no staging folder.
         """
         if self.staging is None:
-            raise PruningError(f"{layer.name} was to be pruned, and its model is only read")
+            raise PruningError(f"{layer.name} cannot be stored: its model was opened for reading only")
         return self.staging / f"layer-{layer.index:05d}.safetensors"
 
     def fetch(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """Reads the staged file where there is one, else the source."""
+        """Reads the pruned layer's file if there is one, else the source."""
         return self._read(self._staged.get(layer.index, self._source), layer, _state(layer), pinned)
 
     def store(self, layer: DecoderLayer, weights: Mapping[str, Tensor]) -> None:
-        """Writes the whole layer into a file of its own; what holds no target comes from the source."""
+        """Writes the whole layer into one file; parameters without targets are copied from the source."""
         dtypes = _state(layer)
         others = {name: dtype for name, dtype in dtypes.items() if name not in weights}
         whole = self._read(self._source, layer, others, pinned=False)
@@ -139,22 +141,22 @@ class CheckpointStorage:
         self._staged[layer.index] = TensorFiles([file])
 
     def remember_dense(self) -> None:
-        """The source is what is remembered.
+        """Copies nothing, because the source holds the dense weights.
 
         Raises:
-            PruningError: layers were stored before, so it is not what they are now.
+            PruningError: layers were stored before, so that the source differs from the current weights.
         """
         if self._staged:
-            raise PruningError("the dense weights can only be remembered before any layer was stored")
+            raise PruningError("the dense weights can only be saved before any layer was stored")
 
     def dense(self, layer: DecoderLayer, *, pinned: bool = False) -> dict[str, Tensor]:
-        """Reads the source."""
+        """Reads the dense weights from the source."""
         dtypes = _state(layer)
         wanted = {name: dtypes[name] for name in target_parameters(layer)}
         return self._read(self._source, layer, wanted, pinned)
 
     def restore_dense(self) -> None:
-        """Drops the staged files."""
+        """Deletes the files of pruned layers."""
         self._n_changes.update(self._staged.keys())
         for staged in self._staged.values():
             for file in {stored.file for stored in staged.stored.values()}:
@@ -162,10 +164,10 @@ class CheckpointStorage:
         self._staged.clear()
 
     def forget_dense(self) -> None:
-        """The source stays."""
+        """Does nothing: the source is kept."""
 
     def stamp(self, layer: DecoderLayer) -> object:
-        """Counts its changes."""
+        """Returns how often the layer was stored or restored."""
         return self._n_changes[layer.index]
 
     def _name(self, layer: DecoderLayer, name: str) -> str:
@@ -177,20 +179,22 @@ class CheckpointStorage:
     ) -> dict[str, Tensor]:
         names = {name: self._name(layer, name) for name in wanted}
         if absent := next((full for full in names.values() if full not in files.stored), None):
-            raise InputError(f"the checkpoint holds no tensor {absent}; --placement resident may know why")
+            raise InputError(
+                f"the checkpoint has no tensor {absent}; --placement resident may give a more detailed error"
+            )
         read = files.read_all({names[name]: dtype for name, dtype in wanted.items()}, pinned=pinned)
         return {name: read[full] for name, full in names.items()}
 
 
 def _check_written(files: TensorFiles, tensors: Mapping[str, Tensor]) -> None:
-    """Reads back what was written, a tensor at a time; raises `PruningError` where a bit differs."""
+    """Reads back the written file tensor by tensor; raises `PruningError` if any bit differs."""
     for name, tensor in tensors.items():
         if not same_bits(files.read(name), tensor):
-            raise PruningError(f"{files.stored[name].file}: {name} was written and reads back otherwise")
+            raise PruningError(f"{files.stored[name].file}: {name} differs from what was written")
 
 
 def _state(layer: DecoderLayer) -> dict[str, torch.dtype]:
-    """The layer's parameters and persistent buffers with their dtypes."""
+    """Returns name -> dtype of the layer's parameters and persistent buffers."""
     return {name: value.dtype for name, value in layer.module.state_dict().items()}
 
 

@@ -1,4 +1,4 @@
-"""Lets a model run by its own forward, wherever its decoder layers are."""
+"""Runs a model's own forward, wherever its decoder layers are."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def own_forward(model: PreTrainedModel, placement: Placement) -> Iterator[None]:
-    """While the body runs, `model` can be called, and is on the device that `placement` names.
+    """Makes `model` callable on the device that `placement` names while the body runs.
 
-    Layers that are onloaded visit the device in each forward anew. Where many sequences are known beforehand,
-    a `methods.engine.hidden_states.LayerStream` brings every layer once.
+    Onloaded layers are loaded anew in each forward. For many sequences that are known in advance, use a
+    `methods.engine.hidden_states.LayerStream` instead, which loads every layer once.
 
     Raises:
-        InputError: the layers shall stay in the host's memory and are not there.
-        StructureError: they are onloaded, and the model's structure cannot be read.
+        InputError: layers are to be kept in host memory, but are on another device.
+        StructureError: layers are onloaded, and the model's structure cannot be read.
     """
     if placement.weights == "resident":
         yield
@@ -32,18 +32,18 @@ def own_forward(model: PreTrainedModel, placement: Placement) -> Iterator[None]:
     decoder = read_decoder(model)
     with residing(model, decoder, placement) as residence, residence.around_layers(), ExitStack() as patches:
         for layer in decoder.layers:
-            patches.enter_context(replaced_forward(layer.module, _visiting(residence, layer)))
+            patches.enter_context(replaced_forward(layer.module, _loading_forward(residence, layer)))
         yield
 
 
-def _visiting(residence: Residence, layer: DecoderLayer) -> Callable[..., Any]:
+def _loading_forward(residence: Residence, layer: DecoderLayer) -> Callable[..., Any]:
     forward = layer.module.forward
 
-    def visit(*args: Any, **kwargs: Any) -> Any:
-        with residence.visiting(layer, read_only=True):
+    def load_and_run(*args: Any, **kwargs: Any) -> Any:
+        with residence.loaded(layer, read_only=True):
             return forward(*args, **kwargs)
 
-    return visit
+    return load_and_run
 
 
 __all__ = ["own_forward"]

@@ -1,4 +1,4 @@
-"""Brings decoder layers from their storage to the device, one ahead of the layer that is being visited."""
+"""Copies decoder layers from their storage to the device, one layer ahead of the one in use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class OnDevice:
     """Copies of one layer's tensors on the device, by name inside the layer.
 
     Attributes:
-        layer: which one.
+        layer: the layer.
         tensors: all its parameters and persistent buffers.
-        dense: the remembered parameters of its targets; None where they were not asked for.
-        stamp: of the layer in its storage when it was fetched.
-        arrived: when a GPU has them; None on the CPU.
+        dense: the saved dense parameters of its targets; None if they were not requested.
+        stamp: the storage's stamp of the layer when it was fetched.
+        arrived: event that the GPU reaches when the copies are complete; None on the CPU.
     """
 
     layer: DecoderLayer
@@ -32,7 +32,7 @@ class OnDevice:
     arrived: torch.cuda.Event | None
 
     def wait(self) -> None:
-        """Lets what the device is given from now on wait for them."""
+        """Makes the current GPU stream wait for the copies; returns at once."""
         if self.arrived is not None:
             stream = torch.cuda.current_stream(next(iter(self.tensors.values())).device)
             stream.wait_event(self.arrived)
@@ -42,13 +42,13 @@ class OnDevice:
 
 
 class Prefetch:
-    """One thread that fetches the next layer while the present one is visited, never more than one ahead.
+    """Fetches the next layer in a thread while the current one is in use, never more than one ahead.
 
-    What goes wrong in the thread is raised where its layer is taken.
+    An error in the thread is raised by the `take` of its layer.
     """
 
     def __init__(self, storage: LayerStorage, device: torch.device) -> None:
-        """Starts nothing yet."""
+        """Fetches nothing yet."""
         self._storage = storage
         self._device = device
         self._stream = None
@@ -58,35 +58,35 @@ class Prefetch:
         self._ahead: tuple[DecoderLayer, bool, Future[OnDevice]] | None = None
 
     def take(self, layer: DecoderLayer, *, dense: bool) -> OnDevice:
-        """`layer` on the device, as its storage has it now.
+        """Returns `layer` on the device, with the values that its storage has now.
 
         Args:
-            layer: which one.
-            dense: whether the remembered weights of its targets are wanted too.
+            layer: the layer to fetch, unless it was fetched ahead.
+            dense: whether to fetch the saved dense weights of its targets too.
         """
         found = self._fetched(layer, dense) or self._submit(layer, dense).result()
         found.wait()
         return found
 
     def start(self, layer: DecoderLayer, *, dense: bool) -> None:
-        """Begins to fetch `layer`, the next to be taken."""
+        """Begins to fetch `layer`, which has to be the next one that is taken."""
         self._ahead = (layer, dense, self._submit(layer, dense))
 
     def give_back(self, untouched: OnDevice) -> None:
-        """Keeps a layer that was taken and not written to: it is the next to be taken again."""
+        """Keeps a layer that was taken and not changed, for the next `take`."""
         ready: Future[OnDevice] = Future()
         ready.set_result(untouched)
         self._ahead = (untouched.layer, untouched.dense is not None, ready)
 
     def close(self) -> None:
-        """Ends the thread, and waits for it."""
+        """Stops the thread, and waits until it has ended."""
         self._ahead = None
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._thread = None
 
     def _fetched(self, layer: DecoderLayer, dense: bool) -> OnDevice | None:
-        """What was fetched ahead, where it is `layer` and still as its storage has it."""
+        """Returns what was fetched ahead; None if it is another layer, or was stored again since."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
@@ -94,7 +94,7 @@ class Prefetch:
             wait([ahead[2]])
             return None
         found = ahead[2].result()
-        # A method that runs inside another one has its own way to the storage, and may have stored the layer.
+        # A method that runs inside another one uses the same storage, and may have stored the layer.
         return found if found.stamp == self._storage.stamp(layer) else None
 
     def _submit(self, layer: DecoderLayer, dense: bool) -> Future[OnDevice]:
@@ -104,7 +104,7 @@ class Prefetch:
 
     def _fetch(self, layer: DecoderLayer, dense: bool) -> OnDevice:
         if self._device.type == "cuda":
-            # This thread's own device is the first; pinned memory would be asked of that one.
+            # A new thread's current device is the first GPU, whose context pinned memory would be taken from.
             torch.cuda.set_device(self._device)
         stamp = self._storage.stamp(layer)
         pinned = self._stream is not None

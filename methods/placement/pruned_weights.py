@@ -1,4 +1,4 @@
-"""A pruned model's weights, layer by layer: taken from it, and put into a dense one again."""
+"""Copies a pruned model's weights layer by layer, and writes them into the dense model again."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 def pruned_weights(
     model: PreTrainedModel, placement: Placement
 ) -> Iterator[tuple[DecoderLayer, dict[str, Tensor]]]:
-    """Copies of the target weights of each decoder layer.
+    """Copies the target weights of each decoder layer.
 
     Args:
         model: the pruned model.
         placement: where its layers are.
 
     Yields:
-        A layer, and target name -> `[out, in]` on the CPU.
+        A layer, and target name -> weight `[out, in]` on the CPU.
     """
     decoder = read_decoder(model)
     with torch.no_grad(), residing(model, decoder, placement) as residence:
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 copies = {
                     name: target.weight.to("cpu", copy=True).contiguous()
                     for name, target in layer.targets.items()
@@ -45,19 +45,19 @@ def put_pruned_weights(
     result: PruneResult,
     weights_of: Callable[[DecoderLayer], Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Leaves a dense model as the prune left it that gave `result`, to the bit.
+    """Turns a dense model into the pruned model of an earlier prune, equal to the bit.
 
     Args:
         model: the dense model, changed in place.
         placement: where its layers are.
-        result: the masks.
-        weights_of: what the prune made of a layer's survivors, as `pruned_weights` gives it; None where
-            they kept their values.
+        result: the result of that prune, for its masks.
+        weights_of: returns a layer's pruned weights as `pruned_weights` yields them; None if the surviving
+            weights kept their dense values.
     """
     decoder = read_decoder(model)
     with torch.no_grad(), residing(model, decoder, placement) as residence:
         for layer in decoder.layers:
-            with residence.visiting(layer):
+            with residence.loaded(layer):
                 changed = {} if weights_of is None else weights_of(layer)
                 for name, target in layer.targets.items():
                     weight = changed[name].to(target.device) if name in changed else target.weight

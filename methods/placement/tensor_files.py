@@ -1,7 +1,7 @@
-"""Reads single tensors out of safetensors files, holding no more of a file than what is asked for.
+"""Reads single tensors from safetensors files, without holding the rest of the file in memory.
 
-The library's own reader maps the whole file into the process as private memory, which counts against a limit
-on it. The format is plain: eight bytes of length, a JSON header with each tensor's place, the bytes.
+The library's own reader maps the whole file into the process as private memory, which counts against a memory
+limit. The format is simple: eight bytes of length, a JSON header with each tensor's offsets, the bytes.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies.
+    """Position and type of one tensor in a file.
 
     Attributes:
-        file: which file it is in.
-        dtype: as it is stored.
-        shape: its own.
-        start: of its bytes, counted from the file's first.
+        file: the file that contains it.
+        dtype: the dtype in which it is stored.
+        shape: its shape.
+        start: offset of its first byte in the file.
     """
 
     file: Path
@@ -61,15 +61,15 @@ class StoredTensor:
 
     @property
     def n_bytes(self) -> int:
-        """How many it takes."""
+        """Size of the tensor in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class TensorFiles:
-    """The tensors of some safetensors files, by name.
+    """Reads the tensors of some safetensors files by name.
 
     Attributes:
-        stored: name -> where it lies.
+        stored: tensor name -> its position and type.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
@@ -77,7 +77,7 @@ class TensorFiles:
 
         Raises:
             InputError: a file is damaged; names it.
-            OSError: it cannot be read.
+            OSError: a file cannot be read.
         """
         self.stored: dict[str, StoredTensor] = {}
         for file in files:
@@ -85,13 +85,13 @@ class TensorFiles:
 
     @classmethod
     def of_folder(cls, folder: Path) -> TensorFiles:
-        """Those of a checkpoint folder, which holds `model.safetensors` or the index of its shards.
+        """Opens a checkpoint folder, which contains `model.safetensors` or the index of its shards.
 
         Raises:
-            InputError: a file is damaged, or a shard lacks what the index says it holds.
+            InputError: a file is damaged, or a shard lacks a tensor that the index lists.
             OSError: a file cannot be read.
         """
-        # transformers takes the single file where both are there.
+        # If both exist, transformers reads the single file.
         if (folder / SINGLE_FILE).is_file():
             return cls([folder / SINGLE_FILE])
         index = folder / INDEX_FILE
@@ -101,28 +101,28 @@ class TensorFiles:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{index}: is no index of safetensors files") from error
+            raise InputError(f"{index}: is not an index of safetensors files") from error
         if absent := sorted(shard_of.keys() - files.stored.keys()):
-            raise InputError(f"{index}: names {absent[0]}, which {shard_of[absent[0]]} does not hold")
+            raise InputError(f"{index}: lists {absent[0]}, which {shard_of[absent[0]]} does not contain")
         return files
 
     def read(self, name: str, *, dtype: torch.dtype | None = None, pinned: bool = False) -> Tensor:
-        """One tensor on the CPU, in memory of its own.
+        """Reads one tensor into newly allocated CPU memory.
 
         Args:
-            name: which one.
-            dtype: what it is cast to; None = as it is stored.
-            pinned: in memory that a GPU can read while others work.
+            name: name of the tensor.
+            dtype: the dtype to cast it to; None = as it is stored.
+            pinned: whether to return pinned memory, from which a GPU can copy asynchronously.
 
         Raises:
-            InputError: the file ends before the tensor does; names it.
+            InputError: the file ends before the tensor does; names the file.
             OSError: the file cannot be read.
         """
         (found,) = self.read_all({name: dtype}, pinned=pinned).values()
         return found
 
     def floating(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Those that are floating-point, with their names, read one after another as they are asked for."""
+        """Yields (name, tensor) for the floating-point tensors among `names`, reading one at a time."""
         for name in names:
             if self.stored[name].dtype.is_floating_point:
                 yield name, self.read(name)
@@ -130,7 +130,7 @@ class TensorFiles:
     def read_all(
         self, wanted: Mapping[str, torch.dtype | None], *, pinned: bool = False
     ) -> dict[str, Tensor]:
-        """Several tensors, each file opened once; `wanted` is name -> what it is cast to. See `read`."""
+        """Reads several tensors, opening each file once; `wanted` is name -> dtype to cast to. See `read`."""
         found: dict[str, Tensor] = {}
         by_file: dict[Path, list[str]] = {}
         for name in wanted:
@@ -148,9 +148,9 @@ def _read(file: Any, stored: StoredTensor, dtype: torch.dtype | None, pinned: bo
     view, n_read = raw.numpy().data, 0
     file.seek(stored.start)
     while n_read < stored.n_bytes:
-        # One call gives two gigabytes at most.
+        # One call reads at most two gigabytes.
         if not (n_more := file.readinto(view[n_read:])):
-            raise InputError(f"{stored.file}: ends before its tensors do; fetch or copy it anew")
+            raise InputError(f"{stored.file}: ends before its tensors do; download or copy it again")
         n_read += n_more
     tensor = raw.view(stored.dtype).reshape(stored.shape)
     if not cast:
@@ -165,7 +165,7 @@ def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
         length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else size
         start = _LENGTH.size + length
         if start > size:
-            raise InputError(f"{path}: is no safetensors file, or was cut short")
+            raise InputError(f"{path}: is not a safetensors file, or is truncated")
         text = file.read(length)
     try:
         header = json.loads(text)
@@ -176,22 +176,22 @@ def _read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in _DTYPES:
                 raise InputError(
-                    f"{path}: {name} is stored as {entry['dtype']}, which is not understood; quantized "
+                    f"{path}: {name} is stored as {entry['dtype']}, which is not supported; quantized "
                     "weights cannot be read"
                 )
             stored = StoredTensor(path, _DTYPES[entry["dtype"]], tuple(entry["shape"]), start + begin)
             if end - begin != stored.n_bytes or begin < 0:
-                raise InputError(f"{path}: the place of {name} in the file does not fit its shape")
+                raise InputError(f"{path}: the offsets of {name} in the file do not fit its shape")
             if start + end > size:
-                raise InputError(f"{path}: ends before its tensors do; fetch or copy it anew")
+                raise InputError(f"{path}: ends before its tensors do; download or copy it again")
             end_of_last = max(end_of_last, start + end)
             yield name, stored
         if end_of_last != size:
-            raise InputError(f"{path}: is longer than its tensors; fetch or copy it anew")
+            raise InputError(f"{path}: is longer than its tensors; download or copy it again")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: is no safetensors file, or its header is damaged") from error
+        raise InputError(f"{path}: is not a safetensors file, or its header is damaged") from error
 
 
 __all__ = ["INDEX_FILE", "SINGLE_FILE", "StoredTensor", "TensorFiles"]

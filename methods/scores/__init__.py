@@ -1,1 +1,1 @@
-"""What chooses a mask: a score of each weight, compared inside groups; some recompute weights with it."""
+"""Scores, which choose a mask by comparing weights within groups; some also compute new weights."""

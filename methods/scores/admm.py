@@ -1,4 +1,4 @@
-"""ADMM: a mask that grows while the alternating direction method of multipliers runs (arXiv 2401.02938)."""
+"""ADMM: prunes gradually during the alternating direction method of multipliers (arXiv 2401.02938)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Schedule = Literal["gradual", "released"]
 
 @dataclass(frozen=True)
 class ADMM(Score):
-    """Chooses the mask anew in the first iterations of ADMM, from |V + U| of the whole matrix.
+    """Chooses a new mask in each of the first iterations of ADMM, from |V + U| of the whole matrix.
 
     Attributes:
-        iterations: of ADMM.
-        mask_iterations: of these, the first that choose a mask; it stays as it is afterwards.
-        schedule: `gradual`: the sparsity grows by s_t = s - s (1 - (t + 1) / mask_iterations)^3, as in the
-            paper. `released`: what the authors' code does, where an unstructured mask has its full sparsity
-            from the first iteration on; N:M grows in both.
-        damping: added to the diagonal of the scaled Gram matrix, relative to its mean.
+        iterations: number of iterations of ADMM.
+        mask_iterations: number of iterations, from the first, that choose a mask; later ones keep the last.
+        schedule: `gradual`: the sparsity grows as s_t = s - s (1 - (t + 1) / mask_iterations)^3, as in the
+            paper. `released`: as in the authors' code, an unstructured mask has its full sparsity from the
+            first iteration on. With N:M the sparsity grows in both.
+        damping: damping added to the diagonal of the scaled Gram matrix, relative to its mean.
     """
 
     iterations: int = 20
@@ -69,7 +69,7 @@ class ADMM(Score):
         return Solution(keep, weight, self.damping, warnings=warnings)
 
     def masks(self, pattern: UniformPattern) -> Callable[[int, Tensor], Tensor | None]:
-        """What chooses the mask of each iteration from |V + U|."""
+        """Returns the function that chooses the mask of each iteration from |V + U|."""
 
         def choose(iteration: int, scores: Tensor) -> Tensor | None:
             if iteration >= self.mask_iterations:
@@ -82,17 +82,17 @@ class ADMM(Score):
 
 
 def grown_share(iteration: int, of: int) -> Fraction:
-    """1 - (1 - (t + 1) / of)^3, exact: which part of the sparsity the mask of iteration t has."""
+    """Returns the exact fraction of the final sparsity in iteration t: 1 - (1 - (t + 1) / of)^3."""
     return 1 - (1 - Fraction(iteration + 1, of)) ** 3
 
 
 def admm_keep(scores: Tensor, pattern: UniformPattern, grown: Fraction) -> Tensor:
-    """Keep-mask bool `[out, in]` that removes the lowest scores of the whole matrix.
+    """Returns a keep-mask bool `[out, in]` that removes the lowest scores of the whole matrix.
 
     Args:
         scores: |V + U|, `[out, in]`.
-        pattern: what is removed in the end; of N:M, the N largest of each M are never removed.
-        grown: the part of its sparsity that is removed now.
+        pattern: the final pattern; with N:M, the N largest of each M are never removed.
+        grown: fraction of the final sparsity to remove now.
     """
     if isinstance(pattern, SemiStructured):
         if grown == 1:

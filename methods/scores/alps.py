@@ -1,4 +1,4 @@
-"""ALPS: ADMM on the exact sparsity, its penalty raised until the support settles (arXiv 2406.07831)."""
+"""ALPS: ADMM at the exact sparsity, with a penalty that grows until the mask settles (arXiv 2406.07831)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from methods.updates.scaled_gram import ScaledGram, conjugate_gradients
 
 FIRST_PENALTY, HIGHEST_PENALTY = 0.1, 1e6
 CHECKED_EVERY = 3
-"""Iterations between two looks at how much the support still moves."""
+"""Number of iterations after which the change of the mask is checked, and the penalty updated."""
 SETTLED_FROM, SETTLED_SHARE = 33, 0.0003
-"""From that iteration on, so small a share of moved entries ends the search."""
+"""From this iteration on, the search ends if a smaller share of the mask changed since the last check."""
 
 
 @dataclass(frozen=True)
 class ALPS(Score):
-    """Solves min ||X W^T - X W'^T||^2 under the sparsity itself, then refits the survivors.
+    """Solves min ||X W^T - X W'^T||^2 under the exact sparsity constraint, then refits the survivors.
 
     Attributes:
-        max_iterations: of ADMM; it ends before where the support settles.
-        damping: added to the Gram matrix's diagonal, relative to its mean.
-        refit_steps: of conjugate gradients on the support that was found.
+        max_iterations: maximum number of iterations of ADMM; fewer if the mask settles before.
+        damping: damping added to the Gram matrix's diagonal, relative to its mean.
+        refit_steps: number of conjugate gradient steps with the final mask.
     """
 
     max_iterations: int = 300
@@ -76,7 +76,7 @@ class ALPS(Score):
 
 @dataclass(frozen=True)
 class ALPSSystem:
-    """What the iterations for every Linear that reads the same inputs have in common.
+    """The matrices that all Linears with the same inputs share.
 
     Attributes:
         scaled: the damped and scaled Gram matrix A = Q diag(L) Q^T.
@@ -90,15 +90,15 @@ class ALPSSystem:
 
     @classmethod
     def of(cls, gram: Tensor, damping: float) -> ALPSSystem:
-        """The system of a Gram matrix `[in, in]`, which is not changed."""
-        # In float64 up to here: which support wins can hang on the last bits of A.
+        """Creates the system of a Gram matrix `[in, in]`, which is not changed."""
+        # In float64, because the choice of the mask can depend on the last bits of A.
         scaled = ScaledGram.damped_first(gram.double(), damping)
         values, vectors = torch.linalg.eigh(scaled.matrix)
         rounded = ScaledGram(scaled.matrix.to(gram.dtype), scaled.scale.to(gram.dtype))
         return cls(rounded, vectors, values)
 
     def inverse(self, penalty: float) -> Tensor:
-        """(A + rho I)^-1, formed in float64 and rounded to the type of A."""
+        """Returns (A + rho I)^-1, computed in float64 and rounded to the dtype of A."""
         inverse = (self.vectors / (self.values + penalty)) @ self.vectors.T
         return inverse.to(self.scaled.matrix.dtype)
 
@@ -112,21 +112,21 @@ def alps(
     max_iterations: int,
     refit_steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """The mask and the weights of one Linear.
+    """Returns the mask and the new weights of one Linear.
 
-    The refit always makes all of its steps. The authors' test for an earlier end compares a residual that is
-    not restricted to the support, which does not become small.
+    The refit always makes all of its steps. The authors' stopping test uses a residual that is not restricted
+    to the surviving weights and does not become small.
 
     Args:
-        weight: dense, `[out, in]`.
-        system: of its inputs.
+        weight: dense weight, `[out, in]`.
+        system: the system of its inputs.
         pattern: what to remove.
-        n_pruned: how many of all its weights that is.
-        max_iterations: of ADMM.
-        refit_steps: of conjugate gradients afterwards.
+        n_pruned: number of weights that the pattern removes in total.
+        max_iterations: maximum number of iterations of ADMM.
+        refit_steps: number of conjugate gradient steps afterwards.
 
     Returns:
-        keep bool `[out, in]` and the new weight `[out, in]`, zero where pruned, in the type of `weight`.
+        keep bool `[out, in]` and the new weight `[out, in]`, zero where pruned, in the dtype of `weight`.
     """
     dense = weight * system.scaled.scale
     targets = system.scaled.targets(dense)
@@ -154,7 +154,7 @@ def alps(
         elif started:
             penalty *= 1.1
         else:
-            # The first penalty was too high to move anything.
+            # The initial penalty was too high for the mask to change.
             penalty /= 5
             if moved:
                 b, d, v = (
@@ -172,7 +172,7 @@ def alps(
 
 
 def largest(values: Tensor, pattern: UniformPattern, n_pruned: int) -> Tensor:
-    """Keep-mask bool `[out, in]` of the largest entries by square: of the whole matrix, or N of each M."""
+    """Returns a keep-mask bool `[out, in]` of the entries with the largest squares: of all, or N of each M."""
     squares = values.square()
     if isinstance(pattern, SemiStructured):
         return prune_n_of_m(squares, pattern)

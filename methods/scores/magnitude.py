@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights of each Linear go."""
+"""Magnitude pruning: removes the smallest weights of each Linear."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from methods.masks.selection import prune_lowest, prune_n_of_m
 
 @dataclass(frozen=True)
 class Magnitude(Score):
-    """Score |W|, compared over the whole Linear (or inside each group of M)."""
+    """Score |W|, compared over the whole Linear (with N:M: within each group of M)."""
 
     name: ClassVar[str] = "magnitude"
     version: ClassVar[int] = 1
@@ -30,11 +30,11 @@ class Magnitude(Score):
 
 
 def magnitude_keep(weight: Tensor, pattern: UniformPattern) -> Tensor:
-    """Keep-mask by |W|.
+    """Returns a keep-mask by |W|.
 
     Args:
         weight: `[out, in]`.
-        pattern: what to remove; unstructured counts over all of `weight`.
+        pattern: what to remove; an unstructured pattern compares all of `weight`.
 
     Returns:
         bool `[out, in]`.

@@ -1,4 +1,4 @@
-"""RIA: weights relative to their row and column, times the norms of what they read (arXiv 2402.12419)."""
+"""RIA: weights relative to their row and column, times the norms of their inputs (arXiv 2402.12419)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Group = Literal["layer", "output"]
 
 @dataclass(frozen=True)
 class RIA(Score):
-    """Relative importance and activations: a weight is as important as its share of its row and its column.
+    """Relative importance and activations: scores a weight by its share of its row and of its column.
 
-    A large weight in a column of large weights is less of a loss than the same weight where all others are
-    small; by magnitude alone whole rows and columns would go. For N:M the authors also permute input channels
-    before the groups of M are formed. That changes the order in which the model computes and is left out
-    here: what is compared is the score.
+    Removing a large weight from a column of large weights costs less than removing it from a column of small
+    ones; by magnitude alone whole rows and columns would be removed. For N:M the authors also permute input
+    channels before the groups of M are formed. This changes the order in which the model computes and is
+    omitted here, because the benchmark compares scores.
 
     Attributes:
         activation_power: exponent of the input's norm, at least 0; the paper's a.
-        group: what an unstructured pattern compares: the whole matrix (`layer`, the authors' default) or each
-            row (`output`). An N:M pattern always compares inside each group of M.
+        group: the set that an unstructured pattern compares: the whole matrix (`layer`, the authors' default)
+            or each row (`output`). An N:M pattern always compares within each group of M.
     """
 
     activation_power: float = 0.5
@@ -47,7 +47,7 @@ class RIA(Score):
             )
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
-        """As `group` says."""
+        """The whole Linear or one output row, depending on `group`."""
         return shape if self.group == "layer" else (1, shape[1])
 
     def choose(self, problem: Problem) -> Solution:
@@ -60,15 +60,15 @@ class RIA(Score):
 
 
 def ria_scores(weight: Tensor, squared_norms: Tensor, power: float) -> Tensor:
-    """(|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) * ||X_j||^a (arXiv 2402.12419).
+    """Returns (|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) * ||X_j||^a (arXiv 2402.12419).
 
-    A weight of a row or column that holds nothing but zeros has no share of it: 0 / 0 counts as 0. Where the
-    sum of a row or column overflows fp32, its scores are NaN.
+    In a row or column of zeros the share is 0 (0 / 0 counts as 0). If the sum of a row or column overflows
+    fp32, its scores are NaN.
 
     Args:
         weight: fp32 `[out, in]`.
         squared_norms: `[in]`, sum of X_tj^2 over all calibration tokens.
-        power: a, at least 0; with 0 every norm counts as 1, that of a dead input too.
+        power: a, at least 0; with 0 every norm counts as 1, even that of a dead input.
 
     Returns:
         fp32 `[out, in]`.
@@ -79,7 +79,7 @@ def ria_scores(weight: Tensor, squared_norms: Tensor, power: float) -> Tensor:
 
 
 def ria_keep(scores: Tensor, pattern: UniformPattern, group: Group) -> Tensor:
-    """Keep-mask bool `[out, in]` by `ria_scores`; unstructured counts in `group`."""
+    """Returns a keep-mask bool `[out, in]` by `ria_scores`; unstructured patterns compare within `group`."""
     if isinstance(pattern, SemiStructured):
         return prune_n_of_m(scores, pattern)
     rows = scores.reshape(1, -1) if group == "layer" else scores
@@ -87,7 +87,7 @@ def ria_keep(scores: Tensor, pattern: UniformPattern, group: Group) -> Tensor:
 
 
 def _divisor(sums: Tensor) -> Tensor:
-    """1 for a sum of 0; NaN for one that overflows, by which all shares would be 0."""
+    """Replaces a sum of 0 by 1, and a sum that overflows by NaN, because it would make all shares 0."""
     return sums.masked_fill(sums == 0, 1).masked_fill(sums.isinf(), nan)
 
 

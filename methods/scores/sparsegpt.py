@@ -1,4 +1,4 @@
-"""SparseGPT: masks column by column and makes up for each removed weight (arXiv 2301.00774)."""
+"""SparseGPT: prunes column by column and compensates for each removed weight (arXiv 2301.00774)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SparseGPT(Score):
     """Optimal-brain-surgeon pruning with one shared inverse Hessian per Linear.
 
     Attributes:
-        damping: added to the Hessian's diagonal, relative to its mean.
-        block_size: columns masked at once; a pattern N:M takes the largest multiple of M that fits.
+        damping: damping added to the Hessian's diagonal, relative to its mean.
+        block_size: number of columns masked at once; with N:M, the largest multiple of M up to this.
     """
 
     damping: float = 0.01
@@ -47,8 +47,8 @@ class SparseGPT(Score):
         """Masks and reconstructs one Linear.
 
         Raises:
-            NonFiniteError: the Hessian overflows, or a score does.
-            SingularHessianError: no factor even at the highest damping.
+            NonFiniteError: the Hessian or a score overflows.
+            SingularHessianError: the Hessian cannot be factorized even with the highest damping.
         """
         factor = InverseFactor.of(problem, self.damping)
         width = block_size(problem.pattern, self.block_size)

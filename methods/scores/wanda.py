@@ -1,4 +1,4 @@
-"""Wanda: weights times the norms of what they read (arXiv 2306.11695)."""
+"""Wanda: weights times the norms of their inputs (arXiv 2306.11695)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from methods.masks.selection import prune_lowest, prune_n_of_m, require_finite
 
 @dataclass(frozen=True)
 class Wanda(Score):
-    """Score |W_ij| * ||X_j||_2, compared within each output row (or inside each group of M)."""
+    """Score |W_ij| * ||X_j||_2, compared within each output row (with N:M: within each group of M)."""
 
     name: ClassVar[str] = "wanda"
     version: ClassVar[int] = 1
     statistics = (InputNorms,)
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
-        """An output row."""
+        """One output row."""
         return (1, shape[1])
 
     def choose(self, problem: Problem) -> Solution:
@@ -35,7 +35,7 @@ class Wanda(Score):
 
 
 def wanda_scores(weight: Tensor, squared_norms: Tensor) -> Tensor:
-    """|W_ij| * sqrt(sum_t X_tj^2) (arXiv 2306.11695, equation 1).
+    """Returns |W_ij| * sqrt(sum_t X_tj^2) (arXiv 2306.11695, equation 1).
 
     Args:
         weight: fp32 `[out, in]`.
@@ -48,7 +48,7 @@ def wanda_scores(weight: Tensor, squared_norms: Tensor) -> Tensor:
 
 
 def wanda_keep(scores: Tensor, pattern: UniformPattern) -> Tensor:
-    """Keep-mask bool `[out, in]` by `wanda_scores`; unstructured counts in each row."""
+    """Returns a keep-mask bool `[out, in]` by `wanda_scores`; unstructured patterns compare within rows."""
     if isinstance(pattern, SemiStructured):
         return prune_n_of_m(scores, pattern)
     return prune_lowest(scores, pattern.n_pruned(scores.shape[1]))

@@ -1,1 +1,1 @@
-"""What a model is made of: decoder layers, blocks, target matrices, experts."""
+"""The structure of a model: decoder layers, blocks, target matrices, experts."""

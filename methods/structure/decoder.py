@@ -1,8 +1,8 @@
 """Reads the structure of a causal language model: decoder layers, their blocks, the target matrices.
 
-The only file that knows how model families differ. It goes by structure: the decoder layers are the
-largest list of equal modules, the attention block is the child that says so, and the MLP block is what else
-holds matrices. Routers of experts are never targets.
+Only this file knows how model families differ. It finds parts by structure: the decoder layers are the module
+list with the most weights, the attention block is the child whose name contains "attn" or "attention", and
+the MLP block is everything else that has matrices. Routers of experts are never targets.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Block:
     """The attention or the MLP of one decoder layer.
 
     Attributes:
-        kind: which of the two.
-        chain: the modules that make it up, called one after another. One module in most families; OPT's MLP
-            has none of its own and is fc1, activation, fc2.
+        kind: `attention` or `mlp`.
+        chain: the modules of the block, called one after another. One module in most families; OPT has no MLP
+            module, so the chain is fc1, activation, fc2.
         targets: report name -> matrix to prune, in the order of the model.
     """
 
@@ -53,24 +53,24 @@ class Block:
         return self.chain[-1]
 
     def run(self, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """The block's output on one batch; see `with_weights`."""
+        """Returns the block's output on one batch; see `with_weights`."""
         return self.with_weights(weights)(args, kwargs)
 
     def with_weights(
         self, weights: Mapping[str, Tensor]
     ) -> Callable[[tuple[Any, ...], Mapping[str, Any]], Tensor]:
-        """The block with other weights in its targets, the model's own left as they are.
+        """Returns a function that runs the block with other weights, without changing the model.
 
         Args:
-            weights: target name -> weight `[out, in]`; a target that is not named keeps its own.
+            weights: target name -> weight `[out, in]`; targets that are not named keep their weights.
 
         Returns:
-            A function of what `entry` is called with; it gives the output tensor, `[..., hidden]`.
+            A function that takes the arguments of `entry` and returns the output tensor, `[..., hidden]`.
         """
         replaced = self._as_stored(weights)
         parts: list[tuple[nn.Module, dict[str, Tensor]]] = []
         for module in self.chain:
-            # Detached, so that a gradient taken through the block reaches activations only.
+            # Detached, so that a gradient through the block is computed for activations only.
             parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
             for name, child in module.named_modules():
                 for attribute, value in replaced.get(id(child), {}).items():
@@ -86,7 +86,7 @@ class Block:
         return run
 
     def _as_stored(self, weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """Identity of a module -> its parameters that differ, in the shape in which the model stores them."""
+        """Returns id of a module -> its replaced parameters, in the layout in which the model stores them."""
         whole: dict[int, dict[str, Tensor]] = {}
         experts: dict[tuple[int, str], list[Tensor]] = {}
         for name, target in self.targets.items():
@@ -106,10 +106,10 @@ class DecoderLayer:
     """One transformer layer.
 
     Attributes:
-        index: its place, from 0.
-        name: its dotted name in the model.
-        module: itself.
-        blocks: its blocks in the order in which they run.
+        index: index of the layer, from 0.
+        name: dotted name of the layer in the model.
+        module: the module of the layer.
+        blocks: the layer's blocks in the order in which they run.
     """
 
     index: int
@@ -119,7 +119,7 @@ class DecoderLayer:
 
     @property
     def targets(self) -> dict[str, Target]:
-        """All its targets by name."""
+        """All targets of the layer by name."""
         return {name: target for block in self.blocks for name, target in block.targets.items()}
 
 
@@ -130,7 +130,7 @@ class Decoder:
     layers: tuple[DecoderLayer, ...]
 
     def targets(self) -> Iterator[tuple[DecoderLayer, Block, Target]]:
-        """Every target with its layer and its block, in the order of the model."""
+        """Yields every target with its layer and its block, in the order of the model."""
         for layer in self.layers:
             for block in layer.blocks:
                 for target in block.targets.values():
@@ -148,35 +148,35 @@ def read_decoder(model: PreTrainedModel) -> Decoder:
     """Finds decoder layers, blocks and targets.
 
     Raises:
-        StructureError: says what was found and what was expected.
+        StructureError: the structure is not understood; the message has what was found and what was expected.
     """
     name, layers = _decoder_layers(model)
     return Decoder(tuple(_read_layer(index, f"{name}.{index}", layer) for index, layer in enumerate(layers)))
 
 
 def n_positions(model: PreTrainedModel) -> int | None:
-    """How many tokens a model has positions for; None where there is no limit, or none is said."""
+    """Returns the longest sequence that a model has positions for; None if its configuration has no limit."""
     config = model.config.get_text_config()
-    said = (
+    limits = (
         getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")
-    )  # MPT's is last
-    return next((number for number in said if isinstance(number, int)), None)
+    )  # `max_seq_len` is MPT's
+    return next((number for number in limits if isinstance(number, int)), None)
 
 
 def target_parameters(layer: DecoderLayer) -> dict[str, torch.nn.Parameter]:
-    """The parameters that hold a layer's targets, as they are in its module now, by name inside the layer."""
+    """Returns the current parameters that hold a layer's targets, by dotted name inside the layer."""
     names = {target.parameter_name.removeprefix(f"{layer.name}.") for target in layer.targets.values()}
     return {name: p for name, p in layer.module.named_parameters() if name in names}
 
 
 def first_tensor(output: Any) -> Tensor:
-    """A module's output: the tensor itself, or the first member of a tuple."""
+    """Returns the output tensor of a module: the output itself, or the first member if it is a tuple."""
     tensor: Tensor = output[0] if isinstance(output, tuple | list) else output
     return tensor
 
 
 def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The module list with the most weights to prune; its members must all be of one class."""
+    """Finds the module list with the most weights to prune; its members must all be of one class."""
     best: tuple[int, str, nn.ModuleList] | None = None
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList):
@@ -220,7 +220,7 @@ def _read_layer(index: int, name: str, layer: nn.Module) -> DecoderLayer:
 
 
 def _refuse_unread(name: str, described: str, layer: nn.Module, blocks: tuple[Block, ...]) -> None:
-    """Raises `StructureError` if the layer holds matrices in a way that is not understood."""
+    """Raises `StructureError` if the layer has matrices that are neither targets nor routers."""
     read = {target.parameter_name for block in blocks for target in block.targets.values()}
     routing = _routing(layer)
     for owner_name, owner in layer.named_modules():
@@ -237,7 +237,7 @@ def _refuse_unread(name: str, described: str, layer: nn.Module, blocks: tuple[Bl
 
 
 def _mlp_chain(described: str, layer: nn.Module, rest: Mapping[str, nn.Module]) -> tuple[nn.Module, ...]:
-    """The modules of the MLP: one that holds all its matrices, or two loose Linears and their activation."""
+    """Returns the modules of the MLP: one module with all matrices, or two Linears and their activation."""
     modules = list(rest.values())
     if len(modules) == 1 and not isinstance(modules[0], nn.Linear | Conv1D):
         return (modules[0],)
@@ -266,7 +266,7 @@ def _block(
 
 
 def _matrices(name: str, module: nn.Module) -> list[Target]:
-    """Every matrix below `module` that may be pruned, in the order of the model."""
+    """Returns every matrix below `module` that may be pruned, in the order of the model."""
     routing = _routing(module)
     found: list[Target] = []
     for inner, child in module.named_modules(prefix=name):
@@ -284,13 +284,13 @@ def _matrices(name: str, module: nn.Module) -> list[Target]:
 
 
 def _routing(module: nn.Module) -> set[int]:
-    """Identities of all modules below `module` that decide how much each expert counts."""
+    """Returns the ids of all modules below `module` that belong to routers of experts."""
     routers = [router for holder in module.modules() for router in _routers(holder)]
     return {id(part) for router in routers for part in router.modules()}
 
 
 def _routers(holder: nn.Module) -> list[nn.Module]:
-    """What stands beside experts and is neither an expert nor a shared one: routers, gates."""
+    """Returns the children of `holder` that route tokens to its experts: routers and gates."""
     children = dict(holder.named_children())
     experts = [c for name, c in children.items() if "experts" in name and not isinstance(c, nn.Linear)]
     if not any(_holds_experts(child) for child in experts):
@@ -303,7 +303,7 @@ def _routers(holder: nn.Module) -> list[nn.Module]:
 
 
 def _holds_experts(module: nn.Module) -> bool:
-    """Whether it stacks or lists several, unlike the MLP that DeepSeek calls `shared_experts`."""
+    """Whether `module` has several experts, unlike the single MLP that DeepSeek calls `shared_experts`."""
     lists = isinstance(module, nn.ModuleList) or any(isinstance(c, nn.ModuleList) for c in module.children())
     return lists or not any(isinstance(child, nn.Linear | Conv1D) for child in module.children())
 

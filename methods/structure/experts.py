@@ -1,9 +1,9 @@
-"""Experts stacked in one parameter: how transformers stores them, and a forward that lets each be seen.
+"""Experts stacked in one parameter: how transformers stores them, and a forward that makes each observable.
 
 Every mixture of experts in transformers that declares an exchangeable experts forward has the same parts: a
-parameter `[experts, ...]` for the way up (with or without a gate), one for the way down, and functions for
-what stands between. `RoutedForward` computes the same thing expert by expert, each on the tokens routed to
-it, and tells an observer what every matrix read and gave.
+parameter `[experts, ...]` for the up projection (with or without a gate), one for the down projection, and
+functions for the activation in between. `RoutedForward` computes the same result expert by expert, each on
+the tokens routed to it, and passes the input and output of every matrix to a callback.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from methods.structure.forward_override import replaced_forward
 
 
 class Note(Protocol):
-    """Hears of one expert's matrix: attribute, expert, what it read `[N, in]`, what it gave `[N, out]`, and
-    int64 `[N]`, ascending: which tokens these are.
-    """
+    """A callback that observes each use of an expert's matrix."""
 
     def __call__(self, attribute: str, expert: int, x: Tensor, y: Tensor, tokens: Tensor, /) -> None:
-        """Takes it in."""
+        """Observes one use of a matrix: its input x `[N, in]` and output y `[N, out]`.
+
+        `tokens` int64 `[N]`, ascending, are the indices of the tokens that were routed to the expert.
+        """
         ...
 
 
 def stacked_matrices(module: nn.Module) -> tuple[str, ...]:
-    """The names of the parameters in which `module` stacks its experts, in the order they are used.
+    """Returns the names of the parameters in which `module` stacks its experts, in the order of their use.
 
-    Empty where it is no experts module that `RoutedForward` understands.
+    Empty if `module` is not an experts module that `RoutedForward` supports.
     """
     declared = all(
         hasattr(module, name)
@@ -48,9 +49,9 @@ def stacked_matrices(module: nn.Module) -> tuple[str, ...]:
 
 
 class RoutedForward:
-    """Stands in for the forward of an experts module.
+    """Replaces the forward of an experts module.
 
-    Tokens are taken expert by expert in ascending order and summed in fp32, so that the same input gives the
+    It runs the experts in ascending order and sums their outputs in fp32, so that the same input gives the
     same output to the bit, whatever implementation the model was loaded with.
     """
 
@@ -59,12 +60,12 @@ class RoutedForward:
         self._note: Note | None = None
 
     def __call__(self, hidden: Tensor, chosen_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """The experts' weighted sum, of the shape of `hidden`.
+        """Returns the weighted sum of the experts' outputs, in the shape of `hidden`.
 
         Args:
             hidden: the N tokens, `[..., hidden]`.
-            chosen_NK: int64, the K experts of each token.
-            weights_NK: how much each of them counts.
+            chosen_NK: int64, the indices of the K experts of each token.
+            weights_NK: the weight of each of these experts.
         """
         hidden_NH = hidden.reshape(-1, hidden.shape[-1])
         result = torch.zeros(hidden_NH.shape, dtype=torch.float32, device=hidden_NH.device)
@@ -77,7 +78,7 @@ class RoutedForward:
 
     @contextmanager
     def noting(self, note: Note) -> Iterator[None]:
-        """Tells `note` of every matrix that is used while the body runs."""
+        """Calls `note` for every use of a matrix while the body runs."""
         before, self._note = self._note, note
         try:
             yield
@@ -90,7 +91,7 @@ class RoutedForward:
         wide = self._product(up, expert, x_NH, tokens)
         inner = module._apply_gate(wide) if module.has_gate else module.act_fn(wide)
         out = self._product(down, expert, inner, tokens)
-        # Older transformers know no norm after the experts.
+        # Older versions of transformers have no norm after the experts.
         return module.post_expert_norm(out) if getattr(module, "has_post_expert_norm", False) else out
 
     def _product(self, attribute: str, expert: int, x: Tensor, tokens: Tensor) -> Tensor:
@@ -113,13 +114,13 @@ def routed_forwards(model: nn.Module) -> Iterator[None]:
 
 
 def _slots_of(chosen_NK: Tensor, n_experts: int) -> list[Tensor]:
-    """For each expert the places in the flat `[N * K]` at which it was chosen, ascending."""
+    """Returns for each expert the positions in the flat `[N * K]` at which it was chosen, ascending."""
     flat = chosen_NK.reshape(-1)
     if isinstance(flat, FakeTensor):
-        # Without values there is no routing; one token each shows the shapes.
+        # A fake tensor has no values to route by; one token per expert is enough to propagate shapes.
         return [torch.zeros(1, dtype=torch.int64, device=flat.device) for _ in range(n_experts)]
     order = flat.argsort(stable=True)
-    # Choices beyond the last expert mean "none": they are counted, and dropped.
+    # Indices beyond the last expert mean "none": count them, and drop them.
     counts = torch.bincount(flat, minlength=n_experts + 1)
     return list(torch.split(order, counts.tolist())[:n_experts])
 

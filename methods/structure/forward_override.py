@@ -1,4 +1,4 @@
-"""Puts another forward in the place of a module's own for a while."""
+"""Replaces the forward of a module temporarily."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Gives `module` another forward while the body runs; then exactly what it had, an own one or none."""
+    """Replaces the forward of `module` in the body; restores the instance attribute or its absence."""
     had_own = "forward" in module.__dict__
     before = module.forward
     module.forward = forward

@@ -1,4 +1,4 @@
-"""A matrix to prune, seen as the weight `[out, in]` of a Linear whatever way the model stores it."""
+"""A matrix to prune, presented as the weight `[out, in]` of a Linear, however the model stores it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from methods.structure.experts import RoutedForward
 
 @dataclass(frozen=True)
 class Target:
-    """One target module, or one expert's matrix where experts are stacked in one parameter.
+    """One target module, or one expert's matrix if experts are stacked in one parameter.
 
     Attributes:
-        name: how reports call it: the module's dotted name, or `...experts.gate_up_proj[3]`.
+        name: the name in reports: the module's dotted name, or `...experts.gate_up_proj[3]`.
         module: the module that holds the parameter.
         attribute: the parameter's name in that module.
-        parameter_name: its dotted name in the model.
-        transposed: stored `[in, out]`, as GPT-2's `Conv1D` does.
-        expert: which matrix of a stacked parameter; None where the parameter is the matrix.
+        parameter_name: the parameter's dotted name in the model.
+        transposed: whether the matrix is stored as `[in, out]`, like in GPT-2's `Conv1D`.
+        expert: index of the matrix in a stacked parameter; None if the parameter is not stacked.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Target:
 
     @property
     def mask_name(self) -> str:
-        """Its key in `PruneResult.keep`: the parameter's name, with the expert's index."""
+        """Key in `PruneResult.keep`: the parameter's name, with the expert's index if it is stacked."""
         return self.parameter_name if self.expert is None else f"{self.parameter_name}[{self.expert}]"
 
     @property
@@ -58,42 +58,42 @@ class Target:
 
     @property
     def n_inputs(self) -> int:
-        """How many inputs it reads."""
+        """Number of inputs."""
         return self.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the matrix."""
         return self.stored.device
 
     def turned(self, matrix: Tensor) -> Tensor:
-        """`matrix` from the way it is stored to `[out, in]`, or back."""
+        """Converts `matrix` from its stored layout to `[out, in]`, or back."""
         return matrix.T if self.transposed else matrix
 
     def write(self, weight: Tensor, keep: Tensor) -> None:
-        """Stores `weight` `[out, in]` where `keep` is True, and exact zeros elsewhere."""
+        """Writes `weight` `[out, in]` where `keep` is True, and exact zeros elsewhere."""
         zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
         self.weight.copy_(torch.where(keep, weight, zero))
 
     def pack(self, keep: Tensor) -> KeepMask:
-        """The keep-mask of bool `[out, in]`, laid out as the matrix is stored."""
+        """Packs bool `[out, in]` into a keep-mask in the stored layout of the matrix."""
         return KeepMask.pack(self.turned(keep))
 
     def unpack(self, mask: KeepMask, device: torch.device | None = None) -> Tensor:
-        """The bool `[out, in]` of its keep-mask, on the CPU or `device`."""
+        """Unpacks a keep-mask of this target to bool `[out, in]`, on `device` (None = the CPU)."""
         return self.turned(mask.unpack(device))
 
 
 @dataclass(frozen=True)
 class TargetCall:
-    """One call of a target while a forward ran.
+    """One call of a target during a forward.
 
     Attributes:
-        target: which one.
-        x: what it read, `[..., in]`.
-        y: what it gave, `[..., out]`.
-        tokens: int64 `[N]`, ascending: which tokens of the batch the rows of `x` `[N, in]` are, where a
-            router chose them; None where it read all tokens in their order.
+        target: the target.
+        x: its input, `[..., in]`.
+        y: its output, `[..., out]`.
+        tokens: int64 `[N]`, ascending: if a router chose the tokens, the index in the batch of each row of
+            `x` `[N, in]`; None if the target read all tokens in order.
     """
 
     target: Target
@@ -104,9 +104,9 @@ class TargetCall:
 
 @contextmanager
 def noting_calls(targets: Mapping[str, Target], note: Callable[[TargetCall], None]) -> Iterator[None]:
-    """Calls `note` with every call of `targets` while the body runs a forward, as soon as it is made.
+    """Calls `note` right after every call of one of `targets` while the body runs a forward.
 
-    Experts in one parameter are seen only inside `stream.at_rest`.
+    Stacked experts are observed only inside `methods.engine.hidden_states.at_rest`.
     """
     routed: dict[int, tuple[RoutedForward, dict[tuple[str, int], Target]]] = {}
     with ExitStack() as hooks:
@@ -136,10 +136,10 @@ def noting_calls(targets: Mapping[str, Target], note: Callable[[TargetCall], Non
 
 @contextmanager
 def noting_inputs(targets: Mapping[str, Target], note: Callable[[Target, Tensor], None]) -> Iterator[None]:
-    """Calls `note` with a target and what it reads, `[..., in]`, before it is run where it is a module.
+    """Calls `note` with a target and its input, `[..., in]`, before the target runs if it is a module.
 
-    So a forward that is run for these inputs alone may end there. Experts in one parameter are noted as
-    `noting_calls` does.
+    A forward that is run only for these inputs may therefore end in `note`. Stacked experts are observed
+    after they have run, by `noting_calls`.
     """
     stacked = {name: target for name, target in targets.items() if target.expert is not None}
     with ExitStack() as hooks:

@@ -82,7 +82,7 @@ def count_zeros(
     decoder = read_decoder(model)
     with torch.no_grad(), residing(model, decoder, placement) as residence:
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 for block in layer.blocks:
                     for target in block.targets.values():
                         weight = target.weight

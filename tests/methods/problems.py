@@ -14,7 +14,7 @@ class GivenGram(GramMatrix):
     """A Gram matrix in whatever type it is given."""
 
     def __init__(self, gram: Tensor) -> None:
-        self._sum, self._whole = gram, True
+        self._sum, self._is_mirrored = gram, True
 
 
 def problem_of(

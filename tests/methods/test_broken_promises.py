@@ -155,7 +155,7 @@ def wrong_report(model, result):
         (buffer, 4, r"up_proj\.mask: a buffer came", "in the result"),
         (grad_mode, 4, "gradient mode", "with block"),
         (reparametrized, 4, r"up_proj\.weight.*: a parameter came or went", r"prune\.remove"),
-        (count, 2, "comparison groups lost another number than due", "prune_lowest"),
+        (count, 2, "comparison groups lost a wrong number of weights", "prune_lowest"),
         (too_few, 2, r"up_proj\.weight: of 160 outputs x 64 inputs 0 weights are 0, 5120", "n_pruned"),
         (no_mask, 1, r"up_proj\.weight: has no mask \(2 of 14", r"target\.mask_name"),
         (a_mask_too_many, 1, r"lm_head\.weight: has a mask and is no target", "mask_name"),

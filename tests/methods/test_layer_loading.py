@@ -216,7 +216,7 @@ def test_the_next_layer_comes_while_one_is_visited_and_no_layer_before_that():
     with residing(model, decoder, Placement(weights="onload", storage=storage)) as residence:
         for _ in range(2):
             for layer in decoder.layers:
-                with residence.visiting(layer):
+                with residence.loaded(layer):
                     settle(residence)
                     storage.events.append(f"compute {layer.index}")
     one_pass = [
@@ -233,7 +233,7 @@ def test_the_first_layer_is_fetched_once_for_the_forward_before_it_and_its_own_v
     with residing(model, decoder, Placement(weights="onload", storage=storage)) as residence:
         with residence.before_layers(first_layer=True):
             assert storage.events == ["fetch 0"]
-        with residence.visiting(decoder.layers[0]):
+        with residence.loaded(decoder.layers[0]):
             settle(residence)
     assert storage.events == ["fetch 0", "fetch 1", "store 0"]
 
@@ -244,11 +244,11 @@ def test_what_was_fetched_ahead_is_fetched_anew_if_another_residence_stored_it()
     first, second = decoder.layers[:2]
     target = next(iter(second.targets.values()))
     with torch.no_grad(), residing(model, decoder, placement) as outer:
-        with outer.visiting(first):
+        with outer.loaded(first):
             settle(outer)
-        with residing(model, decoder, placement) as inner, inner.visiting(second):
+        with residing(model, decoder, placement) as inner, inner.loaded(second):
             target.write(torch.full(target.shape, 2.0), torch.ones(target.shape, dtype=torch.bool))
-        with outer.visiting(second):
+        with outer.loaded(second):
             assert bool((target.weight == 2).all())
 
 
@@ -261,7 +261,7 @@ def test_a_failure_leaves_no_thread_and_the_model_as_it_was(storage, tmp_path):
         pytest.raises(ZeroDivisionError),
         torch.no_grad(),
         residing(model, decoder, Placement(weights="onload", storage=kept)) as residence,
-        residence.visiting(decoder.layers[0]),
+        residence.loaded(decoder.layers[0]),
     ):
         for target in decoder.layers[0].targets.values():
             target.write(torch.zeros(target.shape), torch.zeros(target.shape, dtype=torch.bool))
@@ -292,13 +292,13 @@ def test_a_failed_read_is_raised_where_its_layer_is_taken_and_names_the_file(tmp
     decoder = read_decoder(model)
     file = tmp_path / "dense" / "model.safetensors"
     with residing(model, decoder, Placement(weights="onload", storage=storage)) as residence:
-        with residence.visiting(decoder.layers[0], read_only=True):
+        with residence.loaded(decoder.layers[0], read_only=True):
             residence._prefetch._ahead[2].result()
         file.write_bytes(
             file.read_bytes()[: storage._source.stored["model.layers.0.mlp.up_proj.weight"].start]
         )
         with pytest.raises(InputError, match=r"model\.safetensors: ends before"):
-            residence.visiting(decoder.layers[0], read_only=True).__enter__()
+            residence.loaded(decoder.layers[0], read_only=True).__enter__()
     assert prefetching_threads() == []
 
 
@@ -314,7 +314,7 @@ def test_what_is_restored_is_what_was_remembered(tmp_path):
             residence.remember_dense()
             Magnitude().prune(model, HALF, placement=placement)
             for layer in decoder.layers:
-                with residence.visiting(layer, read_only=True):
+                with residence.loaded(layer, read_only=True):
                     for name, weight in residence.dense_weights(layer).items():
                         target = layer.targets[name]
                         stored = dense[layer.index][target.parameter_name.removeprefix(f"{layer.name}.")]
@@ -361,12 +361,12 @@ def header_of(name, start, end, shape=(2,), dtype="F32"):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no safetensors file, or was cut short"),
-        (struct.pack("<Q", 10**15) + b"{}", "is no safetensors file, or was cut short"),
+        (b"", "is not a safetensors file, or is truncated"),
+        (struct.pack("<Q", 10**15) + b"{}", "is not a safetensors file, or is truncated"),
         (struct.pack("<Q", 4) + b"nope", "header is damaged"),
         (struct.pack("<Q", 2) + b"[]", "header is damaged"),
-        (header_of("a", 0, 12) + bytes(12), "the place of a in the file does not fit its shape"),
-        (header_of("a", -8, 0) + bytes(8), "the place of a in the file does not fit its shape"),
+        (header_of("a", 0, 12) + bytes(12), "the offsets of a in the file do not fit its shape"),
+        (header_of("a", -8, 0) + bytes(8), "the offsets of a in the file do not fit its shape"),
         (header_of("a", 0, 8) + bytes(4), "ends before its tensors do"),
         (header_of("a", 0, 8) + bytes(9), "is longer than its tensors"),
         (header_of("a", 0, 1, dtype="F4") + bytes(1), "a is stored as F4"),
@@ -382,7 +382,11 @@ def test_a_damaged_file_is_named(tmp_path, content, message):
 
 @pytest.mark.parametrize(
     ("index", "message"),
-    [("{", "is no index"), ("[]", "is no index"), ('{"weight_map": {"b": "one.safetensors"}}', "names b")],
+    [
+        ("{", "is not an index"),
+        ("[]", "is not an index"),
+        ('{"weight_map": {"b": "one.safetensors"}}', "lists b"),
+    ],
 )
 def test_a_wrong_index_is_named(tmp_path, index, message):
     save_file({"a": torch.zeros(2)}, tmp_path / "one.safetensors")

@@ -82,9 +82,9 @@ def test_a_score_alone_is_the_method_of_that_name():
         ("wanda | sparsegpt", "sparsegpt chooses a mask of its own"),
         ("wanda | refit | swaps", "refit is an update and comes last; swaps would discard its weights"),
         ("wanda | refit | admm-update", "refit is an update and comes last"),
-        ("wanda | owl", "the allocation 'owl' stands first"),
+        ("wanda | owl", "the allocation 'owl' has to come first"),
         ("owl", "has no score"),
-        ("owl | alphapruning | wanda", "the allocation 'alphapruning' stands first"),
+        ("owl | alphapruning | wanda", "the allocation 'alphapruning' has to come first"),
         ("uniform | wanda", "leave 'uniform' out"),
         ("wanda | refit(step=3)", "step 'refit' has no setting 'step'; did you mean 'steps'"),
         ("wanda | refit(steps=0)", "steps must be at least 1"),
@@ -95,8 +95,8 @@ def test_a_score_alone_is_the_method_of_that_name():
         ("wanda | refit)steps=3(", "cannot read"),
         ("wanda | " + "swaps | " * 200 + "refit", "is longer than"),
         ("recipe", "unknown step 'recipe'"),
-        ("wanda | refit(steps=5\ndamping=0.5)", "settings are parted by commas"),
-        ("wanda | refit(steps=5 # five)", "settings are parted by commas"),
+        ("wanda | refit(steps=5\ndamping=0.5)", "settings are separated by commas"),
+        ("wanda | refit(steps=5 # five)", "settings are separated by commas"),
         ("wanda | refit(steps=" + "[" * 900 + ")", "setting steps cannot be"),
     ],
 )
@@ -166,7 +166,7 @@ def test_the_contract_holds_the_score_s_mask_to_the_score_s_own_groups():
     keep[0, keep[0].nonzero()[0]] = False
     keep[1, (~keep[1]).nonzero()[0]] = True
     moved = PruneResult({**result.initial.keep, name: KeepMask.pack(keep)}, (), {})
-    with pytest.raises(ContractError, match="2 of 64 comparison groups lost another number than due"):
+    with pytest.raises(ContractError, match="2 of 64 comparison groups lost a wrong number of weights"):
         check_contract(method, pattern, before, model, replace(result, initial=moved))
 
 

@@ -33,7 +33,7 @@ def test_a_zero_of_another_sign_where_nothing_is_pruned_is_a_change():
     model.get_parameter(HEAD).data[3, 5] = 0.0
     made = pruned(model)
     model.get_parameter(HEAD).data[3, 5] = -0.0
-    with pytest.raises(ContractError, match=r"lm_head\.weight: is no target module and was changed"):
+    with pytest.raises(ContractError, match=r"lm_head\.weight: is not a target module and was changed"):
         check_contract(*made)
 
 

@@ -135,7 +135,7 @@ def running(
     ):
         stream = LayerStream(model, decoder, batches, residence)
         for layer in decoder.layers:
-            with residence.visiting(layer, read_only=True):
+            with residence.loaded(layer, read_only=True):
                 stream.carry(layer, on_passed)
         with stream.passing():
             # The check of the two halves does not need the layers, so it runs while they are skipped.

@@ -44,7 +44,7 @@ def measure_reference_speed(model: PreTrainedModel, placement: Placement) -> Ref
         else:
             seconds = 0.0
             for layer in decoder.layers:
-                with residence.visiting(layer, read_only=True):
+                with residence.loaded(layer, read_only=True):
                     seconds += _best(partial(_forward, stream, [layer]), residence.device, tries=2)
     return ReferenceSpeed(
         matmul_flops_per_second=matmul_rate(model.dtype, residence.device),

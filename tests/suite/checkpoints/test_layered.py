@@ -248,7 +248,7 @@ def test_a_change_outside_the_layers_is_caught(onload, tmp_path, monkeypatch):
     monkeypatch.setattr(Magnitude, "prune", change)
     code, _, err = onload("--method", "magnitude")
     assert code == 3
-    assert "model.embed_tokens.weight: is no target module and was changed" in err
+    assert "model.embed_tokens.weight: is not a target module and was changed" in err
     assert left_over(tmp_path) == []
 
 

@@ -40,7 +40,7 @@ class InitialMask:
         return target.unpack(self.result.keep[target.mask_name], target.device)
 
     def report(self, target: Target) -> LayerReport:
-        """Returns the initial method's report of one target, without output errors: they are remeasured."""
+        """Returns the initial method's report of one target, without output errors (these change)."""
         return self._reports[target.name]
 
     @cached_property

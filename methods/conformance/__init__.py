@@ -1,10 +1,10 @@
-"""The contract as a suite: what every method promises, tried on every model family, pattern and hard input.
+"""The conformance suite: checks the promises of a method on model families, patterns and hard inputs.
 
     from methods.conformance import FAMILIES, Variant, covering, examine
     for case in covering([Variant(MyMethod(), "mine")], list(FAMILIES.values())):
         print(case.name, examine(case).reason)
 
-`prunebench check-method` runs it for the author of a method, `tests/methods/test_contract.py` for the
+`prunebench check-method` runs it for authors of methods, and `tests/methods/test_contract.py` for the
 built-in methods.
 """
 

@@ -1,4 +1,4 @@
-"""One thing to try."""
+"""A test case of the conformance suite."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from methods.conformance.situations import Situation
 
 @dataclass(frozen=True)
 class Case:
-    """One method, on one family, with one pattern, in one situation.
+    """One method on one family, with one pattern, in one situation.
 
     Attributes:
-        method: what prunes.
-        label: what to call it, with its settings.
-        family: on which model.
-        pattern: as a user writes it.
-        situation: how it is called.
+        method: the method to check.
+        label: name of the method with its settings.
+        family: the model family.
+        pattern: the pattern as a user writes it.
+        situation: the way in which the method is called.
     """
 
     method: PruningMethod
@@ -29,12 +29,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Short and unique."""
+        """A short, unique name of the case."""
         return f"{self.label}-{self.family.name}-{self.pattern}-{self.situation.name}"
 
     @property
     def where(self) -> str:
-        """For a sentence."""
+        """A description of the case for use in a sentence."""
         pattern = self.situation.pattern or self.pattern
         return f"{self.family.name} at {pattern}, {self.situation.name} ({self.situation.described})"
 

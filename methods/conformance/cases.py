@@ -1,4 +1,4 @@
-"""Which cases are tried: every method x pattern x family, or a part of these that has all pairs."""
+"""Selects the cases to try: every method x pattern x family, or a subset that covers all pairs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATTERNS = ("0.3", "0.5", "0.7", "0.9", "2:4", "4:8", "1:4")
 
 
 def any_pattern(_: str) -> bool:
-    """The `can` of a method that refuses no pattern."""
+    """A `can` function for methods that support every pattern; returns True."""
     return True
 
 
@@ -25,8 +25,8 @@ class Variant:
 
     Attributes:
         method: the method.
-        label: what to call it.
-        can: whether it prunes to a pattern; what it cannot do, it has to refuse.
+        label: its name with its settings.
+        can: returns whether it supports a pattern; it has to refuse all others.
     """
 
     method: PruningMethod
@@ -37,7 +37,7 @@ class Variant:
 def whole(
     variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
 ) -> list[Case]:
-    """Every variant x pattern x family, in ordinary situations by turns."""
+    """Returns every variant x pattern x family; the ordinary situations take turns."""
     return [
         _case(variant, family, pattern, ORDINARY[(v + p + f) % len(ORDINARY)])
         for (v, variant), (f, family), (p, pattern) in product(
@@ -53,17 +53,18 @@ def covering(
     *,
     every: int = 1,
 ) -> list[Case]:
-    """A part of `whole` that has every variant x pattern, variant x family and pattern x family.
+    """Returns a subset of `whole` that covers every variant x pattern, variant x family, pattern x family.
 
-    Every variant meets every family, with patterns that it can do by turns; pairs that this leaves out are
-    added. A refused case counts for the pair of variant and pattern only.
+    Every variant is tried on every family, while the patterns that it supports take turns; then the missing
+    pairs are added. A refused case counts for the pair of variant and pattern only.
 
     Args:
         variants: the methods.
-        families: the models.
-        patterns: what they are pruned to.
-        every: n, where a variant meets one family in n, and its neighbour the next: enough for recipes, where
-            every pair of steps and every family is to be met, but not every pair of both.
+        families: the model families.
+        patterns: the patterns to prune to.
+        every: n: a variant is tried only on every n-th family, and the next variant starts one family later.
+            Enough for recipes, which have to cover every pair of steps and every family, but not every
+            combination of these.
     """
     doable = [[p for p, pattern in enumerate(patterns) if variant.can(pattern)] for variant in variants]
     chosen = {
@@ -89,7 +90,7 @@ def covering(
 def whole_hard(
     variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
 ) -> list[Case]:
-    """Every variant x hard input x family, with patterns that the variant can do by turns."""
+    """Returns every variant x hard input x family; the patterns that a variant supports take turns."""
     places = product(range(len(variants)), range(len(HARD)), range(len(families)))
     return _hard_cases(places, variants, families, patterns)
 
@@ -97,7 +98,7 @@ def whole_hard(
 def covering_hard(
     variants: Sequence[Variant], families: Sequence[Family], patterns: Sequence[str] = PATTERNS
 ) -> list[Case]:
-    """A part of `whole_hard` that has every variant x hard input and every hard input x family."""
+    """Returns a subset of `whole_hard` that covers every variant x hard input and hard input x family."""
     chosen = {(v, s, (v + 5 * s) % len(families)) for v, s in product(range(len(variants)), range(len(HARD)))}
     met = {(s, f) for _, s, f in chosen}
     for s, f in product(range(len(HARD)), range(len(families))):

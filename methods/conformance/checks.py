@@ -1,8 +1,8 @@
-"""The promises, held against a pruned model by what its family says of itself.
+"""Checks the promises on a pruned model, using the description of its family.
 
-`methods.contract` checks masks as `methods.structure.decoder` reads the model. These checks know
-the family from elsewhere and look at zeros in the weights, so a matrix that was missed, or pruned along the
-wrong dimension, shows here even where the masks agree with themselves.
+`methods.contract` checks masks as `methods.structure.decoder` reads the model. These checks use an
+independent description of the family and look at zeros in the weights. So they detect a matrix that was
+missed, or pruned along the wrong dimension, even if the masks are consistent.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SPARSITY_TOLERANCE = 0.02
-"""How far the whole model's sparsity may be from the pattern's, where groups span several weights."""
+"""Allowed difference between the whole model's sparsity and the pattern's, if groups span several weights."""
 
 
-_TELL = (
-    "Call on_layer(report) with each report of the result as soon as it is final: progress bars live on it."
+_CALL_ON_LAYER = (
+    "Call on_layer(report) with each report of the result as soon as it is final: progress bars need it."
 )
 
 
 @dataclass(frozen=True)
 class Before:
-    """A model before its prune, in more respects than `ModelState` records.
+    """The state of a model before its prune, in more detail than `ModelState`.
 
     Attributes:
-        state: what the contract compares.
+        state: the state that the contract compares.
         parameters: names of all parameters.
-        buffers: name -> a copy.
-        own_forwards: names of modules whose forward was replaced.
-        config: as a dictionary.
-        torch_state: gradient mode, default dtype and the like.
+        buffers: name -> copy of the buffer.
+        own_forwards: names of modules whose forward is replaced.
+        config: the configuration as a dictionary.
+        torch_state: gradient mode, default dtype and other global settings of torch.
     """
 
     state: ModelState
@@ -57,7 +57,7 @@ class Before:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Before:
-        """`model` as it is now."""
+        """Reads the current state of `model`."""
         return cls(
             state=ModelState.of(model),
             parameters=frozenset(name for name, _ in model.named_parameters()),
@@ -68,19 +68,19 @@ class Before:
         )
 
     def restore(self, model: PreTrainedModel) -> None:
-        """Gives `model` its dense weights back."""
+        """Restores the dense weights of `model`."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(self.state.weights[name])
 
 
 def check_result(result: object) -> PruneResult:
-    """`result`, if it is of the shape that the interface asks for."""
+    """Returns `result` if it has the types that the interface requires; raises otherwise."""
     if not isinstance(result, PruneResult):
         raise BrokenPromiseError(
             0,
-            f"prune() gave {type(result).__name__}",
-            "Return a methods.PruneResult: masks, one LayerReport a target, and seconds by phase.",
+            f"prune() returned {type(result).__name__}",
+            "Return a methods.PruneResult: masks, one LayerReport per target, and seconds by phase.",
         )
     for name, mask in result.keep.items():
         if not isinstance(mask, KeepMask):
@@ -92,29 +92,31 @@ def check_result(result: object) -> PruneResult:
     return result
 
 
-def check_told(told: list[LayerReport], result: PruneResult) -> None:
-    """What `on_layer` heard is what the result says."""
+def check_reported(told: list[LayerReport], result: PruneResult) -> None:
+    """Raises if the reports that `on_layer` received are not those of the result."""
     if not told:
-        raise never_told()
+        raise nothing_reported()
     if {report.module: report for report in told} != {report.module: report for report in result.layers}:
         raise BrokenPromiseError(
-            0, f"on_layer heard {len(told)} reports, the result has {len(result.layers)} or others", _TELL
+            0,
+            f"on_layer received {len(told)} reports that differ from the {len(result.layers)} of the result",
+            _CALL_ON_LAYER,
         )
 
 
-def never_told() -> BrokenPromiseError:
-    """`on_layer` was not called at all."""
-    return BrokenPromiseError(0, "on_layer was never called", _TELL)
+def nothing_reported() -> BrokenPromiseError:
+    """Returns the error for a method that never called `on_layer`."""
+    return BrokenPromiseError(0, "on_layer was never called", _CALL_ON_LAYER)
 
 
 def check_left_as_it_was(before: Before, model: PreTrainedModel) -> None:
-    """Promise 4, beyond `ModelState`: everything about the model and torch but the weights' values."""
+    """Checks promise 4 beyond `ModelState`: all of the model and of torch except the values of weights."""
     now = dict(model.named_parameters())
     if changed := sorted(now.keys() ^ before.parameters):
-        advice = "Leave the names of parameters alone"
+        advice = "Do not change the names of parameters"
         if any(name.endswith("_orig") for name in changed):
             advice += "; after torch.nn.utils.prune call torch.nn.utils.prune.remove(module, 'weight')"
-        raise BrokenPromiseError(4, f"{changed[0]}: a parameter came or went", f"{advice}.")
+        raise BrokenPromiseError(4, f"{changed[0]}: a parameter was added or removed", f"{advice}.")
     for name, parameter in now.items():
         if parameter.grad is not None:
             raise BrokenPromiseError(
@@ -125,39 +127,41 @@ def check_left_as_it_was(before: Before, model: PreTrainedModel) -> None:
         ours, theirs = before.buffers.get(name), buffers.get(name)
         if ours is None or theirs is None or not same_bits(ours, theirs):
             raise BrokenPromiseError(
-                4, f"{name}: a buffer came, went or changed", "Keep masks in the result, not in the model."
+                4,
+                f"{name}: a buffer was added, removed or changed",
+                "Store masks in the result, not in the model.",
             )
     if left := sorted(_own_forwards(model) ^ before.own_forwards):
         raise BrokenPromiseError(
             4,
             f"{left[0]}: its forward is still replaced",
-            "Put it back in a finally block, or use a context manager.",
+            "Restore it in a finally block, or use a context manager.",
         )
     if model.config.to_dict() != before.config:
         keys = [key for key, value in model.config.to_dict().items() if before.config.get(key) != value]
         raise BrokenPromiseError(
-            4, f"config.{(keys or ['?'])[0]} was changed", "Put it back in a finally block."
+            4, f"config.{(keys or ['?'])[0]} was changed", "Restore it in a finally block."
         )
     if _torch_state() != before.torch_state:
         raise BrokenPromiseError(
             4,
-            f"torch's gradient mode, default dtype, threads or determinism were {before.torch_state} "
-            f"and are {_torch_state()}",
+            f"torch's gradient mode, default dtype, threads or determinism changed from {before.torch_state} "
+            f"to {_torch_state()}",
             "Change them in a with block, or not at all.",
         )
 
 
 def check_state(before: Before, model: PreTrainedModel) -> None:
-    """Promise 4 on a prune that did not finish: what the contract compares after one that did."""
+    """Checks promise 4 after a prune that did not finish, like the contract does after a finished one."""
     try:
         check_all_but_weights(before.state, ModelState.of(model, before.state.weights))
     except ContractError as error:
-        advice = "End hooks and changed modes by with blocks, which work on errors too."
+        advice = "Remove hooks and restore modes by with blocks, which also work if an error is raised."
         raise BrokenPromiseError(error.promise, str(error), advice) from error
 
 
 def check_untouched(before: Before, model: PreTrainedModel, promise: int, when: str, advice: str) -> None:
-    """Every weight is what it was."""
+    """Raises if any weight has changed."""
     for name, parameter in model.named_parameters():
         if not same_bits(parameter.detach().cpu(), before.state.weights[name]):
             raise BrokenPromiseError(promise, f"{name}: was changed {when}", advice)
@@ -171,27 +175,27 @@ def check_weights(
     model: PreTrainedModel,
     result: PruneResult,
 ) -> None:
-    """Promises 1 and 2 on the zeros of the weights themselves."""
-    # On the CPU, where the values before and the masks are; the model may be on an accelerator.
+    """Checks promises 1 and 2 by the zeros in the weights themselves."""
+    # On the CPU, like the dense values and the masks; the model may be on an accelerator.
     parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     for name, parameter in parameters.items():
         if family.weights_of(name) is None and not same_bits(parameter, before.state.weights[name]):
             raise BrokenPromiseError(
                 1,
                 f"{name}: is not to be pruned and was changed",
-                "Prune what methods.read_decoder(model).targets() gives, and nothing else.",
+                "Prune only the targets that methods.read_decoder(model).targets() returns.",
             )
     matrices = family.matrices(parameters)
     if missed := [name for name in matrices if name not in result.keep]:
         raise BrokenPromiseError(
             1,
             f"{missed[0]}: has no mask ({len(missed)} of {len(matrices)} weights have none)",
-            "Give one for every target, under target.mask_name: "
+            "Return one for every target, under target.mask_name: "
             "read_decoder(model).targets() lists them all, experts one by one.",
         )
     if unknown := [name for name in result.keep if name not in matrices]:
         raise BrokenPromiseError(
-            1, f"{unknown[0]}: has a mask and is no target", "Name masks by target.mask_name."
+            1, f"{unknown[0]}: has a mask but is not a target", "Name masks by target.mask_name."
         )
     counted = [
         _check_zeros(method, name, pattern.for_module(target_name(name)), matrix, result)
@@ -204,19 +208,19 @@ def check_weights(
 def _check_zeros(
     method: PruningMethod, name: str, pattern: UniformPattern, matrix: Tensor, result: PruneResult
 ) -> bool:
-    """Each comparison group of one matrix `[out, in]` has at least the zeros that are due.
+    """Raises if any comparison group of one matrix `[out, in]` has fewer zeros than required.
 
     Returns:
-        Whether there are groups to count: None stands for groups that span several weights. A rebuilt mask is
-        held to its initial one, which `methods.contract` does.
+        Whether the zeros could be counted; False if groups span several weights. A rebuilt mask counts as
+        checked, because `methods.contract` compares it with its initial mask.
     """
     shape = (matrix.shape[0], matrix.shape[1])
     group = method.comparison_group(shape, pattern)
     if group is not None and not _is_group(group):
         raise BrokenPromiseError(
             0,
-            f"comparison_group({shape}, {pattern}) gave {group!r}",
-            "Return (rows, columns), two whole numbers from 1, or None.",
+            f"comparison_group({shape}, {pattern}) returned {group!r}",
+            "Return (rows, columns), two integers of at least 1, or None.",
         )
     if isinstance(pattern, SemiStructured):
         _check_tiles(name, matrix, (1, pattern.m), pattern)
@@ -226,7 +230,7 @@ def _check_zeros(
 
 
 def _check_whole_model(pattern: SparsityPattern, matrices: Mapping[str, Tensor], result: PruneResult) -> None:
-    """About as much is removed as was asked for, wherever it was: groups may span several weights."""
+    """Raises if the sparsity of the whole model is not about the requested one; for groups of any shape."""
     sizes = {name: matrix.numel() for name, matrix in matrices.items()}
     due = sum(size * pattern.for_module(target_name(name)).target for name, size in sizes.items())
     wanted = due / sum(sizes.values())
@@ -249,14 +253,14 @@ def _check_tiles(name: str, matrix: Tensor, group: tuple[int, int], pattern: Uni
             raise BrokenPromiseError(
                 2,
                 f"{name}: of {rows} outputs x {columns} inputs {fewest} weights are 0, {due} should be",
-                f"Seen as [out, in] the weight is {list(matrix.shape)}, and groups lie in it that way. Where "
-                "a model stores it transposed, target.weight and target.pack turn it; take the count "
+                f"As [out, in] the weight is {list(matrix.shape)}, and groups refer to this layout. If a "
+                "model stores it transposed, target.weight and target.pack transpose it; take the count "
                 "from pattern.for_module(name).n_pruned(group size).",
             )
 
 
 def _tile_sums(marked: Tensor, group: tuple[int, int]) -> Tensor:
-    """How many are True in each tile; the last of a row or column of tiles may be smaller."""
+    """Counts the True values in each tile; the last tiles of rows and columns may be smaller."""
     rows, columns = group
     by_column = torch.stack([strip.sum(1) for strip in torch.split(marked, columns, dim=1)], dim=1)
     return torch.stack([strip.sum(0) for strip in torch.split(by_column, rows)])
@@ -287,10 +291,10 @@ __all__ = [
     "SPARSITY_TOLERANCE",
     "Before",
     "check_left_as_it_was",
+    "check_reported",
     "check_result",
     "check_state",
-    "check_told",
     "check_untouched",
     "check_weights",
-    "never_told",
+    "nothing_reported",
 ]

@@ -1,4 +1,4 @@
-"""Runs one case and says how it ended."""
+"""Runs one case and returns its outcome."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from methods.conformance.case import Case
 from methods.conformance.checks import (
     Before,
     check_left_as_it_was,
+    check_reported,
     check_result,
     check_state,
-    check_told,
     check_untouched,
     check_weights,
-    never_told,
+    nothing_reported,
 )
 from methods.conformance.failures import (
     check_failure,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def examine(case: Case) -> Outcome:
-    """Tries `case` on a fresh model; never raises what the method raises."""
+    """Runs `case` on a fresh model; errors of the method become part of the outcome."""
     try:
         return _Examination(case).outcome()
     except BrokenPromiseError as error:
@@ -47,7 +47,7 @@ def examine(case: Case) -> Outcome:
 
 
 class _Examination:
-    """The model of one case, before and after."""
+    """Runs one case: builds its model, prunes it, and checks the promises."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -63,11 +63,11 @@ class _Examination:
         self.before = Before.of(self.model)
         self.matrices = case.family.matrices(self.before.state.weights)
         self.pattern = self.situation.pattern_for(case.pattern, self.matrices)
-        self.told: list[LayerReport] = []
+        self.reported: list[LayerReport] = []
         self.expected = self.situation.expects.of(needs_calibration=self.method.needs_calibration)
 
     def outcome(self) -> Outcome:
-        """Prunes, and says what came of it."""
+        """Prunes the model and returns the outcome."""
         try:
             result = self._prune(interrupt=self.expected is Expectation.ENDS)
         except _Interruption:
@@ -81,16 +81,16 @@ class _Examination:
             return Outcome(Verdict.KEPT)
         except BrokenPromiseError:
             raise
-        except Exception as error:  # a method may raise anything; it becomes a broken promise, in words
+        except Exception as error:  # a method may raise anything; it is reported as a broken promise
             raise crash(error, self.expected, type(self.method)) from error
         self._succeeded(result)
         return Outcome(Verdict.KEPT)
 
     def _prune(self, *, interrupt: bool = False) -> PruneResult:
-        told: list[LayerReport] = []
+        reports: list[LayerReport] = []
 
         def on_layer(report: LayerReport) -> None:
-            told.append(report)
+            reports.append(report)
             if interrupt:
                 raise _Interruption
 
@@ -107,19 +107,19 @@ class _Examination:
             raise BrokenPromiseError(
                 4, "the calibration set's token ids were changed", "Work on a copy of calibration.input_ids."
             )
-        self.told = told
+        self.reported = reports
         return check_result(result)
 
     def _calibration(self) -> CalibrationSet | None:
-        """None for a method that needs none, as a suite passes it."""
+        """Returns the calibration set; None if the method needs none, as in a suite."""
         if self.situation.without_calibration or not self.method.needs_calibration:
             return None
         return self.situation.calibration()
 
     def _succeeded(self, result: PruneResult) -> None:
         if self.expected in (Expectation.FAILS, Expectation.REFUSES, Expectation.ENDS):
-            if self.expected is Expectation.ENDS and not self.told:
-                raise never_told()
+            if self.expected is Expectation.ENDS and not self.reported:
+                raise nothing_reported()
             raise silence(self.expected)
         check_left_as_it_was(self.before, self.model)
         check_weights(self.method, self.case.family, self.pattern, self.before, self.model, result)
@@ -129,9 +129,9 @@ class _Examination:
             raise BrokenPromiseError(error.promise, str(error), error.advice) from error
         if self.expected is Expectation.UNCHANGED:
             self._check_unchanged(result)
-        told = self.told
+        reports = self.reported
         self._check_repeatable(result)
-        check_told(told, result)
+        check_reported(reports, result)
 
     def _refused(self, error: InputError) -> Outcome:
         self._check_state("after an InputError")
@@ -146,7 +146,7 @@ class _Examination:
         if self.expected is Expectation.REFUSES:
             if self.situation.without_calibration or names_target(line, self.matrices):
                 return Outcome(Verdict.KEPT)
-            # A method that knows no N:M names the pattern, where others name the module that does not fit.
+            # A method without N:M support names the pattern, not the module that it does not fit.
             return self._refused_altogether(line, "2:4", unnamed(line))
         if self.expected is Expectation.FAILS:
             try:
@@ -157,14 +157,14 @@ class _Examination:
         return Outcome(Verdict.REFUSED, refusal=line)
 
     def _refused_altogether(self, line: str, pattern: str, otherwise: BrokenPromiseError) -> Outcome:
-        """A refusal, if `pattern` is refused in an ordinary situation too; else it was of the hard input."""
+        """Returns a refusal if `pattern` is refused in an ordinary situation too; else raises `otherwise`."""
         ordinary = replace(self.case, pattern=pattern, situation=ORDINARY[0])
         if examine(ordinary).verdict is Verdict.REFUSED:
             return Outcome(Verdict.REFUSED, refusal=line)
         raise otherwise
 
     def _check_state(self, when: str) -> None:
-        """Promise 4 after a prune that did not finish."""
+        """Checks promise 4 after a prune that did not finish."""
         try:
             check_left_as_it_was(self.before, self.model)
             check_state(self.before, self.model)
@@ -175,24 +175,24 @@ class _Examination:
     def _check_unchanged(self, result: PruneResult) -> None:
         if dropped := [name for name, mask in result.keep.items() if mask.n_kept != mask.numel]:
             raise BrokenPromiseError(
-                2, f"{dropped[0]}: weights were removed at sparsity 0", "Removing none is no special case."
+                2, f"{dropped[0]}: weights were removed at sparsity 0", "Keep all weights at sparsity 0."
             )
         check_untouched(
             self.before,
             self.model,
             1,
             "at sparsity 0",
-            "Where nothing is removed there is nothing to make up for.",
+            "If no weight is removed there is no error to compensate: write nothing.",
         )
 
     def _check_repeatable(self, result: PruneResult) -> None:
-        """Promise 3: a second prune of the same weights, without a new seed."""
+        """Checks promise 3 by a second prune of the same weights, without a new seed."""
         self.before.restore(self.model)
         try:
             again = self._prune()
         except BrokenPromiseError:
             raise
-        except Exception as error:  # likewise
+        except Exception as error:  # a method may raise anything
             raise BrokenPromiseError(
                 3,
                 f"a second prune of the same weights failed: {type(error).__name__}: {error}",
@@ -209,7 +209,7 @@ class _Examination:
 
 
 class _Interruption(Exception):  # noqa: N818  # it ends a prune and is no error
-    """What a caller's on_layer raises."""
+    """Raised by the caller's on_layer, to interrupt a prune."""
 
 
 __all__ = ["examine"]

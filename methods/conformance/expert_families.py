@@ -1,4 +1,4 @@
-"""Mixture-of-experts families: the experts' matrices stand in 3-D parameters, the router is never pruned."""
+"""Mixture-of-experts families: experts are stacked in 3-D parameters, and routers are never pruned."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ STARVED_EXPERT = 4
 
 
 def _starve_one_expert(model: PreTrainedModel) -> None:
-    """Makes expert 4 of every layer lose whatever the token.
+    """Makes sure that expert 4 of every layer is never chosen.
 
-    The first two experts' router rows are opposite, as are the next two's, so of each pair one logit is above
-    0; expert 4's is always 0, and two experts are chosen.
+    The router rows of experts 0 and 1 are opposite, as are those of experts 2 and 3, so that in each pair one
+    logit is above 0. The logit of expert 4 is always 0, and two experts are chosen.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -49,14 +49,14 @@ def _starve_one_expert(model: PreTrainedModel) -> None:
 EXPERT_FAMILIES = (
     Family(
         "mixtral",
-        "4 experts, their matrices stacked in two 3-D parameters, gate and up being one",
+        "4 experts stacked in two 3-D parameters, gate and up in the same one",
         "mixtral",
         {**_EXPERTS, "num_local_experts": 4},
         (_ATTENTION, _STACKED),
     ),
     Family(
         "qwen2-moe",
-        "the first layer is dense, the second has experts beside a shared one with a gate of its own",
+        "the first layer is dense; the second has experts, and a shared expert with a separate gate",
         "qwen2_moe",
         {
             **_EXPERTS,
@@ -74,7 +74,7 @@ EXPERT_FAMILIES = (
     ),
     Family(
         "qwen3-moe",
-        "one expert in six never sees a token",
+        "one of six experts never gets a token",
         "qwen3_moe",
         {**_EXPERTS, "num_experts": 6, "moe_intermediate_size": 16},
         (_ATTENTION, _STACKED),
@@ -82,7 +82,7 @@ EXPERT_FAMILIES = (
     ),
     Family(
         "gpt-oss",
-        "experts are stored [in, out] and have biases; gate and up alternate; attention has sinks",
+        "experts are stored as [in, out] and have biases; gate and up alternate; attention has sinks",
         "gpt_oss",
         {
             **_EXPERTS,

@@ -1,4 +1,4 @@
-"""Judges how a prune failed: a defined outcome is an error of the right kind that says where."""
+"""Checks how a prune failed: it has to raise an error of the right class that names the module."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from methods.conformance.situations import Expectation
 from methods.errors import InputError, PruningError
 
 _REFUSE = (
-    "Refuse before anything runs, with an InputError: methods.with_calibration(name, calibration) "
+    "Raise an InputError before anything runs: methods.with_calibration(name, calibration) "
     "and methods.read_decoder(model).check_pattern(pattern) do."
 )
 
 
 def check_one_line(error: InputError) -> str:
-    """The line of an `InputError`."""
+    """Returns the message of an `InputError`; raises if it is not exactly one line."""
     line = str(error).strip()
     if "\n" in line or not line:
         raise BrokenPromiseError(
-            5, f"the InputError is not one line: {line!r}", "Say what, where and how to mend it in one."
+            5,
+            f"the InputError is not one line: {line!r}",
+            "Write what is wrong, where, and how to fix it in one line.",
         )
     return line
 
 
 def names_target(line: str, masks: Iterable[str]) -> bool:
-    """Whether one of the targets is named."""
+    """Whether a message names one of the targets."""
     return any(target_name(mask) in line for mask in masks)
 
 
 def unnamed(line: str) -> BrokenPromiseError:
-    """A refusal because M does not divide says of what."""
+    """Returns the error for a refusal that does not name the module whose inputs M does not divide."""
     return BrokenPromiseError(
         5, f"the InputError names no module whose inputs M does not divide: {line!r}", _REFUSE
     )
@@ -44,12 +46,12 @@ def unnamed(line: str) -> BrokenPromiseError:
 def check_failure(
     error: PruningError, expected: Expectation, named: str | None, masks: Iterable[str]
 ) -> None:
-    """A `PruningError` is what the situation calls for, and says where.
+    """Raises unless a `PruningError` is an expected outcome and names the module.
 
     Args:
-        error: what the prune raised.
-        expected: what has to come of it.
-        named: the decoder layer that has to be named; any where None.
+        error: the error that the prune raised.
+        expected: the expected outcome.
+        named: the decoder layer that has to be named; None = any.
         masks: mask names of all weights that may be pruned.
     """
     if expected in (Expectation.FAILS, Expectation.HOLDS_OR_FAILS):
@@ -58,54 +60,54 @@ def check_failure(
     if expected is Expectation.REFUSES:
         raise BrokenPromiseError(
             5,
-            f"a {type(error).__name__} came where an InputError was due: {_one_line(error)}",
+            f"prune() raised {type(error).__name__}, expected an InputError: {_one_line(error)}",
             _REFUSE,
         )
     raise BrokenPromiseError(
         5,
-        f"prune() gave up with {type(error).__name__}: {_one_line(error)}",
-        "This can be pruned; where the method really cannot, an InputError of one line says so.",
+        f"prune() failed with {type(error).__name__}: {_one_line(error)}",
+        "This can be pruned; if the method does not support it, raise an InputError of one line.",
     )
 
 
 def check_names_module(error: Exception, named: str | None, masks: Iterable[str]) -> None:
-    """`error` names the decoder layer `named` or something inside it; any decoder layer where None."""
+    """Raises unless `error` names the decoder layer `named` (None = any) or a module inside it."""
     wanted = {layer_of(mask) for mask in masks} if named is None else {named}
     if not any(re.search(rf"{re.escape(name)}(?!\d)", str(error)) for name in wanted):
         raise BrokenPromiseError(
             5,
-            f"the {type(error).__name__} does not say where{f' ({named}...)' if named else ''}: "
+            f"the {type(error).__name__} does not name the module{f' ({named}...)' if named else ''}: "
             f"{_one_line(error)!r}",
             "Begin the message with the target's dotted name.",
         )
 
 
 def silence(expected: Expectation) -> BrokenPromiseError:
-    """The prune went through where it had to end."""
+    """Returns the error for a prune that succeeded although it had to fail."""
     if expected is Expectation.ENDS:
         return BrokenPromiseError(
-            5, "an exception raised by on_layer was swallowed", "Let it through: it ends the prune."
+            5, "an exception raised by on_layer was swallowed", "Do not catch it: it ends the prune."
         )
     if expected is Expectation.REFUSES:
-        return BrokenPromiseError(5, "prune() went on", _REFUSE)
+        return BrokenPromiseError(5, "prune() raised no InputError", _REFUSE)
     return BrokenPromiseError(
         5,
-        "prune() said nothing",
+        "prune() raised no error",
         "Call methods.require_finite(values, target name, what they are) on weights, activations "
-        "and scores: comparing with NaN is False without a word.",
+        "and scores: a comparison with NaN is False and raises nothing.",
     )
 
 
 def crash(error: Exception, expected: Expectation, cls: type) -> BrokenPromiseError:
-    """An exception of a kind that the interface does not know, with the place where it was raised."""
+    """Returns the error for an exception of an undefined class, with the line of code that raised it."""
     advice = (
-        "What the user can mend is an InputError, what went wrong is a PruningError that names the module "
-        "(methods.InputError and its kin)."
+        "Raise methods.InputError if the user can fix it, and methods.PruningError with the name of the "
+        "module if the prune failed."
     )
     if expected is Expectation.REFUSES:
         advice = _REFUSE
     elif re.search("half|float16", str(error), re.IGNORECASE):
-        advice = "Statistics and scores are fp32 whatever the model is: score target.weight.float()."
+        advice = "Compute statistics and scores in fp32 for every dtype of the model: target.weight.float()."
     return BrokenPromiseError(
         5,
         f"prune() raised {type(error).__name__}: {_one_line(error)} ({_place(error, cls)})",
@@ -114,7 +116,7 @@ def crash(error: Exception, expected: Expectation, cls: type) -> BrokenPromiseEr
 
 
 def _place(error: Exception, cls: type) -> str:
-    """The last frame in the file of the method's class, or the last of all."""
+    """Describes the last frame in the file of the method's class, or the last frame if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     home = getattr(sys.modules.get(cls.__module__), "__file__", None)
     frame = next((frame for frame in reversed(frames) if frame.filename == home), frames[-1])

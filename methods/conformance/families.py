@@ -1,4 +1,4 @@
-"""The model families of the contract suite. A new one is one entry here or in `expert_families`."""
+"""The model families of the conformance suite. To add one, add an entry here or in `expert_families`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from methods.conformance.expert_families import EXPERT_FAMILIES
 from methods.conformance.family import POSITIONS, VOCABULARY, Family, Weights
 from methods.errors import InputError, did_you_mean
 
-# Tokens that mark begin, end and padding lie inside the vocabulary, or transformers warns on every build.
+# Begin, end and padding tokens have to be in the vocabulary, or transformers warns on every build.
 _TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
-# Wider than one of SparseGPT's blocks of 128 columns, and no multiple of it.
+# Wider than one of SparseGPT's blocks of 128 columns, and not a multiple of it.
 _WIDE = 160
 
-# The words that most families since LLaMA share: four heads of 16 over 64, keys and values for two.
+# Settings of most families since LLaMA: hidden size 64, four heads of 16, two key-value heads.
 _LLAMA = {
     **_TOKENS,
     "hidden_size": 64,
@@ -77,7 +77,7 @@ DENSE_FAMILIES = (
     ),
     Family(
         "mistral-sliding",
-        "attention sees 8 tokens back, fewer than a sequence has",
+        "attention is limited to 8 tokens, fewer than a sequence has",
         "mistral",
         {**_LLAMA, "sliding_window": 8},
         _LLAMA_WEIGHTS,
@@ -92,14 +92,14 @@ DENSE_FAMILIES = (
     ),
     Family(
         "gemma2",
-        "every other layer slides; norms before and after each block; scores are capped",
+        "every other layer has sliding attention; norms before and after each block; scores are capped",
         "gemma2",
         {**_LLAMA, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16},
         _LLAMA_WEIGHTS,
     ),
     Family(
         "gemma3",
-        "sliding and full layers get other masks and other rotary tables",
+        "layers with sliding and with full attention get different masks and rotary tables",
         "gemma3_text",
         {
             **_LLAMA,
@@ -118,7 +118,7 @@ DENSE_FAMILIES = (
     ),
     Family(
         "gpt2",
-        "weights are stored [in, out] (Conv1D), c_proj of the attention being square",
+        "weights are stored as [in, out] (Conv1D); c_proj of the attention is square",
         "gpt2",
         {**_TOKENS, "n_embd": 64, "n_inner": 96, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS},
         (
@@ -135,7 +135,7 @@ DENSE_FAMILIES = (
     ),
     Family(
         "neox-sequential",
-        "the same with the MLP after the attention",
+        "like neox, but the MLP runs after the attention",
         "gpt_neox",
         {**_NEOX, "use_parallel_residual": False},
         _NEOX_WEIGHTS,
@@ -156,7 +156,7 @@ DENSE_FAMILIES = (
     ),
     Family(
         "bloom",
-        "positions are a bias on the attention; modules are called by position",
+        "positions are a bias on the attention; modules are called with positional arguments",
         "bloom",
         {**_TOKENS, "hidden_size": 64, "n_layer": 2, "n_head": 4},
         _FALCON_WEIGHTS,
@@ -170,7 +170,7 @@ DENSE_FAMILIES = (
         _LLAMA_WEIGHTS,
     ),
     Family("olmo2", "norms come after each block, not before", "olmo2", _LLAMA, _LLAMA_WEIGHTS),
-    Family("opt", "fc1 and fc2 lie in the layer itself, without an MLP module", "opt", _OPT, _OPT_WEIGHTS),
+    Family("opt", "fc1 and fc2 belong to the layer itself; no MLP module", "opt", _OPT, _OPT_WEIGHTS),
     Family(
         "opt-post-norm",
         "norms after each block, and narrow embeddings projected in and out",
@@ -242,10 +242,10 @@ FAMILIES = {family.name: family for family in (*DENSE_FAMILIES, *EXPERT_FAMILIES
 
 
 def family_named(name: str) -> Family:
-    """The family of that name.
+    """Returns the family called `name`.
 
     Raises:
-        InputError: there is none; the message has the nearest names.
+        InputError: the name is unknown; the message has the nearest names.
     """
     if name not in FAMILIES:
         raise InputError(f"unknown family {name!r}{did_you_mean(name, list(FAMILIES))}")

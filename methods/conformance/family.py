@@ -1,4 +1,4 @@
-"""A model family as the contract meets it: a tiny random model, and which of its weights may be pruned."""
+"""A model family in the conformance suite: a tiny random model, and the weights of it that may be pruned."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 VOCABULARY = 97
-"""Tokens that every family knows; all of them may be asked for."""
+"""Size of the vocabulary of every family."""
 
 POSITIONS = 64
-"""The longest sequence that every family takes."""
+"""The longest sequence that every family supports."""
 
 SEED = 11
 
 Layout = Literal["out_in", "in_out"]
-"""`out_in`: as a Linear holds it. `in_out`: transposed, as a Conv1D does. Experts stack either along a first
-dimension."""
+"""`out_in`: as in a Linear. `in_out`: transposed, as in a Conv1D. Stacked experts add a first dimension."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The parameters that one glob names.
+    """The parameters that match one glob.
 
     Attributes:
-        glob: over dotted parameter names.
-        layout: how each matrix lies in memory.
+        glob: glob over dotted parameter names.
+        layout: how each matrix is stored.
     """
 
     glob: str
     layout: Layout = "out_in"
 
     def matrices(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
-        """Mask name -> matrix `[out, in]`, of one parameter: itself, or one an expert. They share memory."""
+        """Returns mask name -> matrix `[out, in]` for one parameter; one matrix per expert if it is stacked.
+
+        The matrices share memory with the parameter.
+        """
         matrices = (
             {f"{name}[{expert}]": matrix for expert, matrix in enumerate(parameter)}
             if parameter.ndim == 3
@@ -49,7 +51,7 @@ class Weights:
         return {key: self.turned(matrix) for key, matrix in matrices.items()}
 
     def turned(self, matrix: Tensor) -> Tensor:
-        """`matrix` from the way it lies to `[out, in]`, or back."""
+        """Converts `matrix` from its stored layout to `[out, in]`, or back."""
         return matrix.T if self.layout == "in_out" else matrix
 
 
@@ -57,17 +59,17 @@ class Weights:
 class Family:
     """One model family.
 
-    What may be pruned, and which way it lies, is written down here from the family's modelling code, and not
-    asked of `methods.structure.decoder`: the methods and the checks both believe that file, so a matrix that
-    it missed or took for its transpose would pass unnoticed.
+    The weights that may be pruned, and their layout, are written here according to the family's modelling
+    code, and not taken from `methods.structure.decoder`. The methods and the contract both rely on that file,
+    so a matrix that it missed or transposed would otherwise go unnoticed.
 
     Attributes:
-        name: what people call it here.
-        special: what a method can get wrong on it.
+        name: name of the family in this suite.
+        special: the property of the family that a method may handle wrongly.
         model_type: its name in transformers.
-        config: what the configuration is made of.
+        config: settings of the configuration.
         weights: the weights that may be pruned; no other parameter may change.
-        adjusted: changes a fresh model in place.
+        adjusted: function that changes a fresh model in place; None = no change.
     """
 
     name: str
@@ -78,7 +80,7 @@ class Family:
     adjusted: Callable[[PreTrainedModel], None] | None = field(default=None, repr=False)
 
     def build(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        """A fresh model, the same each time, in evaluation mode; the random state is left as it was."""
+        """Builds the model in evaluation mode, always with the same weights; keeps the random state."""
         config: Any = AutoConfig.for_model(self.model_type, **self.config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
@@ -88,14 +90,14 @@ class Family:
         return cast("PreTrainedModel", model.to(dtype).eval())
 
     def weights_of(self, name: str) -> Weights | None:
-        """The entry that names the parameter `name`; None where it may not be pruned."""
+        """Returns the entry that matches the parameter `name`; None if it may not be pruned."""
         return next((weights for weights in self.weights if fnmatchcase(name, weights.glob)), None)
 
     def matrices(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mask name -> matrix `[out, in]` of every weight that may be pruned, sharing its memory.
+        """Returns mask name -> matrix `[out, in]` of every weight that may be pruned, without copying.
 
         Args:
-            parameters: name -> value, of a whole model.
+            parameters: name -> value of all parameters of a model.
         """
         found: dict[str, Tensor] = {}
         for name, parameter in parameters.items():
@@ -105,12 +107,15 @@ class Family:
 
 
 def target_name(mask_name: str) -> str:
-    """How reports and patterns call the target whose mask has this name."""
+    """Returns the name, in reports and patterns, of the target whose mask has this name."""
     return mask_name.removesuffix(".weight")
 
 
 def layer_of(parameter: str) -> str:
-    """`model.layers.1.mlp.up_proj.weight` -> `model.layers.1`: what an error has to name at the least."""
+    """Returns the name of a parameter's layer, which an error has to name at least.
+
+    `model.layers.1.mlp.up_proj.weight` -> `model.layers.1`.
+    """
     parts = parameter.split(".")
     index = next(place for place, part in enumerate(parts) if part.isdigit())
     return ".".join(parts[: index + 1])

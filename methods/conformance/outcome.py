@@ -1,4 +1,4 @@
-"""How a case ended, in words that the author of a method can act on."""
+"""The outcome of a case, with messages that tell the author of a method what to do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PROMISES = {
     1: "what is pruned is exactly 0 and nothing else changes",
     2: "each comparison group loses exactly its share",
     3: "the same input gives the same masks, to the bit",
-    4: "the model comes back as it was, but for its weights",
+    4: "nothing about the model changes except its weights",
     5: "hard input has a defined outcome",
 }
-"""The promises by number; 0 is what has to hold before the others can be checked."""
+"""The promises by number; 0 has to hold before the others can be checked."""
 
 
 class Verdict(StrEnum):
@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     KEPT = "kept"
     """Every promise was kept."""
     REFUSED = "refused"
-    """The method said in one line that it cannot do this, and touched nothing."""
+    """The method refused in one line, and changed nothing."""
     BROKEN = "broken"
     """A promise was broken."""
 
@@ -33,8 +33,8 @@ class Broken:
 
     Attributes:
         promise: its number in `PROMISES`.
-        seen: what was seen, and where.
-        advice: what to do about it.
+        seen: what is wrong, and where.
+        advice: how to fix it.
     """
 
     promise: int
@@ -47,11 +47,11 @@ class Broken:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one case ended.
+    """The outcome of one case.
 
     Attributes:
-        verdict: in a word.
-        refusal: the line with which the method refused; empty otherwise.
+        verdict: how the case ended.
+        refusal: the message with which the method refused; empty otherwise.
         broken: the promise that was broken; None otherwise.
     """
 
@@ -61,12 +61,12 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """Why it is not kept; empty if it is."""
+        """The refusal or the broken promise; empty if all promises were kept."""
         return str(self.broken) if self.broken is not None else self.refusal
 
 
 class BrokenPromiseError(Exception):
-    """Ends a case at the first promise found broken."""
+    """Ends a case at the first broken promise."""
 
     def __init__(self, promise: int, seen: str, advice: str) -> None:
         self.broken = Broken(promise, seen, advice)

@@ -1,4 +1,4 @@
-"""What a method is put through: ordinary calls, and the hard inputs that break careless code."""
+"""The situations in which a method is called: ordinary calls, and hard inputs that break careless code."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _TOKEN_SEED = 3
 
 
 class Expectation(Enum):
-    """Which outcomes count as defined."""
+    """The outcome that is required of a method."""
 
     HOLDS = "the prune succeeds and its promises hold"
     HOLDS_OR_FAILS = "its promises hold, or a PruningError names the module"
     FAILS = "a PruningError names the module"
-    FAILS_IF_CALIBRATED = "the same for a method that looks at activations; the others succeed"
+    FAILS_IF_CALIBRATED = "a PruningError names the module if the method reads activations; others succeed"
     REFUSES = "an InputError of one line names the module, and nothing was changed"
-    REFUSES_IF_CALIBRATED = "an InputError of one line for a method that needs calibration"
+    REFUSES_IF_CALIBRATED = "an InputError of one line if the method needs calibration; others succeed"
     UNCHANGED = "the prune succeeds, every mask is all True, and no weight changed"
-    ENDS = "what the caller's on_layer raised comes through, and the model is as it was"
+    ENDS = "the exception of the caller's on_layer is passed on, and the model is as it was"
 
     def of(self, *, needs_calibration: bool) -> Expectation:
-        """What it comes to for a method that does or does not look at calibration data."""
+        """Returns the outcome that is required of a method with or without calibration."""
         if self is Expectation.FAILS_IF_CALIBRATED:
             return Expectation.FAILS if needs_calibration else Expectation.HOLDS
         if self is Expectation.REFUSES_IF_CALIBRATED:
@@ -47,19 +47,20 @@ class Situation:
     """One way of calling a method.
 
     Attributes:
-        name: short.
-        described: what is special about it.
-        expects: what has to come of it.
-        dtype: of the model.
-        batch_size: sequences in a batch.
-        n_samples: sequences of the calibration set.
-        seqlen: tokens in each.
-        one_token: every token of the calibration set is the same.
-        without_calibration: None is passed.
-        training: the model comes in training mode, half of it frozen.
-        pattern: in place of the case's.
-        uneven: every other weight has 0.1 more of the sparsity, the rest 0.1 less.
-        prepare: changes the fresh model; gives what an error has to name, if any.
+        name: short name.
+        described: what is special about the situation.
+        expects: the required outcome.
+        dtype: dtype of the model.
+        batch_size: sequences per batch.
+        n_samples: number of sequences of the calibration set.
+        seqlen: tokens per sequence.
+        one_token: whether all tokens of the calibration set are equal.
+        without_calibration: whether calibration is None.
+        training: whether the model is in training mode, with half of its parameters frozen.
+        pattern: pattern that replaces the case's; None = the case's.
+        uneven: whether target weights have, in turn, a sparsity that is 0.1 higher and 0.1 lower.
+        prepare: function that changes the fresh model, and returns the layer that an error has to name, if
+            any.
     """
 
     name: str
@@ -77,10 +78,10 @@ class Situation:
     prepare: Callable[[PreTrainedModel, Family], str | None] | None = field(default=None, repr=False)
 
     def pattern_for(self, pattern: str, matrices: Iterable[str]) -> SparsityPattern:
-        """What a case prunes to.
+        """Returns the pattern to prune to.
 
         Args:
-            pattern: the case's.
+            pattern: the pattern of the case.
             matrices: mask names of all weights that may be pruned.
         """
         base = parse_pattern(self.pattern or pattern)
@@ -91,7 +92,7 @@ class Situation:
         return Allocated(base, {target_name(name): shares[place % 2] for place, name in enumerate(matrices)})
 
     def calibration(self) -> CalibrationSet:
-        """The calibration set, the same each time."""
+        """Creates the calibration set, always with the same tokens."""
         shape = (self.n_samples, self.seqlen)
         if self.one_token:
             return CalibrationSet(torch.full(shape, 5), "one token, repeated")
@@ -100,7 +101,7 @@ class Situation:
 
 
 def _in_last_layer(family: Family, model: PreTrainedModel) -> tuple[str, Tensor]:
-    """Name and matrix of the last weight that may be pruned."""
+    """Returns name and matrix of the last weight that may be pruned."""
     return list(family.matrices(dict(model.named_parameters())).items())[-1]
 
 
@@ -117,7 +118,7 @@ def _infinite_weight(model: PreTrainedModel, family: Family) -> str:
 
 
 def _infinite_activation(model: PreTrainedModel, family: Family) -> str:
-    """The last layer's first norm multiplies one feature by infinity."""
+    """Makes the first norm of the last layer multiply one feature by infinity."""
     layer = layer_of(_in_last_layer(family, model)[0])
     name = next(
         name
@@ -129,7 +130,7 @@ def _infinite_activation(model: PreTrainedModel, family: Family) -> str:
 
 
 def _dead_inputs(model: PreTrainedModel, family: Family) -> None:
-    """The first 8 features are 0 wherever a norm or an embedding makes them."""
+    """Makes the first 8 features of the output of every norm and embedding 0."""
     dead = slice(0, 8)
     for module in model.modules():
         weight = getattr(module, "weight", None)
@@ -145,14 +146,14 @@ def _dead_inputs(model: PreTrainedModel, family: Family) -> None:
 
 
 def _zeros(model: PreTrainedModel, family: Family) -> None:
-    """In every matrix the first row and the first three columns are 0 already."""
+    """Sets the first row and the first three columns of every matrix to 0."""
     for matrix in family.matrices(dict(model.named_parameters())).values():
         matrix[0] = 0
         matrix[:, :3] = 0
 
 
 def _ties(model: PreTrainedModel, family: Family) -> None:
-    """Every weight is one of 15 values, as after quantization to 4 bits."""
+    """Rounds every weight to one of 15 values, as in a quantization to 4 bits."""
     for matrix in family.matrices(dict(model.named_parameters())).values():
         step = matrix.abs().max() / 7
         matrix.copy_((matrix / step).round() * step)
@@ -161,10 +162,10 @@ def _ties(model: PreTrainedModel, family: Family) -> None:
 ORDINARY = (
     Situation("fp32", "weights in float32, three batches"),
     Situation("bf16", "weights in bfloat16", dtype=torch.bfloat16),
-    Situation("training", "training mode, half of it frozen", training=True, batch_size=5),
-    Situation("fp16", "weights in float16, a batch a sequence", dtype=torch.float16, batch_size=1),
+    Situation("training", "training mode, half of the parameters frozen", training=True, batch_size=5),
+    Situation("fp16", "weights in float16, one sequence per batch", dtype=torch.float16, batch_size=1),
 )
-"""Calls that have to succeed; every pattern and family meets them in turn."""
+"""Calls that have to succeed; they take turns over patterns and families."""
 
 HARD = (
     Situation("sparsity-0", "nothing is to be removed", Expectation.UNCHANGED, pattern="0"),
@@ -199,9 +200,9 @@ HARD = (
         Expectation.HOLDS_OR_FAILS,
         one_token=True,
     ),
-    Situation("uneven", "each target has a sparsity of its own", pattern="0.5", uneven=True),
+    Situation("uneven", "targets have different sparsities", pattern="0.5", uneven=True),
     Situation("interrupted", "on_layer raises after the first report", Expectation.ENDS),
 )
-"""Inputs whose outcome has to be defined: a prune that holds, or an error that says where."""
+"""Inputs with a required outcome: a prune that keeps its promises, or an error that names the module."""
 
 __all__ = ["HARD", "ORDINARY", "Expectation", "Situation"]

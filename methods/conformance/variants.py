@@ -68,16 +68,16 @@ _RECIPES = (
     "sparsegpt | dsnot",
     "alps | dsnot(blocks=all)",
 )
-"""Every pair of steps that may follow one another stands in one of them, and each kind of step at the end."""
+"""Recipes that together contain every pair of consecutive steps, and end with each kind of step."""
 
 
 def built_in_variants() -> list[Variant]:
-    """The built-in methods, once for every setting that makes them decide another way."""
+    """Returns the built-in methods, once for every setting that changes how they choose weights."""
     return [_variant(name, settings) for name, settings in _SETTINGS]
 
 
 def recipe_variants() -> list[Variant]:
-    """Recipes in which every pair of built-in steps follows one another."""
+    """Returns recipes that together contain every pair of consecutive built-in steps."""
     return [Variant(build("recipe", {"recipe": recipe}), recipe, any_pattern) for recipe in _RECIPES]
 
 
@@ -89,7 +89,7 @@ def _variant(name: str, settings: Mapping[str, object]) -> Variant:
 
 
 def _unstructured(pattern: str) -> bool:
-    """LLM-Barber rebuilds N:M by rows only."""
+    """Whether a pattern is unstructured: LLM-Barber supports N:M only with granularity `output`."""
     return ":" not in pattern
 
 

@@ -1,1 +1,1 @@
-"""What changes a mask that is there: swaps of pruned for kept weights, as pure tensor functions."""
+"""Refinements, which improve an existing mask by swapping pruned and kept weights: pure tensor functions."""

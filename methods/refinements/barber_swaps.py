@@ -1,4 +1,4 @@
-"""LLM-Barber's rebuild of a block's masks by weight times gradient, and its swaps (arXiv 2408.10631)."""
+"""LLM-Barber's rebuild of a block's masks by weight times gradient (arXiv 2408.10631)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ RebuildScore = Literal["weight_gradient", "weight", "gradient"]
 
 @dataclass(frozen=True)
 class BarberRebuild(BlockRefinement):
-    """Swaps pruned for kept weights by |W| times the gradient that the sparse block's error sends to them.
+    """Swaps pruned for kept weights by |W| times the gradient of the sparse block's output error.
 
     Attributes:
-        granularity: inside which set pruned and kept weights compete: `layer` (one Linear), `output` (a row),
-            `input` (a column), `block` (all Linears of one block).
-        rebuild_ratio: share of the profitable swaps that is made, in [0, 1].
-        score: what ranks weights; the last two are the paper's ablations.
-        nm_guard: with N:M, a newcomer must score higher than the weight it evicts; False is what the authors'
-            code does.
+        granularity: the set within which pruned and kept weights compete: `layer` (one Linear), `output` (a
+            row), `input` (a column), `block` (all Linears of one block).
+        rebuild_ratio: share of the profitable swaps that are made, in [0, 1].
+        score: the score that ranks weights; the last two options are the paper's ablations.
+        nm_guard: with N:M, a weight that comes back must score higher than the one that it replaces; the
+            authors' code does not require this (False).
     """
 
     granularity: Granularity = "output"
@@ -47,7 +47,7 @@ class BarberRebuild(BlockRefinement):
             raise InputError(f"method 'llm-barber': rebuild_ratio {self.rebuild_ratio:g} is outside [0, 1]")
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int] | None:
-        """As `granularity` says; a block spans several Linears.
+        """The set that `granularity` names; None for `block`, which spans several Linears.
 
         Raises:
             InputError: an N:M pattern with another granularity than `output`.
@@ -79,11 +79,11 @@ class BarberRebuild(BlockRefinement):
         return RefinedBlock(rebuilt, study.n_tokens, study.dense_probe, study.error_before)
 
     def _score(self, name: str, weight: Tensor, study: BlockStudy) -> Tensor:
-        """fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or the one factor of an ablation."""
+        """Returns fp32 `[out, in]`: |W| * sqrt(mean_j g_j^2), or one of its factors for an ablation."""
         if self.score == "weight":
             score = weight.float().abs()
         else:
-            # In place: the gradients are asked for once, and are as large as the block in fp32.
+            # In place, to save memory: the gradients are not needed again, and are as large as the block.
             score = study.squared_gradients[name].sqrt_()
             if self.score == "weight_gradient":
                 score.mul_(weight.float().abs())
@@ -92,17 +92,17 @@ class BarberRebuild(BlockRefinement):
 
 
 def rebuild(keep: Tensor, scores: Tensor, granularity: Granularity, ratio: float) -> Tensor:
-    """The keep-mask after the most profitable swaps of each comparison group.
+    """Returns the keep-mask after the most profitable swaps of each comparison group.
 
-    In a group, the pruned scores G are sorted descending and the kept ones Q ascending; r counts the k with
-    G_k > Q_k; the first floor(r * ratio) pairs are swapped. Every group keeps as many weights as before.
+    In a group, the pruned scores G are sorted descending and the kept ones Q ascending; r is the number of k
+    with G_k > Q_k; the first floor(r * ratio) pairs are swapped. Every group keeps as many weights as before.
 
     Args:
         keep: bool `[out, in]` (or flat, with `layer`).
         scores: fp32 of the same shape, finite and not negative.
-        granularity: `output` compares within rows, `input` within columns, `layer` everywhere; a `block` is
-            the caller's to lay out flat.
-        ratio: share of profitable swaps made, in [0, 1].
+        granularity: `output` compares within rows, `input` within columns, `layer` everywhere. For `block`
+            the caller concatenates the flat masks and passes `layer`.
+        ratio: share of the profitable swaps that are made, in [0, 1].
 
     Returns:
         bool of the same shape.
@@ -125,14 +125,14 @@ def rebuild_block(
     *,
     guard: bool,
 ) -> dict[str, Tensor]:
-    """The keep-masks of all targets of one block after the most profitable swaps.
+    """Returns the keep-masks of all targets of one block after the most profitable swaps.
 
     Args:
         keep: target name -> bool `[out, in]`.
         scores: target name -> fp32 `[out, in]`, finite and not negative.
-        patterns: target name -> what it is pruned to; with N:M the granularity is `output`.
-        granularity: inside which set pruned and kept weights compete.
-        ratio: share of profitable swaps made, in [0, 1].
+        patterns: target name -> its pattern; N:M requires granularity `output`.
+        granularity: the set within which pruned and kept weights compete.
+        ratio: share of the profitable swaps that are made, in [0, 1].
         guard: see `rebuild_n_of_m`.
 
     Returns:
@@ -155,17 +155,17 @@ def rebuild_block(
 
 
 def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard: bool) -> Tensor:
-    """The keep-mask of an N:M pattern after a rebuild by rows that leaves every group of M at N survivors.
+    """Returns the keep-mask of an N:M pattern after a rebuild that leaves N survivors in every group of M.
 
-    The row says which pruned weights would come back; in each group the highest newcomer meets the lowest
-    kept weight, pair by pair, as long as both last.
+    The swaps of the whole row choose which pruned weights may come back. In each group these candidates,
+    highest score first, are paired with the kept weights, lowest score first, and each pair is swapped.
 
     Args:
         keep: bool `[out, in]`, N survivors in each M consecutive inputs.
         scores: fp32 `[out, in]`, finite and not negative.
         m: M.
-        ratio: share of a row's profitable swaps made, in [0, 1].
-        guard: a newcomer evicts only a weight that scores lower.
+        ratio: share of a row's profitable swaps that are made, in [0, 1].
+        guard: whether a candidate only replaces a weight that scores lower.
 
     Returns:
         bool `[out, in]`.
@@ -180,39 +180,42 @@ def rebuild_n_of_m(keep: Tensor, scores: Tensor, m: int, ratio: float, *, guard:
     if guard:
         meets &= coming > going
     rebuilt = keep_RGM.clone()
-    # Reading the present value back where no swap happens leaves those positions as they are.
+    # Positions without a swap are written with their current value.
     rebuilt.scatter_(-1, coming_at, keep_RGM.gather(-1, coming_at) | meets)
     rebuilt.scatter_(-1, going_at, rebuilt.gather(-1, going_at) & ~meets)
     return rebuilt.reshape(rows, inputs)
 
 
 def floor_share(counts: Tensor, ratio: float) -> Tensor:
-    """floor(count * ratio) with the ratio taken as the decimal it is written as (0.1 of 30 is 3)."""
+    """Returns floor(count * ratio), with the ratio taken as an exact decimal (0.1 of 30 is 3)."""
     exact = Fraction(repr(ratio))
     different, place = torch.unique(counts, return_inverse=True)
-    # In whole numbers of any size: numerator times count need not fit into 64 bits.
+    # In Python integers, because numerator times count may not fit into 64 bits.
     shares = [count * exact.numerator // exact.denominator for count in different.tolist()]
     return torch.tensor(shares, dtype=counts.dtype, device=counts.device)[place]
 
 
 class _Swaps(NamedTuple):
-    """Which weights of each row would swap, `[rows, n]` each, as many in the one as in the other."""
+    """The weights of each row that come back and that are removed: bool `[rows, n]`, equally many of each."""
 
     coming: Tensor
     going: Tensor
 
 
 def _row_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
-    """The swaps of every row, by sorted values alone: whose they are follows from the last value taken."""
+    """Returns the swaps of every row.
+
+    Only values are sorted, without their positions: the last value that swaps is enough to find the weights.
+    """
     coming, going = _coming(keep, scores), _going(keep, scores)
     n_swaps, last_coming, last_going = _last_swap(coming, going, ratio)
     return _Swaps(up_to(coming, last_coming, n_swaps), up_to(going, last_going, n_swaps))
 
 
 def _last_swap(coming: Tensor, going: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
-    """How many pairs of each row swap, and the last of both sequences that does; `[rows, 1]` each.
+    """Returns the number of pairs of each row that swap, and the last swapped value of both sequences.
 
-    The sequences, as large as the scores, end with the call.
+    Each is `[rows, 1]`. The sorted sequences, which are as large as the scores, are freed on return.
     """
     best_first, worst_first = _sorted(coming).neg_(), _sorted(going)
     n_swaps = floor_share(count_true(best_first > worst_first), ratio)
@@ -225,28 +228,28 @@ def _last_swap(coming: Tensor, going: Tensor, ratio: float) -> tuple[Tensor, Ten
 
 
 def _coming(keep: Tensor, scores: Tensor) -> Tensor:
-    """The pruned scores, negated: the best comes first. The fill stands last and pairs with nothing."""
+    """Returns the negated pruned scores, so that the best sorts first; kept weights are inf and sort last."""
     return (-scores).masked_fill_(keep, torch.inf)
 
 
 def _going(keep: Tensor, scores: Tensor) -> Tensor:
-    """The kept scores: the worst goes first."""
+    """Returns the kept scores, so that the worst sorts first; pruned weights are inf and sort last."""
     return scores.masked_fill(~keep, torch.inf)
 
 
 def _whole_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
-    """The swaps of one large row `[1, n]`, without sorting it.
+    """Returns the swaps of one large row `[1, n]` without sorting it.
 
-    Let T be the score that would part pruned from kept if scores alone decided, the n_pruned-th lowest of
-    all. The sequences G and Q cross there: r is the number of pruned scores above T, or that of kept scores
-    below it where ties at T let more pairs profit.
+    Let T be the n_pruned-th lowest of all scores, which would separate pruned from kept weights if scores
+    alone decided. The sequences G and Q cross at T: r is the number of pruned scores above T or of kept
+    scores below T, whichever is larger (they differ if scores are tied at T).
     """
     n_pruned = int((~keep).sum())
     if n_pruned in (0, keep.numel()):
         nobody = torch.zeros_like(keep)
         return _Swaps(nobody, nobody)
-    parting = kth_lowest(scores, n_pruned)
-    profitable = torch.maximum(((scores > parting) & ~keep).sum(), ((scores < parting) & keep).sum())
+    threshold = kth_lowest(scores, n_pruned)
+    profitable = torch.maximum(((scores > threshold) & ~keep).sum(), ((scores < threshold) & keep).sum())
     n_swaps = int(floor_share(profitable, ratio))
     return _Swaps(
         ~prune_lowest(_coming(keep, scores), n_swaps),
@@ -255,9 +258,9 @@ def _whole_swaps(keep: Tensor, scores: Tensor, ratio: float) -> _Swaps:
 
 
 def _sorted(values: Tensor) -> Tensor:
-    """Each row of `[rows, n]` in ascending order."""
+    """Sorts each row of `[rows, n]` in ascending order."""
     if values.device.type == "cpu":
-        # NumPy sorts values without their positions: an order of magnitude quicker than torch here.
+        # NumPy sorts values without their positions: an order of magnitude faster than torch.
         return torch.from_numpy(np.sort(values.numpy(), axis=-1))
     return values.sort(dim=-1).values
 

@@ -1,4 +1,4 @@
-"""DSnoT's swaps of pruned for kept weights, until a row's expected output is right (arXiv 2310.08915)."""
+"""DSnoT's swaps of pruned for kept weights, to correct a row's expected output (arXiv 2310.08915)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from methods.scores.wanda import wanda_scores
 from methods.structure.target import Target
 
 MAX_VARIANCE_POWER = 6
-"""Up to here no quotient of fp32 numbers leaves the range of fp64."""
+"""Up to this power, quotients of fp32 numbers stay in the range of fp64."""
 
 NOBODY = -1
-"""Stands in a queue where nobody is left."""
+"""Marks the end of a queue of weight positions."""
 
 
 class InputMoments:
-    """What DSnoT asks of each input over all tokens: sum, sum of squares and variance, `[in]` each, in fp32.
+    """Sum, sum of squares and variance of each input over all tokens, `[in]` each, in fp32.
 
     Attributes:
         total: sum_t X_tj.
@@ -38,18 +38,18 @@ class InputMoments:
 
     @classmethod
     def of(cls, target: Target) -> Self:
-        """An empty one for `target`."""
+        """Creates an empty statistic for `target`."""
         return cls(target.n_inputs, target.device)
 
     def add(self, x_NI: Tensor) -> None:
-        """Takes in N tokens; N may be 0."""
+        """Adds N tokens; N may be 0."""
         n_new, n_old = len(x_NI), self._n_tokens
         if n_new == 0:
             return
         x = x_NI.float()
         total = x.sum(0)
-        # Squares about each batch's own mean, and what the means are apart: sum X^2 - (sum X)^2 / N would
-        # lose every digit of a variance that is small beside the mean.
+        # Sum the squares around each batch's mean, then correct for the distance of the means. The formula
+        # sum X^2 - (sum X)^2 / N would lose all digits of a variance that is small compared with the mean.
         self._spread += (x - total / n_new).square().sum(0)
         if n_old:
             apart = total / n_new - self.total / n_old
@@ -60,7 +60,7 @@ class InputMoments:
 
     @property
     def variance(self) -> Tensor:
-        """Population variance over all tokens; 0 before the first."""
+        """Population variance over all tokens; 0 before the first token."""
         return self._spread / max(self._n_tokens, 1)
 
     @property
@@ -74,14 +74,14 @@ class DSnoTSwaps(Refinement):
     """Swaps weights of each row one by one, by the mean and the variance of the inputs.
 
     Attributes:
-        blocks: whose targets are refined; the others keep their mask. The authors skip the MLP.
-        max_cycles: swaps that a row makes at most.
-        update_threshold: a row is done once its error is not larger; in units of the output, summed over the
-            tokens of a sample.
+        blocks: blocks whose targets are refined; other targets keep their mask. The authors skip the MLP.
+        max_cycles: maximum number of swaps per row.
+        update_threshold: a row is done once its error is at most this; in units of the output, summed over
+            the tokens of a sample.
         variance_power: exponent of an input's variance in the order in which weights come back, in [0, 6];
-            0 leaves the variance out.
-        same_sign: a swap that changes the sign of a row's error ends that row and is not made. With N:M it
-            always is so.
+            0 ignores the variance.
+        same_sign: a swap that would change the sign of a row's error is not made and ends that row. Always
+            on with N:M.
     """
 
     blocks: Literal["attention", "mlp", "all"] = "attention"
@@ -107,7 +107,7 @@ class DSnoTSwaps(Refinement):
             )
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
-        """An output row."""
+        """One output row."""
         return (1, shape[1])
 
     def refine(self, problem: Problem, found: Solution) -> Solution:
@@ -137,10 +137,10 @@ class DSnoTSwaps(Refinement):
 
 
 def reliabilities(influence: Tensor, variance: Tensor, power: float) -> Tensor:
-    """M_ij / v_j^p: how surely a weight that comes back moves the output by its influence.
+    """Returns M_ij / v_j^p: how reliably a weight that comes back changes the output by its influence.
 
-    An input that never varies is as sure as can be: its variance counts as the smallest normal number of
-    fp32, so its weights come before all others, and order among themselves by influence.
+    An input that never varies is the most reliable: its variance counts as the smallest normal number of
+    fp32, so its weights rank before all others, and among each other by influence.
 
     Args:
         influence: M, `[out, in]`.
@@ -148,7 +148,7 @@ def reliabilities(influence: Tensor, variance: Tensor, power: float) -> Tensor:
         power: p in [0, 6].
 
     Returns:
-        fp64 `[out, in]`, finite, of the signs of `influence`.
+        fp64 `[out, in]`, finite, with the signs of `influence`.
     """
     smallest = torch.finfo(torch.float32).tiny
     return influence.double() / variance.double().clamp(min=smallest).pow(power)
@@ -165,32 +165,35 @@ def refine(
     threshold: float,
     same_sign: bool,
 ) -> Tensor:
-    """The keep-mask after each row has swapped weights until its error is small (arXiv 2310.08915).
+    """Returns the keep-mask after each row has swapped weights until its error is small (arXiv 2310.08915).
 
-    A row's error is the sum of the influences of the weights it lacks: what its output is short of, in
-    expectation. While it is above 0, the most reliable of the pruned weights with an influence above 0 comes
-    back, and the cheapest of the kept weights with one below 0 goes; below 0 it is the other way round. With
-    N:M the cheapest kept weight of the newcomer's own group goes, whatever its influence. A weight takes
-    part in one swap at most. Of equal ones the one with the lower index comes back first, and goes first.
+    A row's error is the sum of the influences of its pruned weights: the amount that its output lacks in
+    expectation. While the error is above 0, each swap restores the most reliable pruned weight with an
+    influence above 0 and removes the cheapest kept weight with an influence below 0; if the error is below 0,
+    the signs are reversed. With N:M the cheapest kept weight of the same group is removed, whatever its
+    influence. A weight takes part in at most one swap. Of equal weights the one with the lower index is
+    restored first, or removed first.
 
-    A row is done, for good, when
-    - its error is not above the threshold, or it has made `max_cycles` swaps;
-    - no pruned weight is left whose influence has the sign of the error (weights of influence 0, as all those
-      of dead inputs, never come back);
-    - no kept weight is left to go: none of the opposite sign, or with N:M none in the group;
-    - `same_sign` is asked for and the swap would leave an error of another sign than the initial one, 0
-      counting as one; that swap is not made.
+    A row is done when
+    - its absolute error is not above the threshold, or it has made `max_cycles` swaps;
+    - no pruned weight is left whose influence has the sign of the error (weights of influence 0, such as all
+      those of dead inputs, are never restored);
+    - no kept weight is left to remove: none of the opposite sign, or with N:M none in the group;
+    - `same_sign` is set and the swap would change the sign of the error from the initial one (0 counts as a
+      sign of its own); that swap is not made.
 
-    In the authors' code a row whose list runs out goes on through its kept weights and loses its count. Rows
-    of a few hundred weights and more, which have as many candidates as cycles, swap the same pairs in both.
+    In the authors' code a row whose list of pruned weights is exhausted continues with its kept weights, and
+    loses its number of survivors. Rows with at least as many candidates as cycles, that is from a few hundred
+    weights on, swap the same pairs in both.
 
     Args:
         keep: bool `[out, in]`, the initial mask.
-        influence: M_ij = W_ij * s_j, s_j the sum of input j over the tokens of a sample, on average.
-        reliability: of the signs of `influence`, finite; ranks the pruned weights.
-        cost: ranks the kept ones, finite; Wanda's metric.
-        m: size of the groups of N:M; None where a row swaps freely.
-        max_cycles: swaps of a row at most, at least 1.
+        influence: M_ij = W_ij * s_j, where s_j is the sum of input j over the tokens of a sample, averaged
+            over samples.
+        reliability: ranks the pruned weights; finite, with the signs of `influence`.
+        cost: ranks the kept weights; finite, Wanda's metric.
+        m: M of an N:M pattern; None for an unstructured one.
+        max_cycles: maximum number of swaps per row, at least 1.
         threshold: at least 0.
         same_sign: see above.
 
@@ -198,7 +201,7 @@ def refine(
         bool `[out, in]` with as many survivors in each row, and in each group of M.
     """
     positive, negative = influence > 0, influence < 0
-    # What comes and goes next where the error is above 0 (first) and below 0 (second), `[2, out, length]`.
+    # Queues for rows whose error is above 0 (first) and below 0 (second), `[2, out, length]`.
     coming = torch.stack(
         [
             _queue(-reliability, positive & ~keep, max_cycles),
@@ -239,15 +242,15 @@ def refine(
 
 
 def _queue(values: Tensor, among: Tensor, length: int) -> Tensor:
-    """Who has the lowest values of each row, the lowest first, of equal ones the lower index.
+    """Returns the positions of the lowest values of each row, lowest first, of equal ones the lower index.
 
     Args:
         values: `[rows, n]`, finite.
-        among: bool `[rows, n]`, who may stand in the queue.
-        length: how many at most.
+        among: bool `[rows, n]`, the positions to choose from.
+        length: maximum number of positions.
 
     Returns:
-        int64 `[rows, min(length, n) + 1]`; behind the last one there is `NOBODY`.
+        int64 `[rows, min(length, n) + 1]`; filled up with `NOBODY` behind the last position.
     """
     values = values.masked_fill(~among, torch.inf)
     length = min(length, values.shape[1])
@@ -258,7 +261,10 @@ def _queue(values: Tensor, among: Tensor, length: int) -> Tensor:
 
 
 def _cheapest_of_group(alive: Tensor, rows: Tensor, comes: Tensor, m: int) -> Tensor:
-    """The position of the lowest of `alive` in the group of M in which each of `rows` has `comes`."""
+    """Returns the position of the lowest of `alive` in the group of M that contains `comes`, per row.
+
+    `NOBODY` if the group has no kept weight left.
+    """
     first = comes.div(m, rounding_mode="floor") * m
     group = alive[rows[:, None], first[:, None] + torch.arange(m, device=first.device)]
     cheapest = group.argmin(1)

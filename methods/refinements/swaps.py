@@ -1,12 +1,13 @@
-"""Swaps of one pruned for one kept weight under the layer's own error (SparseSwaps, arXiv 2512.10922).
+"""Swaps of a pruned for a kept weight that reduce the layer's error (SparseSwaps, arXiv 2512.10922).
 
-A row w with mask errs by r G r^T on the calibration inputs, with r the pruned part of w and G = X^T X. If u
-leaves the mask and p comes back, r changes by s_u e_u + s_p e_p with s = w where a weight is kept and -w
-where it is pruned, and the error by
+A masked row w has the error r G r^T on the calibration inputs, where r is the pruned part of w and G = X^T X.
+If the kept weight u is pruned and the pruned weight p comes back, r changes by s_u e_u + s_p e_p, where s = w
+for a kept weight and -w for a pruned one, and the error changes by
 
     g_u + g_p + 2 s_u s_p G_up,   g_j = s_j^2 G_jj + 2 s_j (G r)_j
 
-which is exact, so that a swap is made only if it helps. No weight is changed, and no gradient is taken.
+This is exact, so that only swaps that reduce the error are made. No weights are changed, and no gradients are
+computed.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ from methods.masks.selection import require_finite
 Search = Literal["alternating", "exact"]
 
 HOST_CHUNK, ACCELERATOR_CHUNK = 2**17, 2**25
-"""Weights whose rows are searched at once: on a CPU as many as caches hold."""
+"""Number of weights whose rows are searched at once; on a CPU as many as fit into the caches."""
 
 
 @dataclass(frozen=True)
 class Swaps(Refinement):
-    """Swaps weights one for one in each row, as long as a swap makes the row's error smaller.
+    """Swaps pairs of weights in each row, as long as a swap reduces the row's error.
 
     Attributes:
-        max_swaps: that a row makes at most.
-        search: how a row's next swap is found. `alternating`: the best newcomer, the best leaver given it,
-            the best newcomer given that, which costs a few passes over the row. `exact`: the best of all
-            pairs, which costs a row times a row. Under N:M a swap stays in a group of M, and both are exact.
+        max_swaps: maximum number of swaps per row.
+        search: how a row's next swap is found. `alternating`: the best weight to restore, the best one to
+            prune given that, and the best one to restore given the latter; this takes a few passes over the
+            row. `exact`: the best of all pairs, which is quadratic in the length of the row. With N:M a swap
+            stays in a group of M, and both are exact.
     """
 
     max_swaps: int = 100
@@ -52,7 +54,7 @@ class Swaps(Refinement):
             raise InputError(f"step 'swaps': max_swaps must be at least 1, not {self.max_swaps}")
 
     def comparison_group(self, shape: tuple[int, int], pattern: UniformPattern) -> tuple[int, int]:
-        """An output row."""
+        """One output row."""
         return (1, shape[1])
 
     def refine(self, problem: Problem, found: Solution) -> Solution:
@@ -71,14 +73,14 @@ class Swaps(Refinement):
 def swap_rows(
     weight: Tensor, keep: Tensor, gram: Tensor, *, max_swaps: int, m: int | None = None, search: Search
 ) -> Tensor:
-    """The keep-mask after the swaps of every row.
+    """Returns the keep-mask after the swaps of every row.
 
     Args:
-        weight: dense, `[out, in]`.
+        weight: dense weight, `[out, in]`.
         keep: bool `[out, in]`; not changed.
-        gram: X^T X, `[in, in]`, in the type of `weight`.
-        max_swaps: that a row makes at most.
-        m: M of an N:M pattern, inside whose groups swaps stay.
+        gram: X^T X, `[in, in]`, in the dtype of `weight`.
+        max_swaps: maximum number of swaps per row.
+        m: M of an N:M pattern, within whose groups swaps stay; None for an unstructured one.
         search: see `Swaps`.
 
     Returns:
@@ -96,9 +98,9 @@ def swap_rows(
 def _swap_rows(
     weight: Tensor, keep: Tensor, gram: Tensor, max_swaps: int, m: int | None, search: Search
 ) -> None:
-    """`swap_rows` of a few rows, in place."""
+    """Does the swaps of a few rows; changes `keep` in place."""
     rows = _Rows.of(weight, keep, gram)
-    # What finds no swap any more is left behind now and then, which costs a copy.
+    # Rows without further swaps are dropped only occasionally, because dropping them copies the others.
     active = torch.arange(len(weight), device=weight.device)
     for _ in range(max_swaps):
         if m is not None:
@@ -120,20 +122,20 @@ def _swap_rows(
 
 
 LEAVE_BELOW = 0.75
-"""Rows are left behind once fewer than so many of those that are looked at still find a swap."""
+"""Finished rows are dropped once less than this share of the active rows still finds a swap."""
 
 
 @dataclass
 class _Rows:
-    """Rows in the middle of their swaps, `[rows, in]` each.
+    """The state of rows between their swaps; all tensors are `[rows, in]`.
 
     Attributes:
         alone: s_j^2 G_jj.
         signed: s.
         error_gradient: G r.
-        may_come: 0 where a weight is pruned, infinite where it is kept. Adding a barrier is an order of
-            magnitude quicker than selecting by a mask.
-        may_leave: the other way round.
+        may_come: 0 for a pruned weight, infinite for a kept one. Adding this barrier is an order of magnitude
+            faster than selecting by a mask.
+        may_leave: 0 for a kept weight, infinite for a pruned one.
     """
 
     alone: Tensor
@@ -144,7 +146,7 @@ class _Rows:
 
     @classmethod
     def of(cls, weight: Tensor, keep: Tensor, gram: Tensor) -> _Rows:
-        """Rows before their first swap."""
+        """Creates the state before the first swap."""
         barrier = torch.zeros_like(weight)
         return cls(
             alone=weight.square().mul_(gram.diagonal()),
@@ -155,21 +157,21 @@ class _Rows:
         )
 
     def only(self, chosen: Tensor) -> _Rows:
-        """Some of the rows."""
+        """Returns the state of the chosen rows only."""
         return _Rows(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @property
     def keep(self) -> Tensor:
-        """The mask, bool."""
+        """The current mask, bool `[rows, in]`."""
         return self.may_leave == 0
 
     @property
     def gain(self) -> Tensor:
-        """g: what the error changes by if a weight alone changes sides."""
+        """g: the change of the error if a single weight is pruned or restored."""
         return torch.addcmul(self.alone, self.signed, self.error_gradient, value=2)
 
     def swap(self, leaver: Tensor, newcomer: Tensor, helps: Tensor, gram: Tensor) -> None:
-        """Makes the swap of each row whose `helps` is True."""
+        """Makes the swap of each row for which `helps` is True."""
         for place, coming in ((leaver, False), (newcomer, True)):
             at, made = place[:, None], helps[:, None]
             moved = self.signed.gather(1, at) * made
@@ -181,20 +183,23 @@ class _Rows:
 
 
 def _alternating_pair(rows: _Rows, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Best newcomer, best leaver given it, best newcomer given that: (leaver, newcomer, change), `[rows]`."""
+    """Searches a swap as `Swaps.search` describes; returns (leaver, newcomer, change), `[rows]` each."""
     gain = rows.gain
     coming, leaving = gain + rows.may_come, gain.add_(rows.may_leave)
     newcomer = _argmin(coming)
     leaver, left = _best_given(newcomer, coming, leaving, rows.signed, gram)
     newcomer, change = _best_given(leaver, leaving, coming, rows.signed, gram)
-    # In a row that keeps nothing there is no leaver.
+    # A row without kept weights has no leaver.
     return leaver, newcomer, torch.where(left.isfinite(), change, torch.inf)
 
 
 def _best_given(
     given: Tensor, of_given: Tensor, candidates: Tensor, signed: Tensor, gram: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The best partner among `candidates` of a weight that changes sides, and both their change, `[rows]`."""
+    """Returns the best partner of the weight `given` among `candidates`, and the change of the error by both.
+
+    Both results are `[rows]`.
+    """
     at = given[:, None]
     cross = gram.index_select(0, given).mul_(2 * signed.gather(1, at))
     both = torch.addcmul(candidates, cross, signed)
@@ -203,15 +208,15 @@ def _best_given(
 
 
 def _argmin(values: Tensor) -> Tensor:
-    """Where each row of `[rows, n]` is lowest, int64 `[rows]`."""
+    """Returns the position of the lowest value in each row of `[rows, n]`, int64 `[rows]`."""
     if values.device.type == "cpu":
-        # NumPy's is vectorized: an order of magnitude quicker than torch here.
+        # NumPy's argmin is vectorized: an order of magnitude faster than torch's.
         return torch.from_numpy(values.numpy().argmin(1))
     return values.argmin(1)
 
 
 def _best_pair(rows: _Rows, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best of all pairs, row by row: (leaver, newcomer, change), `[rows]` each."""
+    """Returns the best of all pairs of each row: (leaver, newcomer, change), `[rows]` each."""
     found = [_best_pair_of_row(*row, gram) for row in zip(rows.gain, rows.signed, rows.keep, strict=True)]
     leaver, newcomer, change = (torch.stack(column) for column in zip(*found, strict=True))
     return leaver, newcomer, change
@@ -231,13 +236,13 @@ def _best_pair_of_row(
 
 
 def _best_in_groups(rows: _Rows, gram: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best pair inside any group of M: (leaver, newcomer, change), `[rows]` each."""
+    """Returns the best pair within any group of M: (leaver, newcomer, change), `[rows]` each."""
     gain = rows.gain
     n_rows, inputs = gain.shape
     n_groups = inputs // m
 
     def by_place(values: Tensor) -> Tensor:
-        """`[rows, in]` as `[rows, M, groups]`: groups last, where neighbours are worked on together."""
+        """Rearranges `[rows, in]` to `[rows, M, groups]`; groups last, so that they are contiguous."""
         return values.reshape(n_rows, n_groups, m).transpose(1, 2).contiguous()
 
     inside = torch.arange(inputs, device=gain.device).reshape(n_groups, m).T

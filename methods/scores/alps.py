@@ -172,7 +172,7 @@ def alps(
 
 
 def largest(values: Tensor, pattern: UniformPattern, n_pruned: int) -> Tensor:
-    """Returns a keep-mask bool `[out, in]` of the entries with the largest squares, or N of each M."""
+    """Returns a keep-mask bool `[out, in]` of the largest squares: of the whole matrix, or N of each M."""
     squares = values.square()
     if isinstance(pattern, SemiStructured):
         return prune_n_of_m(squares, pattern)

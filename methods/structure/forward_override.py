@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Replaces the forward of `module` in the body; restores the instance attribute or its absence."""
+    """Replaces the forward of `module` while the body runs, and restores the previous one afterwards."""
     had_own = "forward" in module.__dict__
     before = module.forward
     module.forward = forward

@@ -1,1 +1,1 @@
-"""What changes the weights that survive, so that they make up for those that go."""
+"""Updates, which change the surviving weights to compensate for the pruned ones."""

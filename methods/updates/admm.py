@@ -1,4 +1,4 @@
-"""ADMM's weight update: the surviving weights that come nearest to the dense outputs (arXiv 2401.02938)."""
+"""ADMM's update of the surviving weights, which approximates the dense outputs (arXiv 2401.02938)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from methods.errors import InputError, SingularHessianError
 from methods.updates.scaled_gram import ScaledGram
 
 Chooser = Callable[[int, Tensor], Tensor | None]
-"""(iteration, scores |V + U| `[out, in]`) -> a new keep-mask, or None: the last one stays."""
+"""(iteration, V + U `[out, in]`) -> a new keep-mask, or None to keep the last one."""
 
 
 @dataclass(frozen=True)
 class ADMMUpdate(Update):
-    """The alternating direction method of multipliers with the mask given, rho = 1.
+    """The alternating direction method of multipliers with a given mask, rho = 1.
 
     Attributes:
-        iterations: how many.
-        damping: added to the diagonal of the scaled Gram matrix, relative to its mean.
+        iterations: number of iterations.
+        damping: damping added to the diagonal of the scaled Gram matrix, relative to its mean.
     """
 
     iterations: int = 20
@@ -50,7 +50,7 @@ class ADMMUpdate(Update):
 
 @dataclass(frozen=True)
 class ADMMSystem:
-    """What the iterations for every Linear that reads the same inputs have in common.
+    """The matrices that all Linears with the same inputs share.
 
     Attributes:
         scaled: the scaled and damped Gram matrix A.
@@ -62,12 +62,12 @@ class ADMMSystem:
 
     @classmethod
     def of(cls, problem: Problem, damping: float) -> ADMMSystem:
-        """The system of a target's inputs, shared by all that read the same."""
+        """Returns the system of a target's inputs, shared by all targets that read the same inputs."""
         return problem.shared((cls, damping), lambda: cls.of_gram(problem.name, problem.gram, damping))
 
     @classmethod
     def of_gram(cls, name: str, gram: Tensor, damping: float) -> ADMMSystem:
-        """The system of a Gram matrix `[in, in]`, in its type.
+        """Creates the system of a Gram matrix `[in, in]`, in its dtype.
 
         Raises:
             SingularHessianError: A + I cannot be factorized; names `name`.
@@ -81,12 +81,12 @@ class ADMMSystem:
         return cls(scaled, torch.cholesky_inverse(lower))
 
     def solve(self, weight: Tensor, iterations: int, choose: Chooser) -> tuple[Tensor, Tensor]:
-        """The iterations: V = (T + Z - U) R, Z = (V + U) on the mask, U += V - Z.
+        """Iterates V = (T + Z - U) R, Z = V + U where kept, U += V - Z, with R = (A + I)^-1.
 
         Args:
-            weight: dense, `[out, in]`.
-            iterations: how many.
-            choose: gives the mask, at the latest in the first one.
+            weight: dense weight, `[out, in]`.
+            iterations: number of iterations.
+            choose: chooses the mask; it must return one in the first iteration.
 
         Returns:
             keep bool `[out, in]` and the new weight `[out, in]`, zero where pruned.
@@ -97,7 +97,7 @@ class ADMMSystem:
         u = torch.zeros_like(v)
         keep: Tensor | None = None
         for iteration in range(iterations):
-            # V + U, of which Z is what survives.
+            # `u` is now V + U; Z is its kept part.
             u += v
             chosen = choose(iteration, u)
             keep = keep if chosen is None else chosen

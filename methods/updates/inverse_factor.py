@@ -1,4 +1,4 @@
-"""The factor of an inverse Hessian, with which SparseGPT walks through columns (arXiv 2301.00774)."""
+"""The factor of an inverse Hessian, which SparseGPT uses to spread errors (arXiv 2301.00774)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from methods.masks.selection import require_finite
 MAX_DAMPING_RAISES = 3
 
 DIRECT_INVERSE = 256
-"""A triangular matrix of so many rows is inverted at once."""
+"""Triangular matrices of up to this many rows are inverted directly."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class InverseFactor:
 
     Attributes:
         upper: U, fp32 `[in, in]`, H^-1 = U^T U.
-        damping: what it took, relative to the mean of the diagonal.
+        damping: the damping that was needed, relative to the mean of the diagonal.
         dead: bool `[in]`, inputs that were never active.
     """
 
@@ -33,15 +33,15 @@ class InverseFactor:
 
     @classmethod
     def of(cls, problem: Problem, damping: float) -> InverseFactor:
-        """The factor of (2 / n_samples) * X^T X; targets that read the same inputs share it.
+        """Factorizes (2 / n_samples) * X^T X; targets that read the same inputs share the result.
 
         Args:
             problem: the target.
-            damping: added to the diagonal, relative to its mean.
+            damping: damping to add to the diagonal, relative to its mean.
 
         Raises:
             NonFiniteError: the Hessian overflows.
-            SingularHessianError: no factor even at the highest damping.
+            SingularHessianError: the Hessian cannot be factorized even with the highest damping.
         """
 
         def factorize() -> InverseFactor:
@@ -54,40 +54,41 @@ class InverseFactor:
         return problem.shared((cls, damping), factorize)
 
     def raised(self, wanted: float) -> tuple[str, ...]:
-        """The warning that it took more damping than was `wanted`; none where it did not."""
+        """Returns a warning if more damping than `wanted` was needed."""
         if self.damping == wanted:
             return ()
         return (f"the Hessian needed damping {self.damping:g} instead of {wanted:g}",)
 
     @property
     def zeroed(self) -> tuple[str, ...]:
-        """The warning that inputs never were active, whose weights are 0 wherever it solves them."""
+        """A warning if inputs were never active, because the solver sets their weights to 0."""
         n_dead = int(self.dead.sum())
         return (f"{n_dead} inputs were never active; their weights were set to 0",) if n_dead else ()
 
 
 def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, float]:
-    """The upper Cholesky factor U of the inverse of the damped Hessian, H^-1 = U^T U.
+    """Returns the upper Cholesky factor U of the inverse of the damped Hessian, H^-1 = U^T U.
 
-    The inverse itself is never formed. Read backwards, H has a lower factor L, so that in its own order
-    H = R R^T with R = L read backwards, which is upper triangular, and U = R^-1: one factorization and one
-    triangular inverse. Damping is raised tenfold, up to three times, where the Hessian cannot be factorized.
+    The inverse itself is never computed. With rows and columns in reverse order, H has a lower factor L.
+    Therefore H = R R^T, where R is L in reverse order and upper triangular, and U = R^-1: this takes one
+    factorization and one triangular inverse. If the Hessian cannot be factorized, the damping is raised
+    tenfold, up to three times.
 
     Args:
-        name: of the module, for the error.
+        name: name of the module, for error messages.
         hessian: fp32 `[in, in]`, no zero on its diagonal; not changed.
         damping: relative to the mean of the diagonal.
 
     Returns:
-        U fp32 `[in, in]`, and the damping it took.
+        U fp32 `[in, in]`, and the damping that was needed.
 
     Raises:
         NonFiniteError: the Hessian overflows.
-        SingularHessianError: it takes more.
+        SingularHessianError: the Hessian cannot be factorized even with the highest damping.
     """
     undamped = hessian.diagonal().flip(0)
     mean = undamped.mean()
-    # No entry is larger in size than the diagonal's largest.
+    # No entry is larger in magnitude than the largest entry of the diagonal.
     require_finite(mean, name, "the diagonal of its Hessian, or its sum,")
     backwards = hessian.flip(0, 1)
     for raised in range(MAX_DAMPING_RAISES + 1):
@@ -103,7 +104,7 @@ def inverse_factor(name: str, hessian: Tensor, damping: float) -> tuple[Tensor, 
 
 
 def inverse_of_lower(lower: Tensor) -> Tensor:
-    """The inverse of a lower triangular matrix `[n, n]`, by halves: nearly all of it is matrix products.
+    """Inverts a lower triangular matrix `[n, n]` by recursive halving, mostly with matrix products.
 
     With L = [[A, 0], [B, C]], L^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]].
     """

@@ -1,4 +1,4 @@
-"""Refit: the surviving weights that come nearest to the dense outputs (arXiv 2406.07831)."""
+"""Refit: recomputes the surviving weights to approximate the dense outputs (arXiv 2406.07831)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from methods.updates.scaled_gram import ScaledGram, conjugate_gradients
 
 @dataclass(frozen=True)
 class Refit(Update):
-    """Least squares on a given mask: min ||X W^T - X W'^T||^2 over the surviving entries of each row of W'.
+    """Least squares with a given mask: min ||X W^T - X W'^T||^2 over the surviving entries of each row of W'.
 
-    The masked normal equations are solved by conjugate gradients, scaled by the norms of the inputs and
-    started at the dense values of the survivors, so that each step makes the error smaller.
+    The masked normal equations are solved by conjugate gradients. They are scaled by the norms of the inputs,
+    and start from the dense values of the survivors, so that each step reduces the error.
 
     Attributes:
-        steps: of conjugate gradients.
-        damping: added to the Gram matrix's diagonal, relative to its mean: a pull towards the dense weights.
+        steps: number of conjugate gradient steps.
+        damping: damping added to the Gram matrix's diagonal, relative to its mean; pulls the result towards
+            the dense weights.
     """
 
     steps: int = 10
@@ -51,13 +52,13 @@ class Refit(Update):
 
 
 def refit(weight: Tensor, keep: Tensor, scaled: ScaledGram, steps: int) -> Tensor:
-    """The new weight `[out, in]`, zero where pruned, in the type of `weight`.
+    """Returns the new weight `[out, in]`, zero where pruned, in the dtype of `weight`.
 
     Args:
-        weight: dense, `[out, in]`.
+        weight: dense weight, `[out, in]`.
         keep: bool `[out, in]`.
-        scaled: of the inputs.
-        steps: of conjugate gradients.
+        scaled: the scaled Gram matrix of the inputs.
+        steps: number of conjugate gradient steps.
     """
     dense = weight * scaled.scale
     start = dense.masked_fill(~keep, 0)

@@ -1,7 +1,8 @@
-"""The normal equations of one Linear, its inputs scaled to one size, which ADMM, ALPS and the refit solve.
+"""The normal equations of one Linear with scaled inputs, which ADMM, ALPS and the refit solve.
 
-With d_j = ||X_j|| the problem min ||X W^T - X W'^T||^2 is solved for B = W' d against A = D^-1 X^T X D^-1,
-whose diagonal is one: columns that differ by orders of magnitude no longer spoil the conditioning.
+With D = diag(d), d_j = ||X_j||, the problem min ||X W^T - X W'^T||^2 is solved for B = W' D with
+A = D^-1 X^T X D^-1, whose diagonal is one. Columns that differ by orders of magnitude then no longer worsen
+the conditioning.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-8
-"""Added to each input's norm, so that an input that was never active divides by no zero."""
+"""Added to each input's norm, to avoid a division by zero for inputs that were never active."""
 
 
 @dataclass(frozen=True)
 class ScaledGram:
-    """A damped Gram matrix whose inputs are scaled to one size.
+    """A damped Gram matrix whose inputs are scaled to equal norms.
 
     Attributes:
         matrix: A, `[in, in]`.
@@ -49,28 +50,31 @@ class ScaledGram:
 
     @classmethod
     def _scaled(cls, gram: Tensor) -> ScaledGram:
-        """`gram` is changed."""
+        """Scales `gram` in place."""
         scale = gram.diagonal().sqrt() + SMALLEST_NORM
         return cls(gram.div_(scale[:, None]).div_(scale), scale)
 
     def targets(self, scaled_weight: Tensor) -> Tensor:
-        """The right-hand side T = B A of the dense weight, `[out, in]`; damping pulls towards it."""
+        """Returns the right-hand side T = B A of the dense weight, `[out, in]`.
+
+        A is damped here too, so that damping pulls the solution towards the dense weight.
+        """
         return scaled_weight @ self.matrix
 
 
 def conjugate_gradients(start: Tensor, keep: Tensor, matrix: Tensor, targets: Tensor, steps: int) -> Tensor:
-    """Solves X A = T on the support `keep`, every row a system of its own (ALPS, arXiv 2406.07831).
+    """Solves X A = T for the entries where `keep` is True, each row separately (ALPS, arXiv 2406.07831).
 
     Args:
         start: `[out, in]`, zero where `keep` is False.
         keep: bool `[out, in]`.
-        matrix: A, symmetric and positive `[in, in]`, with one on its diagonal: then nothing is left to
-            precondition.
+        matrix: A, symmetric and positive `[in, in]`, with ones on its diagonal, so that no further
+            preconditioning is needed.
         targets: T, `[out, in]`.
-        steps: how many are made.
+        steps: number of steps.
 
     Returns:
-        X, `[out, in]`, zero where `keep` is False; in the type of `start`.
+        X, `[out, in]`, zero where `keep` is False; in the dtype of `start`.
     """
     solution = start.clone()
     support = keep.to(start.dtype)
@@ -80,7 +84,7 @@ def conjugate_gradients(start: Tensor, keep: Tensor, matrix: Tensor, targets: Te
     solved = squared * torch.finfo(start.dtype).eps ** 2
     for _ in range(steps):
         turned = direction @ matrix
-        # A row whose residual is down to rounding stands still: a quotient of such numbers is none.
+        # Stop a row whose residual is down to rounding errors: quotients of these are meaningless.
         step = squared * (squared > solved) / _no_zero((direction * turned).sum(1, keepdim=True))
         solution.addcmul_(step, direction)
         residual.addcmul_(step, turned.mul_(support), value=-1)
@@ -90,7 +94,7 @@ def conjugate_gradients(start: Tensor, keep: Tensor, matrix: Tensor, targets: Te
 
 
 def _no_zero(values: Tensor) -> Tensor:
-    """A denominator of zero becomes 1e-8: such a row is solved, and its numerator is zero too."""
+    """Replaces denominators of zero by 1e-8; such a row is solved, and its numerator is zero too."""
     return torch.where(values == 0, 1e-8, values)
 
 

@@ -1,4 +1,4 @@
-"""SparseGPT's walk through one block of columns, in plain torch; `sparsegpt_kernel` does the same on GPUs."""
+"""SparseGPT's pass through one block of columns, in plain torch; `sparsegpt_kernel` does the same on GPUs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from methods.masks.pattern import SemiStructured, UniformPattern
 from methods.masks.selection import prune_lowest
 
 PANEL = 32
-"""Columns of a panel, a part of a block; it changes the order of sums and nothing else."""
+"""Number of columns of a panel, a part of a block; it affects only the order of sums."""
 
 
 MAX_COUNTED_GROUP = 16
-"""The largest M whose ranks are counted by comparing all pairs, M * M * out bytes at once."""
+"""The largest M for which ranks are counted by comparing all pairs, which takes M * M * out bytes."""
 
 
 def block_size(pattern: UniformPattern | None, wanted: int) -> int:
-    """`wanted`, or for N:M the largest multiple of M that is not larger (but at least M)."""
+    """Returns `wanted`, or for N:M the largest multiple of M that is not larger (but at least M)."""
     if isinstance(pattern, SemiStructured):
         return max(pattern.m, wanted // pattern.m * pattern.m)
     return wanted
@@ -27,21 +27,21 @@ def block_size(pattern: UniformPattern | None, wanted: int) -> int:
 def solve_block(
     weight: Tensor, keep: Tensor, factor: Tensor, pattern: UniformPattern | None, start: int, end: int
 ) -> Tensor:
-    """The walk through one block: spreads each column's error inside the block, and gives them all.
+    """Goes through the columns of one block, spreads each column's error within the block, and returns them.
 
     Args:
-        weight: `[out, in]`; the block's columns are updated in place, and pruned weights end as 0 or close
-            to it.
-        keep: bool `[out, in]`; the block's columns are filled in for a pattern N:M, else given.
+        weight: `[out, in]`; the block's columns are updated in place, and pruned weights become 0 or nearly
+            0.
+        keep: bool `[out, in]`; the block's columns are an output for N:M, and an input otherwise.
         factor: U, `[in, in]`, upper triangular.
-        pattern: what to remove; None where the mask is given.
+        pattern: what to remove; None if the mask is given.
         start: the block's first column.
         end: the column after its last one.
 
     Returns:
         The errors (w - q) / U_jj, `[out, end - start]`.
     """
-    # Columns contiguous in memory: an update then goes through whole rows of the transposed block.
+    # Transposed, so that columns are contiguous and an update works on whole rows.
     weight_CO = weight[:, start:end].T.contiguous()
     keep_CO = keep[:, start:end].T.contiguous()
     errors_CO = torch.empty_like(weight_CO)
@@ -58,21 +58,24 @@ def solve_block(
 
 
 def panel_width(pattern: UniformPattern | None) -> int:
-    """Columns whose errors are spread one by one; beyond them a panel's errors go in one product."""
+    """Returns the number of columns of a panel.
+
+    Errors are spread column by column within a panel, and by one matrix product to later panels.
+    """
     return block_size(pattern, PANEL)
 
 
 def _solve_panel(
     weight_CO: Tensor, keep_CO: Tensor, errors_CO: Tensor, u: Tensor, pattern: UniformPattern | None
 ) -> None:
-    """The walk through a few columns, each of them contiguous in memory; all but `u` changes in place.
+    """Goes through the columns of one panel; changes all tensors but `u` in place.
 
     Args:
         weight_CO: `[columns, out]`.
-        keep_CO: bool `[columns, out]`; filled in for a pattern N:M, else given.
-        errors_CO: `[columns, out]`, filled in.
+        keep_CO: bool `[columns, out]`; an output for N:M, and an input otherwise.
+        errors_CO: `[columns, out]`; an output.
         u: U `[columns, columns]` of these columns.
-        pattern: what to remove; None where the mask is given.
+        pattern: what to remove; None if the mask is given.
     """
     n_columns = weight_CO.shape[0]
     span = pattern.m if isinstance(pattern, SemiStructured) else n_columns
@@ -82,7 +85,7 @@ def _solve_panel(
         pivot = pivots[group]
         if isinstance(pattern, SemiStructured):
             keep_CO[group] = _keep_n_of_m((weight_CO[group] / pivot).square_(), pattern)
-        # A surviving weight makes no error: it is divided by infinity. A masked one becomes 0 by its update.
+        # Dividing by infinity makes the error of a surviving weight 0. Its update sets a pruned weight to 0.
         divisors = torch.where(keep_CO[group], torch.inf, pivot)
         steps = zip(weight_CO[group].unbind(), divisors.unbind(), errors_CO[group].unbind(), strict=True)
         for column, (weight, divisor, error) in enumerate(steps, start):
@@ -92,14 +95,14 @@ def _solve_panel(
 
 
 def _keep_n_of_m(score_MO: Tensor, pattern: SemiStructured) -> Tensor:
-    """What `prune_n_of_m` keeps, of one group of each row: scores `[M, out]` -> bool `[M, out]`."""
+    """Does what `prune_n_of_m` does for one group of each row: scores `[M, out]` -> bool `[M, out]`."""
     m, n_rows = score_MO.shape
     if score_MO.device.type == "cpu" and m <= MAX_COUNTED_GROUP:
-        # NumPy compares and counts in bytes, in a few microseconds; torch needs ten calls that take one each.
+        # NumPy compares and counts bytes in a few microseconds; torch needs ten calls of a microsecond each.
         scores = score_MO.numpy()
         n_lower = (scores[:, None] < scores).view(np.uint8).sum(0, dtype=np.uint8)
         keep = n_lower >= m - pattern.n
-        # A tie across the border leaves too few; it is settled below.
+        # If a tie crosses the threshold, the count is wrong; `prune_lowest` resolves ties below.
         if np.count_nonzero(keep) == n_rows * pattern.n:
             return torch.from_numpy(keep)
     return prune_lowest(score_MO.T.contiguous(), m - pattern.n).T

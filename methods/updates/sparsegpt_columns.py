@@ -1,4 +1,4 @@
-"""SparseGPT's walk through a weight's columns, with or without a mask that is given (arXiv 2301.00774)."""
+"""SparseGPT's pass through a weight's columns, with a given mask or with its own (arXiv 2301.00774)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BlockSolver = Callable[[Tensor, Tensor, Tensor, UniformPattern | None, int, int]
 
 @dataclass(frozen=True)
 class SparseGPTUpdate(Update):
-    """SparseGPT's column walk with the mask given: the error of each removed weight is spread to its right.
+    """SparseGPT with a given mask: spreads the error of each removed weight to the columns on its right.
 
     Attributes:
-        damping: added to the Hessian's diagonal, relative to its mean.
-        block_size: columns whose errors are spread together; it changes the order of sums and nothing else.
+        damping: damping added to the Hessian's diagonal, relative to its mean.
+        block_size: number of columns whose errors are spread together; it affects only the order of sums.
     """
 
     damping: float = 0.01
@@ -47,33 +47,33 @@ class SparseGPTUpdate(Update):
             raise InputError(f"step 'sparsegpt-update': block_size must be at least 1, not {self.block_size}")
 
     def update(self, problem: Problem, found: Solution) -> Solution:
-        """See `Update.update`; inputs that were never active have their weights set to 0."""
+        """See `Update.update`; the weights of inputs that were never active are set to 0."""
         factor = InverseFactor.of(problem, self.damping)
         weight = problem.weight.masked_fill(factor.dead, 0)
         _, solved = solve_columns(weight, factor.upper, None, self.block_size, keep=found.keep)
-        said = (*factor.zeroed, *factor.raised(self.damping), *kernel_warnings(weight))
-        return replace(found, weight=solved, damping=factor.damping, weight_warnings=said)
+        warnings = (*factor.zeroed, *factor.raised(self.damping), *kernel_warnings(weight))
+        return replace(found, weight=solved, damping=factor.damping, weight_warnings=warnings)
 
 
 def solve_columns(
     weight: Tensor, factor: Tensor, pattern: UniformPattern | None, width: int, keep: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Goes through the columns from left to right, masks them and spreads each error to the right.
+    """Goes through the columns from left to right, masks them, and spreads each error to the right.
 
-    Unstructured: of a block of columns the lowest W^2 / U_jj^2 over all rows are masked at once, on the
-    weights as updated up to there. N:M: each group is chosen per row when the walk arrives at it.
+    Unstructured: in each block of columns the lowest W^2 / U_jj^2 over all rows are masked at once, using the
+    weights as updated so far. N:M: each group is chosen per row when the pass reaches it.
 
     Args:
         weight: `[out, in]`; not changed.
         factor: U, `[in, in]`, upper triangular.
-        pattern: what to remove; None where the mask is given.
-        width: columns in a block; for N:M a multiple of M.
-        keep: bool `[out, in]`, the mask, where it is given.
+        pattern: what to remove; None if the mask is given.
+        width: columns per block; for N:M a multiple of M.
+        keep: bool `[out, in]`, the given mask; None = choose one.
 
     Returns:
         keep bool `[out, in]` and the new weight `[out, in]`, zero where pruned.
     """
-    # The walk reads U by rows; a factorization lays it out by columns.
+    # The pass reads U by rows, but factorizations return it in column-major order.
     factor = factor.contiguous()
     weight = weight.clone(memory_format=torch.contiguous_format)
     keep = torch.ones_like(weight, dtype=torch.bool) if keep is None else keep.clone()
@@ -92,10 +92,10 @@ def solve_columns(
 
 
 def require_finite_scores(name: str, weight: Tensor, upper: Tensor) -> None:
-    """Raises `NonFiniteError` if any weight survived by a score W^2 / U_jj^2 that is NaN or infinite.
+    """Raises `NonFiniteError` if the score W^2 / U_jj^2 of any surviving weight is NaN or infinite.
 
-    Survivors stand for all: a pruned weight scores no higher, and NaN in a row spreads to all that follow it.
-    One pass over the weight, where checking the scores themselves would hold up a GPU at every block.
+    Checking survivors is enough: a pruned weight scores no higher, and NaN spreads to all later columns of
+    its row. This takes one pass over the weight; checking the scores would make the GPU wait at every block.
     """
     lowest, highest = torch.aminmax(weight, dim=0)
     largest = torch.maximum(lowest.neg(), highest)
@@ -103,14 +103,14 @@ def require_finite_scores(name: str, weight: Tensor, upper: Tensor) -> None:
 
 
 def kernel_warnings(weight: Tensor) -> tuple[str, ...]:
-    """That a weight on a GPU was solved without the kernel, and why; nothing to say elsewhere."""
+    """Returns a warning with the reason if a weight on a GPU was solved without the kernel."""
     if weight.is_cuda and (problem := kernel_problem(weight.device)):
         return (f"solved without the GPU kernel, which is slow: {problem}",)
     return ()
 
 
 def block_solver(weight: Tensor) -> BlockSolver:
-    """What solves the blocks of `weight`: the kernel for fp32 on a GPU that it serves, else its twin."""
+    """Returns the kernel if `weight` is fp32 on a supported GPU, else the plain `solve_block`."""
     if not weight.is_cuda or weight.dtype != torch.float32 or kernel_problem(weight.device) is not None:
         return solve_block
     from methods.updates.sparsegpt_kernel import solve_block as solve_block_by_kernel
@@ -120,9 +120,9 @@ def block_solver(weight: Tensor) -> BlockSolver:
 
 @cache
 def kernel_problem(device: torch.device) -> str | None:
-    """Why a GPU is not served by the kernel; None where it is. Tried once, on a few weights.
+    """Returns why the kernel does not work on a GPU; None if it does. Tried once, on a few weights.
 
-    Triton asks for a C compiler, and for a GPU that is not too old.
+    Triton requires a C compiler, and a GPU that is not too old.
     """
     if find_spec("triton") is None:
         return "Triton is not installed"
@@ -132,7 +132,7 @@ def kernel_problem(device: torch.device) -> str | None:
     keep = torch.ones_like(weight, dtype=torch.bool)
     try:
         solve_block_by_kernel(weight, keep, factor, SemiStructured(2, 4), 0, 4)
-    except Exception as error:  # whatever a compiler throws: there is a twin, and the reason is recorded
+    except Exception as error:  # a compiler may raise anything; the plain solver is used, the reason recorded
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
     return None
 

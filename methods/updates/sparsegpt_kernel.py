@@ -1,4 +1,4 @@
-"""SparseGPT's walk through one block of columns as a Triton kernel; `sparsegpt_block` is its plain twin."""
+"""SparseGPT's pass through one block of columns as a Triton kernel; `sparsegpt_block` does it in torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from methods.masks.pattern import SemiStructured, UniformPattern
 from methods.updates.sparsegpt_block import panel_width
 
 ROWS = 16
-"""Rows of a program. The walk is a chain of short steps, in which latency counts more than work, and rows are
-independent: few of them make many programs (256 of 4,096 rows, for 132 multiprocessors). `tl.dot` takes no
-fewer."""
+"""Rows per program. The pass is a chain of short steps whose latency matters more than their work, and rows
+are independent, so few rows per program are best: 4,096 rows make 256 programs for 132 multiprocessors.
+`tl.dot` does not support fewer rows."""
 WARPS = 4
-"""Of a program: with a panel of 32 columns each thread holds 4 weights, so that nothing leaves the registers
-and a row lies within one warp."""
+"""Warps per program: with a panel of 32 columns each thread has 4 weights, so that all of them stay in
+registers and each row belongs to one warp."""
 CHUNK = 32
-"""Errors of earlier panels that are brought in by one product."""
+"""Number of columns of earlier panels whose errors are applied by one product."""
 
 
 def solve_block(
@@ -28,10 +28,9 @@ def solve_block(
 
     Args:
         weight: fp32 `[out, in]`, contiguous; the block's columns are changed in place, zero where pruned.
-        keep: bool `[out, in]`, contiguous; the block's columns are given when unstructured, filled in for
-            N:M.
+        keep: bool `[out, in]`, contiguous; the block's columns are an output for N:M, and an input otherwise.
         factor: U, fp32 `[in, in]`, contiguous, upper triangular.
-        pattern: what to remove; None where the mask is given.
+        pattern: what to remove; None if the mask is given.
         start: the first column.
         end: the column after the last one.
 
@@ -62,8 +61,8 @@ def solve_block(
             CHUNK=CHUNK,
             num_warps=WARPS if padded <= 64 else 2 * WARPS,
             num_stages=1,
-            # Products and differences are rounded one by one, as where kernels are interpreted: what the
-            # tests say of ties holds on a GPU.
+            # Round products and differences separately, as the interpreter does, so that tests of ties
+            # that run in the interpreter are valid for GPUs too.
             enable_fp_fusion=False,
         )
     return errors
@@ -87,31 +86,31 @@ def _walk(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
 ) -> None:
-    """One program: `ROWS` rows through the whole block, panel by panel.
+    """One program: takes `ROWS` rows through the whole block, panel by panel.
 
-    A panel `[ROWS, PADDED]` sits in registers while its columns are walked one by one. Registers cannot be
-    indexed, so a column is taken out by a masked sum along each row (exact: all else is zero), at a cost that
-    grows with the width of what is held: in panels of 32 it is a quarter of what it is in a block of 128. A
-    panel first makes up for the errors of the panels before it, by products in plain fp32.
+    A panel `[ROWS, PADDED]` stays in registers while its columns are processed one by one. Registers cannot
+    be indexed, so a column is extracted by a masked sum along each row (exact, because all else is zero). The
+    cost grows with the width: for panels of 32 it is a quarter of that for a block of 128. Before its own
+    columns, a panel applies the errors of the panels before it, by products in full fp32.
 
-    Divisions are `tl.div_rn`, rounded as IEEE 754 says: `/` is approximate in fp32.
+    Divisions are `tl.div_rn`, rounded according to IEEE 754, because `/` is approximate in fp32.
 
     Args:
         weight_ptr: the block's columns, fp32 `[n_rows, width]`.
         keep_ptr: their mask, uint8 `[n_rows, width]`.
         factor_ptr: their part of U, fp32 `[width, width]`.
         errors_ptr: fp32 `[n_rows, width]`, contiguous.
-        n_rows: of the weight.
-        width: columns of the block.
-        weight_stride: from row to row of the weight.
-        keep_stride: of the mask.
-        factor_stride: of U.
+        n_rows: number of rows of the weight.
+        width: number of columns of the block.
+        weight_stride: row stride of the weight.
+        keep_stride: row stride of the mask.
+        factor_stride: row stride of U.
         GROUP: M; 0 = unstructured.
         N_PRUNED: M - N.
         PANEL: columns of a panel; a multiple of M.
-        PADDED: the power of two that holds them.
-        ROWS: of a program.
-        CHUNK: see there.
+        PADDED: `PANEL` rounded up to a power of two, at least 16.
+        ROWS: rows per program.
+        CHUNK: see the constant `CHUNK`.
     """
     rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     columns = tl.arange(0, PADDED)
@@ -152,13 +151,13 @@ def _walk(
         for first in range(0, length, GROUP if GROUP > 0 else PANEL):
             past = tl.minimum(first + (GROUP if GROUP > 0 else PANEL), length)
             if GROUP > 0:
-                # The rows choose their group on the weights as updated up to here.
+                # Each row chooses its mask of the group by the weights as updated so far.
                 score = tl.div_rn(weight, tl.broadcast_to(pivots, [ROWS, PADDED]))
                 score = score * score
                 rank = tl.zeros([ROWS, PADDED], dtype=tl.int32)
                 for rival in range(first, past):
                     other = tl.sum(tl.where(columns[None, :] == rival, score, 0.0), axis=1)[:, None]
-                    # Of a tie the earlier one goes first, so it ranks lower.
+                    # In a tie the earlier one is removed first, so it ranks lower.
                     lower = (other < score) | ((other == score) & (columns[None, :] > rival))
                     rank += lower.to(tl.int32)
                 group = (columns >= first) & (columns < past)
@@ -169,7 +168,7 @@ def _walk(
                     mask=((columns > column) & (columns < length))[None, :],
                     other=0.0,
                 )
-                # A surviving weight makes no error.
+                # A surviving weight has no error.
                 current = (columns == column)[None, :]
                 lost = tl.sum(tl.where(current & (keep == 0), weight, 0.0), axis=1)
                 pivot = tl.sum(tl.where(current, pivots, 0.0), axis=1)
@@ -181,7 +180,7 @@ def _walk(
         tl.store(of_errors, errors, mask=valid)
         if GROUP > 0:
             tl.store(of_keep, keep.to(tl.uint8), mask=valid)
-        # The next panel reads these errors in other threads.
+        # Other threads read these errors in the next panel.
         tl.debug_barrier()
 
 

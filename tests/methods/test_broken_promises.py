@@ -152,17 +152,17 @@ def wrong_report(model, result):
         (frozen, 4, r"up_proj\.weight: dtype, device or requires_grad", "finally"),
         (config, 4, r"config\.use_cache was changed", "finally"),
         (other_config, 4, r"config\.rms_norm_eps was changed", "finally"),
-        (buffer, 4, r"up_proj\.mask: a buffer came", "in the result"),
+        (buffer, 4, r"up_proj\.mask: a buffer was added", "in the result"),
         (grad_mode, 4, "gradient mode", "with block"),
-        (reparametrized, 4, r"up_proj\.weight.*: a parameter came or went", r"prune\.remove"),
+        (reparametrized, 4, r"up_proj\.weight.*: a parameter was added or removed", r"prune\.remove"),
         (count, 2, "comparison groups lost a wrong number of weights", "prune_lowest"),
         (too_few, 2, r"up_proj\.weight: of 160 outputs x 64 inputs 0 weights are 0, 5120", "n_pruned"),
         (no_mask, 1, r"up_proj\.weight: has no mask \(2 of 14", r"target\.mask_name"),
-        (a_mask_too_many, 1, r"lm_head\.weight: has a mask and is no target", "mask_name"),
+        (a_mask_too_many, 1, r"lm_head\.weight: has a mask but is not a target", "mask_name"),
         (plain_masks, 0, "its mask is a Tensor", r"target\.pack"),
         (wrong_report, 0, r"q_proj: the report says None pruned", r"target\.name"),
-        (lambda model, result: result.keep, 0, r"prune\(\) gave dict", "PruneResult"),
-        (lambda model, result: None, 0, r"prune\(\) gave NoneType", "PruneResult"),
+        (lambda model, result: result.keep, 0, r"prune\(\) returned dict", "PruneResult"),
+        (lambda model, result: None, 0, r"prune\(\) returned NoneType", "PruneResult"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -211,7 +211,7 @@ def test_a_comparison_group_is_two_whole_numbers(group):
 
     found = outcome(Vague())
     assert found.broken.promise == 0
-    assert "comparison_group((64, 64), 0.5) gave" in found.reason
+    assert "comparison_group((64, 64), 0.5) returned" in found.reason
 
 
 def test_without_a_comparison_group_the_whole_model_is_counted():

@@ -66,7 +66,7 @@ def test_the_conformance_checks_ask_for_the_bits():
     check_untouched(before, model, 1, "at sparsity 0", "")
     check_left_as_it_was(before, model)
     model.noted[1] = -0.0
-    with pytest.raises(BrokenPromiseError, match="noted: a buffer came, went or changed"):
+    with pytest.raises(BrokenPromiseError, match="noted: a buffer was added, removed or changed"):
         check_left_as_it_was(before, model)
     model.get_parameter(HEAD).data[3, 6] = 0.0
     before = Before.of(model)

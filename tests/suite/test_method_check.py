@@ -107,7 +107,7 @@ def test_a_broken_promise_is_a_sentence_and_exit_code_1(prunebench, draft):
     assert sentence.startswith(
         "BROKEN, 2 cases on llama: promise 5 (hard input has a defined outcome): llama at"
     )
-    assert "nan-weight (one weight is NaN): prune() said nothing. Call methods.require_finite" in sentence
+    assert "nan-weight (one weight is NaN): prune() raised no error. Call methods.require_finite" in sentence
 
 
 def test_an_exception_inside_the_method_is_a_sentence_with_its_place(prunebench, draft):

@@ -180,7 +180,7 @@ def test_a_transposed_weight_pruned_along_the_wrong_dimension_is_found(family, f
     assert found.verdict is Verdict.BROKEN
     assert found.broken.promise == 2
     assert f"{first}: of 1 outputs x " in found.reason
-    assert "a model stores it transposed, target.weight and target.pack turn it" in found.reason
+    assert "a model stores it transposed, target.weight and target.pack transpose it" in found.reason
     assert outcome(ByRows(as_stored=True), "llama", pattern).verdict is Verdict.KEPT
 
 

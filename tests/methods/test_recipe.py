@@ -85,7 +85,7 @@ def test_a_score_alone_is_the_method_of_that_name():
         ("wanda | owl", "the allocation 'owl' has to come first"),
         ("owl", "has no score"),
         ("owl | alphapruning | wanda", "the allocation 'alphapruning' has to come first"),
-        ("uniform | wanda", "leave 'uniform' out"),
+        ("uniform | wanda", "omit 'uniform'"),
         ("wanda | refit(step=3)", "step 'refit' has no setting 'step'; did you mean 'steps'"),
         ("wanda | refit(steps=0)", "steps must be at least 1"),
         ("wanda | refit(steps=many)", "setting steps cannot be 'many'; it takes a whole number"),

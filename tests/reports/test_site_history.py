@@ -86,7 +86,7 @@ def test_the_page_has_the_size_and_the_bounds_of_the_code(
     build_site([moved(tmp_path / "moved", 49.0, 63.7)], tmp_path / "site", title="Board")
     page = (tmp_path / "site" / "history.html").read_text(encoding="utf-8")
     assert 'viewBox="0 0 640 90"' in page and "0 0 400 120" not in page
-    assert "(beyond 2.5\u00a0%, of a time 30\u00a0%)" in page
+    assert "(over 2.5\u00a0%, for times 30\u00a0%)" in page
 
 
 def test_time_has_changes_of_its_own(tmp_path: Path) -> None:

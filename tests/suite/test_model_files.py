@@ -135,7 +135,7 @@ def add(name, *shape):
 )
 def test_a_tensor_that_a_module_of_the_model_does_not_take_is_refused(everywhere, model, name, shape):
     change_tensors(model, add(name, *shape))
-    assert f"hold {name}," in everywhere()
+    assert f"contain {name}," in everywhere()
 
 
 @pytest.mark.parametrize(

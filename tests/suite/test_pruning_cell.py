@@ -83,7 +83,7 @@ def test_a_broken_package_of_somebody_else_costs_one_line(monkeypatch):
     rows = {row["name"]: row["description"] for row in listing("methods")}
     assert rows["wanda"].startswith("Score")
     assert "SyntaxError: invalid syntax" in rows["bad"]
-    assert "no frozen dataclass" in rows["plain"]
+    assert "is not a frozen dataclass" in rows["plain"]
     with pytest.raises(InputError, match=r"bad_module:Bad.*SyntaxError"):
         cell_for("bad")
     assert "bad_module" not in sys.modules

@@ -224,7 +224,7 @@ def test_models_may_be_tables_and_methods_may_be_left_out() -> None:
         (
             '["smollm2-135m"]',
             '["smollm2-135m",\n"smollm2-135m"]',
-            "mine.toml:3: models[1]: 'smollm2-135m' is there",
+            "mine.toml:3: models[1]: 'smollm2-135m' is listed twice",
         ),
         (
             '["smollm2-135m"]',
@@ -274,7 +274,7 @@ def test_models_may_be_tables_and_methods_may_be_left_out() -> None:
         (
             'name = "magnitude"',
             'name = "magnitude"\n[[methods]]\nname = "magnitude"',
-            "mine.toml:12: methods[1]: asks",
+            "mine.toml:12: methods[1]: repeats",
         ),
         (
             '"wiki-sample"',

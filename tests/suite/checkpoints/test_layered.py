@@ -186,7 +186,7 @@ def quantize(model):
     [
         (truncate, "ends before its tensors do"),
         (garble, "header is damaged"),
-        (drop, "lacks 1 of its weights, model.layers.1.mlp.up_proj.weight"),
+        (drop, "lacks 1 of its weights, for example model.layers.1.mlp.up_proj.weight"),
         (misshape, "up_proj.weight has shape [2, 2] in its files, but [32, 16] by its config.json"),
         (quantize, "is quantized"),
     ],

@@ -193,7 +193,7 @@ def _ours(loaded: LoadedModel, tokens_per_batch: int) -> Any:
 
     assert loaded.tokenizer is not None
     scoring = ScoringModel(loaded.model, loaded.tokenizer)
-    scoring.tokens_per_batch = tokens_per_batch
+    scoring.scorer.tokens_per_batch = tokens_per_batch
     return scoring
 
 

@@ -20,7 +20,11 @@ from methods.structure.decoder import Decoder
 from methods.structure.forward_override import replaced_forward
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
+
+    Numbers = Sequence[int] | NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,17 @@ class TokenBatch:
     Attributes:
         input_ids: int64 `[n, seqlen]`.
         attention_mask: int64 `[n, seqlen]`, 0 at padding; None = there is no padding.
+        parents: int64 `[n, seqlen]` if the tokens of a row form trees: the index of the token that precedes
+            each token, or its own index if none does. A token attends to itself and to those before it on its
+            path, and its position is their number. None = each token follows the one before it in the row.
     """
 
     input_ids: Tensor
     attention_mask: Tensor | None = None
+    parents: Tensor | None = None
 
     @classmethod
-    def padded(cls, sequences: Sequence[Sequence[int]]) -> TokenBatch:
+    def padded(cls, sequences: Sequence[Numbers]) -> TokenBatch:
         """Pads sequences of several lengths at the end, where padding does not affect a causal model."""
         longest = max(map(len, sequences))
         input_ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
@@ -46,24 +54,52 @@ class TokenBatch:
             mask[row, : len(tokens)] = 1
         return cls(input_ids, mask)
 
+    @classmethod
+    def of_trees(cls, rows: Sequence[tuple[Numbers, Numbers]]) -> TokenBatch:
+        """Pads rows of trees, given as their tokens and parents; padding attends only to itself."""
+        input_ids = cls.padded([tokens for tokens, _ in rows]).input_ids
+        parents = torch.arange(input_ids.shape[1]).repeat(len(rows), 1)
+        for row, (_, of_row) in enumerate(rows):
+            parents[row, : len(of_row)] = torch.as_tensor(of_row)
+        return cls(input_ids, parents=parents)
+
     def __len__(self) -> int:
         """Number of sequences."""
         return len(self.input_ids)
 
     def __getitem__(self, rows: slice) -> TokenBatch:
         """Returns a batch of the sequences in `rows`."""
-        mask = self.attention_mask
-        return TokenBatch(self.input_ids[rows], None if mask is None else mask[rows])
+        mask, parents = (
+            None if value is None else value[rows] for value in (self.attention_mask, self.parents)
+        )
+        return TokenBatch(self.input_ids[rows], mask, parents)
 
     def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
         """Splits the batch into consecutive batches of the given sizes."""
         ends = accumulate(sizes)
         return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
-    def arguments(self, device: torch.device) -> dict[str, Tensor]:
-        """Returns the arguments for the model's forward, on `device`."""
-        given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        return {name: value.to(device) for name, value in given.items() if value is not None}
+    def arguments(self, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Returns the arguments for the forward of a model that computes in `dtype`, on `device`."""
+        input_ids = self.input_ids.to(device)
+        if self.parents is not None:
+            seen = _ancestors(self.parents.to(device))
+            hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=device)
+            mask = torch.where(seen, torch.zeros_like(hidden), hidden)[:, None]
+            return {"input_ids": input_ids, "attention_mask": mask, "position_ids": seen.sum(-1) - 1}
+        if self.attention_mask is None:
+            return {"input_ids": input_ids}
+        return {"input_ids": input_ids, "attention_mask": self.attention_mask.to(device)}
+
+
+def _ancestors(parents: Tensor) -> Tensor:
+    """Returns bool `[n, seqlen, seqlen]`: for each token, which tokens lie on its path, itself included."""
+    n, seqlen = parents.shape
+    seen = torch.eye(seqlen, dtype=torch.bool, device=parents.device).repeat(n, 1, 1)
+    for _ in range(seqlen.bit_length()):  # each time, the paths become twice as long
+        seen |= seen.gather(1, parents[..., None].expand_as(seen))
+        parents = parents.gather(1, parents)
+    return seen
 
 
 @dataclass(frozen=True)
@@ -123,7 +159,7 @@ class Recorder:
                     self._canonical = {}
                     self._arguments.append([])
                     with suppress(Reached):
-                        model(**batch.arguments(device), use_cache=False)
+                        model(**batch.arguments(device, model.dtype), use_cache=False)
             return self._hidden, self._arguments
         finally:
             # These lists are large and belong to the caller now: keep no reference.
@@ -221,7 +257,7 @@ class Recorder:
                 patches.enter_context(replaced_forward(module, stand_in(index, module.forward)))
             patches.enter_context(suppress(Reached))
             patches.enter_context(nullcontext() if head is None else ending_before(head))
-            model(**batch.arguments(device), use_cache=False)
+            model(**batch.arguments(device, model.dtype), use_cache=False)
         if n_called < len(self._layers):
             raise self._unlike(model, "are not all run")
         return n_given

@@ -77,7 +77,7 @@ LOST = "of 15 requests were longer than the model's 64 positions and lost the st
 @pytest.mark.parametrize("weights", ["resident", "onload"])
 @pytest.mark.parametrize("tokens_per_batch", [1, 2048])
 def test_what_was_cut_is_counted_once(short_model, tmp_path, monkeypatch, tokens_per_batch, weights):
-    monkeypatch.setattr("suite.evaluation.lm_eval_tasks.scoring_model.HOST_TOKENS", tokens_per_batch)
+    monkeypatch.setattr("suite.evaluation.scoring.continuations.HOST_TOKENS", tokens_per_batch)
     # The model reads a question and the first of an answer's two tokens: 63 and 1 fit, 64 and 1 do not.
     spec = asked_with(tmp_path / "tasks", [10, 63, 64, 200, 5000])
     assert remarks_on(short_model, spec, weights) == [f"9 {LOST}"]

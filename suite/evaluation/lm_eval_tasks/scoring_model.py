@@ -6,91 +6,35 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate, chain, cycle, islice
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from torch import Tensor
 
 from methods.base import Placement
-from methods.engine.layer_inputs import TokenBatch
 from methods.errors import InputError
 from methods.placement.onloaded_forward import own_forward
 from methods.structure.decoder import n_positions
 from suite.evaluation.lm_eval_tasks.cut_contexts import RequestLength
-from suite.evaluation.scoring.decoder_pass import in_groups, running
-from suite.evaluation.scoring.output_head import OutputHead
-from suite.evaluation.scoring.perplexity import token_losses
+from suite.evaluation.scoring.continuations import ContinuationScorer, GroupedRequests, Request, Score
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HOST_TOKENS, ACCELERATOR_TOKENS = 2048, 16384
-"""Tokens per batch, padding included. Fixed, because batches of another shape round differently."""
-TOKENS_PER_CHUNK = 256
-
-Request = tuple[list[int], list[int]]
-"""The tokens of the context and of the continuation."""
-Tokens = Sequence[int]
-Score = tuple[float, bool]
-"""A continuation's log-likelihood, and whether greedy decoding would generate it."""
+LogLikelihood = tuple[float, bool]
+"""lm-eval's form of a score: the log-likelihood, and whether greedy decoding would generate it."""
+ScoreKey = tuple[str | None, int | None, int]
+"""The task of a request, the index of its question, and that of its option."""
 Prepared = MutableMapping[tuple[str, int, str], Any]
 """Requests tokenized by one tokenizer: (their kind, the model's longest input, their digest) -> result."""
 Result = TypeVar("Result")
 
 _COPIES: WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase] = WeakKeyDictionary()
 """A copy of each tokenizer, to which lm-eval adds a padding token; dropped together with the original."""
-
-
-@dataclass(frozen=True)
-class GroupedRequests:
-    """Tokenized requests, grouped by the model's input; the same for all models with one tokenizer.
-
-    Attributes:
-        inputs: distinct inputs, int32 `[n_tokens]` each. The longest come first, so that memory runs out
-            early if it does; ties are ordered by content.
-        indices: for each input, the indices (from 0) of the requests that use it.
-        asked: for each input, the tokens of these requests' continuations, in the same order.
-        n_read: for each request, the number of tokens to read before any cut.
-    """
-
-    inputs: Sequence[Tokens]
-    indices: Sequence[Sequence[int]]
-    asked: Sequence[Sequence[list[int]]]
-    n_read: Sequence[int]
-
-    @classmethod
-    def of(cls, requests: Sequence[Request], n_positions: int) -> GroupedRequests:
-        """Groups requests, each cut to at most `n_positions` tokens.
-
-        Raises:
-            InputError: a continuation is empty or longer than `n_positions`.
-        """
-        by_input: dict[tuple[int, ...], list[int]] = {}
-        for index, (context, continuation) in enumerate(requests):
-            if not 0 < len(continuation) <= n_positions:
-                raise InputError(
-                    f"an answer is {len(continuation)} tokens long; this model can score 1 to {n_positions}"
-                )
-            # Cut from the left like lm-eval. The last token is predicted but not read.
-            tokens = tuple((context + continuation)[-(n_positions + 1) :][:-1])
-            by_input.setdefault(tokens, []).append(index)
-        inputs = sorted(by_input, key=lambda tokens: (-len(tokens), tokens))
-        indices = [by_input[tokens] for tokens in inputs]
-        return cls(
-            # Arrays take a tenth of a list's memory, which matters because they are kept, and pad faster.
-            inputs=[cast("Tokens", np.array(tokens, dtype=np.int32)) for tokens in inputs],
-            indices=indices,
-            asked=[[requests[index][1] for index in of_input] for of_input in indices],
-            n_read=[len(context) + len(continuation) - 1 for context, continuation in requests],
-        )
 
 
 class ScoringModel(HFLM):  # type: ignore[misc]
@@ -101,8 +45,8 @@ class ScoringModel(HFLM):  # type: ignore[misc]
     context with several one-token continuations, or the same request twice, runs once. The requests, their
     tokenization and cutting, and the generation of text are those of lm-eval.
 
-    Onloaded layers are loaded once per group of requests formed by `decoder_pass.in_groups`; when text is
-    generated, once per token.
+    Scores are computed by `suite.evaluation.scoring.continuations`. When text is generated, onloaded layers
+    are loaded once per token.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -116,6 +60,8 @@ class ScoringModel(HFLM):  # type: ignore[misc]
 
     Attributes:
         lengths: lengths, before any cut, of all requests so far whose context lm-eval may cut.
+        scorer: computes the scores.
+        scores: the scores of all options of questions so far.
     """
 
     batch_size_per_gpu: int
@@ -146,15 +92,13 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             # The attention mask hides padding, but it needs an embedding.
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(0)
         self._device = placement.device or model.device
-        self.tokens_per_batch = HOST_TOKENS if self.device.type == "cpu" else ACCELERATOR_TOKENS
+        self.scorer = ContinuationScorer(model, placement, on_scored, on_remark)
         self._placement = placement
-        self._on_scored = on_scored or _nobody
-        self._on_remark = on_remark or _nobody
-        self._remarks: set[str] = set()
         self._prepared = prepared
         self.lengths: list[RequestLength] = []
+        self.scores: dict[ScoreKey, Score] = {}
 
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[Score]:
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[LogLikelihood]:
         """Like lm-eval's method, without its progress bar."""
 
         grouped = self._grouped(requests)
@@ -162,14 +106,17 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             RequestLength(request.task_name, n_read, 0)
             for request, n_read in zip(requests, grouped.n_read, strict=True)
         ]
-        return self._score(grouped)
+        scores = self.scorer.score(grouped)
+        keys = ((request.task_name, request.doc_id, request.idx) for request in requests)
+        self.scores.update(zip(keys, scores, strict=True))
+        return [score[:2] for score in scores]
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         """Like lm-eval's method, but for all windows at once; batches are formed later."""
 
         n_windows, grouped = self._grouped_windows(requests)
-        scores = iter(self._score(grouped))
-        return [sum(value for value, _ in islice(scores, n)) for n in n_windows]
+        scores = iter(self.scorer.score(grouped))
+        return [sum(score.log_likelihood for score in islice(scores, n)) for n in n_windows]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         """Runs lm-eval's method with the model's own forward and without its progress bar."""
@@ -207,8 +154,8 @@ class ScoringModel(HFLM):  # type: ignore[misc]
             self._check_highest(max(map(max, filter(None, map(self.tok_encode, prompts))), default=0))
 
     def _check_tokens(self, grouped: GroupedRequests) -> None:
-        read = (int(tokens.max()) for tokens in map(np.asarray, grouped.inputs) if len(tokens))
-        asked = (token for of_input in grouped.asked for tokens in of_input for token in tokens)
+        read = (int(tokens.max()) for tokens in grouped.inputs if len(tokens))
+        asked = (token for of_input in grouped.continuations for tokens in of_input for token in tokens)
         self._check_highest(max(chain(read, asked), default=0))
 
     def _check_highest(self, token: int) -> None:
@@ -276,107 +223,10 @@ class ScoringModel(HFLM):  # type: ignore[misc]
         requests: Sequence[tuple[Any, list[int], list[int]]],
         disable_tqdm: bool = False,
         override_bs: int | None = None,
-    ) -> list[Score]:
+    ) -> list[LogLikelihood]:
         """Scores tokenized requests: (lm-eval's own key, context, continuation)."""
-        return self._score(GroupedRequests.of([request[1:] for request in requests], self.max_length))
-
-    def _score(self, requests: GroupedRequests) -> list[Score]:
-        """Returns the scores of all requests, in their order."""
-        found: list[Score] = [(0.0, False)] * len(requests.n_read)
-        n_done = 0
-        for group in in_groups(self._batches(requests.inputs), self.model, self._placement):
-            members = slice(n_done, n_done + sum(map(len, group)))
-            scored = self._score_group(group, requests.inputs[members], requests.asked[members])
-            for indices, scores in zip(requests.indices[members], scored, strict=True):
-                for index, score in zip(indices, scores, strict=True):
-                    found[index] = score
-            n_done = members.stop
-        return found
-
-    def _batches(self, inputs: Sequence[Tokens]) -> Iterator[TokenBatch]:
-        """Yields batches of neighbouring inputs, the longest first, as large as memory has allowed so far."""
-        first = 0
-        while first < len(inputs):
-            batch = inputs[first : first + max(1, self.tokens_per_batch // len(inputs[first]))]
-            yield TokenBatch.padded(batch)
-            first += len(batch)
-
-    def _score_group(
-        self, group: Sequence[TokenBatch], inputs: Sequence[Tokens], asked: Sequence[Sequence[list[int]]]
-    ) -> list[list[Score]]:
-        """Returns the scores of all continuations of each input; `inputs` are those in the batches."""
-        passing = cycle(map(len, asked))  # number of requests per input
-        with running(
-            self.model,
-            group,
-            self._placement,
-            on_passed=lambda n: self._on_scored(sum(islice(passing, n))),
-        ) as body:
-            for remark in body.remarks:
-                self._remark(remark)
-            largest = max(batch.input_ids.numel() for batch in body.batches)
-            if largest < max(batch.input_ids.numel() for batch in group):
-                self.tokens_per_batch = largest
-
-            def score(hidden_BTH: Tensor, rows: slice) -> list[list[Score]]:
-                scores = _scores(body.head, hidden_BTH, list(map(len, inputs[rows])), asked[rows])
-                self._on_scored(sum(map(len, scores)))
-                return scores
-
-            return body.score(score, on_halved=self._halved)
-
-    def _halved(self, n_inputs: int, seqlen: int) -> None:
-        """Limits later batches to `n_inputs` inputs of `seqlen` tokens."""
-        self.tokens_per_batch = n_inputs * seqlen
-        self._remark(f"memory ran out; it went on with batches of {self.tokens_per_batch} tokens")
-
-    def _remark(self, remark: str) -> None:
-        """Passes a remark on once, because several groups of requests may cause the same one."""
-        if remark not in self._remarks:
-            self._remarks.add(remark)
-            self._on_remark(remark)
-
-
-@torch.inference_mode()
-def _scores(
-    head: OutputHead, hidden_BTH: Tensor, lengths: Sequence[int], asked: Sequence[Sequence[list[int]]]
-) -> list[list[Score]]:
-    """Returns the scores of all continuations of each input; each ends one token after its input."""
-    n_positions = [max(map(len, continuations)) for continuations in asked]
-    hidden_NH = torch.cat(
-        [
-            hidden_TH[length - n : length]
-            for hidden_TH, length, n in zip(hidden_BTH, lengths, n_positions, strict=True)
-        ]
-    )
-    # Several continuations may have different tokens at one position: (index into hidden_NH, token) pairs.
-    ends = list(accumulate(n_positions))
-    continuations = [(end, c) for end, of_input in zip(ends, asked, strict=True) for c in of_input]
-    place_P = torch.cat([torch.arange(end - len(c), end) for end, c in continuations])
-    token_P = torch.tensor([token for _, c in continuations for token in c])
-    device = hidden_NH.device
-    log_P, greedy_P = _token_scores(head, hidden_NH, place_P.to(device), token_P.to(device))
-    sizes = [len(c) for _, c in continuations]
-    scores = (
-        (float(log.sum()), bool(greedy.all()))
-        for log, greedy in zip(torch.split(log_P, sizes), torch.split(greedy_P, sizes), strict=True)
-    )
-    return [list(islice(scores, len(of_input))) for of_input in asked]
-
-
-def _token_scores(
-    head: OutputHead, hidden_NH: Tensor, place_P: Tensor, token_P: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Returns each token's log-probability at its place, float64 `[P]`, and whether it is the likeliest."""
-    log_P = torch.full((len(token_P),), torch.nan, dtype=torch.float64)
-    greedy_P = torch.zeros(len(token_P), dtype=torch.bool)
-    for first in range(0, len(hidden_NH), TOKENS_PER_CHUNK):
-        logits_NV = head.logits(hidden_NH[first : first + TOKENS_PER_CHUNK])
-        here = (place_P >= first) & (place_P < first + len(logits_NV))
-        place, token = place_P[here] - first, token_P[here]
-        log_P[here.cpu()] = -token_losses(logits_NV[place], token).double().cpu()
-        greedy_P[here.cpu()] = (logits_NV.max(-1).indices[place] == token).cpu()
-    return log_P, greedy_P
+        grouped = GroupedRequests.of([request[1:] for request in requests], self.max_length)
+        return [score[:2] for score in self.scorer.score(grouped)]
 
 
 @contextmanager
@@ -389,8 +239,4 @@ def _left_untied(model: PreTrainedModel) -> Iterator[None]:
         del model.tie_weights
 
 
-def _nobody(value: object) -> None:
-    """Ignores its argument: the default for callbacks that the caller did not give."""
-
-
-__all__ = ["GroupedRequests", "Prepared", "ScoringModel"]
+__all__ = ["Prepared", "ScoringModel"]

@@ -123,7 +123,7 @@ def running(
         head = OutputHead(model, probe)
 
         def hidden(number: int, rows: slice) -> Tensor:
-            return head.hidden(**batches[number][rows].arguments(model.device))
+            return head.hidden(**batches[number][rows].arguments(model.device, model.dtype))
 
         yield Body(head, batches, hidden)
         return
@@ -143,7 +143,8 @@ def running(
 
         def carried(number: int, rows: slice) -> Tensor:
             with stream.passing(stream.on_device(number)[rows]):
-                return head.hidden(**stream.batches[number][rows].arguments(residence.device))
+                batch = stream.batches[number][rows]
+                return head.hidden(**batch.arguments(residence.device, model.dtype))
 
         yield Body(head, stream.batches, carried, stream.take_warnings())
 

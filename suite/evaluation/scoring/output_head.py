@@ -53,17 +53,19 @@ class OutputHead:
         self._hold_against(whole, input_ids)
 
     @torch.inference_mode()
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Tensor) -> Tensor:
         """Runs the body and returns the hidden states that it passes to the head.
 
         Args:
             input_ids: token ids, int64 `[batch, seqlen]`, on the model's device.
-            attention_mask: int64 `[batch, seqlen]`, 0 at padding.
+            attention_mask: int64 `[batch, seqlen]`, 0 at padding; or `[batch, 1, seqlen, seqlen]`, which is
+                added to the attention's scores.
+            more: further arguments of the body: position_ids.
 
         Returns:
             `[batch, seqlen, hidden]`, in the model's dtype.
         """
-        output = self._body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        output = self._body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more)
         self._output = type(output)
         hidden: Tensor = output.last_hidden_state
         return hidden

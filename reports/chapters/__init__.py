@@ -8,6 +8,7 @@ from reports.chapters.chapter import Chapter
 from reports.chapters.divergence import divergence_chapter
 from reports.chapters.efficiency import efficiency_chapter
 from reports.chapters.parts import parts_chapter
+from reports.chapters.production import production_chapter
 from reports.chapters.published import published_chapter
 from reports.chapters.responses import answers_chapter
 from reports.chapters.seeds import seeds_chapter
@@ -18,6 +19,7 @@ _CHAPTERS = {
     "parts": parts_chapter,
     "divergence": divergence_chapter,
     "tasks": tasks_chapter,
+    "production": production_chapter,
     "answers": answers_chapter,
     "efficiency": efficiency_chapter,
     "seeds": seeds_chapter,

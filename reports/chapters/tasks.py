@@ -5,7 +5,7 @@ Two scores share a column only if version, limit and all questions are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.chapters.chapter import (
@@ -18,6 +18,7 @@ from reports.chapters.chapter import (
     metric_column,
     pruned_subjects,
 )
+from reports.rankings.labels import PRODUCTION
 from reports.rankings.ranking import Ranking
 from reports.tables import Column, TableCell, numbers, words
 from reports.wording import BETTER, MISSING, SHARE, Unit, counted, listed, probability, visible
@@ -114,10 +115,16 @@ def _part(
             _flips_column(subjects, against, questions.protocol, lost=False),
             words("Against dense", map(_verdict_cell, against), "McNemar, exact\nadjusted by Holm"),
         ]
-    title = questions.title
-    if sum(other.title == title for other in rows) > 1:
-        title += f", {visible(questions.metric)}, questions {questions.items_digest[:8]}"
+    title = distinct_title(questions, rows)
     return Part(chapter_table(title, subjects, columns), title)
+
+
+def distinct_title(questions: QuestionSet, among: Iterable[QuestionSet]) -> str:
+    """Returns the title of a question set, with its digest if another set has the same title."""
+    title = questions.title
+    if sum(other.title == title for other in among) > 1:
+        title += f", {visible(questions.metric)}, questions {questions.items_digest[:8]}"
+    return title
 
 
 def against_dense(record: Record, references: Sequence[Record]) -> dict[TaskOutcomes, Against]:
@@ -168,7 +175,7 @@ def question_set(task: TaskOutcomes) -> QuestionSet:
 def _metrics(questions: QuestionSet, subjects: Sequence[Subject]) -> list[str]:
     """Returns the metric that `outcomes` records, then the other metrics of the task."""
     names = {m.name: None for s in subjects for m in s.record.metrics if m.protocol == questions.protocol}
-    return [questions.metric, *(n for n in names if n != questions.metric and n not in _FLIPS)]
+    return [questions.metric, *(n for n in names if n not in (questions.metric, *_FLIPS, *PRODUCTION))]
 
 
 def _unit(metric: str) -> Unit:

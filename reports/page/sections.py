@@ -32,6 +32,7 @@ TOPICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sparsity": ("Quality against sparsity", ("quality",)),
     "parts": ("What each part adds", ("parts",)),
     "tasks": ("Tasks", ("recovery", "flips")),
+    "production": ("Recognition and production", ()),
     "divergence": ("Divergence from dense", ()),
     "layers": ("Layer by layer", ("moved", "error", "sparsity")),
     "answers": ("Answers", ()),

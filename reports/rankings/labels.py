@@ -46,6 +46,13 @@ ANSWERS: Mapping[str, Label] = {
 }
 """Metrics of greedy answers to prompts."""
 
+PRODUCTION: Mapping[str, Label] = {
+    "production_accuracy": Label("Produced", SHARE, "share of right answers", "Produced, %"),
+    "answer_rank": Label("Rank", Unit(places=1), "of the right answer", "Answer rank"),
+    "answer_token_loss": Label("Loss", Unit(_NATS, places=3), "of the right answer", "Answer NLL, nats"),
+}
+"""Metrics of the right answers to a task's questions, as a model itself would produce them."""
+
 _RATE = Unit(places=1)
 
 SPEEDS: Mapping[str, Label] = {
@@ -60,4 +67,4 @@ SPEEDS: Mapping[str, Label] = {
 }
 """Metrics of prefill and generation speed."""
 
-__all__ = ["ANSWERS", "DIVERGENCES", "SPEEDS", "Label"]
+__all__ = ["ANSWERS", "DIVERGENCES", "PRODUCTION", "SPEEDS", "Label"]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from methods.errors import InputError, PruningError, reason
 from methods.placement.out_of_memory import is_out_of_memory
 from suite.evaluation.lm_eval_tasks.zero_shot import TaskRun, run_task
-from suite.evaluation.measured import Measured
+from suite.evaluation.measured import Measured, finite
 from suite.evaluation.scoring.decoder_pass import steps_each
-from suite.results.records.items import ItemRow, TaskOutcomes
-from suite.results.statistics.metrics import Direction
+from suite.results.records.items import ItemRow, RightAnswers, TaskOutcomes
+from suite.results.statistics.metrics import PRODUCTION, Direction, item_metrics
 from suite.results.statistics.task_items import flip_metrics, items_digest, outcomes_of, score_estimate
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def measure_task(
             continue
         asked = _outcomes(run, task)
         measured.tasks.append(asked)
+        if asked.right_answers is not None:
+            measured.metrics += item_metrics(PRODUCTION, asked)
         measured.rows += [
             ItemRow(run.protocol, metric, n, *item.hashes, value, None)
             for n, item in enumerate(run.items)
@@ -93,6 +95,19 @@ def _outcomes(run: TaskRun, task: LoadedTask) -> TaskOutcomes:
         items_digest=items_digest(item.hashes for item in run.items),
         metric=run.main_metric or "",
         outcomes=outcomes_of([item.scores.get(run.main_metric or "") for item in run.items]),
+        right_answers=_right_answers(run),
+        contexts=None if run.shared is None else "shared" if run.shared else "separate",
+    )
+
+
+def _right_answers(run: TaskRun) -> RightAnswers | None:
+    answers = [item.right_answer for item in run.items if item.right_answer is not None]
+    if not answers or len(answers) < len(run.items):
+        return None
+    return RightAnswers(
+        produced="".join("1" if answer.produced else "0" for answer in answers),
+        ranks=tuple(answer.rank for answer in answers),
+        losses=finite(answer.loss for answer in answers),
     )
 
 

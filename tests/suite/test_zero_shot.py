@@ -21,6 +21,7 @@ from suite.evaluation.lm_eval_tasks.names import check_task, expand_sets
 from suite.evaluation.lm_eval_tasks.scoring_model import ScoringModel
 from suite.evaluation.lm_eval_tasks.zero_shot import prepare_task, run_task
 from suite.evaluation.offline_tasks.catalogue import TASKS_FOLDER
+from suite.evaluation.scoring import continuations, shared_prefixes
 from suite.models.loading import load_model, load_skeleton
 from tests.suite.test_task_contexts import ROLLING, asked_with, generating
 from tests.tiny import (
@@ -99,7 +100,7 @@ def test_a_greedy_continuation_is_recognized(model):
 def test_the_size_of_a_batch_changes_no_score(model, tokens_per_batch):
     expected = ScoringModel(model, byte_tokenizer()).loglikelihood(requests(PAIRS))
     scoring = ScoringModel(model, byte_tokenizer())
-    scoring.tokens_per_batch = tokens_per_batch
+    scoring.scorer.tokens_per_batch = tokens_per_batch
     found = scoring.loglikelihood(requests(PAIRS))
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-5)
 
@@ -108,6 +109,7 @@ def test_where_memory_runs_out_every_request_is_still_scored_once(model):
     expected = ScoringModel(model, byte_tokenizer()).loglikelihood(requests(PAIRS))
     scored, remarks = [], []
     scoring = ScoringModel(model, byte_tokenizer(), on_scored=scored.append, on_remark=remarks.append)
+    scoring.scorer.shares = False
     body = model.base_model
     forward = body.forward
 
@@ -166,6 +168,61 @@ def test_examples_are_shown_where_they_are_asked_for(own_task, tmp_path):
     assert [i.prompt_hash for i in runs[0].items] != [i.prompt_hash for i in runs[1].items]
 
 
+def test_the_right_answer_is_judged_as_the_model_would_produce_it(own_task, tmp_path):
+    """Held against logits of whole sequences: rank and loss of the right option, and the greedy tokens."""
+    loaded = load_model(str(save_tiny_model(tmp_path / "model")))
+    task = load_task(TaskSpec(name="mine", folder=str(own_task), limit=5))
+    (run,) = run_task(loaded, task)
+    (built,) = task.tree["tasks"].values()
+    assert run.shared
+    for doc_id, item in enumerate(run.items):
+        request = next(
+            r for r in built.instances if r.doc_id == doc_id and r.idx == built.doc_to_target(r.doc)
+        )
+        context, answer = (loaded.tokenizer(text).input_ids for text in request.args)
+        with torch.no_grad():
+            logits = loaded.model(torch.tensor([context + answer])).logits[0, len(context) - 1 : -1]
+        rows = list(zip(logits, answer, strict=True))
+        losses = [float(row.logsumexp(-1) - row[token]) for row, token in rows]
+        ranks = [int((row > row[token]).sum()) + 1 for row, token in rows]
+        assert item.right_answer.loss == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+        assert item.right_answer.rank == max(ranks)
+        assert item.right_answer.produced == (logits.argmax(-1).tolist() == answer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ((("doc_to_target: answer", "doc_to_target: '{{[0, 2]}}'"),), {0, 2}),
+        ((("doc_to_target: answer", "doc_to_target: '{{choices[1]}}'"),), {1}),
+        (
+            (
+                ("output_type: multiple_choice", "output_type: loglikelihood"),
+                ("doc_to_choice: choices\n", ""),
+                ("doc_to_target: answer", "doc_to_target: '{{choices[0]}}'"),
+            ),
+            {0},
+        ),
+        (ROLLING, set()),
+    ],
+    ids=["several", "by text", "no options", "texts"],
+)
+def test_right_answers_are_found_however_a_task_names_them(tmp_path, marked_tokenizer, changes, right):
+    spec = asked_with(tmp_path / "tasks", [5, 9], *changes)
+    loaded, task = loaded_with(marked_tokenizer, tmp_path / "model"), load_task(spec)
+    (run,) = run_task(loaded, task)
+    (built,) = task.tree["tasks"].values()
+    for doc_id, item in enumerate(run.items):
+        of_question = [r for r in built.instances if r.doc_id == doc_id and r.idx in right]
+        if not right:
+            assert item.right_answer is None
+            continue
+        n_tokens = [len(loaded.tokenizer(r.args[1]).input_ids) for r in of_question]
+        losses = [-r.resps[0][0] / n for r, n in zip(of_question, n_tokens, strict=True)]
+        assert item.right_answer.loss == pytest.approx(min(losses))
+        assert item.right_answer.produced == any(r.resps[0][1] for r in of_question)
+
+
 def test_every_model_is_shown_the_same_examples(own_task, tmp_path):
     loaded = load_model(str(save_tiny_model(tmp_path / "model")))
     task = load_task(TaskSpec(name="mine", folder=str(own_task), num_fewshot=2))
@@ -206,6 +263,7 @@ def all_of(loaded, task, n_rows=None):
     """Whatever can be seen of a model being asked a task, answers first; memory holds `n_rows` sequences."""
     layer = loaded.model.base_model.layers[0]
     shapes, scored, remarks = [], [], []
+    continuations._TREES_READ.pop(loaded.model, None)  # what is known of a model saves it a trial
     with (
         nullcontext() if n_rows is None else short_of_memory(layer, n_rows),
         layer.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape)),
@@ -260,7 +318,10 @@ def test_a_model_is_asked_without_building_or_tokenizing_what_the_preflight_or_a
 
 
 @pytest.mark.parametrize("changes", [(), ROLLING], ids=["choices", "texts"])
-def test_memory_that_ran_out_for_one_model_is_there_for_the_next(tmp_path, marked_tokenizer, changes):
+def test_memory_that_ran_out_for_one_model_is_there_for_the_next(
+    tmp_path, marked_tokenizer, changes, monkeypatch
+):
+    monkeypatch.setattr(shared_prefixes, "ROW_TOKENS", 16)  # so that there are more than two rows
     spec = asked_with(tmp_path / "tasks", LENGTHS, *changes)
     loaded, task = loaded_with(marked_tokenizer, tmp_path / "model"), load_task(spec)
     unhurt = all_of(loaded, load_task(spec))
@@ -415,7 +476,7 @@ def test_an_unknown_folder_is_named(tmp_path):
 def test_without_a_hub_it_is_said_what_works(monkeypatch):
     monkeypatch.setattr("suite.data.hub.hub_answers", lambda: False)
     with pytest.raises(
-        InputError, match=r"'boolq' needs its data set from the hub, .* without: offline_cloze"
+        InputError, match=r"'boolq' needs its data set from the hub, .* work offline: offline_cloze"
     ):
         load_task(TaskSpec(name="boolq"))
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from methods.errors import InputError, reason
 from suite.data.tokenized_text import fingerprint
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from suite.evaluation.lm_eval_tasks.loading import LoadedTask
-    from suite.evaluation.lm_eval_tasks.scoring_model import Prepared
+    from suite.evaluation.lm_eval_tasks.scoring_model import Prepared, ScoreKey
+    from suite.evaluation.scoring.continuations import Score
     from suite.models.loading import LoadedModel
 
 BOOTSTRAP_ITERATIONS = 1000
@@ -42,6 +44,17 @@ class TaskScore:
     higher_is_better: bool | None
 
 
+class RightAnswer(NamedTuple):
+    """The right answer to a question, as the model itself would produce it.
+
+    The best of several right answers; fields as in `suite.results.records.items.RightAnswers`.
+    """
+
+    produced: bool
+    rank: int
+    loss: float
+
+
 @dataclass(frozen=True)
 class TaskItem:
     """One question: lm-eval's hashes, by which two runs compare what they asked, and its scores.
@@ -51,12 +64,14 @@ class TaskItem:
         prompt_hash: hash of the prompt shown to the model.
         target_hash: hash of the correct answer.
         scores: metric -> value for this question; None if it is not a number.
+        right_answer: None if the task does not score given answers.
     """
 
     doc_hash: str
     prompt_hash: str
     target_hash: str
     scores: Mapping[str, float | None]
+    right_answer: RightAnswer | None = None
 
     @property
     def hashes(self) -> tuple[str, str, str]:
@@ -75,6 +90,7 @@ class TaskRun:
         scores: its metrics, in the task's order.
         items: its questions in order; empty for a group, whose tasks have runs of their own.
         n: number of questions.
+        shared: whether options were read together, the text of their question once; None if none were scored.
     """
 
     task: str
@@ -83,6 +99,7 @@ class TaskRun:
     scores: tuple[TaskScore, ...]
     items: tuple[TaskItem, ...]
     n: int
+    shared: bool | None = None
 
     @property
     def protocol(self) -> str:
@@ -140,7 +157,12 @@ def run_task(
     if on_remark is not None:
         for name, remark in cut_contexts(asked.lengths, asked.max_length):
             on_remark(remark if name in (None, task.spec.name) else f"{name}: {remark}")
-    runs = [_run(name, results, results["results"][name]) for name in task.tree["tasks"]]
+    runs = [
+        _run(name, results, results["results"][name], _right_answers(one, asked.scores))
+        for name, one in task.tree["tasks"].items()
+    ]
+    if asked.scores:
+        runs = [replace(run, shared=asked.scorer.shared) for run in runs]
     groups = results.get("groups", {})
     return runs + [_group(name, results, scores) for name, scores in groups.items()]
 
@@ -181,9 +203,47 @@ def _prepared(task: LoadedTask, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     return task.prepared.setdefault(f"{fingerprint(tokenizer)} {ends}", {})
 
 
-def _run(name: str, results: Mapping[str, Any], scores: Mapping[str, Any]) -> TaskRun:
+def _right_answers(task: Any, scores: Mapping[ScoreKey, Score]) -> dict[int, RightAnswer]:
+    """Returns the right answer of each question by its `doc_id`; none for tasks that do not score answers."""
+    if getattr(task, "OUTPUT_TYPE", None) not in ("multiple_choice", "loglikelihood"):
+        return {}
+    found = {}
+    for request in task.instances:
+        if request.doc_id in found:
+            continue
+        of_right = [
+            score
+            for index in _right_requests(task, request.doc)
+            if (score := scores.get((request.task_name, request.doc_id, index))) is not None
+        ]
+        if of_right:
+            found[request.doc_id] = RightAnswer(
+                produced=any(score.greedy for score in of_right),
+                rank=min(score.rank for score in of_right),
+                loss=min(-score.log_likelihood / score.n_tokens for score in of_right),
+            )
+    return found
+
+
+def _right_requests(task: Any, doc: Any) -> list[Any]:
+    """Returns the indices of a question's requests that score a right answer."""
+    if task.OUTPUT_TYPE == "loglikelihood":
+        return [0]
+    if getattr(task, "multiple_input", 0):
+        return [task.doc_to_text(doc)]  # the choices are contexts, and the answer is which of them is right
+    choices, targets = task.doc_to_choice(doc), task.doc_to_target(doc)
+    named = targets if isinstance(targets, list) else [targets]
+    return [choices.index(target) if target in choices else target for target in named]
+
+
+def _run(
+    name: str,
+    results: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    right_answers: Mapping[int, RightAnswer] = MappingProxyType({}),
+) -> TaskRun:
     better = results["higher_is_better"].get(name, {})
-    items = tuple(_items(results["samples"].get(name, ())))
+    items = tuple(_items(results["samples"].get(name, ()), right_answers))
     version = results["versions"].get(name)
     return TaskRun(
         task=name,
@@ -213,16 +273,22 @@ def _scores(scores: Mapping[str, Any], better: Mapping[str, bool | None]) -> Ite
         yield TaskScore(_named(name, filter_name), _number(value), stderr, better.get(name))
 
 
-def _items(samples: Sequence[Mapping[str, Any]]) -> Iterator[TaskItem]:
+def _items(
+    samples: Sequence[Mapping[str, Any]], right_answers: Mapping[int, RightAnswer]
+) -> Iterator[TaskItem]:
     """Yields one item per question; the scores of several filters are merged."""
     merged: dict[int, dict[str, Any]] = {}
     for sample in samples:
         item = merged.setdefault(sample["doc_id"], {"sample": sample, "scores": {}})
         for name in sample["metrics"]:
             item["scores"][_named(name, sample["filter"])] = _number(sample[name])
-    for item in merged.values():
+    for doc_id, item in merged.items():
         sample = item["sample"]
-        yield TaskItem(sample["doc_hash"], sample["prompt_hash"], sample["target_hash"], item["scores"])
+        yield TaskItem(
+            *(sample["doc_hash"], sample["prompt_hash"], sample["target_hash"]),
+            scores=item["scores"],
+            right_answer=right_answers.get(doc_id),
+        )
 
 
 def _named(metric: str, filter_name: str) -> str:
@@ -237,4 +303,4 @@ def _number(value: Any) -> float | None:
     return None
 
 
-__all__ = ["TaskItem", "TaskRun", "TaskScore", "prepare_task", "run_task"]
+__all__ = ["RightAnswer", "TaskItem", "TaskRun", "TaskScore", "prepare_task", "run_task"]

@@ -9,7 +9,7 @@ from math import exp, expm1
 from suite.results.gate.tolerances import TASK, Tolerance, Tolerances
 from suite.results.gate.verdict import MetricVerdict
 from suite.results.statistics.paired import holm
-from suite.results.statistics.pairing import NOT_IN_BASELINE, PERPLEXITY, PairedItems, mean
+from suite.results.statistics.pairing import NOT_IN_BASELINE, PairedItems, mean
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _by_size(items: PairedItems, tolerance: Tolerance) -> MetricVerdict:
 
 def _value(items: PairedItems, values: Sequence[float | None]) -> float | None:
     found = mean(values)
-    if found is None or items.name != PERPLEXITY:
+    if found is None or not items.is_log:
         return found
     try:
         return exp(found)
@@ -110,7 +110,7 @@ def _change(judged: JudgedItems, end: float) -> float | None:
     """Converts an end of the interval of the items' mean difference to the unit of `MetricVerdict.change`."""
     first, relative = judged.verdict.baseline, judged.verdict.relative
     assert first is not None
-    if judged.items.name != PERPLEXITY:
+    if not judged.items.is_log:
         return end / abs(first) if relative else end
     try:
         return expm1(end) if relative else first * expm1(end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -62,6 +62,23 @@ class WindowDivergence(Spec):
     """Share of the predicted tokens for which both models give the same token the highest probability."""
 
 
+class RightAnswers(Spec):
+    """How a model itself would produce the right answers to a task's questions.
+
+    A right answer is produced if greedy decoding after the question generates exactly its tokens. If a
+    question has several right answers, its values are the best of theirs. Where the options are contexts,
+    it is what follows the right one.
+    """
+
+    produced: str
+    """One character per question, `1` if its right answer is produced and `0` otherwise."""
+    ranks: tuple[int, ...]
+    """Rank of the right answer among all tokens by probability, from 1; of its least likely token if it has
+    several, so that a rank of 1 is a produced answer."""
+    losses: tuple[float | None, ...]
+    """Mean negative log-likelihood of the right answer's tokens in nats; None if it was not finite."""
+
+
 class TaskOutcomes(Spec):
     """The questions of a task, and for each question whether the answer was right."""
 
@@ -83,6 +100,11 @@ class TaskOutcomes(Spec):
     outcomes: str | None
     """One character per question, `1` for a right answer and `0` for a wrong one; None if the metric has
     other values. The side file has the values of all metrics."""
+    right_answers: RightAnswers | None = None
+    """None if the task's answers are generated, not given, and in older records."""
+    contexts: Literal["shared", "separate"] | None = None
+    """Whether the options of a question were read together, its text once, or each with its text; the scores
+    are equal up to rounding. None if nothing was scored, and in older records."""
 
 
 class AnswerText(Spec):
@@ -124,4 +146,12 @@ class AnswerSet(Spec):
         return f"{self.prompts}-greedy{self.max_new_tokens}"
 
 
-__all__ = ["AnswerSet", "AnswerText", "ItemRow", "TaskOutcomes", "WindowDivergence", "WindowLosses"]
+__all__ = [
+    "AnswerSet",
+    "AnswerText",
+    "ItemRow",
+    "RightAnswers",
+    "TaskOutcomes",
+    "WindowDivergence",
+    "WindowLosses",
+]

@@ -43,6 +43,7 @@ MIGRATIONS: Mapping[int, Migration] = {
     **dict.fromkeys(range(1, 6), _only_new_fields),
     6: _with_reference_speed,
     7: _only_new_fields,
+    8: _only_new_fields,
 }
 """Maps a schema version to the migration that leads to the next version."""
 

@@ -12,7 +12,7 @@ from methods.layer_report import LayerReport
 from suite.cell import Cell, Spec
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Incremented with every change of the fields below and every added metric (`ItemMetric.since`);
 `suite.results.records.reading` migrates older records."""
 

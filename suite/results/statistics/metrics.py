@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Generic, Literal, TypeVar
 
-from suite.results.records.items import AnswerSet, AnswerText, ItemRow, WindowDivergence, WindowLosses
+from suite.results.records.items import (
+    AnswerSet,
+    AnswerText,
+    ItemRow,
+    RightAnswers,
+    TaskOutcomes,
+    WindowDivergence,
+    WindowLosses,
+)
 from suite.results.records.record import Metric
 from suite.results.statistics.perplexity import perplexity_from_nll
 from suite.results.statistics.single import Estimate, Values, mean_share, mean_stderr, proportion
 
 Better = Literal["higher", "lower"]
 Direction = Literal["higher", "lower", "none"]
-Source = TypeVar("Source", WindowLosses, WindowDivergence, AnswerSet)
+Source = TypeVar("Source", WindowLosses, WindowDivergence, TaskOutcomes, AnswerSet)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class ItemMetric(Generic[Source]):
         """Whether the value of each item is a share, from 0 to 1."""
         return self.estimate in (mean_share, proportion)
 
+    @property
+    def is_log(self) -> bool:
+        """Whether the value of each item is a logarithm, and the metric is exp of their mean."""
+        return self.estimate is perplexity_from_nll
+
     def used(self, source: Source) -> list[float | None]:
         """Returns the values that enter the metric."""
         values = self.values(source)
@@ -71,6 +85,12 @@ class ItemMetric(Generic[Source]):
 
 def _each(value: Callable[[AnswerText], float | None]) -> Callable[[AnswerSet], Sequence[float | None]]:
     return lambda given: [value(answer) for answer in given.answers]
+
+
+def _right(
+    values: Callable[[RightAnswers], Sequence[float | None]],
+) -> Callable[[TaskOutcomes], Sequence[float | None]]:
+    return lambda task: () if task.right_answers is None else values(task.right_answers)
 
 
 LOSSES: tuple[ItemMetric[WindowLosses], ...] = (
@@ -107,6 +127,25 @@ ANSWERS: tuple[ItemMetric[AnswerSet], ...] = (
     ItemMetric("answers_ended", "none", _each(lambda answer: float(answer.ended)), proportion, since=6),
 )
 """Metrics of the answers to a set of prompts."""
+
+PRODUCTION: tuple[ItemMetric[TaskOutcomes], ...] = (
+    ItemMetric(
+        "production_accuracy",
+        "higher",
+        _right(lambda found: tuple(map(float, found.produced))),
+        proportion,
+        since=9,
+    ),
+    ItemMetric(
+        "answer_rank",
+        "lower",
+        _right(lambda found: tuple(log(rank) for rank in found.ranks)),
+        perplexity_from_nll,
+        since=9,
+    ),
+    ItemMetric("answer_token_loss", "lower", _right(lambda found: found.losses), mean_stderr, since=9),
+)
+"""Metrics of the right answers to a task's questions, as a model itself would produce them."""
 
 
 def item_metrics(
@@ -151,6 +190,7 @@ __all__ = [
     "ANSWERS",
     "DIVERGENCES",
     "LOSSES",
+    "PRODUCTION",
     "Better",
     "Direction",
     "ItemMetric",

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from suite.results.records.comparability import first_difference, items_conditions
 from suite.results.records.items import AnswerSet, TaskOutcomes, WindowDivergence, WindowLosses
 from suite.results.records.record import Record
-from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, Better, ItemMetric
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, PRODUCTION, Better, ItemMetric
 from suite.results.statistics.paired import mcnemar, paired_bootstrap
 from suite.results.statistics.perplexity import paired_log_ratio
 from suite.results.statistics.single import PairedEstimate, proportion
@@ -20,7 +20,6 @@ Text = TypeVar("Text", WindowLosses, WindowDivergence)
 Items = TypeVar("Items", WindowLosses, WindowDivergence, TaskOutcomes)
 Values = tuple[float | None, ...]
 
-PERPLEXITY = "perplexity"
 N_RESAMPLES = 10_000
 
 
@@ -29,16 +28,16 @@ class PairedItems:
     """The per-item values of one metric in two records.
 
     Attributes:
-        name: `perplexity`, `kl_divergence`, `top1_agreement`, the main metric of a task, or one of answers.
+        name: a metric of windows, the main metric of a task, or one of right answers or of answers.
         protocol: protocol of both.
-        kind: kind of the items. The values of a `window` of `perplexity` are losses in nats, so their mean
-            is a log perplexity; a `question` is right (1) or wrong (0); a `graded` question and an `answer`
-            have any value.
+        kind: kind of the items. A `question` is right (1) or wrong (0); a `graded` question, a `window` and
+            an `answer` have any value.
         direction: whether higher or lower values are better.
         first: `[n]`, values of the first record; None for items without a finite value.
         second: `[n]`, values of the second record for the same items in the same order.
         reason: why the items cannot be paired; if empty, they can, and both have the same length.
-        is_task: whether the items are the questions of a task.
+        is_task: whether the metric is the main one of a task.
+        is_log: whether the values are logarithms, and the metric is exp of their mean (`perplexity`).
     """
 
     name: str
@@ -49,6 +48,7 @@ class PairedItems:
     second: Values = ()
     reason: str = ""
     is_task: bool = False
+    is_log: bool = False
 
     @property
     def fewest_p_value(self) -> float:
@@ -102,11 +102,13 @@ def pair_items(
         second_items: reads that of the second record.
 
     Returns:
-        Metrics of texts, then of tasks, then of answers; those that cannot be paired contain a reason.
+        Metrics of texts, of tasks, of their right answers, and of answers to prompts; those that cannot be
+        paired contain a reason.
     """
     return [
         *_texts(first, second),
         *_tasks(first, second, first_items, second_items),
+        *_right_answers(first, second),
         *_answers(first, second),
     ]
 
@@ -125,7 +127,9 @@ def _windows(
     metrics: Sequence[ItemMetric[Text]], protocol: str, reason: str, one: Text | None, other: Text | None
 ) -> Iterator[PairedItems]:
     for metric in metrics:
-        items = PairedItems(metric.name, protocol, "window", metric.better, reason=reason)
+        items = PairedItems(
+            metric.name, protocol, "window", metric.better, reason=reason, is_log=metric.is_log
+        )
         if not reason and one is not None and other is not None:
             items = replace(items, first=tuple(metric.values(one)), second=tuple(metric.values(other)))
         yield items
@@ -154,6 +158,25 @@ def _tasks(
                 yield replace(items, reason="its answers are graded, and the grades of one side are missing")
             else:
                 yield replace(items, kind="graded", first=grades, second=others)
+
+
+def _right_answers(first: Record, second: Record) -> Iterator[PairedItems]:
+    for protocol, one, other in _both(first.tasks, second.tasks):
+        if all(task is None or task.right_answers is None for task in (one, other)):
+            continue
+        reason = _other(one, other)
+        if one is not None and one.right_answers is None:
+            reason = NOT_IN_BASELINE
+        elif other is not None and other.right_answers is None:
+            reason = NOT_IN_CANDIDATE
+        for metric in PRODUCTION:
+            kind: Literal["question", "graded"] = "question" if metric.estimate is proportion else "graded"
+            items = PairedItems(
+                metric.name, protocol, kind, metric.better, reason=reason, is_log=metric.is_log
+            )
+            if not reason and one is not None and other is not None:
+                items = replace(items, first=tuple(metric.values(one)), second=tuple(metric.values(other)))
+            yield items
 
 
 def _answers(first: Record, second: Record) -> Iterator[PairedItems]:
@@ -195,12 +218,13 @@ def _other(
 
 
 NOT_IN_BASELINE = "the baseline did not measure it"
+NOT_IN_CANDIDATE = "the candidate did not measure it"
 
 
 def _missing(first: object, second: object) -> str:
     if first is None:
         return NOT_IN_BASELINE
-    return "the candidate did not measure it" if second is None else ""
+    return NOT_IN_CANDIDATE if second is None else ""
 
 
 def _both(
@@ -224,7 +248,6 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 __all__ = [
     "NOT_IN_BASELINE",
-    "PERPLEXITY",
     "ItemValues",
     "PairedItems",
     "mean",

@@ -23,6 +23,7 @@ from suite.results.verification.arithmetic import (
     check_divergence,
     check_metrics,
     check_perplexity,
+    check_production,
 )
 from suite.results.verification.cell_match import check_cell
 from suite.results.verification.checked_record import Subject
@@ -54,6 +55,7 @@ _CHECKS: tuple[_Check, ...] = (
     ("perplexity", lambda s: bool(s.record.windows), check_perplexity),
     ("divergence", lambda s: bool(s.record.divergences), check_divergence),
     ("tasks", lambda s: bool(s.record.tasks), check_tasks),
+    ("production", lambda s: any(task.right_answers for task in s.record.tasks), check_production),
     ("flips", lambda s: _has(s, *(name for name, _ in FLIPS)), check_flips),
     ("answers", lambda s: s.record.answers is not None, check_answers),
     ("sparsity", lambda s: bool(s.record.modules) or _has(s, "sparsity"), check_sparsity),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import isclose
 
 from suite.results.records.record import Metric
-from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, ItemMetric, Source
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, LOSSES, PRODUCTION, ItemMetric, Source
 from suite.results.statistics.single import Estimate, mean_share, mean_stderr
 from suite.results.verification.checked_record import Subject
 from suite.results.verification.findings import Finding
@@ -99,6 +99,27 @@ def check_answers(subject: Subject) -> Iterator[Finding]:
     if len({answer.id for answer in answers}) < len(answers):
         yield subject.problem("answers", "two answers have the same id")
     yield from _recomputed(subject, "answers", ANSWERS, given, "its answers")
+
+
+def check_production(subject: Subject) -> Iterator[Finding]:
+    """Checks the metrics of right answers against their items, and whether the items are possible."""
+    for task in subject.record.tasks:
+        answers = task.right_answers
+        if answers is None:
+            continue
+        lengths = {len(answers.produced), len(answers.ranks), len(answers.losses)}
+        if lengths != {task.n} or set(answers.produced) - {"0", "1"}:
+            yield subject.problem("production", f"{task.protocol}: its right answers are not {task.n}")
+            continue
+        if any(rank < 1 for rank in answers.ranks):
+            yield subject.problem("production", f"{task.protocol}: a right answer has a rank below 1")
+            continue
+        if any(loss is not None and loss < 0 for loss in answers.losses):
+            yield subject.problem("production", f"{task.protocol}: the loss of a right answer is below 0")
+        pairs = zip(answers.produced, answers.ranks, strict=True)
+        if any(produced == "1" and rank != 1 for produced, rank in pairs):
+            yield subject.problem("production", f"{task.protocol}: a produced answer has a rank above 1")
+        yield from _recomputed(subject, "production", PRODUCTION, task, "its right answers")
 
 
 def _recomputed(
@@ -204,6 +225,7 @@ __all__ = [
     "check_divergence",
     "check_metrics",
     "check_perplexity",
+    "check_production",
     "compare",
     "differences",
     "same",

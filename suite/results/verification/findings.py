@@ -25,6 +25,7 @@ CHECKS: Mapping[str, str] = {
     "perplexity": "perplexity, error and interval follow from the windows' losses",
     "divergence": "KL divergence and agreement follow from their windows",
     "tasks": "scores, errors and intervals follow from the questions, outcomes from the main metric",
+    "production": "shares, ranks and losses follow from the right answers of the questions",
     "flips": "flipped answers are a whole number of questions, and follow from the dense record at hand",
     "answers": "shares and means follow from the answers",
     "sparsity": "it follows from the modules, and these from their shapes and the pattern",

@@ -7,18 +7,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from suite.results.records.record import Metric, Record
-from suite.results.statistics.metrics import ANSWERS, DIVERGENCES
+from suite.results.statistics.metrics import ANSWERS, DIVERGENCES, PRODUCTION
 from suite.results.statistics.model_metrics import PRUNE_COSTS, SIZES, SPEEDS, cost_metrics, speeds_of
 from suite.results.statistics.task_items import FLIPS
 
 Kind = Literal[
-    "perplexity", "divergence", "tasks", "flips", "answers", "sparsity", "size", "cost", "speed", "group"
+    "perplexity",
+    "divergence",
+    "tasks",
+    "production",
+    "flips",
+    "answers",
+    "sparsity",
+    "size",
+    "cost",
+    "speed",
+    "group",
 ]
 """The check that recomputes a metric; `speed` and `group` (of tasks) cannot be recomputed from the record."""
 
-_DIVERGENCES, _ANSWERS = ([metric.name for metric in metrics] for metrics in (DIVERGENCES, ANSWERS))
+_DIVERGENCES, _PRODUCTION, _ANSWERS = (
+    [metric.name for metric in metrics] for metrics in (DIVERGENCES, PRODUCTION, ANSWERS)
+)
 _FLIPS = [name for name, _ in FLIPS]
-_OURS = {*_DIVERGENCES, *_FLIPS, *_ANSWERS, *SIZES, *PRUNE_COSTS, *SPEEDS, "sparsity"}
+_OURS = {*_DIVERGENCES, *_PRODUCTION, *_FLIPS, *_ANSWERS, *SIZES, *PRUNE_COSTS, *SPEEDS, "sparsity"}
 """Names that scores of tasks never have. `perplexity` is not among them, as lambada has such a score."""
 COUNTED = "checkpoint"
 """Method name for a checkpoint without information on its prune, for which the zeros are counted."""
@@ -44,6 +56,8 @@ def _behind(record: Record) -> Iterator[tuple[Kind, str, Iterable[str]]]:
         yield "divergence", found.protocol, _DIVERGENCES
     for task in record.tasks:
         yield "flips", task.protocol, _FLIPS
+        if task.right_answers is not None:
+            yield "production", task.protocol, _PRODUCTION
         scores = {metric.name for metric in record.metrics if metric.protocol == task.protocol}
         yield "tasks", task.protocol, scores - _OURS
     if record.answers is not None:

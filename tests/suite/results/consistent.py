@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from math import log
 from typing import Any
 
 import pandas as pd
 
 from suite.cell import AnswersSpec, CalibrationSpec, Cell, PerplexitySpec, TaskSpec
-from suite.results.records.items import AnswerSet, AnswerText, TaskOutcomes, WindowDivergence, WindowLosses
+from suite.results.records.items import (
+    AnswerSet,
+    AnswerText,
+    RightAnswers,
+    TaskOutcomes,
+    WindowDivergence,
+    WindowLosses,
+)
 from suite.results.records.record import (
     CalibrationIdentity,
     CodeVersion,
@@ -29,6 +37,7 @@ CODE = CodeVersion(
     prunebench="0.1.0", method_version=1, source_digest="a" * 64, git_commit="b" * 40, git_clean=True
 )
 BEFORE, AFTER = "110110", "101110"
+RIGHT = RightAnswers(produced="100100", ranks=(1, 12, 7, 1, 300, 2), losses=(0.1, 2.5, 3.0, 0.25, 7.5, 1.0))
 SPARSITY = Metric(name="sparsity", protocol="target-modules", value=0.5, direction="none")
 
 
@@ -76,6 +85,8 @@ def task(outcomes: str) -> TaskOutcomes:
         items_digest=items_digest(len(outcomes)),
         metric="acc",
         outcomes=outcomes,
+        right_answers=RIGHT,
+        contexts="shared",
     )
 
 
@@ -203,6 +214,9 @@ def _record(
             metric("perplexity", TEXT, perplexity_from_nll(nll), "lower"),
             metric("acc", TASK, proportion([int(o) for o in outcomes]), "higher"),
             metric("graded", TASK, mean_stderr([item / 4 for item in range(6)]), "higher"),
+            metric("production_accuracy", TASK, proportion([1, 0, 0, 1, 0, 0]), "higher"),
+            metric("answer_rank", TASK, perplexity_from_nll([log(rank) for rank in RIGHT.ranks]), "lower"),
+            metric("answer_token_loss", TASK, mean_stderr(RIGHT.losses), "lower"),
             metric("answer_tokens", PROMPTS, mean_stderr([2, 3, 4]), "none"),
             metric("answer_repetition", PROMPTS, mean_share([0.0]), "lower"),
             *(() if of.is_dense else held),

@@ -36,6 +36,7 @@ from suite.results.verification import (
 from suite.storage.leftovers import temporary_name
 from tests.suite.results.consistent import (
     CODE,
+    RIGHT,
     TASK,
     cell,
     cherry_picked,
@@ -149,6 +150,10 @@ def of_task(**changes: Any) -> Callable[[Record], Record]:
     return lambda r: r.model_copy(update={"tasks": (r.tasks[0].model_copy(update=changes),)})
 
 
+def of_right(**changes: Any) -> Callable[[Record], Record]:
+    return of_task(right_answers=RIGHT.model_copy(update=changes))
+
+
 def of_module(**changes: Any) -> Callable[[Record], Record]:
     return lambda r: r.model_copy(
         update={"modules": (r.modules[0].model_copy(update=changes), *r.modules[1:])}
@@ -211,6 +216,14 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "its error, as lm-eval does not": (of_metric("acc", stderr=0.1), "tasks"),
     "a graded score's end": (of_metric("graded", low=0.1), "tasks"),
     "a task's protocol": (of_task(num_fewshot=1), "tasks"),
+    "answers produced": (of_metric("production_accuracy", value=0.5), "production"),
+    "no answers produced": (without("production_accuracy"), "production"),
+    "a mean rank": (of_metric("answer_rank", value=9.0), "production"),
+    "a mean loss": (of_metric("answer_token_loss", low=0.0), "production"),
+    "a rank of 0": (of_right(ranks=(0, 12, 7, 1, 300, 2)), "production"),
+    "a produced answer that is not the likeliest": (of_right(ranks=(3, 12, 7, 1, 300, 2)), "production"),
+    "a loss below 0": (of_right(losses=(-0.1, 2.5, 3.0, 0.25, 7.5, 1.0)), "production"),
+    "fewer right answers than questions": (of_right(produced="10010"), "production"),
     "lost answers": (of_metric("flips_right_to_wrong", value=0.3), "flips"),
     "gained answers": (of_metric("flips_wrong_to_right", n=7), "flips"),
     "half the flips": (without("flips_wrong_to_right"), "flips"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from methods.errors import InputError, PruningError, reason
 from methods.placement.out_of_memory import is_out_of_memory
 from suite.evaluation.lm_eval_tasks.zero_shot import TaskRun, run_task
-from suite.evaluation.measured import Measured, finite
+from suite.evaluation.measured import Measured
 from suite.evaluation.scoring.decoder_pass import steps_each
 from suite.results.records.items import ItemRow, RightAnswers, TaskOutcomes
 from suite.results.statistics.metrics import PRODUCTION, Direction, item_metrics
@@ -107,7 +107,7 @@ def _right_answers(run: TaskRun) -> RightAnswers | None:
     return RightAnswers(
         produced="".join("1" if answer.produced else "0" for answer in answers),
         ranks=tuple(answer.rank for answer in answers),
-        losses=finite(answer.loss for answer in answers),
+        losses=tuple(answer.loss for answer in answers),
     )
 
 

@@ -52,7 +52,7 @@ class RightAnswer(NamedTuple):
 
     produced: bool
     rank: int
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,13 @@ def _right_answers(task: Any, scores: Mapping[ScoreKey, Score]) -> dict[int, Rig
             found[request.doc_id] = RightAnswer(
                 produced=any(score.greedy for score in of_right),
                 rank=min(score.rank for score in of_right),
-                loss=min(-score.log_likelihood / score.n_tokens for score in of_right),
+                loss=min((loss for loss in map(_loss, of_right) if loss is not None), default=None),
             )
     return found
+
+
+def _loss(score: Score) -> float | None:
+    return _number(-score.log_likelihood / score.n_tokens)
 
 
 def _right_requests(task: Any, doc: Any) -> list[Any]:

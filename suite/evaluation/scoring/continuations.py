@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, cycle, groupby, islice
+from itertools import cycle, groupby, islice
 from math import isnan, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from methods.engine.layer_inputs import TokenBatch
 from methods.errors import InputError
 from suite.evaluation.scoring.decoder_pass import in_groups, running
 from suite.evaluation.scoring.output_head import OutputHead
-from suite.evaluation.scoring.perplexity import token_losses
+from suite.evaluation.scoring.perplexity import few_rows, token_losses
 from suite.evaluation.scoring.shared_prefixes import (
     Row,
     longest_shared,
@@ -296,21 +296,23 @@ def _by_input(jobs: Sequence[_Job], scores: Sequence[Scores]) -> _ByInput:
 def _scores(head: OutputHead, hidden_BTH: Tensor, jobs: Sequence[_Job]) -> list[Scores]:
     """Returns the scores of all continuations of each row; each ends one token after its input."""
     device = hidden_BTH.device
-    hidden_NH = torch.cat(
-        [
-            hidden_TH[torch.from_numpy(places).to(device)]
-            for hidden_TH, job in zip(hidden_BTH, jobs, strict=True)
-            for places in job.row.places
-        ]
-    )
-    inputs = [of_input for job in jobs for of_input in job.continuations]
-    # Several continuations may have different tokens at one position: (index into hidden_NH, token) pairs.
-    ends = accumulate(len(places) for job in jobs for places in job.row.places)
-    continuations = [(end, c) for end, of_input in zip(ends, inputs, strict=True) for c in of_input]
-    place_P = torch.cat([torch.arange(end - len(c), end) for end, c in continuations])
-    token_P = torch.tensor([token for _, c in continuations for token in c])
-    log_P, greedy_P, rank_P = _token_scores(head, hidden_NH, place_P.to(device), token_P.to(device))
-    sizes = [len(c) for _, c in continuations]
+    hidden, places, tokens = [], [], []
+    n_hidden = 0
+    for hidden_TH, job in zip(hidden_BTH, jobs, strict=True):
+        # The end of a context predicts the first token of all its options.
+        distinct, indices = np.unique(np.concatenate(job.row.places), return_inverse=True)
+        hidden.append(hidden_TH[torch.from_numpy(distinct).to(device)])
+        end = 0
+        for of_input, continuations in zip(job.row.places, job.continuations, strict=True):
+            end += len(of_input)
+            for continuation in continuations:
+                places.append(n_hidden + indices[end - len(continuation) : end])
+                tokens.append(continuation)
+        n_hidden += len(distinct)
+    place_P = torch.from_numpy(np.concatenate(places)).to(device)
+    token_P = torch.tensor([token for continuation in tokens for token in continuation]).to(device)
+    log_P, greedy_P, rank_P = _token_scores(head, torch.cat(hidden), place_P, token_P)
+    sizes = list(map(len, tokens))
     of_tokens = (torch.split(values, sizes) for values in (log_P, greedy_P, rank_P))
     scores = (
         Score(float(log.sum()), bool(greedy.all()), int(rank.max()), len(log))
@@ -331,14 +333,19 @@ def _token_scores(
     for first in range(0, len(hidden_NH), TOKENS_PER_CHUNK):
         logits_NV = head.logits(hidden_NH[first : first + TOKENS_PER_CHUNK])
         here = (place_P >= first) & (place_P < first + len(logits_NV))
-        place, token = place_P[here] - first, token_P[here]
-        logits_PV = logits_NV[place]
-        log_P[here.cpu()] = -token_losses(logits_PV, token).double().cpu()
-        greedy_P[here.cpu()] = (logits_NV.max(-1).indices[place] == token).cpu()
-        own_P1 = logits_PV.gather(1, token[:, None])
-        # Not `>`: NaN must not make a token look likely.
-        rank_P[here.cpu()] = 1 + (~(logits_PV <= own_P1)).sum(-1).cpu()
+        few = zip(few_rows(place_P[here] - first), few_rows(token_P[here]), strict=True)
+        judged = zip(*(_judged(logits_NV[place], token) for place, token in few), strict=True)
+        for of_all, of_few in zip((log_P, greedy_P, rank_P), judged, strict=True):
+            of_all[here.cpu()] = torch.cat(of_few).cpu()
     return log_P, greedy_P, rank_P
+
+
+def _judged(logits_PV: Tensor, token_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the same as `_token_scores` for the logits of each token's place, on their device."""
+    own_P1 = logits_PV.gather(1, token_P[:, None])
+    # Counted so that NaN makes no token look likely.
+    rank_P = 1 + logits_PV.shape[-1] - (logits_PV <= own_P1).sum(-1)
+    return -token_losses(logits_PV, token_P).double(), logits_PV.argmax(-1) == token_P, rank_P
 
 
 def _nobody(value: object) -> None:

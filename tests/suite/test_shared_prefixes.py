@@ -99,6 +99,15 @@ def test_a_row_holds_what_fits(monkeypatch):
     assert sum(map(len, of_task.inputs)) / sum(len(row.tokens) for row in rows) > options / 2
 
 
+def test_a_row_of_long_inputs_is_not_twice_as_long(monkeypatch):
+    monkeypatch.setattr(shared_prefixes, "ROW_TOKENS", 40)
+    monkeypatch.setattr(shared_prefixes, "MORE_TOKENS", 30)
+    of_task = grouped(questions(n=4, n_context=(100, 110)), 200)
+    rows = shared_rows(of_task.inputs, of_task.n_last)
+    assert len(rows) == 4, "options share their question, questions share no row"
+    assert all(len(row.tokens) < 145 for row in rows)
+
+
 def test_a_token_sees_its_own_path_and_stands_where_its_input_has_it():
     # 7 8 9 | 7 8 5 | 6, and padding
     parents = np.array([0, 0, 1, 1, 4], dtype=np.int32)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 ROW_TOKENS = 256
 """Tokens per row with several inputs. Longer rows share more, but the attention of each token, masked or not,
 covers the whole row."""
-ROW_INPUTS = 2
-"""Rows with inputs too long for `ROW_TOKENS` may be this many times as long as an input."""
+MORE_TOKENS = 1024
+"""Rows with inputs too long for `ROW_TOKENS` may be twice as long as an input, but longer by at most so many
+tokens, because the mask takes memory that grows with the square of a row's length."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def shared_rows(inputs: Sequence[Indices], n_last: Sequence[int]) -> list[Row]:
     # Big-endian bytes sort like the tokens: inputs that begin alike become neighbours.
     for index in sorted(range(len(inputs)), key=lambda index: inputs[index].astype(">i4").tobytes()):
         tokens = inputs[index]
-        limit = max(ROW_TOKENS, ROW_INPUTS * len(tokens))
+        limit = max(ROW_TOKENS, len(tokens) + min(len(tokens), MORE_TOKENS))
         if row.members and row.n_tokens + len(tokens) - row.n_shared(tokens) > limit:
             rows.append(row.closed())
             row = _OpenRow()

@@ -32,7 +32,7 @@ from suite.results import Record, ResultStore
 from suite.results.gate import Entry, Side, Tolerances, Verdict, judge
 from suite.results.gate.costs import COSTS
 from suite.results.gate.tolerances import TASK, parse_tolerances
-from suite.results.statistics.pairing import PERPLEXITY, pair_items
+from suite.results.statistics.pairing import pair_items
 
 SUITE = """
 name = "gate"
@@ -161,7 +161,7 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
     yield f"perplexity at 52 %: {spread([*worse.values()])}"
     tolerances = noise_tolerances([entries[SAME, seed] for seed in seeds.tolerance])
     yield f"tolerances, from {seeds.n_tolerance} seeds:"
-    for name in (PERPLEXITY, "kl_divergence", "top1_agreement", TASK):
+    for name in ("perplexity", "kl_divergence", "top1_agreement", TASK):
         yield f"    {name}: {tolerances.metrics[name].model_dump(exclude_defaults=True)}"
     for title, used in (("these tolerances", tolerances), ("the built-in ones", quality_only())):
         null = {(a, b): gate(same[a], same[b], used) for a, b in permutations(seeds.null, 2)}
@@ -169,7 +169,7 @@ def experiment(out: Path, seeds: Seeds, model: str) -> Iterator[str]:
         yield f"with {title}:"
         yield f"    noise, alarms: {rate(null, lambda verdict: verdict.exit_code == 1)}"
         yield f"        by metric: {dict(blamed(null.values()))}"
-        yield f"    52 %, perplexity worse: {rate(power, lambda verdict: PERPLEXITY in blame(verdict))}"
+        yield f"    52 %, perplexity worse: {rate(power, lambda verdict: 'perplexity' in blame(verdict))}"
         yield f"    52 %, alarms: {rate(power, lambda verdict: verdict.exit_code == 1)}"
 
 
@@ -233,7 +233,7 @@ def noise_tolerances(entries: Sequence[Entry]) -> Tolerances:
     }
     kl = float(np.mean([m for found in values["kl_divergence"].values() for m in found]))
     text = [
-        f"[perplexity]\nrelative = {expm1(reach[PERPLEXITY]):.4f}",
+        f"[perplexity]\nrelative = {expm1(reach['perplexity']):.4f}",
         f"[kl_divergence]\nrelative = {reach['kl_divergence'] / kl:.4f}",
         f"[top1_agreement]\nabsolute = {reach['top1_agreement']:.4f}",
         f"[task]\nabsolute = {reach[TASK]:.4f}",

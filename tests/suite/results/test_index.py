@@ -202,7 +202,7 @@ def test_a_tree_has_an_index_of_the_records_the_store_finds(
 ) -> None:
     monkeypatch.setattr(processes, "BATCH", 3)
     contents = read_tree(tree, workers=workers)
-    assert len(contents.records) == 13 and len(contents.unreadable) == 7
+    assert len(contents.records) == 6 + len(OLDER) and len(contents.unreadable) == 7
     assert sum(one.failure is not None for one in contents.records) == 1
     assert_index(contents, tree)
     paths = [one.path for one in (*contents.records, *contents.unreadable)]

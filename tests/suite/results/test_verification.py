@@ -290,7 +290,7 @@ MUTATIONS: dict[str, tuple[Callable[[Record], Record], str]] = {
     "a graded score": (of_metric("graded", value=0.99), "tasks"),
     "a graded score's error": (of_metric("graded", value=0.99, low=None, high=None), "tasks"),
     "outcomes that are none": (of_task(outcomes="10111x"), "items and tasks"),
-    "more questions than there are": (of_task(n=10**12), "items and tasks"),
+    "more questions than there are": (of_task(n=10**12), "items and tasks and production"),
     "flips beyond all bounds": (of_metric("flips_right_to_wrong", value=1e308, high=None), "flips"),
     "a number beyond all bounds": (of_answer(n_tokens=10**400, parted_at=None), "answers"),
     "a module of no shape": (of_module(shape=()), "sparsity"),

@@ -315,5 +315,6 @@ def test_the_built_in_tolerances_cover_every_metric_that_is_judged() -> None:
         *COUNTS,
         *COSTS,
         *("perplexity", "kl_divergence", "top1_agreement", "task"),
+        *("production_accuracy", "answer_rank", "answer_token_loss"),
         *("answer_dense_nll", "answer_repetition", "answers_as_dense"),
     }

@@ -16,8 +16,7 @@ from typing import Any
 
 import psutil
 
-from suite.checkpoints.writing import layered
-from suite.checkpoints.writing import resident as writing
+from suite.checkpoints.writing import checkpoint
 from suite.cli import main as prunebench
 
 
@@ -30,9 +29,9 @@ def main() -> None:
     parser.add_argument("--placement", default="resident")
     asked = parser.parse_args()
     seconds: list[float] = []
-    writing.check_round_trip = timed(writing.check_round_trip, seconds)
-    layered.probe_logits = timed(layered.probe_logits, seconds)
-    layered.check_layered_round_trip = timed(layered.check_layered_round_trip, seconds)
+    checkpoint.check_round_trip = timed(checkpoint.check_round_trip, seconds)
+    checkpoint.probe_logits = timed(checkpoint.probe_logits, seconds)
+    checkpoint.check_layered_round_trip = timed(checkpoint.check_layered_round_trip, seconds)
     with tempfile.TemporaryDirectory() as folder:
         options = ["--n-samples", asked.n_samples, "--seqlen", asked.seqlen, "--dtype", asked.dtype]
         sys.argv = [

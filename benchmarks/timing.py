@@ -20,9 +20,8 @@ from methods.base import CalibrationSet, Placement, PruneResult, PruningMethod
 from methods.contract import dense_weights
 from methods.errors import InputError
 from methods.masks.pattern import parse_pattern
-from methods.registry import settings_of
+from methods.registry import build, is_recipe, settings_of
 from suite.machine.peak_memory import MemoryWatch
-from suite.planning.method_of_cell import pruned_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,6 +104,10 @@ def pruner_of(method: str) -> PruningMethod:
         InputError: there is no such method, or the recipe has an allocation, which is not timed with a
             method.
     """
+    if not is_recipe(method):
+        return build(method)
+    from suite.planning.method_of_cell import pruned_by  # needs pydantic, which a GPU machine may lack
+
     pruner, allocation = pruned_by(method, {}, None, ())
     if allocation is not None:
         raise InputError(f"leave the allocation {allocation.name!r} out: a method is timed by itself")

@@ -173,7 +173,9 @@ def test_from_the_first_pull_request_to_a_regression(tmp_path):
     assert worse.returncode == 1, worse.stdout
     assert "::error title=prunebench::A regression was found" in worse.stdout
     assert "## prunebench: Regression" in runner.summary.read_text()
-    assert {path.name for path in candidate.glob("*.*")} == {"gate.md", "gate.xml", "report.html"}
+    assert {path.name for path in candidate.glob("*.*")} == {
+        *("gate.md", "gate.xml", "report.html", "run.finished")
+    }
 
     # What is wrong with the input is no regression, and an earlier summary is not shown for it.
     runner.suite.write_text("patterns = 5\n")
